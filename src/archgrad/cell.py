@@ -1,0 +1,263 @@
+"""A small directed graph whose edges are layer choices, with the rule that turns probabilities into a graph.
+
+States 0 to n_inputs-1 are the cell's inputs; nodes follow. Every node may take an edge from every earlier state.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.choices import AlphaRow, Choice, LayerChoice, Mixture, MixtureTable
+from archgrad.errors import ArchitectureError, SpaceError
+
+__all__ = ["Cell", "DerivedCell"]
+
+BuildCandidate = Callable[[int, int], nn.Module]
+
+
+class Cell(Choice):
+    """A graph of `n_nodes` nodes, each the sum of relaxed edges from all earlier states.
+
+    The derivation rule belongs to the cell: on every edge the likeliest candidate outside `never`, and of each node's
+    edges the `n_kept` whose likeliest such candidate has the highest probability (Liu et al. 2019, section 2.4). Equal
+    probabilities resolve to the lower source and the earlier candidate.
+
+    Args:
+        n_nodes: Number of nodes, at least 1.
+        candidates: Name -> function of (source, node) that builds the candidate of that edge.
+        n_inputs: Number of input states, at least 1.
+        n_kept: Edges that a node keeps; None keeps every edge.
+        never: Candidates that compete in the relaxation and are never derived.
+        output: "concat" of all nodes along the channels (dimension 1), or the "last" node.
+        lazy: Build no edges; such a cell cannot be searched, only fixed to a decision, whatever its number of nodes.
+        drop_path: Applied to the output of each kept operation that is not an identity.
+        label: See `Choice`; the edges are called "label/source->node".
+    """
+
+    def __init__(
+        self,
+        n_nodes: int,
+        candidates: Mapping[str, BuildCandidate],
+        *,
+        n_inputs: int = 2,
+        n_kept: int | None = 2,
+        never: Sequence[str] = ("none",),
+        output: str = "concat",
+        lazy: bool = False,
+        drop_path: nn.Module | None = None,
+        label: str | None = None,
+    ) -> None:
+        super().__init__(label)
+        where = f"Cell(label={label!r})"
+        if n_nodes < 1 or n_inputs < 1 or (n_kept is not None and n_kept < 1):
+            raise SpaceError(
+                f"{where} needs n_nodes, n_inputs and n_kept of at least 1, "
+                f"but got n_nodes={n_nodes}, n_inputs={n_inputs}, n_kept={n_kept}."
+            )
+        if not set(candidates) - set(never):
+            raise SpaceError(f"{where} needs a candidate outside never={list(never)}, but got {list(candidates)}.")
+        if output not in ("concat", "last"):
+            raise SpaceError(f"{where} needs output 'concat' or 'last', but got {output!r}.")
+        self.n_nodes, self.n_inputs, self.n_kept, self.output = n_nodes, n_inputs, n_kept, output
+        self.never = tuple(never)
+        self.names = tuple(candidates)
+        self.lazy = lazy
+        self.drop_path = drop_path
+        self._build = dict(candidates)
+        self.pairs = tuple(
+            (source, node) for node in range(n_inputs, n_inputs + n_nodes) for source in range(node)
+        )  # node by node, then by source
+        self.edges = nn.ModuleList(
+            LayerChoice({name: build(source, node) for name, build in candidates.items()})
+            for source, node in (() if lazy else self.pairs)
+        )
+        self.evaluator: Callable[[Cell, list[Any], list[Mixture]], Any] | None = None
+        """Set by a fast path: computes the forward pass from (cell, states, mixtures of the edges) in its own way."""
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows beside the edges."""
+        return f"label={self.label!r}, n_nodes={self.n_nodes}, n_inputs={self.n_inputs}, n_kept={self.n_kept}"
+
+    def edge_label(self, label: str, source: int, node: int) -> str:
+        """Return the row of alphas of the edge from `source` to `node` in a cell called `label`."""
+        return f"{label}/{source}->{node}"
+
+    def rows(self, label: str) -> dict[str, AlphaRow]:
+        """Return one row an edge, node by node and then by source."""
+        if self.lazy:
+            raise SpaceError(
+                f"Cell '{label}' is built for one architecture and has nothing to search. "
+                f"Build its space with stage='search'."
+            )
+        return {self.edge_label(label, source, node): AlphaRow(self.names) for source, node in self.pairs}
+
+    def bind(self, label: str, table: MixtureTable) -> None:
+        """Bind every edge to its row."""
+        super().bind(label, table)
+        for (source, node), edge in zip(self.pairs, self.edges, strict=True):
+            cast(LayerChoice, edge).bind(self.edge_label(label, source, node), table)
+
+    def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[list[Any]]]:
+        """Return node -> kept [candidate, source] pairs, strongest first."""
+        allowed = [k for k, name in enumerate(self.names) if name not in self.never]
+        decision: dict[str, list[list[Any]]] = {}
+        for node in range(self.n_inputs, self.n_inputs + self.n_nodes):
+            best = []
+            for source in range(node):
+                row = probabilities[self.edge_label(label, source, node)]
+                k = max(allowed, key=lambda k: row[k])
+                best.append((row[k], self.names[k], source))
+            if self.n_kept is not None:
+                best = sorted(best, key=lambda entry: -entry[0])[: self.n_kept]
+            decision[str(node)] = [[name, source] for _, name, source in best]
+        return decision
+
+    def fix(self, label: str, decision: Any) -> DerivedCell:
+        """Return the graph of the kept edges.
+
+        A pair that occurs twice in a node gets a module each.
+        """
+        nodes, concat = _read_decision(label, decision, self.n_inputs, None if self.lazy else self.n_nodes)
+        sources: list[list[int]] = []
+        operations: list[nn.Module] = []
+        taken: set[int] = set()
+        for node, kept in enumerate(nodes, start=self.n_inputs):
+            for name, source in kept:
+                if name not in self.names:
+                    raise ArchitectureError(
+                        f"Cell '{label}' has no candidate {name!r} (node {node}). "
+                        f"Its candidates are {', '.join(self.names)}."
+                    )
+                operation = self._operation(name, source, node)
+                operations.append(copy.deepcopy(operation) if id(operation) in taken else operation)
+                taken.add(id(operation))
+            sources.append([source for _, source in kept])
+        if self.output == "last":
+            concat = [self.n_inputs + len(nodes) - 1]
+        return DerivedCell(operations, sources, concat, n_inputs=self.n_inputs, drop_path=self.drop_path)
+
+    def _operation(self, name: str, source: int, node: int) -> nn.Module:
+        if self.lazy:
+            return self._build[name](source, node)
+        return cast(LayerChoice, self.edges[self.pairs.index((source, node))])[name]
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """Return the cell's output for `n_inputs` states, each (B, C, H, W)."""
+        if len(states) != self.n_inputs:
+            raise SpaceError(f"Cell '{self._row}' needs {self.n_inputs} inputs, but got {len(states)}.")
+        if self.evaluator is not None:
+            return self.evaluator(self, list(states), [cast(LayerChoice, edge).mixture for edge in self.edges])
+        if self.lazy:
+            raise SpaceError(f"Cell(label={self.label!r}) is open and cannot run. Call archgrad.derive first.")
+        every = list(states)
+        edges = iter(self.edges)
+        for _ in range(self.n_nodes):
+            total = next(edges)(every[0])
+            for state in every[1:]:
+                total = total + next(edges)(state)
+            every.append(total)
+        return every[-1] if self.output == "last" else torch.cat(every[self.n_inputs :], dim=1)
+
+
+def _read_decision(
+    label: str, decision: Any, n_inputs: int, n_nodes: int | None
+) -> tuple[list[list[tuple[str, int]]], list[int]]:
+    """Return (per node its pairs, joined nodes) of a decision, or say what is wrong with it."""
+    if not isinstance(decision, Mapping):
+        raise ArchitectureError(f"Cell '{label}' needs node -> [[operation, source], ...], but got {decision!r}.")
+    keys = {key: decision[key] for key in decision if key != "concat"}
+    n_nodes = len(keys) if n_nodes is None else n_nodes
+    expected = [str(node) for node in range(n_inputs, n_inputs + n_nodes)]
+    if set(keys) != set(expected):
+        raise ArchitectureError(
+            f"Cell '{label}' has nodes {', '.join(expected)}, but the architecture has {', '.join(map(str, keys))}."
+        )
+    nodes: list[list[tuple[str, int]]] = []
+    for key in expected:
+        pairs = [tuple(pair) for pair in keys[key]]
+        for pair in pairs:
+            if len(pair) != 2 or not isinstance(pair[1], int) or not 0 <= pair[1] < int(key):
+                raise ArchitectureError(
+                    f"Node {key} of cell '{label}' takes [operation, source] with a source from 0 to {int(key) - 1}, "
+                    f"but the architecture says {list(pair)!r}."
+                )
+        if not pairs:
+            raise ArchitectureError(f"Node {key} of cell '{label}' needs at least one edge, but has none.")
+        nodes.append(cast("list[tuple[str, int]]", pairs))
+    concat = list(decision.get("concat", [int(key) for key in expected]))
+    if not concat or not all(str(node) in expected for node in concat):
+        raise ArchitectureError(f"Cell '{label}' can join nodes {', '.join(expected)}, but 'concat' says {concat!r}.")
+    return nodes, concat
+
+
+class DerivedCell(nn.Module):
+    """What is left of a cell in a derived network: the kept edges, and nothing that the output does not use.
+
+    Args:
+        operations: The kept operations, node by node.
+        sources: For each node, the source of each of its operations.
+        concat: The nodes that are joined along the channels; a single one is the output itself.
+        n_inputs: Number of input states.
+        drop_path: Applied to the output of each operation that is not an identity.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[nn.Module],
+        sources: Sequence[Sequence[int]],
+        concat: Sequence[int],
+        *,
+        n_inputs: int,
+        drop_path: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_inputs = n_inputs
+        self.concat = tuple(concat)
+        self.drop_path = drop_path
+        used = _reaching(sources, concat, n_inputs)
+        self.used_inputs = tuple(i for i in range(n_inputs) if i in used)
+        self.nodes: list[list[tuple[str, int]]] = []  # per node: (key in operations, source)
+        kept: dict[str, nn.Module] = {}
+        entry = 0
+        for node, node_sources in enumerate(sources, start=n_inputs):
+            pairs = []
+            for source in node_sources:
+                if node in used:
+                    kept[str(entry)] = operations[entry]
+                    pairs.append((str(entry), source))
+                entry += 1
+            self.nodes.append(pairs)
+        self.operations = nn.ModuleDict(kept)
+
+    def forward(self, states: Sequence[Tensor | None]) -> Tensor:
+        """Return the cell's output; a state that is not among `used_inputs` may be None."""
+        every: list[Tensor | None] = list(states)
+        for pairs in self.nodes:
+            total: Tensor | None = None
+            for key, source in pairs:
+                operation = self.operations[key]
+                value = operation(every[source])
+                if self.drop_path is not None and not isinstance(operation, nn.Identity):
+                    value = self.drop_path(value)
+                total = value if total is None else total + value
+            every.append(total)
+        joined = [cast(Tensor, every[node]) for node in self.concat]
+        return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
+
+
+def _reaching(sources: Sequence[Sequence[int]], concat: Sequence[int], n_inputs: int) -> set[int]:
+    """The states that the joined nodes depend on, themselves included."""
+    used: set[int] = set()
+    todo = list(concat)
+    while todo:
+        state = todo.pop()
+        if state not in used:
+            used.add(state)
+            if state >= n_inputs:
+                todo.extend(sources[state - n_inputs])
+    return used

@@ -1,0 +1,302 @@
+"""The open choices that a person writes into a module: one layer of several, or some inputs of several.
+
+A module with open choices is a *space*. It cannot be called as it is: a `Supernet` relaxes its choices, `derive` closes
+them. Until then a choice only knows its candidates and its label.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.mixing import weighted_sum
+
+__all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
+
+
+@dataclass(frozen=True)
+class AlphaRow:
+    """What one row of alphas decides between."""
+
+    names: tuple[str, ...]
+    """The candidates, in the order of the row's entries."""
+    n_chosen: int = 1
+    """How many of them the discrete architecture takes."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How one forward pass mixes the candidates of one row of alphas."""
+
+    slots: Tensor
+    """(n_chosen, K): row j holds the weight of each candidate in the j-th chosen place; each row sums to one."""
+    active: tuple[int, ...]
+    """The candidates that run; the others have weight zero in `slots`."""
+    reaches_inactive: bool = False
+    """Whether an inactive candidate's weight (value 0) is added to the output, so that its alpha gets a gradient."""
+
+    @property
+    def weights(self) -> Tensor:
+        """(K,), the weight of each candidate in the sum over places; sums to n_chosen."""
+        return self.slots[0] if self.slots.shape[0] == 1 else self.slots.sum(0)
+
+
+@dataclass
+class MixtureTable:
+    """The mixtures of the forward pass that is running, by alpha row; one table is shared by all choices of a supernet."""
+
+    current: dict[str, Mixture] = field(default_factory=dict)
+
+
+class Choice(nn.Module, ABC):
+    """Base of the open choices.
+
+    Args:
+        label: The name under which an architecture stores the decision. Choices with the same label decide together.
+            None: the path of the choice in its space, with "/" between the parts.
+    """
+
+    def __init__(self, label: str | None) -> None:
+        super().__init__()
+        if label is not None and (not isinstance(label, str) or not label):
+            raise SpaceError(f"A label must be a non-empty string, but got label={label!r}.")
+        self.label = label
+        self._row: str | None = None
+        self._table: MixtureTable | None = None
+
+    @abstractmethod
+    def rows(self, label: str) -> dict[str, AlphaRow]:
+        """Return the rows of alphas that this choice needs when it is called `label`."""
+
+    @abstractmethod
+    def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> Any:
+        """Return the decision (plain data) that the probabilities of this choice's rows lead to."""
+
+    @abstractmethod
+    def fix(self, label: str, decision: Any) -> nn.Module:
+        """Return the plain module that is left when `decision` is taken.
+
+        Raises:
+            ArchitectureError: The decision does not fit this choice.
+        """
+
+    def bind(self, label: str, table: MixtureTable) -> None:
+        """Let forward passes take their mixture from `table`, under the row `label`."""
+        self._row, self._table = label, table
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture of the forward pass that is running."""
+        if self._table is None or self._row is None:
+            name = "a choice" if self.label is None else f"Choice '{self.label}'"
+            raise SpaceError(
+                f"{name} is open and cannot run. Wrap its space in archgrad.Supernet(space) to search, "
+                f"or call archgrad.derive(space, architecture) for a plain network."
+            )
+        try:
+            return self._table.current[self._row]
+        except KeyError:
+            raise SpaceError(
+                f"Choice '{self._row}' was called outside its supernet's forward pass. "
+                f"Call the supernet, not a part of it."
+            ) from None
+
+
+class LayerChoice(Choice):
+    """One of several layers.
+
+    Relaxed, it returns the weighted sum of its candidates' outputs (Liu et al. 2019, eq. 2). Candidates take the same
+    arguments and return tensors, or equal structures (tuple, list, dict) of tensors, of equal shapes.
+
+    Args:
+        candidates: Name -> module, or a list of modules, then named "0", "1", ...
+        label: See `Choice`.
+    """
+
+    def __init__(self, candidates: Mapping[str, nn.Module] | Sequence[nn.Module], label: str | None = None) -> None:
+        super().__init__(label)
+        if not isinstance(candidates, Mapping):
+            candidates = {str(i): candidate for i, candidate in enumerate(candidates)}
+        if not candidates:
+            raise SpaceError(f"LayerChoice(label={label!r}) needs at least one candidate, but got none.")
+        for name, candidate in candidates.items():
+            if not isinstance(name, str) or not isinstance(candidate, nn.Module):
+                raise SpaceError(
+                    f"LayerChoice(label={label!r}) needs names (str) with modules, but got "
+                    f"{name!r}: {type(candidate).__name__}."
+                )
+        self.names = tuple(candidates)
+        # A ModuleList, not a ModuleDict: a candidate may be called 'pop' or 'keys', or have a dot in its name.
+        self.candidates = nn.ModuleList(candidates.values())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.candidates[self.names.index(name)]
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows beside the candidates."""
+        return f"label={self.label!r}, names={list(self.names)}"
+
+    def rows(self, label: str) -> dict[str, AlphaRow]:
+        """Return one row over the candidates."""
+        return {label: AlphaRow(self.names)}
+
+    def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> str:
+        """Return the name of the likeliest candidate; of equals the first."""
+        row = probabilities[label]
+        return self.names[max(range(len(row)), key=lambda k: row[k])]
+
+    def fix(self, label: str, decision: Any) -> nn.Module:
+        """Return the candidate called `decision`."""
+        if decision not in self.names:
+            raise ArchitectureError(
+                f"Choice '{label}' has no candidate {decision!r}. Its candidates are {', '.join(self.names)}."
+            )
+        return self[decision]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the mixture of the active candidates' outputs on the same arguments."""
+        mixture = self.mixture
+        outputs = [self.candidates[k](*args, **kwargs) for k in mixture.active]
+        return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
+
+    def _describe(self, k: int) -> tuple[str, str]:
+        return f"Choice '{self._row}'", self.names[k]
+
+
+_REDUCTIONS = ("sum", "mean", "concat", "none")
+
+
+def _reduce(chosen: list[Any], reduction: str, dim: int) -> Any:
+    if reduction == "none":
+        return chosen
+    if reduction == "concat":
+        return torch.cat(chosen, dim)
+    total = chosen[0]
+    for value in chosen[1:]:
+        total = total + value
+    return total / len(chosen) if reduction == "mean" else total
+
+
+class InputChoice(Choice):
+    """Some of several inputs.
+
+    Relaxed, the k-subsets of the n inputs compete with weight exp(sum of their alphas); the output is the expectation
+    over subsets, so that it has the scale of the discrete choice (for k = 1 this is the softmax, for k = n every input
+    counts once).
+
+    Args:
+        n_candidates: Number of inputs that are offered, at least 1.
+        n_chosen: Number of inputs that are taken, from 1 to n_candidates.
+        reduction: How the chosen inputs are joined: "sum", "mean", "concat" (along `dim`), or "none" (a list of them).
+            Concatenated or listed inputs keep their order.
+        dim: The dimension of "concat".
+        label: See `Choice`.
+    """
+
+    def __init__(
+        self, n_candidates: int, n_chosen: int = 1, reduction: str = "sum", label: str | None = None, *, dim: int = 1
+    ) -> None:
+        super().__init__(label)
+        if n_candidates < 1 or not 1 <= n_chosen <= n_candidates:
+            raise SpaceError(
+                f"InputChoice(label={label!r}) needs 1 <= n_chosen <= n_candidates, "
+                f"but got n_chosen={n_chosen}, n_candidates={n_candidates}."
+            )
+        if reduction not in _REDUCTIONS:
+            raise SpaceError(
+                f"InputChoice(label={label!r}) needs a reduction of {', '.join(_REDUCTIONS)}, but got {reduction!r}."
+            )
+        self.n_candidates = n_candidates
+        self.n_chosen = n_chosen
+        self.reduction = reduction
+        self.dim = dim
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows."""
+        return (
+            f"n_candidates={self.n_candidates}, n_chosen={self.n_chosen}, reduction={self.reduction!r}, "
+            f"label={self.label!r}"
+        )
+
+    def rows(self, label: str) -> dict[str, AlphaRow]:
+        """Return one row over the inputs."""
+        return {label: AlphaRow(tuple(str(i) for i in range(self.n_candidates)), self.n_chosen)}
+
+    def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> list[int]:
+        """Return the indices of the likeliest inputs in ascending order; of equals the first."""
+        row = probabilities[label]
+        return sorted(sorted(range(len(row)), key=lambda i: -row[i])[: self.n_chosen])
+
+    def fix(self, label: str, decision: Any) -> nn.Module:
+        """Return a module that takes the inputs numbered in `decision`."""
+        valid = (
+            isinstance(decision, Sequence)
+            and not isinstance(decision, str)
+            and all(isinstance(i, int) and 0 <= i < self.n_candidates for i in decision)
+            and len(decision) == len(set(decision)) == self.n_chosen
+        )
+        if not valid:
+            raise ArchitectureError(
+                f"Choice '{label}' takes {self.n_chosen} of inputs 0 to {self.n_candidates - 1}, each at most once, "
+                f"but the architecture says {decision!r}."
+            )
+        return SelectInputs(sorted(decision), self.n_candidates, self.reduction, dim=self.dim)
+
+    def forward(self, inputs: Sequence[Any]) -> Any:
+        """Return the expected joined input.
+
+        Args:
+            inputs: n_candidates values of equal structure and shapes.
+        """
+        mixture = self.mixture
+        _check_count(f"Choice '{self._row}'", inputs, self.n_candidates)
+        active = [inputs[i] for i in mixture.active]
+        if self.reduction in ("sum", "mean"):
+            total = weighted_sum(active, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
+            return total / self.n_chosen if self.reduction == "mean" else total
+        places = [
+            weighted_sum(active, place, mixture.active, self._describe, mixture.reaches_inactive)
+            for place in mixture.slots
+        ]
+        return _reduce(places, self.reduction, self.dim)
+
+    def _describe(self, k: int) -> tuple[str, str]:
+        return f"Choice '{self._row}'", f"input {k}"
+
+
+def _check_count(where: str, inputs: Sequence[Any], expected: int) -> None:
+    if not isinstance(inputs, Sequence) or len(inputs) != expected:
+        got = f"{len(inputs)} inputs" if isinstance(inputs, Sequence) else type(inputs).__name__
+        raise SpaceError(f"{where} needs a sequence of {expected} inputs, but got {got}.")
+
+
+class SelectInputs(nn.Module):
+    """What is left of an input choice in a derived network: take the chosen inputs and join them."""
+
+    def __init__(self, chosen: Sequence[int], n_candidates: int, reduction: str, *, dim: int = 1) -> None:
+        super().__init__()
+        self.chosen = tuple(chosen)
+        self.n_candidates = n_candidates
+        self.reduction = reduction
+        self.dim = dim
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows."""
+        return f"chosen={list(self.chosen)}, reduction={self.reduction!r}"
+
+    def forward(self, inputs: Sequence[Any]) -> Any:
+        """Return the chosen inputs of `inputs`, joined."""
+        _check_count("SelectInputs", inputs, self.n_candidates)
+        return _reduce([inputs[i] for i in self.chosen], self.reduction, self.dim)

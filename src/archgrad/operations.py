@@ -1,0 +1,201 @@
+"""The operations of the published convolutional spaces.
+
+Children carry the names and numbers that the authors' state dicts use, so that weights move between the two by a plain
+renaming. Shapes are (B, C, H, W); stride 2 gives ceil(H/2), ceil(W/2) everywhere, so that odd sizes work too.
+Source: Liu et al. 2019, section 3.1; Dong and Yang 2020 for NAS-Bench-201.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from archgrad.errors import SpaceError
+
+__all__ = [
+    "DARTS_OPERATIONS",
+    "DARTS_PRIMITIVES",
+    "ConvPair",
+    "DilConv",
+    "DropPath",
+    "FactorizedReduce",
+    "Pool",
+    "PoolBN",
+    "ReLUConvBN",
+    "SepConv",
+    "Zero",
+]
+
+
+class Zero(nn.Module):
+    """No connection: zeros of the output's shape."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return zeros of shape (B, C, ceil(H/stride), ceil(W/stride))."""
+        return x[:, :, :: self.stride, :: self.stride].mul(0.0)
+
+
+def Pool(kind: str, stride: int) -> nn.Module:  # noqa: N802 (it stands for the module that it builds)
+    """Build a 3x3 "max" or "avg" pool with padding 1; the average leaves the padding out of the count."""
+    if kind == "max":
+        return nn.MaxPool2d(3, stride=stride, padding=1)
+    return nn.AvgPool2d(3, stride=stride, padding=1, count_include_pad=False)
+
+
+class PoolBN(nn.Sequential):
+    """A pool followed by BatchNorm without affine, as the search network has it."""
+
+    def __init__(self, kind: str, channels: int, stride: int) -> None:
+        super().__init__(Pool(kind, stride), nn.BatchNorm2d(channels, affine=False))
+
+
+class ReLUConvBN(nn.Module):
+    """ReLU, convolution without bias, BatchNorm."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, padding: int = 0, *, affine: bool = True
+    ) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(c_in, c_out, kernel_size, stride=stride, padding=padding, bias=False),
+            nn.BatchNorm2d(c_out, affine=affine),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, c_out, H', W')."""
+        return self.op(x)
+
+
+class DilConv(nn.Module):
+    """ReLU, dilated depthwise convolution, pointwise convolution, BatchNorm."""
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, *, affine: bool = True) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(
+                c_in, c_in, kernel_size, stride=stride, padding=kernel_size - 1, dilation=2, groups=c_in, bias=False
+            ),
+            nn.Conv2d(c_in, c_out, 1, bias=False),
+            nn.BatchNorm2d(c_out, affine=affine),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, c_out, H', W')."""
+        return self.op(x)
+
+
+class SepConv(nn.Module):
+    """Twice ReLU, depthwise convolution, pointwise convolution, BatchNorm; the first time with the stride."""
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, *, affine: bool = True) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(c_in, c_in, kernel_size, stride=stride, padding=padding, groups=c_in, bias=False),
+            nn.Conv2d(c_in, c_in, 1, bias=False),
+            nn.BatchNorm2d(c_in, affine=affine),
+            nn.ReLU(),
+            nn.Conv2d(c_in, c_in, kernel_size, padding=padding, groups=c_in, bias=False),
+            nn.Conv2d(c_in, c_out, 1, bias=False),
+            nn.BatchNorm2d(c_out, affine=affine),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, c_out, H', W')."""
+        return self.op(x)
+
+
+class ConvPair(nn.Module):
+    """ReLU, a 1x7 and a 7x1 convolution, BatchNorm (an operation of NASNet's and AmoebaNet's cells)."""
+
+    def __init__(self, channels: int, stride: int, *, affine: bool = True) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (1, 7), stride=(1, stride), padding=(0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), stride=(stride, 1), padding=(3, 0), bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, channels, H', W')."""
+        return self.op(x)
+
+
+class FactorizedReduce(nn.Module):
+    """ReLU, two stride-2 pointwise convolutions one pixel apart, joined; BatchNorm.
+
+    An odd height or width is padded by one zero at its end for the second convolution.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, affine: bool = True) -> None:
+        super().__init__()
+        if c_out % 2:
+            raise SpaceError(f"FactorizedReduce needs an even number of output channels, but got {c_out}.")
+        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, c_out, ceil(H/2), ceil(W/2))."""
+        x = F.relu(x)
+        shifted = x[:, :, 1:, 1:]
+        if x.shape[-2] % 2 or x.shape[-1] % 2:
+            shifted = F.pad(shifted, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+
+
+class DropPath(StochasticDepth):
+    """Zero a sample's path with probability `p` while training and scale the others by 1 / (1 - p).
+
+    Set `p` before each epoch; it starts at 0. Source: Larsson et al. 2017, as Liu et al. 2019 train.
+    """
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__(p, mode="row")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `input` with whole samples dropped."""
+        return super().forward(input) if self.training and self.p > 0 else input
+
+
+def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+
+
+DARTS_PRIMITIVES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The candidates of the paper's edges, in the authors' order."""
+
+DARTS_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    "none": lambda channels, stride, affine: Zero(stride),
+    "max_pool_3x3": lambda channels, stride, affine: Pool("max", stride),
+    "avg_pool_3x3": lambda channels, stride, affine: Pool("avg", stride),
+    "skip_connect": _skip,
+    "sep_conv_3x3": lambda channels, stride, affine: SepConv(channels, channels, 3, stride, affine=affine),
+    "sep_conv_5x5": lambda channels, stride, affine: SepConv(channels, channels, 5, stride, affine=affine),
+    "sep_conv_7x7": lambda channels, stride, affine: SepConv(channels, channels, 7, stride, affine=affine),
+    "dil_conv_3x3": lambda channels, stride, affine: DilConv(channels, channels, 3, stride, affine=affine),
+    "dil_conv_5x5": lambda channels, stride, affine: DilConv(channels, channels, 5, stride, affine=affine),
+    "conv_7x1_1x7": lambda channels, stride, affine: ConvPair(channels, stride, affine=affine),
+}
+"""Name -> function of (channels, stride, affine) that builds the operation of a retraining network."""
