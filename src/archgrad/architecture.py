@@ -1,0 +1,225 @@
+"""The result of a search: which candidate each choice takes, as plain data that no program is needed to read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from archgrad.decision import CellDecision, Decision, freeze_decisions
+from archgrad.errors import ArchitectureError
+from archgrad.genotype import format_genotype, parse_genotype
+from archgrad.json_text import MAX_TEXT_BYTES, check_text, format_json, freeze, parse_json, shown, thaw
+from archgrad.nni_format import looks_like_nni, parse_nni
+
+__all__ = ["Architecture", "CellDecision", "Decision"]
+
+FORMAT = "archgrad.architecture"
+VERSION = 1
+PAPER_SPACE = "darts-cifar"
+"""The space that genotype texts and NNI's exports speak of."""
+_REQUIRED = ("format", "version", "choices")
+_OPTIONAL = ("space", "provenance")
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+@dataclass(frozen=True, repr=False)
+class Architecture:
+    """The decision of every choice of a space: deeply immutable, hashable, and equal when it decides the same.
+
+    Args:
+        choices: Label -> decision: a candidate's name (layer choice), ascending indices (input choice), or for a cell
+            node -> [[operation, source], ...], strongest first, with "concat" -> joined nodes where not all are.
+        space: Name of the space that the choices belong to; None for a space without a name.
+        provenance: Where the architecture comes from, any JSON data; does not count in comparisons.
+
+    Raises:
+        ArchitectureError: An argument breaks one of these rules.
+    """
+
+    choices: Mapping[str, Decision]
+    space: str | None = field(default=None, kw_only=True)
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.space is not None and (not isinstance(self.space, str) or not self.space):
+            raise ArchitectureError(f"'space' must be a name or null, but got {shown(self.space)}.")
+        check_text(self.space or "", "'space'")
+        if not isinstance(self.provenance, Mapping):
+            raise ArchitectureError(f"'provenance' must be an object, but got {shown(self.provenance)}.")
+        object.__setattr__(self, "choices", freeze_decisions(self.choices))
+        object.__setattr__(self, "provenance", freeze(self.provenance, "'provenance'"))
+
+    def __hash__(self) -> int:
+        return hash((self.space, format_json(self.choices)))
+
+    def __repr__(self) -> str:
+        return f"Architecture({thaw(self.choices)!r}, space={self.space!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Architecture.from_json, (self.to_json(),)  # read-only mappings cannot be pickled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the JSON file as new plain dicts and lists."""
+        head = {"format": FORMAT, "version": VERSION, "space": self.space}
+        return {**head, "choices": thaw(self.choices), "provenance": thaw(self.provenance)}
+
+    def to_json(self) -> str:
+        """Return version-1 JSON: the same text for the same content, choices sorted, one node or row per line."""
+        return format_json(self.to_dict())
+
+    def to_genotype(self) -> str:
+        """Return the authors' `Genotype(...)` text.
+
+        Raises:
+            ArchitectureError: This is not a pair of cells "normal" and "reduce" with two edges a node.
+        """
+        return format_genotype(self.choices)
+
+    def save(self, path: PathLike) -> None:
+        """Write the JSON file at `path` in one stroke: a reader finds the old file or the whole new one.
+
+        Raises:
+            ArchitectureError: The file cannot be written.
+        """
+        try:
+            _write_atomically(os.fspath(path), self.to_json().encode("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArchitectureError(
+                f"The architecture cannot be written to {shown(os.fspath(path))}: {_reason(error)}. "
+                f"Name a file in an existing folder with write access and free space."
+            ) from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Read version-1 JSON.
+
+        Raises:
+            ArchitectureError: The text is anything else.
+        """
+        return cls._from_data(parse_json(text))
+
+    @classmethod
+    def from_genotype(cls, text: str) -> Architecture:
+        """Read the authors' `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)`; the text is parsed, never evaluated.
+
+        Raises:
+            ArchitectureError: The text is anything else.
+        """
+        return cls(parse_genotype(text), space=PAPER_SPACE)
+
+    @classmethod
+    def from_nni(cls, data: Mapping[str, Any]) -> Architecture:
+        """Read what NNI (1, 2.3 or 2.4, told apart by content) exported of the paper's CNN space.
+
+        NNI 1 did not keep which of a node's two edges is stronger; its edges come ordered by source.
+
+        Raises:
+            ArchitectureError: The data has another shape.
+        """
+        choices, version = parse_nni(data)
+        return cls(choices, space=PAPER_SPACE, provenance={"source": f"NNI {version}"})
+
+    @classmethod
+    def load(cls, path: PathLike) -> Architecture:
+        """Read a file of archgrad's JSON, one of NNI's, or the authors' genotype text, told apart by content.
+
+        Raises:
+            ArchitectureError: The file cannot be read or holds none of these.
+        """
+        where = shown(os.fspath(path))
+        try:
+            text = _read(os.fspath(path)).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ArchitectureError(
+                f"{where} must be UTF-8 text, but byte {error.start} is not. Save it as UTF-8."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ArchitectureError(
+                f"The architecture {where} cannot be read: {_reason(error)}. "
+                f"Name a file such as RUN/checkpoints/epoch_49.json."
+            ) from None
+        try:
+            return cls._from_text(text)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{where}: {error}") from None
+
+    @classmethod
+    def _from_text(cls, text: str) -> Architecture:
+        if text.lstrip().startswith(("{", "[")):
+            data = parse_json(text)
+            if isinstance(data, dict) and "format" not in data and looks_like_nni(data):
+                return cls.from_nni(data)
+            return cls._from_data(data)
+        if "Genotype" not in text:
+            raise ArchitectureError(
+                f"An architecture is archgrad's JSON, NNI's JSON or Genotype(...) text, but this is "
+                f"{shown(text.strip()[:60]) if text.strip() else 'empty'}. Take an intact file."
+            )
+        return cls.from_genotype(text)
+
+    @classmethod
+    def _from_data(cls, data: Any) -> Architecture:
+        if not isinstance(data, dict):
+            raise ArchitectureError(f"An architecture is a JSON object, but this is {shown(data)}.")
+        if data.get("format") != FORMAT:
+            got = f"it is {shown(data['format'])}" if "format" in data else "it is missing"
+            raise ArchitectureError(f"'format' must be {FORMAT!r}, but {got}. This is not an architecture's file.")
+        version = data.get("version")
+        if type(version) is not int or version < 1:
+            raise ArchitectureError(f"'version' must be an integer from 1, but got {shown(version)}.")
+        if version > VERSION:
+            raise ArchitectureError(
+                f"The file was written by a newer archgrad (its format is version {version}, this archgrad reads "
+                f"version {VERSION}). Update archgrad."
+            )
+        missing = [key for key in _REQUIRED if key not in data]
+        unknown = [key for key in data if key not in _REQUIRED + _OPTIONAL]
+        if missing or unknown:
+            problem = f"{missing[0]!r} is missing" if missing else f"this one has {shown(unknown[0])}"
+            raise ArchitectureError(f"An architecture has the keys {', '.join(_REQUIRED + _OPTIONAL)}, but {problem}.")
+        return cls(data["choices"], space=data.get("space"), provenance=data.get("provenance", {}))
+
+
+def _read(path: str) -> bytes:
+    """Return a file's bytes, without waiting on pipes or taking memory for a file that is too large."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+    with open(path, "rb") as file:
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError(f"it is larger than {MAX_TEXT_BYTES} bytes")
+    return content
+
+
+def _write_atomically(path: str, content: bytes) -> None:
+    folder = os.path.dirname(path)
+    temporary = os.path.join(folder, f".archgrad-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if hasattr(os, "O_DIRECTORY"):
+        # So that the new name survives a power cut too. Not every file system can; the file is in place either way.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

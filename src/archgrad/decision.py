@@ -1,0 +1,138 @@
+"""What an architecture says of one choice: the rules that hold for every space, and read access for cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+from archgrad.errors import ArchitectureError
+from archgrad.json_text import check_text, natural_order, shown
+
+__all__ = ["CellDecision", "Decision", "Edge", "cell_nodes", "freeze_decisions", "joined_nodes"]
+
+CONCAT = "concat"
+_MAX_STATE = 9999
+
+
+class Edge(NamedTuple):
+    """A kept edge of a cell; a plain pair to whoever compares or unpacks it."""
+
+    operation: str
+    """Name of the candidate on the edge."""
+    source: int
+    """State that the edge leaves: an input of the cell or an earlier node."""
+
+
+CellDecision: TypeAlias = "Mapping[str, tuple[Edge, ...] | tuple[int, ...]]"
+"""Node -> its edges, strongest first; and "concat" -> the nodes joined as output, where these are not all nodes."""
+Decision: TypeAlias = "str | Sequence[int] | Mapping[str, Sequence[Any]]"
+"""A layer choice's candidate, an input choice's ascending indices, or a cell's graph (see `CellDecision`)."""
+
+
+def cell_nodes(decision: CellDecision) -> dict[int, tuple[Edge, ...]]:
+    """Return node -> its kept edges, of the decision of a cell; the lowest node is the number of the cell's inputs."""
+    return {int(node): edges for node, edges in decision.items() if node != CONCAT}  # type: ignore[misc]
+
+
+def joined_nodes(decision: CellDecision) -> tuple[int, ...]:
+    """Return the nodes that a concatenating cell joins, in the order of the channels."""
+    return decision.get(CONCAT) or tuple(cell_nodes(decision))  # type: ignore[return-value]
+
+
+def freeze_decisions(choices: Any) -> Mapping[str, Decision]:
+    """Return the choices immutable and sorted by label.
+
+    Args:
+        choices: Label -> decision, of lists or tuples where sequences are meant.
+
+    Raises:
+        ArchitectureError: A label or decision breaks a rule that holds for every space.
+    """
+    if not isinstance(choices, Mapping):
+        raise ArchitectureError(f"'choices' must map labels to decisions, but got {shown(choices)}.")
+    for label in choices:
+        if not isinstance(label, str) or not label:
+            raise ArchitectureError(f"A label must be a non-empty str, but 'choices' has {shown(label)}.")
+        check_text(label, "'choices'")
+    return MappingProxyType(
+        {str(label): _decision(str(label), choices[label]) for label in sorted(choices, key=natural_order)}
+    )
+
+
+def _decision(label: str, decision: Any) -> Decision:
+    where = f"Choice {shown(label)}"
+    if isinstance(decision, str):
+        return _name(decision, where)
+    if isinstance(decision, (list, tuple)):
+        return _indices(decision, where)
+    if isinstance(decision, Mapping):
+        return _cell(decision, f"Cell {shown(label)}")
+    raise ArchitectureError(
+        f"{where} must be a candidate's name, a list of input indices or a cell's nodes, but is {shown(decision)}."
+    )
+
+
+def _name(name: Any, where: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise ArchitectureError(f"{where} must take a candidate by its non-empty name, but has {shown(name)}.")
+    return check_text(str(name), where)
+
+
+def _indices(indices: list[Any] | tuple[Any, ...], where: str) -> tuple[int, ...]:
+    rule = f"{where} must list the chosen inputs as ascending indices from 0"
+    if not indices:
+        raise ArchitectureError(f"{rule}, but lists none. Choose at least one.")
+    previous = -1
+    for index in indices:
+        if not _is_integer(index) or not previous < index <= _MAX_STATE:
+            raise ArchitectureError(f"{rule}, but is {shown(list(indices))}.")
+        previous = index
+    return tuple(int(index) for index in indices)
+
+
+def _cell(decision: Mapping[Any, Any], where: str) -> CellDecision:
+    keys = [key for key in decision if key != CONCAT]
+    for key in keys:
+        if not isinstance(key, str) or not (key.isascii() and key.isdigit()) or len(key) > len(str(_MAX_STATE)):
+            raise ArchitectureError(f"{where} has nodes such as '2' and perhaps {CONCAT!r}, but has {shown(key)}.")
+    numbers = sorted(int(key) for key in keys)
+    if not numbers or numbers[0] < 1 or [str(n) for n in range(numbers[0], numbers[-1] + 1)] != sorted(keys, key=int):
+        raise ArchitectureError(
+            f"{where} needs consecutive nodes after at least one input, such as '2', '3', '4', but has {shown(keys)}."
+        )
+    cell: dict[str, tuple[Edge, ...] | tuple[int, ...]] = {
+        str(node): _edges(decision[str(node)], node, f"{where}, node {node}") for node in numbers
+    }
+    if CONCAT in decision:
+        joined = decision[CONCAT]
+        if (
+            not isinstance(joined, (list, tuple))
+            or not joined
+            or not all(_is_integer(node) and node in numbers for node in joined)
+            or len(set(joined)) != len(joined)
+        ):
+            raise ArchitectureError(
+                f"{where} must join different nodes from {numbers[0]} to {numbers[-1]}, "
+                f"but {CONCAT!r} is {shown(joined)}."
+            )
+        if list(joined) != numbers:  # all nodes is what is meant without the key: one form for one meaning
+            cell[CONCAT] = tuple(int(node) for node in joined)
+    return MappingProxyType(cell)
+
+
+def _edges(edges: Any, node: int, where: str) -> tuple[Edge, ...]:
+    if not isinstance(edges, (list, tuple)) or not edges:
+        raise ArchitectureError(f"{where} must list at least one [operation, source], but is {shown(edges)}.")
+    kept = []
+    for edge in edges:
+        if not isinstance(edge, (list, tuple)) or len(edge) != 2 or not _is_integer(edge[1]) or not 0 <= edge[1] < node:
+            raise ArchitectureError(
+                f"{where} must list [operation, source] with a source from 0 to {node - 1}, but has {shown(edge)}."
+            )
+        kept.append(Edge(_name(edge[0], where), int(edge[1])))
+    return tuple(kept)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

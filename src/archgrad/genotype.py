@@ -1,0 +1,226 @@
+"""The authors' text form of a cell pair, `Genotype(normal=[...], normal_concat=..., ...)`: parsed, never evaluated.
+
+The text looks like Python, but Python's parser is not for foreign text: deep nesting overflows its stack and ends the
+process (on 3.10 and 3.13 at least). This form has a fixed depth, so a reader of its own is short, and cannot do more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from archgrad.errors import ArchitectureError
+from archgrad.json_text import shown
+
+__all__ = ["format_genotype", "parse_genotype"]
+
+T = TypeVar("T")
+
+N_INPUTS = 2
+EDGES_PER_NODE = 2
+_CELLS = ("normal", "reduce")
+_FIELDS = tuple(f"{cell}{suffix}" for cell in _CELLS for suffix in ("", "_concat"))
+_MAX_CHARACTERS = 64 * 1024
+_MAX_STATE = 999
+_OPERATION = re.compile(r"[A-Za-z0-9_]+")
+_COMMENT = re.compile(r"#[^\n]*")
+_TOKEN = re.compile(
+    r"""(?: (?P<name>[A-Za-z_][A-Za-z0-9_]*) | (?P<number>[0-9]+) | (?P<mark>[()\[\],=])
+    | '(?P<single>[A-Za-z0-9_]+)' | "(?P<double>[A-Za-z0-9_]+)" )\s*""",
+    re.VERBOSE,
+)
+_FORM = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[2, 3, 4, 5])"
+)
+
+
+def parse_genotype(text: str) -> dict[str, dict[str, list[Any]]]:
+    """Return the cells that a genotype text describes.
+
+    Args:
+        text: `Genotype(normal=[(operation, source), ...], normal_concat=..., reduce=[...], reduce_concat=...)` with two
+            pairs a node, nodes counted from 2, and the joined nodes as a list or `range(first, end)`. `NAME = ` may
+            stand before it, and comments anywhere.
+
+    Returns:
+        "normal" and "reduce" -> {node: [[operation, source], ...], "concat": joined nodes}. Whether sources and joined
+        nodes exist is not checked here.
+
+    Raises:
+        ArchitectureError: The text holds anything else.
+
+    Source: Liu et al. 2019, the form in which the released code prints a search's result.
+    """
+    if not isinstance(text, str):
+        raise ArchitectureError(f"A genotype is read from a str, but got {type(text).__name__}.")
+    if len(text) > _MAX_CHARACTERS:
+        raise _refusal(f"has at most {_MAX_CHARACTERS} characters, but this text has {len(text)}")
+    reader = _Reader(_tokens(_COMMENT.sub("", text).strip()))
+    if reader.coming.kind == "name" and reader.coming.text != "Genotype":
+        reader.take("name")
+        reader.take("=")
+    reader.take("name", "Genotype")
+    fields: dict[str, list[Any]] = {}
+    for name, value in reader.items("(", lambda: _field(reader)):
+        if name in fields:
+            raise _refusal(f"has each field once, but {name!r} is repeated")
+        fields[name] = value
+    reader.take("end")
+    missing = [name for name in _FIELDS if name not in fields]
+    if missing:
+        raise _refusal(f"has the fields {', '.join(_FIELDS)}, but {', '.join(missing)} is missing")
+    return {cell: _cell(cell, fields[cell], fields[f"{cell}_concat"]) for cell in _CELLS}
+
+
+class _Token(NamedTuple):
+    kind: str  # "name", "number", "string", "end", or the mark itself
+    text: str
+    line: int
+
+    def __str__(self) -> str:
+        return "the end of the text" if self.kind == "end" else f"{shown(self.text)} in line {self.line}"
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens = []
+    line, place = 1, 0
+    for match in _TOKEN.finditer(text):
+        if match.start() != place:
+            break
+        kind = str(match.lastgroup)
+        part = match[kind]
+        tokens.append(_Token({"mark": part, "single": "string", "double": "string"}.get(kind, kind), part, line))
+        line += text.count("\n", place, match.end())
+        place = match.end()
+    if place != len(text):
+        raise _refusal(f"holds names, numbers, lists and range only, but line {line} has {shown(text[place:][:20])}")
+    return [*tokens, _Token("end", "", line)]
+
+
+_KINDS = {"name": "a name", "number": "a state's number", "string": "an operation in quotes", "end": "nothing more"}
+
+
+class _Reader:
+    """Takes tokens one by one, and says what was expected where another comes."""
+
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._place = 0
+
+    @property
+    def coming(self) -> _Token:
+        return self._tokens[self._place]
+
+    def take(self, kind: str, text: str | None = None) -> str:
+        token = self.coming
+        if token.kind != kind or (text is not None and token.text != text):
+            wanted = text or _KINDS.get(kind, f"'{kind}'")
+            raise _refusal(f"needs {wanted} here, but has {token}")
+        self._place = min(self._place + 1, len(self._tokens) - 1)
+        return token.text
+
+    def items(self, opening: str, item: Callable[[], T]) -> list[T]:
+        """Take items between brackets, parted by commas; one more comma may follow the last."""
+        closing = {"(": ")", "[": "]"}[opening]
+        self.take(opening)
+        found = []
+        while self.coming.kind != closing:
+            found.append(item())
+            if self.coming.kind != closing:
+                self.take(",")
+        self.take(closing)
+        return found
+
+    def sequence(self, item: Callable[[], T]) -> list[T]:
+        """Take the items of a list or tuple."""
+        if self.coming.kind not in ("(", "["):
+            raise _refusal(f"needs a list here, but has {self.coming}")
+        return self.items("(" if self.coming.kind == "(" else "[", item)
+
+    def state(self) -> int:
+        token = self.coming
+        digits = self.take("number")
+        if len(digits) > len(str(_MAX_STATE)):
+            raise _refusal(f"counts states from 0 to {_MAX_STATE}, but has {token}")
+        return int(digits)
+
+
+def _field(reader: _Reader) -> tuple[str, list[Any]]:
+    token = reader.coming
+    name = reader.take("name")
+    if name not in _FIELDS:
+        raise _refusal(f"has the fields {', '.join(_FIELDS)}, but this one has {token}")
+    reader.take("=")
+    return name, _joined(reader) if name.endswith("_concat") else reader.sequence(lambda: _pair(reader))
+
+
+def _joined(reader: _Reader) -> list[int]:
+    if reader.coming.kind != "name":
+        return reader.sequence(reader.state)
+    token = reader.coming
+    reader.take("name", "range")
+    bounds = reader.items("(", reader.state)
+    if len(bounds) != 2:
+        raise _refusal(f"joins nodes by range(first, end), but {token} has {len(bounds)} numbers")
+    return list(range(*bounds))
+
+
+def _pair(reader: _Reader) -> list[Any]:
+    if reader.coming.kind not in ("(", "["):
+        raise _refusal(f"needs ('operation', source) here, but has {reader.coming}")
+    closing = {"(": ")", "[": "]"}[reader.take(reader.coming.kind)]
+    operation = reader.take("string")
+    reader.take(",")
+    source = reader.state()
+    reader.take(closing)
+    return [operation, source]
+
+
+def _cell(cell: str, pairs: list[list[Any]], joined: list[int]) -> dict[str, list[Any]]:
+    if not pairs or len(pairs) % EDGES_PER_NODE:
+        raise _refusal(f"has {EDGES_PER_NODE} pairs for each node of '{cell}', but this one has {len(pairs)} in all")
+    nodes = {
+        str(N_INPUTS + place // EDGES_PER_NODE): pairs[place : place + EDGES_PER_NODE]
+        for place in range(0, len(pairs), EDGES_PER_NODE)
+    }
+    return {**nodes, "concat": joined}
+
+
+def _refusal(rule: str) -> ArchitectureError:
+    return ArchitectureError(f"A genotype {rule}. Its form is {_FORM}.")
+
+
+def format_genotype(choices: Mapping[str, Any]) -> str:
+    """Return the authors' text of a pair of cells.
+
+    Args:
+        choices: As `parse_genotype` returns it; without "concat" all nodes are joined.
+
+    Raises:
+        ArchitectureError: The choices are not a normal and a reduction cell with two edges a node.
+    """
+    if set(choices) != set(_CELLS) or not all(isinstance(decision, Mapping) for decision in choices.values()):
+        raise ArchitectureError(
+            f"A genotype holds the cells normal and reduce and nothing else, but this architecture has "
+            f"{shown(', '.join(choices))}. Save it as JSON."
+        )
+    parts = []
+    for cell in _CELLS:
+        nodes = {key: edges for key, edges in choices[cell].items() if key != "concat"}
+        if list(nodes) != [str(node) for node in range(N_INPUTS, N_INPUTS + len(nodes))]:
+            raise ArchitectureError(
+                f"A genotype counts nodes from {N_INPUTS}, but cell '{cell}' has nodes {', '.join(nodes)}. "
+                f"Save it as JSON."
+            )
+        pairs = []
+        for node, edges in nodes.items():
+            if len(edges) != EDGES_PER_NODE or not all(_OPERATION.fullmatch(operation) for operation, _ in edges):
+                raise ArchitectureError(
+                    f"A genotype has {EDGES_PER_NODE} edges a node and operations named by letters, digits and '_', "
+                    f"but node {node} of '{cell}' has {shown([list(edge) for edge in edges])}. Save it as JSON."
+                )
+            pairs += [f"('{operation}', {source})" for operation, source in edges]
+        concat = choices[cell].get("concat", [int(node) for node in nodes])
+        parts.append(f"{cell}=[{', '.join(pairs)}], {cell}_concat=[{', '.join(str(node) for node in concat)}]")
+    return f"Genotype({', '.join(parts)})"

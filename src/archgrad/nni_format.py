@@ -1,0 +1,130 @@
+"""The three JSON shapes in which versions of NNI exported the paper's CNN space, told apart by their content.
+
+Keys are `normal_n2_p0` (edge from state 0 to node 2) and `normal_n2_switch` (the two edges that node 2 keeps):
+
+| NNI  | edge                                 | switch                        |
+|------|--------------------------------------|-------------------------------|
+| 1    | operation name, `[]` when dropped    | edge keys, by source          |
+| 2.3  | index among the operations           | sources, best first           |
+| 2.4  | operation name                       | sources, best first           |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from archgrad.errors import ArchitectureError
+from archgrad.json_text import shown
+
+__all__ = ["looks_like_nni", "parse_nni"]
+
+OPERATIONS = {
+    "maxpool": "max_pool_3x3",
+    "avgpool": "avg_pool_3x3",
+    "skipconnect": "skip_connect",
+    "sepconv3x3": "sep_conv_3x3",
+    "sepconv5x5": "sep_conv_5x5",
+    "dilconv3x3": "dil_conv_3x3",
+    "dilconv5x5": "dil_conv_5x5",
+}
+"""NNI's operations in the order of its indices (it does not count `none`) -> the paper's names."""
+_CELLS = ("normal", "reduce")
+_NODES = range(2, 6)
+_KEPT = 2
+_KEY = re.compile(r"(normal|reduce)_n[0-9]+_(p[0-9]+|switch)")
+
+
+def looks_like_nni(data: Mapping[str, Any]) -> bool:
+    """Return whether some key of `data` has NNI's form, so that its errors are the ones to report."""
+    return any(isinstance(key, str) and _KEY.fullmatch(key) for key in data)
+
+
+def parse_nni(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[Any]]], str]:
+    """Return what an export of NNI says of the paper's CNN space.
+
+    Args:
+        data: Key -> value, in any of the three shapes.
+
+    Returns:
+        The cells "normal" and "reduce", each node -> [[operation, source], ...] (strongest first in 2.3 and 2.4, by
+        source in 1, which did not keep the order); and the version of NNI that writes this shape: "1", "2.3" or "2.4".
+
+    Raises:
+        ArchitectureError: The data has another shape.
+    """
+    if not isinstance(data, Mapping):
+        raise ArchitectureError(f"NNI's export is a mapping, but got {type(data).__name__}.")
+    _check_keys(data)
+    switches = [f"{cell}_n{node}_switch" for cell in _CELLS for node in _NODES]
+    edges = [f"{cell}_n{node}_p{source}" for cell in _CELLS for node in _NODES for source in range(node)]
+    if all(isinstance(data[key], (list, tuple)) and all(isinstance(v, str) for v in data[key]) for key in switches):
+        version = "1"
+    else:
+        version = "2.3" if any(type(data[key]) is int for key in edges) else "2.4"
+    cells = {
+        cell: {str(node): [_edge(data, key, version) for key in _kept(data, cell, node, version)] for node in _NODES}
+        for cell in _CELLS
+    }
+    for key in edges:  # the dropped edges too: damage anywhere means that the file is not what it was
+        if version != "1" or data[key] != []:
+            _operation(key, data[key], version)
+    return cells, version
+
+
+def _check_keys(data: Mapping[str, Any]) -> None:
+    expected = [
+        f"{cell}_n{node}_{suffix}"
+        for cell in _CELLS
+        for node in _NODES
+        for suffix in [*(f"p{source}" for source in range(node)), "switch"]
+    ]
+    known = set(expected)
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        raise ArchitectureError(
+            f"NNI's export of the paper's CNN space has keys such as {expected[0]!r}, but this one has "
+            f"{shown(unknown[0])}. Exports of other spaces are not read; write their choices as archgrad's JSON."
+        )
+    missing = [key for key in expected if key not in data]
+    if missing:
+        raise ArchitectureError(
+            f"NNI's export of the paper's CNN space has {len(expected)} keys, but {len(missing)} are missing, "
+            f"the first being {missing[0]!r}. Export it again."
+        )
+
+
+def _kept(data: Mapping[str, Any], cell: str, node: int, version: str) -> list[str]:
+    key = f"{cell}_n{node}_switch"
+    switch = data[key]
+    edges = [f"{cell}_n{node}_p{source}" for source in range(node)]
+    kept: list[str] = []
+    if isinstance(switch, (list, tuple)):
+        if version == "1":
+            kept = [edge for edge in switch if edge in edges]
+        else:
+            kept = [edges[source] for source in switch if type(source) is int and 0 <= source < node]
+    if len(kept) != _KEPT or len(switch) != _KEPT or kept[0] == kept[1]:
+        what = f"keys among {edges}" if version == "1" else f"indices from 0 to {node - 1}"
+        raise ArchitectureError(
+            f"{key!r} must list {_KEPT} different {what} (NNI {version}), but is {shown(switch)}. Export it again."
+        )
+    return kept
+
+
+def _edge(data: Mapping[str, Any], key: str, version: str) -> list[Any]:
+    return [_operation(key, data[key], version), int(key.rpartition("_p")[2])]
+
+
+def _operation(key: str, value: Any, version: str) -> str:
+    names = list(OPERATIONS)
+    if version == "2.3":
+        if type(value) is int and 0 <= value < len(names):
+            return OPERATIONS[names[value]]
+        rule = f"an index from 0 to {len(names) - 1}"
+    else:
+        if isinstance(value, str) and value in OPERATIONS:
+            return OPERATIONS[value]
+        rule = f"one of {', '.join(names)}"
+    raise ArchitectureError(f"{key!r} must be {rule} (NNI {version}), but is {shown(value)}. Export it again.")
