@@ -49,7 +49,7 @@ class Mixture:
 
 @dataclass
 class MixtureTable:
-    """The mixtures of the forward pass that is running, by alpha row; one table is shared by all choices of a supernet."""
+    """The mixtures of the running forward pass by alpha row; all choices of a supernet share one table."""
 
     current: dict[str, Mixture] = field(default_factory=dict)
 

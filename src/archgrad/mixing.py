@@ -73,7 +73,7 @@ def _check_alike(values: list[Any], active: Sequence[int], describe: Describe) -
 
 
 def _outline(value: Any) -> Any:
-    """What two values must share to be added: a tensor's shape, or the kind and keys of a structure (parts come later)."""
+    """What two values must share to be added: a tensor's shape, or a structure's kind and keys (its parts later)."""
     if isinstance(value, Tensor):
         return value.shape
     if isinstance(value, Mapping):

@@ -1,0 +1,48 @@
+"""What a bilevel step must answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from archgrad.bilevel.passes import Batch, Loss
+from archgrad.supernet import Supernet
+
+__all__ = ["AlphasGradient", "BilevelStep"]
+
+
+@dataclass(frozen=True)
+class AlphasGradient:
+    """The gradient of the validation loss with respect to the alphas."""
+
+    gradients: dict[str, Tensor | None]
+    """By label, (K,) each; None for a row that the pass did not use."""
+    valid_loss: Tensor
+    """The validation loss that was differentiated, 0-dimensional."""
+    valid_outputs: Any
+    """What the supernet returned for the validation batch, without graph."""
+
+
+class BilevelStep(ABC):
+    """Computes the alphas' gradient of the validation loss, weights being what training makes of them."""
+
+    def check(self, optimizer: Optimizer) -> None:
+        """Raise OptionError if the step cannot look through this weights' optimizer."""
+
+    @abstractmethod
+    def alphas_gradient(
+        self, supernet: Supernet, train_batch: Batch, valid_batch: Batch, *, loss: Loss, weights_optimizer: Optimizer
+    ) -> AlphasGradient:
+        """Return the gradient; weights, alphas and optimizer stay as they are.
+
+        Args:
+            supernet: In training mode.
+            train_batch: (inputs, targets) that the weights learn from next.
+            valid_batch: (inputs, targets) that the alphas are judged by.
+            loss: Function of (outputs, targets), the mean over the batch.
+            weights_optimizer: The optimizer of the weights, with its present state and learning rate.
+        """

@@ -1,0 +1,120 @@
+"""One whole step of the search: alphas, then weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from archgrad.bilevel.base import BilevelStep
+from archgrad.bilevel.passes import Batch, Loss, average_gradients, detached, fixed, pass_loss
+from archgrad.supernet import Supernet
+
+__all__ = ["StepReport", "search_step"]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step saw. Numbers leave the device only when they are read."""
+
+    train_outputs: Any
+    """What the supernet returned for the training batch in the weights' pass, without graph."""
+    valid_outputs: Any
+    """What the supernet returned for the validation batch in the alphas' pass, without graph."""
+    _train_loss: Tensor
+    _valid_loss: Tensor
+    _alphas_gradient_norm: Tensor
+    _weights_gradient_norm: Tensor
+
+    @property
+    def train_loss(self) -> float:
+        """Training loss before the weights' update."""
+        return float(self._train_loss)
+
+    @property
+    def valid_loss(self) -> float:
+        """Validation loss that the alphas' gradient came from (at the look-ahead weights for `Unrolled`)."""
+        return float(self._valid_loss)
+
+    @property
+    def alphas_gradient_norm(self) -> float:
+        """L2 norm of the alphas' gradient, before weight decay."""
+        return float(self._alphas_gradient_norm)
+
+    @property
+    def weights_gradient_norm(self) -> float:
+        """L2 norm of the weights' gradient, before clipping and weight decay."""
+        return float(self._weights_gradient_norm)
+
+
+def search_step(
+    supernet: Supernet,
+    train_batch: Batch,
+    valid_batch: Batch,
+    *,
+    step: BilevelStep,
+    weights_optimizer: Optimizer,
+    alphas_optimizer: Optimizer,
+    loss: Loss = F.cross_entropy,
+    grad_clip: float = 5.0,
+    weights_first: bool = False,
+) -> StepReport:
+    """Update the alphas on the validation batch, then the weights on the training batch (Liu et al. 2019, algorithm 1).
+
+    Args:
+        supernet: In training mode.
+        train_batch: (inputs, targets) for the weights.
+        valid_batch: (inputs, targets) for the alphas.
+        step: How the alphas' gradient is computed.
+        weights_optimizer: Over `supernet.weights.values()`.
+        alphas_optimizer: Over `supernet.alphas.values()`.
+        loss: Function of (outputs, targets), the mean over the batch.
+        grad_clip: Largest L2 norm of the weights' gradient; 0 leaves it as it is. Alphas are never clipped.
+        weights_first: Update the weights before the alphas, as GDAS does (Dong and Yang 2019).
+
+    Returns:
+        Losses, gradient norms and outputs of the two passes.
+    """
+    if weights_first:
+        train_loss, train_outputs, weights_norm = _update_weights(
+            supernet, train_batch, loss, weights_optimizer, grad_clip
+        )
+    found = step.alphas_gradient(supernet, train_batch, valid_batch, loss=loss, weights_optimizer=weights_optimizer)
+    for label, alpha in supernet.alphas.items():
+        alpha.grad = found.gradients[label]
+    alphas_norm = _norm([g for g in found.gradients.values() if g is not None])
+    alphas_optimizer.step()
+    alphas_optimizer.zero_grad(set_to_none=True)
+    if not weights_first:
+        train_loss, train_outputs, weights_norm = _update_weights(
+            supernet, train_batch, loss, weights_optimizer, grad_clip
+        )
+    return StepReport(train_outputs, found.valid_outputs, train_loss, found.valid_loss, alphas_norm, weights_norm)
+
+
+def _update_weights(
+    supernet: Supernet, batch: Batch, loss: Loss, optimizer: Optimizer, grad_clip: float
+) -> tuple[Tensor, Any, Tensor]:
+    """Take one optimizer step on the training loss; return (loss, outputs, gradient norm before clipping)."""
+    weights = list(supernet.weights.values())
+    with fixed(list(supernet.alphas.values())):
+        train_loss, outputs = pass_loss(supernet, batch, loss)
+        gradients = torch.autograd.grad(train_loss, weights, allow_unused=True)
+    means, train_loss = average_gradients(gradients, train_loss, batch)
+    for weight, gradient in zip(weights, means, strict=True):
+        weight.grad = gradient
+    if grad_clip > 0:
+        norm = torch.nn.utils.clip_grad_norm_(weights, grad_clip)
+    else:
+        norm = _norm([g for g in means if g is not None])
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return train_loss, detached(outputs), norm.detach()
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors] or [torch.zeros(())]))

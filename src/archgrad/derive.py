@@ -1,0 +1,121 @@
+"""From an architecture to a plain network: every choice is replaced by what was chosen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from archgrad.architecture import Architecture
+from archgrad.choices import Choice
+from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.labels import label_choices
+from archgrad.supernet import Supernet
+
+__all__ = ["derive"]
+
+
+def derive(
+    space: nn.Module, architecture: Architecture, *, keep_weights: bool = False, supernet: Supernet | None = None
+) -> nn.Module:
+    """Return the plain network of an architecture: chosen parts only, no alphas, no open choices.
+
+    The space is copied and stays as it is. Without `keep_weights` the network has fresh weights: those that the space
+    was built with, or, given a supernet as the space, new ones from each layer's `reset_parameters`.
+
+    A space may define `sized_for(architecture)`, which returns the module with open choices to derive from; a module
+    in it may define `after_derive()`, called once its choices are replaced.
+
+    Args:
+        space: A module with open choices, or a `Supernet`.
+        architecture: Its choices must be the space's.
+        keep_weights: Keep the weights of the supernet: of `space` itself if that is one, else of `supernet`, wherever
+            name and shape agree.
+        supernet: Where the weights come from when `space` is not a supernet.
+
+    Returns:
+        A module that takes the same inputs as the space.
+
+    Raises:
+        ArchitectureError: A label or candidate is unknown, or a label is missing.
+        SpaceError: Weights cannot be kept or renewed as asked.
+    """
+    if isinstance(space, Supernet):
+        network = _close(copy.deepcopy(space.network), architecture)
+        if not keep_weights:
+            _renew(network)
+        return network
+    if supernet is not None and not keep_weights:
+        raise SpaceError("derive was given a supernet but not keep_weights=True. Leave it out, or keep its weights.")
+    sized_for = getattr(space, "sized_for", None)
+    network = _close(copy.deepcopy(space) if sized_for is None else sized_for(architecture), architecture)
+    if supernet is not None:
+        _take_weights(network, _close(copy.deepcopy(supernet.network), architecture))
+    return network
+
+
+def _close(network: nn.Module, architecture: Architecture) -> nn.Module:
+    labels = {id(entry.choice): entry.label for entry in label_choices(network)}
+    unknown = [label for label in architecture.choices if label not in labels.values()]
+    if unknown:
+        known = ", ".join(repr(label) for label in dict.fromkeys(labels.values())) or "none"
+        raise ArchitectureError(
+            f"The architecture has the unknown label {unknown[0]!r}. The labels of this space are {known}."
+        )
+    closed = _replace(network, labels, architecture.choices, {})
+    for module in closed.modules():
+        after_derive = getattr(module, "after_derive", None)
+        if after_derive is not None:
+            after_derive()
+    return closed
+
+
+def _replace(
+    module: nn.Module,
+    labels: Mapping[int, str],
+    decisions: Mapping[str, Any],
+    done: dict[int, tuple[nn.Module, nn.Module]],
+) -> nn.Module:
+    """Return what stands for `module`; an instance that is used twice is replaced by one instance.
+
+    `done` holds (module, what stands for it) by identity; the module too, so that its identity stays taken.
+    """
+    if id(module) in done:
+        return done[id(module)][1]
+    if isinstance(module, Choice):
+        label = labels[id(module)]
+        if label not in decisions:
+            raise ArchitectureError(
+                f"The architecture has no decision for '{label}'. It decides {', '.join(map(repr, decisions))}."
+            )
+        done[id(module)] = (module, _replace(module.fix(label, decisions[label]), labels, decisions, done))
+        return done[id(module)][1]
+    done[id(module)] = (module, module)
+    for name, child in module._modules.items():
+        if child is not None:
+            module._modules[name] = _replace(child, labels, decisions, done)
+    return module
+
+
+def _renew(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise SpaceError(
+                f"'{path or type(network).__name__}' ({type(module).__name__}) has parameters but no "
+                f"reset_parameters(), so that its weights cannot be renewed. Give it one, derive from the space "
+                f"instead of the supernet, or set keep_weights=True."
+            )
+
+
+def _take_weights(network: nn.Module, source: nn.Module) -> None:
+    theirs = {**dict(source.named_parameters()), **dict(source.named_buffers())}
+    with torch.no_grad():
+        for name, own in [*network.named_parameters(), *network.named_buffers()]:
+            if name in theirs and theirs[name].shape == own.shape:
+                own.copy_(theirs[name])

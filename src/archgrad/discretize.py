@@ -1,0 +1,94 @@
+"""From alphas to an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from archgrad.architecture import Architecture
+from archgrad.choices import Choice
+from archgrad.labels import LabelledChoice
+from archgrad.supernet import Supernet
+
+__all__ = ["decide", "discretize", "random_architecture"]
+
+
+def discretize(
+    supernet: Supernet, *, space: str | None = None, provenance: Mapping[str, Any] | None = None
+) -> Architecture:
+    """Return the architecture that the supernet's alphas lead to at present.
+
+    Every choice decides by its own rule (`LayerChoice.decide`, `InputChoice.decide`, `Cell.decide`); choices inside
+    candidates that were not taken are left out.
+
+    Args:
+        supernet: Stays as it is.
+        space: Name of the space, to be stored.
+        provenance: Where the architecture comes from, to be stored beside the alphas and their probabilities.
+    """
+    probabilities = supernet.probabilities()
+    rows = supernet.rows
+
+    def named(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+        inputs = {e.label for e in supernet.choices if rows.get(e.label) is not None and _takes_inputs(e.choice)}
+        return {
+            label: list(row) if label in inputs else dict(zip(rows[label].names, row, strict=True))
+            for label, row in values.items()
+        }
+
+    alphas = {label: alpha.detach().double().cpu().tolist() for label, alpha in supernet.alphas.items()}
+    evidence = {"alphas": named(alphas), "probabilities": named(probabilities)}
+    choices = decide(supernet.network, supernet.choices, probabilities)
+    return Architecture(choices, space=space, provenance={**(provenance or {}), **evidence})
+
+
+def decide(
+    network: nn.Module, choices: Sequence[LabelledChoice], probabilities: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Return label -> decision of every choice that is reached when the likeliest candidates are taken.
+
+    Args:
+        network: A module with open choices; stays as it is.
+        choices: Its choices.
+        probabilities: For each row of alphas, the probability of each candidate.
+    """
+    labels = {id(entry.choice): entry.label for entry in choices}
+    decisions: dict[str, Any] = {}
+    seen: set[int] = set()
+
+    def visit(module: nn.Module) -> None:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        if isinstance(module, Choice):
+            label = labels[id(module)]
+            if label not in decisions:
+                decisions[label] = module.decide(label, probabilities)
+            visit(module.fix(label, decisions[label]))
+        else:
+            for child in module.children():
+                visit(child)
+
+    visit(network)
+    return decisions
+
+
+def random_architecture(space: nn.Module, *, seed: int, name: str | None = None) -> Architecture:
+    """Return an architecture of the space, drawn by giving every candidate a random probability.
+
+    Args:
+        space: A module with open choices; stays as it is.
+        seed: Seeds the draw.
+        name: Name of the space, to be stored.
+    """
+    supernet = Supernet(space, seed=seed)
+    drawn = {label: torch.rand(len(row.names), generator=supernet.generator) for label, row in supernet.rows.items()}
+    choices = decide(supernet.network, supernet.choices, {label: row.tolist() for label, row in drawn.items()})
+    return Architecture(choices, space=name, provenance={"drawn_at_random": True, "seed": seed})
+
+
+def _takes_inputs(choice: Choice) -> bool:
+    return hasattr(choice, "n_candidates")

@@ -1,0 +1,96 @@
+"""Which choices a space has, what they are called, and which of them agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from archgrad.cell import Cell
+from archgrad.choices import AlphaRow, Choice
+from archgrad.errors import SpaceError
+
+__all__ = ["LabelledChoice", "alpha_rows", "label_choices"]
+
+
+@dataclass(frozen=True)
+class LabelledChoice:
+    """A choice of a space with its resolved label."""
+
+    label: str
+    path: str
+    """Where the choice stands, as in `Module.named_modules`; empty for the space itself."""
+    choice: Choice
+
+
+def label_choices(space: nn.Module) -> list[LabelledChoice]:
+    """Return every choice of a space in module order, nested ones included, each instance once.
+
+    A choice without a label is called by its path, "/" between the parts ("root" for the space itself), so that
+    building the space again, in this process or another, gives the same labels. Edges belong to their cell.
+
+    Raises:
+        SpaceError: Two choices share a label but not their candidates, or one of them never asked to share it; or two
+            labels differ only in "." and "/".
+    """
+    found = list(_find(space))
+    first: dict[str, tuple[LabelledChoice, dict[str, AlphaRow] | None]] = {}
+    for entry in found:
+        rows = None if isinstance(entry.choice, Cell) and entry.choice.lazy else entry.choice.rows(entry.label)
+        if entry.label not in first:
+            first[entry.label] = (entry, rows)
+            continue
+        other, other_rows = first[entry.label]
+        where = f"'{other.path or 'root'}' and '{entry.path or 'root'}'"
+        if type(entry.choice) is not type(other.choice):
+            raise SpaceError(
+                f"Label '{entry.label}' is shared by a {type(other.choice).__name__} and a "
+                f"{type(entry.choice).__name__}, at {where}. Give one of them another label."
+            )
+        if rows != other_rows:
+            raise SpaceError(
+                f"Label '{entry.label}' is shared by choices with other candidates, at {where}: "
+                f"{_show(other_rows)} and {_show(rows)}. Give one of them another label, or both the same candidates."
+            )
+        if entry.choice.label is None or other.choice.label is None:
+            raise SpaceError(
+                f"Label '{entry.label}' is the path of an unlabelled choice and the label of another, at {where}. "
+                f"Give one of them another label."
+            )
+    return found
+
+
+def alpha_rows(choices: list[LabelledChoice]) -> dict[str, AlphaRow]:
+    """Return the rows of alphas that the choices need, by label, in module order."""
+    rows: dict[str, AlphaRow] = {}
+    owner: dict[str, str] = {}
+    for entry in choices:
+        for label, row in entry.choice.rows(entry.label).items():
+            if owner.setdefault(label, entry.label) != entry.label:
+                raise SpaceError(
+                    f"Label '{label}' is used by the choices '{owner[label]}' and '{entry.label}'. Rename one of them."
+                )
+            rows[label] = row
+    keys: dict[str, str] = {}
+    for label in rows:
+        other = keys.setdefault(label.replace(".", "/"), label)
+        if other != label:
+            raise SpaceError(f"Labels '{other}' and '{label}' differ only in '.' and '/'. Rename one of them.")
+    return rows
+
+
+def _find(space: nn.Module) -> Iterator[LabelledChoice]:
+    owned: set[int] = set()
+    for path, module in space.named_modules():
+        if isinstance(module, Cell):
+            owned.update(id(edge) for edge in module.edges)
+        if isinstance(module, Choice) and id(module) not in owned:
+            yield LabelledChoice(module.label or path.replace(".", "/") or "root", path, module)
+
+
+def _show(rows: dict[str, AlphaRow] | None) -> str:
+    if not rows:
+        return "none"
+    row = next(iter(rows.values()))
+    return f"{row.n_chosen} of [{', '.join(row.names)}]" + (f" on {len(rows)} edges" if len(rows) > 1 else "")

@@ -1,0 +1,145 @@
+"""The authors' weights in and out: their state dicts, read into archgrad's networks and written back.
+
+Both sides have the same layers; only names and the place of the alphas differ (Liu et al. 2019).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.architecture import Architecture
+from archgrad.derive import derive
+from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.operations import DARTS_PRIMITIVES
+from archgrad.spaces.darts import DartsNetwork, darts_cifar, darts_imagenet
+from archgrad.supernet import Supernet
+
+__all__ = ["network_from_state_dict", "supernet_from_state_dict", "to_official"]
+
+_CELLS = ("normal", "reduce")
+
+
+def supernet_from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    alphas_normal: Tensor,
+    alphas_reduce: Tensor,
+    *,
+    channels: int,
+    cells: int,
+    num_classes: int,
+) -> Supernet:
+    """Return a supernet of the paper's space with the weights and alphas of the authors' search network.
+
+    Args:
+        state_dict: Weights and BatchNorm buffers under the authors' names; its dtype becomes the supernet's.
+        alphas_normal: (14, 8), edges node by node and operations in the authors' order.
+        alphas_reduce: (14, 8).
+        channels: Channels of the first cells.
+        cells: Number of cells.
+        num_classes: Number of classes.
+
+    Raises:
+        ArchitectureError: Names or shapes do not fit this network; the message lists them.
+    """
+    supernet = Supernet(darts_cifar(channels, cells, num_classes))
+    supernet.to(state_dict["stem.0.weight"].dtype if "stem.0.weight" in state_dict else alphas_normal.dtype)
+    renamed = {re.sub(r"\._ops\.(\d+)\._ops\.", r".graph.edges.\1.candidates.", k): v for k, v in state_dict.items()}
+    _load(supernet.network, renamed)
+    with torch.no_grad():
+        for label, table in zip(_CELLS, (alphas_normal, alphas_reduce), strict=True):
+            rows = _alpha_rows(supernet, label)
+            if not rows:
+                continue  # a network of one cell has no normal cell
+            if table.shape != (len(rows), len(DARTS_PRIMITIVES)):
+                raise ArchitectureError(
+                    f"alphas_{label} must be {len(rows)}x{len(DARTS_PRIMITIVES)}, but it is {tuple(table.shape)}."
+                )
+            for row, values in zip(rows, table, strict=True):
+                row.copy_(values)
+    return supernet
+
+
+def to_official(supernet: Supernet) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return (state_dict, alphas_normal, alphas_reduce) of a supernet of the paper's space in the authors' layout.
+
+    Returns:
+        Copies, on the supernet's device: weights and buffers under the authors' names, and alphas as (14, 8).
+
+    Raises:
+        SpaceError: The supernet is of another space.
+    """
+    if not isinstance(supernet.network, DartsNetwork):
+        raise SpaceError(
+            f"The authors' layout holds the paper's space (darts_cifar), but this supernet is a "
+            f"{type(supernet.network).__name__}."
+        )
+    state = {
+        re.sub(r"\.graph\.edges\.(\d+)\.candidates\.", r"._ops.\1._ops.", name): value.detach().clone()
+        for name, value in supernet.network.state_dict().items()
+    }
+    tables = []
+    for label in _CELLS:
+        rows = _alpha_rows(supernet, label)
+        tables.append(torch.stack([row.detach().clone() for row in rows]) if rows else torch.zeros(0, 8))
+    return state, tables[0], tables[1]
+
+
+def network_from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    genotype: Architecture | str,
+    *,
+    channels: int,
+    cells: int,
+    num_classes: int,
+    auxiliary: bool,
+    imagenet: bool = False,
+) -> nn.Module:
+    """Return a plain network with the weights of the authors' training network.
+
+    Args:
+        state_dict: Weights and BatchNorm buffers under the authors' names; its dtype becomes the network's.
+        genotype: An architecture, or the authors' `Genotype(...)` text.
+        channels: Channels of the first cells.
+        cells: Number of cells.
+        num_classes: Number of classes.
+        auxiliary: Whether the network has the auxiliary head.
+        imagenet: Whether it is the authors' network for 224 x 224 images.
+
+    Raises:
+        ArchitectureError: Names or shapes do not fit this network; the message lists them.
+    """
+    architecture = genotype if isinstance(genotype, Architecture) else Architecture.from_genotype(genotype)
+    space = darts_imagenet if imagenet else darts_cifar
+    network = derive(space(channels, cells, num_classes, auxiliary=auxiliary, stage="retrain"), architecture)
+    floating = next((v.dtype for v in state_dict.values() if v.is_floating_point()), torch.float32)
+    network.to(floating)
+    renamed = {re.sub(r"\._ops\.(\d+)\.", r".graph.operations.\1.", k): v for k, v in state_dict.items()}
+    _load(network, renamed)
+    return network
+
+
+def _alpha_rows(supernet: Supernet, label: str) -> list[nn.Parameter]:
+    return [alpha for name, alpha in supernet.alphas.items() if name.startswith(f"{label}/")]
+
+
+def _load(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Load strictly, but for a count of batches, which the oldest checkpoints lack."""
+    own = network.state_dict()
+    missing = [name for name in own if name not in state_dict and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state_dict if name not in own]
+    unequal = [name for name in own if name in state_dict and own[name].shape != state_dict[name].shape]
+    if missing or unexpected or unequal:
+        parts = [
+            f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+            for what, names in (("it lacks", missing), ("it has unknown", unexpected), ("shapes differ in", unequal))
+            if names
+        ]
+        raise ArchitectureError(
+            f"The state dict does not fit this network: {'; '.join(parts)}. "
+            f"Check channels, cells, num_classes, auxiliary and the genotype."
+        )
+    network.load_state_dict(dict(state_dict), strict=False)

@@ -1,0 +1,135 @@
+"""A copy of a space under a relaxation, with its weights and alphas apart."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.choices import AlphaRow, Mixture, MixtureTable
+from archgrad.errors import SpaceError
+from archgrad.labels import alpha_rows, label_choices
+from archgrad.relaxation import Relaxation, Softmax
+
+__all__ = ["AlphaTable", "Supernet"]
+
+
+class AlphaTable(nn.Module, Mapping[str, nn.Parameter]):
+    """The alphas by label; a mapping to read and a module to save. In the state dict "." in a label reads "/"."""
+
+    __hash__ = nn.Module.__hash__
+    __eq__ = object.__eq__
+
+    def __init__(self, rows: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._key = {label: label.replace(".", "/") for label in rows}
+        for label, row in rows.items():
+            # Past register_parameter, which refuses names that a module has as attributes ("keys", "train").
+            self._parameters[self._key[label]] = nn.Parameter(row)
+
+    def __getitem__(self, label: str) -> nn.Parameter:
+        parameter = self._parameters[self._key[label]]
+        assert parameter is not None
+        return parameter
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._key)
+
+    def __len__(self) -> int:
+        return len(self._key)
+
+
+class Supernet(nn.Module):
+    """A space whose choices are relaxed, so that gradients reach the alphas.
+
+    The space is copied and stays as it is. Alphas start at 1e-3 N(0, 1).
+
+    Args:
+        space: Any module with open choices.
+        relaxation: How alphas become mixing weights; `Softmax()` if not given.
+        seed: Seeds the alphas and the relaxation's random draws.
+
+    Raises:
+        SpaceError: The space has no choice, or labels in conflict.
+    """
+
+    def __init__(self, space: nn.Module, relaxation: Relaxation | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(space)
+        self.relaxation = Softmax() if relaxation is None else relaxation
+        self.choices = label_choices(self.network)
+        """Every choice with its label, nested ones included."""
+        if not self.choices:
+            raise SpaceError(
+                f"{type(space).__name__} has no open choice to search. Put a LayerChoice, InputChoice or Cell in it."
+            )
+        self.rows: dict[str, AlphaRow] = alpha_rows(self.choices)
+        """What each row of alphas decides between."""
+        self.generator = torch.Generator().manual_seed(seed)
+        """Source of the relaxation's draws; part of what a checkpoint must hold."""
+        like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
+        self.alphas = AlphaTable(
+            {
+                label: (1e-3 * torch.randn(len(row.names), generator=self.generator, dtype=torch.float64)).to(like)
+                for label, row in self.rows.items()
+            }
+        )
+        self._table = MixtureTable()
+        for entry in self.choices:
+            entry.choice.bind(entry.label, self._table)
+        self._held: dict[str, Tensor | None] | None = None
+        self._owners = _owners(self.network)
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters of the network by name, in module order; never an alpha."""
+        return {name: cast(nn.Parameter, module._parameters[key]) for name, module, key in self._owners}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the network returns, its choices mixed by one draw of the relaxation."""
+        self._table.current = self._mixtures()
+        try:
+            return self.network(*args, **kwargs)
+        finally:
+            self._table.current = {}
+
+    def _mixtures(self) -> dict[str, Mixture]:
+        noise = self._draw() if self._held is None else self._held
+        return {label: self.relaxation.mix(self.alphas[label], row, noise[label]) for label, row in self.rows.items()}
+
+    def _draw(self) -> dict[str, Tensor | None]:
+        return {label: self.relaxation.draw(row, self.generator) for label, row in self.rows.items()}
+
+    @contextmanager
+    def same_draw(self) -> Iterator[None]:
+        """Let all forward passes inside share one draw of the relaxation."""
+        before, self._held = self._held, self._draw() if self._held is None else self._held
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def probabilities(self) -> dict[str, list[float]]:
+        """Return for each row the probability that each candidate is chosen."""
+        with torch.no_grad():
+            return {
+                label: self.relaxation.probabilities(self.alphas[label].double(), row).tolist()
+                for label, row in self.rows.items()
+            }
+
+
+def _owners(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
+    """Return (name, module, attribute) of each trainable parameter; one that stands in several places only once.
+
+    The module and not the parameter is kept, since loading a state dict or moving the network may replace parameters.
+    """
+    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    owners = []
+    for name in trainable:
+        path, _, attribute = name.rpartition(".")
+        owners.append((name, network.get_submodule(path), attribute))
+    return owners

@@ -1,0 +1,20 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The reference data beside the checkout; tests that need it fail in CI where it is missing."""
+    path = Path(os.environ.get("ARCHGRAD_SHARED", Path(__file__).parents[2] / "shared"))
+    if not path.is_dir():
+        message = f"no reference data at {path}; set ARCHGRAD_SHARED to where it lies"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
