@@ -1,0 +1,70 @@
+"""What a BatchNorm module would do with given statistics: which it normalises with, and how its running ones move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["affine", "fixed_statistics", "is_plain_norm", "track", "uses_batch"]
+
+
+def is_plain_norm(module: nn.Module) -> bool:
+    """Return whether the module is a BatchNorm2d itself, and not a kind of its own (SyncBatchNorm)."""
+    return type(module) is nn.BatchNorm2d
+
+
+def uses_batch(norm: nn.BatchNorm2d) -> bool:
+    """Return whether it normalises with the statistics of the batch."""
+    return norm.training or norm.running_mean is None or norm.running_var is None
+
+
+def fixed_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """Return the running means and variances, each (T, C)."""
+    means, variances = [], []
+    for norm in norms:
+        assert norm.running_mean is not None and norm.running_var is not None
+        means.append(norm.running_mean)
+        variances.append(norm.running_var)
+    return torch.stack(means), torch.stack(variances)
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None]:
+    """Return gamma and beta, or None each."""
+    return (norm.weight, norm.bias) if norm.affine else (None, None)
+
+
+@torch.no_grad()
+def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, count: int) -> None:
+    """Move the running statistics of every module that tracks them, as its own forward pass would.
+
+    Args:
+        norms: T modules.
+        means: (T, C), of the batch.
+        variances: (T, C), biased.
+        count: Number of values behind each, at least 2.
+
+    Raises:
+        ValueError: A training batch with a single value for each channel, as BatchNorm itself says.
+    """
+    if count < 2 and any(norm.training for norm in norms):
+        raise ValueError("Expected more than 1 value per channel when training, got one image of one pixel.")
+    moving = [t for t, norm in enumerate(norms) if norm.training and norm.track_running_stats]
+    tracked = [t for t in moving if norms[t].running_mean is not None and norms[t].running_var is not None]
+    counters = [n for t in moving if (n := norms[t].num_batches_tracked) is not None]
+    if counters:
+        torch._foreach_add_(counters, 1)
+    unbiased = variances * (count / (count - 1)) if tracked else variances
+    for momentum in dict.fromkeys(norms[t].momentum for t in tracked):
+        group = [t for t in tracked if norms[t].momentum == momentum]
+        for kind, batch in (("running_mean", means), ("running_var", unbiased)):
+            running = [getattr(norms[t], kind) for t in group]
+            values = [batch[t].to(buffer) for t, buffer in zip(group, running, strict=True)]
+            if momentum is None:  # a cumulative average
+                for t, buffer, value in zip(group, running, values, strict=True):
+                    seen = norms[t].num_batches_tracked
+                    assert seen is not None
+                    buffer.lerp_(value, 1.0 / float(seen))
+            else:
+                torch._foreach_lerp_(running, values, momentum)

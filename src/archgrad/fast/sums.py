@@ -1,0 +1,63 @@
+"""The weighted sum of tensors, in one buffer.
+
+y = sum_k w_k x_k keeps only the x_k; the products w_k x_k are never stored. Backward: dx_k = w_k g, dw_k = <g, x_k>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["weighted_total"]
+
+
+def weighted_total(values: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Return the sum of weights[k] * values[k].
+
+    Args:
+        values: T tensors of equal shape.
+        weights: (T,).
+    """
+    return _WeightedTotal.apply(weights, *values)
+
+
+def _scaled_add(total: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """total += weight * value; on the CPU the weight is read, elsewhere that would wait for the device."""
+    if total.device.type == "cpu":
+        return total.add_(value, alpha=weight.item())
+    return total.addcmul_(value, weight.to(value.dtype))
+
+
+class _WeightedTotal(torch.autograd.Function):
+    """The sum; its backward is made of differentiable operations, so that it can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, *values: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *(values if ctx.needs_input_grad[0] else ()))
+        parts = weights.unbind()
+        total = values[0] * parts[0].to(values[0].dtype)
+        for value, weight in zip(values[1:], parts[1:], strict=True):
+            _scaled_add(total, value, weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        weights, *values = ctx.saved_tensors
+        (g,) = grads
+        d_weights = torch.stack([_inner(g, value) for value in values]).to(weights.dtype) if values else None
+        needed = ctx.needs_input_grad[1:]
+        d_values = [
+            g * weight.to(g.dtype) if need else None for weight, need in zip(weights.unbind(), needed, strict=True)
+        ]
+        return d_weights, *d_values
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    if a.device.type == "cpu" and a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64):
+        if a.dim() == 4:
+            a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    return (a * b).sum(dtype=torch.float32 if a.dtype in (torch.float16, torch.bfloat16) else None)
