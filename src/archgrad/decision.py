@@ -30,14 +30,14 @@ Decision: TypeAlias = "str | Sequence[int] | Mapping[str, Sequence[Any]]"
 """A layer choice's candidate, an input choice's ascending indices, or a cell's graph (see `CellDecision`)."""
 
 
-def cell_nodes(decision: CellDecision) -> dict[int, tuple[Edge, ...]]:
+def cell_nodes(decision: Mapping[str, Sequence[Any]]) -> dict[int, tuple[Edge, ...]]:
     """Return node -> its kept edges, of the decision of a cell; the lowest node is the number of the cell's inputs."""
-    return {int(node): edges for node, edges in decision.items() if node != CONCAT}  # type: ignore[misc]
+    return {int(node): tuple(edges) for node, edges in decision.items() if node != CONCAT}
 
 
-def joined_nodes(decision: CellDecision) -> tuple[int, ...]:
+def joined_nodes(decision: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
     """Return the nodes that a concatenating cell joins, in the order of the channels."""
-    return decision.get(CONCAT) or tuple(cell_nodes(decision))  # type: ignore[return-value]
+    return tuple(decision.get(CONCAT) or cell_nodes(decision))
 
 
 def freeze_decisions(choices: Any) -> Mapping[str, Decision]:
