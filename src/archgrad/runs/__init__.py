@@ -1,0 +1,44 @@
+"""Runs that cannot be lost: folder, lock, checkpoints, metrics, progress, signals, random states, loggers."""
+
+from archgrad.runs.checkpoint import Checkpoints, load_state, save_state
+from archgrad.runs.config import config_difference, read_config
+from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
+from archgrad.runs.folder import RunFolder
+from archgrad.runs.loggers import Loggers, open_loggers
+from archgrad.runs.metrics import MetricsFile, read_metrics
+from archgrad.runs.progress import Progress
+from archgrad.runs.randomness import (
+    capture_random_state,
+    check_seed,
+    restore_random_state,
+    seed_everything,
+    seeded,
+)
+from archgrad.runs.signals import Interrupted, StopRequest
+from archgrad.runs.tensors import load_tensors, save_tensors
+
+__all__ = [
+    "Checkpoints",
+    "Interrupted",
+    "Loggers",
+    "MetricsFile",
+    "Progress",
+    "RunFolder",
+    "StopRequest",
+    "capture_random_state",
+    "check_seed",
+    "config_difference",
+    "load_state",
+    "load_tensors",
+    "open_loggers",
+    "peak_memory_mb",
+    "pick_device",
+    "read_config",
+    "read_metrics",
+    "record_environment",
+    "restore_random_state",
+    "save_state",
+    "save_tensors",
+    "seed_everything",
+    "seeded",
+]

@@ -1,0 +1,254 @@
+"""The folder of a run: who may write into it, and where everything lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from archgrad.architecture import Architecture
+from archgrad.errors import RunError
+from archgrad.runs.checkpoint import Checkpoints
+from archgrad.runs.config import config_difference, plain_config, read_config, write_config
+from archgrad.runs.environment import record_environment
+from archgrad.runs.files import disk_error, remove_partial_files, write_text
+from archgrad.runs.lock import LOCK_NAMES, RunLock
+from archgrad.runs.metrics import MetricsFile
+
+__all__ = ["Command", "RunFolder"]
+
+Command = Literal["search", "retrain"]
+"""What a run does."""
+
+_CONFIG = "config.yaml"
+_OWN_FILES = (
+    "architecture.json", "metrics.csv", "timings.csv", "environment.json", "summary.json",
+    "predictions.safetensors", "worst.safetensors", "report.html",
+)  # fmt: skip
+_OWN_FOLDERS = ("checkpoints", "weights")
+_EVENTS = "events.out.tfevents.*"
+
+
+class RunFolder:
+    """A run folder whose lock this process holds; a context manager that gives the lock back.
+
+    Make one with `create` or `resume`.
+
+    Attributes:
+        path: The folder.
+        command: "search" or "retrain".
+        config: The options in `config.yaml`, without `command`.
+        metrics: `metrics.csv`, one row per epoch; holds only what is the same when a run is repeated.
+        timings: `timings.csv`, one row per epoch.
+        weights: The folder `weights/`, for safetensors files.
+        resumed: Whether the run goes on from an earlier start.
+    """
+
+    def __init__(self, path: Path, command: Command, config: dict[str, Any], lock: RunLock, *, resumed: bool) -> None:
+        self.path = path
+        self.command = command
+        self.config = config
+        self.resumed = resumed
+        self.metrics = MetricsFile(path / "metrics.csv")
+        self.timings = MetricsFile(path / "timings.csv")
+        self.weights = path / "weights"
+        self._checkpoints = Checkpoints(path / "checkpoints")
+        self._lock = lock
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        command: Command,
+        config: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Start a run in a new or empty folder, and write its `config.yaml`.
+
+        Args:
+            path: The folder; parents are created.
+            command: What the run does.
+            config: Every option, as plain data.
+            overwrite: Whether an earlier run in the folder may be removed; files that are not archgrad's stay.
+
+        Raises:
+            RunError: The folder holds something and `overwrite` is False, another process uses it, it cannot be
+                written, or `config` is not plain data.
+        """
+        path = Path(path)
+        content = {"command": command, **plain_config(config)}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = sorted(entry.name for entry in path.iterdir() if entry.name not in LOCK_NAMES)
+        except FileExistsError as error:
+            raise RunError(f"The run folder '{path}' is a file. Choose another name.") from error
+        except OSError as error:
+            raise disk_error(error, path, doing="use the folder") from error
+        if occupied and not overwrite:
+            raise RunError(
+                f"The run folder '{path}' exists and is not empty (it holds {_some(occupied)}). "
+                f"Go on with it by resuming, choose another folder, or pass overwrite=True to start anew in it."
+            )
+        if occupied and not (path / _CONFIG).is_file():
+            raise RunError(
+                f"The folder '{path}' holds {_some(occupied)}, but no {_CONFIG}, so it is no run of archgrad's "
+                f"and is not overwritten. Choose another folder."
+            )
+        lock = RunLock(path)
+        try:
+            _remove_run(path)
+            write_config(path / _CONFIG, content)
+            for name in ("checkpoints",) if command == "search" else _OWN_FOLDERS:
+                (path / name).mkdir(exist_ok=True)
+        except OSError as error:
+            lock.release()
+            raise disk_error(error, path, doing="write into") from error
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, command, {key: content[key] for key in content if key != "command"}, lock, resumed=False)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        command: Command,
+        config: Mapping[str, Any] | None,
+        may_differ: Collection[str] = (),
+    ) -> RunFolder:
+        """Go on with the run in a folder.
+
+        Args:
+            path: The run folder.
+            command: What the run must be doing.
+            config: The options asked for, to be compared with the run's; None takes the run's as they are.
+            may_differ: Options that may differ, because the result does not depend on them (device, workers, ...).
+
+        Raises:
+            RunError: The folder holds no run of this command, the options differ (the message lists them), another
+                process uses the folder, or it cannot be written.
+        """
+        path = Path(path)
+        if not (path / _CONFIG).is_file():
+            raise RunError(f"Cannot resume '{path}': it holds no {_CONFIG}, so it is no run folder. Check the path.")
+        stored = read_config(path / _CONFIG)
+        found = stored.pop("command", None)
+        if found != command:
+            raise RunError(
+                f"Cannot resume '{path}' as a {command}: its {_CONFIG} says command: {found}. Use 'archgrad {found}', "
+                f"or another folder."
+            )
+        if config is not None:
+            difference = config_difference(stored, plain_config(config), may_differ=may_differ)
+            if difference:
+                raise RunError(
+                    f"Cannot resume '{path}' with other options:\n  "
+                    + "\n  ".join(difference)
+                    + "\nGive the run's own options (or none), or start a new run in another folder."
+                )
+        lock = RunLock(path)
+        for folder in (path, path / "checkpoints", path / "weights"):
+            remove_partial_files(folder)
+        return cls(path, command, stored, lock, resumed=True)
+
+    def save_architecture(self, architecture: Architecture, epoch: int | None = None) -> Path:
+        """Write an architecture as JSON.
+
+        Args:
+            architecture: What to write.
+            epoch: The 0-based epoch after which it was derived, for `checkpoints/epoch_N.json`; None for
+                `architecture.json`, the architecture that a retraining trains.
+
+        Returns:
+            The file.
+        """
+        name = "architecture.json" if epoch is None else f"checkpoints/epoch_{epoch}.json"
+        write_text(self.path / name, architecture.to_json())
+        return self.path / name
+
+    def save_checkpoint(self, state: Any) -> float:
+        """Write everything needed to go on as `checkpoints/last.ckpt`, and keep the checkpoint before it.
+
+        Args:
+            state: What `save_state` takes.
+
+        Returns:
+            Seconds that it took.
+
+        Raises:
+            RunError: The state holds something that is not stored, or the disk is full or read-only. Earlier
+                checkpoints stay.
+        """
+        return self._checkpoints.save(state)
+
+    def load_checkpoint(self) -> Any | None:
+        """Return the state of the last intact checkpoint, tensors on the CPU, or None if there is none yet.
+
+        Warns and takes the older checkpoint when the newer one is damaged.
+
+        Raises:
+            RunError: There are checkpoints, but none is intact.
+        """
+        return self._checkpoints.load(set_aside=True)
+
+    def rewind(self, *, epochs: int) -> None:
+        """Remove what was written after the checkpoint from which the run goes on; it is written again.
+
+        Args:
+            epochs: How many epochs the checkpoint has completed.
+        """
+        self.metrics.truncate(epochs=epochs)
+        self.timings.truncate(epochs=epochs)
+
+    def save_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file, such as `summary.json`, atomically."""
+        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def record_environment(self, *, seed: int) -> None:
+        """Write versions, hardware, seed and command line to `environment.json`; a resumed run adds its own.
+
+        Args:
+            seed: The run's seed.
+        """
+        path = self.path / "environment.json"
+        record = record_environment(seed=seed)
+        if self.resumed and path.is_file():
+            try:
+                first = json.loads(path.read_text(encoding="utf-8"))
+                first["resumed"] = [*first.get("resumed", []), record]
+            except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+                first = record  # the old record was damaged; it is only a record
+            record = first
+        self.save_json(path.name, record)
+
+    def close(self) -> None:
+        """Give the lock back; the folder stays as it is."""
+        self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _remove_run(path: Path) -> None:
+    for name in (*_OWN_FILES, *(entry.name for entry in path.glob(_EVENTS))):
+        (path / name).unlink(missing_ok=True)
+    for name in _OWN_FOLDERS:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+    remove_partial_files(path)
+    (path / _CONFIG).unlink(missing_ok=True)  # last: by it a half-removed run is still known as one
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,251 @@
+"""Where figures go besides metrics.csv: TensorBoard always, Weights & Biases and MLflow when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archgrad.errors import OptionError
+from archgrad.runs.config import plain_config
+
+__all__ = ["Logger", "Loggers", "MlflowLogger", "TensorBoardLogger", "WandbLogger", "open_loggers"]
+
+
+class Logger(Protocol):
+    """A place that figures are sent to."""
+
+    def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
+        """Send an epoch's numbers; cells that are None or text are left out."""
+
+    def log_image(self, name: str, array: np.ndarray[Any, Any] | Tensor, step: int) -> None:
+        """Send a picture: (H, W, 3) or (H, W), uint8."""
+
+    def close(self) -> None:
+        """Send what is still held back, and end."""
+
+
+class TensorBoardLogger:
+    """TensorBoard event files in the run folder.
+
+    Args:
+        folder: Where the event files go.
+        config: The run's options, shown as hyper-parameters.
+        first_epoch: The epoch that comes next; what a broken-off run logged from there on is hidden.
+    """
+
+    def __init__(self, folder: Path, *, config: Mapping[str, Any], first_epoch: int = 0) -> None:
+        # Imported here because it takes a second, and not every import of archgrad starts a run.
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch if first_epoch else None)
+        values = {name: _hyper_parameter(value) for name, value in _flat(plain_config(config)).items()}
+        # add_hparams would put them into a run of its own, in a sub-folder named after the clock.
+        file_writer = self._writer._get_file_writer()
+        if file_writer is not None:
+            for summary in hparams(values, {}):
+                file_writer.add_summary(summary)
+        self._writer.flush()
+
+    def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
+        """Send an epoch's numbers as scalars."""
+        for name, value in _numbers(row).items():
+            self._writer.add_scalar(_grouped(name), value, step)
+        self._writer.flush()
+
+    def log_image(self, name: str, array: np.ndarray[Any, Any] | Tensor, step: int) -> None:
+        """Send a picture."""
+        self._writer.add_image(name, _colour(array), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is still held back, and close the file."""
+        self._writer.close()
+
+
+class WandbLogger:
+    """A run of Weights & Biases; needs `pip install archgrad[wandb]`.
+
+    A resumed run goes on in the same W&B run, by the id that is kept in the run folder.
+
+    Args:
+        folder: The run folder; W&B's local files go there.
+        project: The W&B project.
+        config: The run's options.
+    """
+
+    def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any]) -> None:
+        self._wandb = _optional("wandb", "Weights & Biases")
+        id_file = folder / "wandb-id.txt"
+        known = id_file.read_text(encoding="utf-8").strip() if id_file.is_file() else None
+        self._run = self._wandb.init(
+            project=project, name=folder.name, dir=str(folder), config=plain_config(config), id=known, resume="allow"
+        )
+        id_file.write_text(self._run.id + "\n", encoding="utf-8")
+        # Otherwise W&B counts calls, and drops what a resumed run logs again.
+        self._run.define_metric("*", step_metric="epoch")
+
+    def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
+        """Send an epoch's numbers."""
+        self._run.log({**_numbers(row), "epoch": step})
+
+    def log_image(self, name: str, array: np.ndarray[Any, Any] | Tensor, step: int) -> None:
+        """Send a picture."""
+        self._run.log({name: self._wandb.Image(_colour(array)), "epoch": step})
+
+    def close(self) -> None:
+        """Finish the W&B run."""
+        self._run.finish()
+
+
+class MlflowLogger:
+    """A run of MLflow; needs `pip install archgrad[mlflow]`.
+
+    A resumed run goes on in the same MLflow run, by the id that is kept in the run folder.
+
+    Args:
+        folder: The run folder.
+        experiment: The MLflow experiment; created if there is none of the name.
+        config: The run's options.
+    """
+
+    def __init__(self, folder: Path, *, experiment: str, config: Mapping[str, Any]) -> None:
+        mlflow = _optional("mlflow", "MLflow")
+        self._client = mlflow.tracking.MlflowClient()
+        id_file = folder / "mlflow-id.txt"
+        if id_file.is_file():
+            self._run_id = id_file.read_text(encoding="utf-8").strip()
+            self._client.update_run(self._run_id, status="RUNNING")
+        else:
+            found = self._client.get_experiment_by_name(experiment)
+            experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+            self._run_id = self._client.create_run(experiment_id, run_name=folder.name).info.run_id
+            id_file.write_text(self._run_id + "\n", encoding="utf-8")
+            for name, value in _flat(plain_config(config)).items():
+                self._client.log_param(self._run_id, name, str(value)[:500])
+
+    def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
+        """Send an epoch's numbers."""
+        for name, value in _numbers(row).items():
+            self._client.log_metric(self._run_id, name, value, step=step)
+
+    def log_image(self, name: str, array: np.ndarray[Any, Any] | Tensor, step: int) -> None:
+        """Send a picture, as the artifact NAME/STEP.png."""
+        self._client.log_image(self._run_id, _colour(array), artifact_file=f"{name}/{step}.png")
+
+    def close(self) -> None:
+        """Mark the MLflow run as finished."""
+        self._client.set_terminated(self._run_id)
+
+
+class Loggers:
+    """Several loggers as one; a context manager that closes them all."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._loggers = tuple(loggers)
+
+    def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
+        """Send an epoch's numbers to each; cells that are None or text are left out.
+
+        Args:
+            row: As in metrics.csv.
+            step: The epoch, 0-based.
+        """
+        for logger in self._loggers:
+            logger.log_metrics(row, step)
+
+    def log_image(self, name: str, array: np.ndarray[Any, Any] | Tensor, step: int) -> None:
+        """Send a picture to each.
+
+        Args:
+            name: What it shows.
+            array: (H, W, 3) or (H, W), uint8.
+            step: The epoch, 0-based.
+        """
+        for logger in self._loggers:
+            logger.log_image(name, array, step)
+
+    def close(self) -> None:
+        """Close each."""
+        for logger in self._loggers:
+            logger.close()
+
+    def __enter__(self) -> Loggers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_loggers(
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    first_epoch: int = 0,
+    wandb: str | None = None,
+    mlflow: str | None = None,
+) -> Loggers:
+    """Open TensorBoard and the loggers asked for.
+
+    Args:
+        folder: The run folder.
+        config: The run's options.
+        first_epoch: The epoch that comes next; above 0 in a resumed run.
+        wandb: Project of Weights & Biases, or None for no such logging.
+        mlflow: Experiment of MLflow, or None for no such logging.
+
+    Raises:
+        OptionError: A logger was asked for whose package is not installed.
+    """
+    loggers: list[Logger] = []
+    if wandb is not None:
+        loggers.append(WandbLogger(folder, project=wandb, config=config))
+    if mlflow is not None:
+        loggers.append(MlflowLogger(folder, experiment=mlflow, config=config))
+    return Loggers([TensorBoardLogger(folder, config=config, first_epoch=first_epoch), *loggers])
+
+
+def _optional(package: str, title: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise OptionError(
+            f"Logging to {title} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'archgrad[{package}]'"
+        ) from error
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != "epoch"}
+
+
+def _grouped(name: str) -> str:
+    # TensorBoard draws tags with a common beginning in one section: train_loss and valid_loss both under "loss".
+    part, _, rest = name.partition("_")
+    return f"{rest}/{part}" if rest and part in ("train", "valid", "test") else name
+
+
+def _hyper_parameter(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _colour(array: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
+    picture = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+        raise OptionError(
+            f"A picture must be (H, W) or (H, W, 3) of uint8, but got {picture.shape} of {picture.dtype}."
+        )
+    return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture

@@ -1,0 +1,181 @@
+"""One row per epoch in a CSV file: appended and flushed to the disk, cut back on resume, readable while it grows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from archgrad.errors import RunError
+from archgrad.runs.files import atomic_write, disk_error
+
+__all__ = ["MetricsFile", "Value", "read_metrics"]
+
+Value = float | int | str | None
+"""What a cell holds; None is written as an empty cell."""
+
+_KEY = "epoch"
+
+
+class MetricsFile:
+    """An append-only CSV file with the column `epoch` and whatever else its first row has.
+
+    Floats are written so that they read back exactly. One process at a time writes (the run's lock sees to that); any
+    number may read.
+
+    Args:
+        path: The file; created by the first `append`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: list[str] | None = None
+
+    def append(self, row: Mapping[str, Value]) -> None:
+        """Add one row, and return when it is on the disk.
+
+        Args:
+            row: Column to value; the first row of the file sets the columns, all others have the same.
+
+        Raises:
+            RunError: The columns differ from the file's, or the disk is full or read-only.
+        """
+        if _KEY not in row:
+            raise RunError(f"A row of '{self.path}' needs the column '{_KEY}', but has {list(row)}.")
+        if self._columns is None:
+            lines = _complete_lines(_content(self.path))
+            self._columns = _fields(lines[0]) if lines else None
+        text = ""
+        if self._columns is None:
+            self._columns = list(row)
+            text = _line(self._columns)
+        if set(self._columns) != set(row):
+            raise RunError(f"'{self.path}' has the columns {self._columns}, but the row has {list(row)}.")
+        text += _line([_cell(row[column]) for column in self._columns])
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path, doing="write") from error
+
+    def truncate(self, *, epochs: int) -> None:
+        """Keep the rows of the first epochs only, because those after the checkpoint are computed again.
+
+        A row that a crash cut short goes too. The file is replaced atomically; kept rows stay byte for byte.
+
+        Args:
+            epochs: How many epochs to keep, at least 0.
+
+        Raises:
+            RunError: The file has no column `epoch`, or the disk is full or read-only.
+        """
+        content = _content(self.path)
+        lines = _complete_lines(content)
+        if not lines:
+            kept: list[str] = []
+        else:
+            columns = _fields(lines[0])
+            if _KEY not in columns:
+                raise RunError(
+                    f"'{self.path}' has no column '{_KEY}'; it was not written by archgrad. Remove it to go on."
+                )
+            position = columns.index(_KEY)
+            kept = [line for line in lines[1:] if _epoch(_fields(line), position, len(columns)) in range(epochs)]
+            kept = [lines[0], *kept] if kept else []
+        if len(kept) != (epochs + 1 if epochs else 0):
+            warnings.warn(
+                f"'{self.path}' has {max(len(kept) - 1, 0)} of the {epochs} epochs before the checkpoint; the others' "
+                f"rows are lost.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._columns = None
+        wanted = "".join(kept).encode("utf-8")
+        if content is None or content == wanted:
+            return
+        with atomic_write(self.path) as file:
+            file.write(wanted)
+
+    def rows(self) -> list[dict[str, Value]]:
+        """Return the complete rows; see `read_metrics`."""
+        return read_metrics(self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Value]]:
+    """Read a metrics file, also one that is still growing or broke off: rows that are cut short are left out.
+
+    Returns:
+        One dict per row: int where a cell is an integer, float where it is another number, None where it is empty, else
+        str. Empty when the file is missing.
+
+    Raises:
+        RunError: The file cannot be read.
+    """
+    lines = _complete_lines(_content(path))
+    if not lines:
+        return []
+    columns = _fields(lines[0])
+    rows = [row for row in map(_fields, lines[1:]) if len(row) == len(columns)]
+    return [{column: _value(cell) for column, cell in zip(columns, row, strict=True)} for row in rows]
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error(error, path, doing="read") from error
+
+
+def _complete_lines(content: bytes | None) -> list[str]:
+    text = (content or b"").decode("utf-8", errors="replace")
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a stray quote or NUL in a line that was damaged; such a line has no fields
+        return []
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(float(value))
+    text = str(value)
+    # A line is a row, for this reader and for `tail -f`.
+    return " ".join(text.splitlines()) if isinstance(value, str) else text
+
+
+def _value(cell: str) -> Value:
+    if not cell:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell
+
+
+def _epoch(cells: list[str], position: int, columns: int) -> int:
+    if len(cells) != columns:
+        return -1
+    try:
+        return int(cells[position])
+    except ValueError:
+        return -1

@@ -1,0 +1,208 @@
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TextIO
+
+import torch
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from archgrad.errors import OptionError
+from archgrad.runs.environment import peak_memory_mb
+
+__all__ = ["Progress"]
+
+_REFRESH_SECONDS = 0.5
+_SHOWN_EPOCHS = 6
+_LABELS = {
+    "train_loss": "train loss",
+    "train_accuracy": "train acc",
+    "valid_loss": "valid loss",
+    "valid_accuracy": "valid acc",
+    "test_loss": "test loss",
+    "test_accuracy": "test acc",
+    "alphas_entropy": "α entropy",
+    "skip_connections": "skips",
+}
+
+Figures = Mapping[str, Any]
+"""Names as in metrics.csv; values are numbers, or None where there is none (yet)."""
+
+
+class Progress:
+    """The progress of one run; a context manager.
+
+    Only rank 0 shows progress; the others pass `quiet=True`. A step costs microseconds except when the display is
+    renewed, twice a second at most; only then are the current figures read, so that a GPU is not waited for in each
+    step.
+
+    Args:
+        title: What runs, such as "search".
+        figures: Names of the metrics to show, in order.
+        epochs: How many epochs the run has.
+        steps: How many steps an epoch has.
+        device: Where the run computes; its memory is shown.
+        log_frequency: Steps from one plain line to the next, at least 1; None writes a line per epoch only. On a
+            terminal the live table is renewed by time instead.
+        quiet: Whether to show nothing.
+        file: Where to write; None is standard error.
+
+    Raises:
+        OptionError: `log_frequency` is below 1.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        figures: Sequence[str],
+        *,
+        epochs: int,
+        steps: int,
+        device: torch.device,
+        log_frequency: int | None = None,
+        quiet: bool = False,
+        file: TextIO | None = None,
+    ) -> None:
+        if log_frequency is not None and log_frequency < 1:
+            raise OptionError(f"log_frequency must be at least 1 step, but got {log_frequency}. None logs epochs only.")
+        self._title = title
+        self._names = tuple(figures)
+        self._epochs = epochs
+        self._steps = steps
+        self._device = device
+        self._log_frequency = log_frequency
+        self._quiet = quiet
+        self._file = sys.stderr if file is None else file
+        console = Console(file=self._file)
+        self._live = None if quiet or not console.is_terminal else Live(console=console, auto_refresh=False)
+        self._rows: list[tuple[int, Figures]] = []
+        self._epoch, self._step = 0, 0
+        self._done_here = 0
+        self._epoch_images = 0
+        self._started = self._epoch_started = self._refreshed = time.perf_counter()
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        self._started = self._epoch_started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Say that an epoch begins, or is gone on with.
+
+        Args:
+            epoch: 0-based.
+        """
+        self._epoch, self._epoch_images = epoch, 0
+        self._epoch_started = time.perf_counter()
+
+    def step(self, step: int, *, images: int, read: Callable[[], Figures]) -> None:
+        """Say that a step is done.
+
+        Args:
+            step: 0-based within the epoch.
+            images: How many samples it took.
+            read: Gives the figures so far in this epoch; called only when they are shown.
+        """
+        self._step = step
+        self._done_here += 1
+        self._epoch_images += images
+        if self._quiet:
+            return
+        if self._live is not None:
+            now = time.perf_counter()
+            if now - self._refreshed >= _REFRESH_SECONDS:
+                self._refreshed = now
+                self._renew(read())
+        elif self._log_frequency is not None and (step + 1) % self._log_frequency == 0:
+            self._write_line(read())
+
+    def end_epoch(self, row: Figures) -> None:
+        """Say that an epoch is done.
+
+        Args:
+            row: Its figures; those not named at the start are not shown.
+        """
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._rows = [*self._rows, (self._epoch, row)][-_SHOWN_EPOCHS:]
+            self._renew(None)
+        else:
+            self._write_line(row)
+
+    def message(self, text: str) -> None:
+        """Write a line above the display."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._file, flush=True)
+
+    def _write_line(self, figures: Figures) -> None:
+        shown = [f"{_label(name)} {_format(name, figures[name])}" for name in self._names if name in figures]
+        print(" | ".join([*self._status(), *shown]), file=self._file, flush=True)
+
+    def _status(self) -> list[str]:
+        now = time.perf_counter()
+        remaining = self._epochs * self._steps - (self._epoch * self._steps + self._step + 1)
+        left = remaining * (now - self._started) / max(self._done_here, 1)
+        memory = peak_memory_mb(self._device)
+        return [
+            f"{self._title} epoch {self._epoch + 1}/{self._epochs}",
+            f"step {self._step + 1}/{self._steps}",
+            f"{self._epoch_images / max(now - self._epoch_started, 1e-9):.0f} images/s",
+            f"{_duration(left)} left",
+            *([] if memory is None else [f"{memory:.0f} MB"]),
+        ]
+
+    def _renew(self, current: Figures | None) -> None:
+        assert self._live is not None
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("epoch", justify="right")
+        for name in self._names:
+            table.add_column(_label(name), justify="right")
+        rows = self._rows if current is None else [*self._rows, (self._epoch, current)][-_SHOWN_EPOCHS:]
+        for epoch, figures in rows:
+            running = figures is current
+            cells = [_format(name, figures.get(name)) if name in figures else "" for name in self._names]
+            table.add_row(str(epoch + 1), *cells, style="bold" if running else None)
+        done = self._epoch * self._steps + self._step + 1
+        bar = ProgressBar(total=max(self._epochs * self._steps, 1), completed=done, width=40)
+        self._live.update(Group(Text("  ".join(self._status())), bar, table), refresh=True)
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def _format(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    if name.endswith("_accuracy"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

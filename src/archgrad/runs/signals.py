@@ -1,0 +1,84 @@
+"""SIGTERM and SIGINT as a request: the step is finished, the state saved, and only then does the process end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+
+__all__ = ["Interrupted", "StopRequest"]
+
+_SAME_REQUEST_SECONDS = 0.25
+
+
+class Interrupted(SystemExit):
+    """Ends the process with status 128 + signal, after the state was saved.
+
+    A `SystemExit`, so that a script that does not catch it ends with this status and no traceback.
+
+    Args:
+        signal_number: The signal that asked for it.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(128 + signal_number)
+        self.signal_number = signal_number
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.signal_number).name}"
+
+
+class StopRequest:
+    """A context manager that turns the first SIGTERM or SIGINT into a flag; a second one ends the process at once.
+
+    The loop inside looks at `requested` after each step, saves, and raises `Interrupted(request.signal_number)`.
+    Signals that arrive within a quarter of a second are one request: launchers send the same signal to a process and to
+    its group. The old handlers come back afterwards. Outside the main thread, where Python allows no handlers, nothing
+    is changed.
+    """
+
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._requested_at = 0.0
+        self._process = 0
+        self._old_handlers: dict[signal.Signals, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal_number is not None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._process = os.getpid()
+            for number in self._SIGNALS:
+                self._old_handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._old_handlers.items():
+            # None: a handler that was not set from Python, which Python cannot set again.
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
+        self._old_handlers.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked child: it ends with its parent, or when it alone is told to
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        now = time.monotonic()
+        if self.signal_number is None:
+            self.signal_number = number
+            self._requested_at = now
+        elif now - self._requested_at > _SAME_REQUEST_SECONDS:
+            if sys.stderr is not None and sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress display hides the cursor
+            os._exit(128 + number)

@@ -1,0 +1,106 @@
+"""Progress is a live table, plain lines or nothing, and costs next to nothing per step."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from archgrad.errors import OptionError
+from archgrad.runs import Progress, progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+FIGURES = ("train_loss", "train_accuracy", "valid_accuracy", "alphas_entropy", "skip_connections")
+
+
+def make(file: io.StringIO, **options: Any) -> Progress:
+    return Progress("search", FIGURES, epochs=2, steps=4, device=torch.device("cpu"), file=file, **options)
+
+
+def run(shown: Progress) -> int:
+    reads = 0
+
+    def read() -> dict[str, float]:
+        nonlocal reads
+        reads += 1
+        return {"train_loss": 0.5, "train_accuracy": 0.25}
+
+    with shown:
+        for epoch in range(2):
+            shown.start_epoch(epoch)
+            for step in range(4):
+                shown.step(step, images=8, read=read)
+            shown.end_epoch(
+                {
+                    "train_loss": 0.4,
+                    "train_accuracy": 0.5,
+                    "valid_accuracy": None,
+                    "skip_connections": 3,
+                    "epoch": epoch,
+                }
+            )
+        shown.message("done [bold]")
+    return reads
+
+
+def test_plain_lines_come_every_log_frequency_steps_and_every_epoch() -> None:
+    file = io.StringIO()
+    assert run(make(file, log_frequency=2)) == 4
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 7
+    assert lines[0].startswith("search epoch 1/2 | step 2/4 | ")
+    assert " images/s | 0:00:0" in lines[0]
+    assert lines[0].endswith(" MB | train loss 0.5000 | train acc 25.00 %")
+    assert lines[2].endswith("train loss 0.4000 | train acc 50.00 % | valid acc - | skips 3")
+    assert lines[5].startswith("search epoch 2/2 | step 4/4 | ")
+    assert "| 0:00:00 left |" in lines[5]
+    assert lines[6] == "done [bold]"
+
+
+def test_without_log_frequency_a_line_comes_every_epoch() -> None:
+    file = io.StringIO()
+    assert run(make(file)) == 0
+    assert len(file.getvalue().splitlines()) == 3
+
+
+def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_REFRESH_SECONDS", 0.0)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    assert run(make(file, log_frequency=2)) == 8
+    shown = file.getvalue()
+    for text in ("epoch 2/2", "images/s", "left", "MB", "train loss", "α entropy", "skips", "25.00 %", "done [bold]"):
+        assert text in shown
+
+
+def test_quiet_writes_and_reads_nothing() -> None:
+    for file in (io.StringIO(), Terminal()):
+        assert run(make(file, log_frequency=1, quiet=True)) == 0
+        assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize("file", [io.StringIO(), Terminal()])
+def test_a_step_costs_under_a_tenth_of_a_millisecond(file: io.StringIO) -> None:
+    shown = Progress(
+        "search", FIGURES, epochs=1, steps=20_000, device=torch.device("cpu"), file=file, log_frequency=20_000
+    )
+    with shown:
+        shown.start_epoch(0)
+        started = time.process_time()
+        for step in range(20_000):
+            shown.step(step, images=8, read=lambda: {"train_loss": 0.5})
+        assert (time.process_time() - started) / 20_000 < 1e-4
+
+
+def test_log_frequency_below_one_is_an_error() -> None:
+    with pytest.raises(OptionError, match="at least 1 step, but got 0"):
+        make(io.StringIO(), log_frequency=0)
