@@ -1,1 +1,5 @@
-"""Pictures and tables of runs."""
+"""Pictures and tables of runs, drawn from their files alone; no model and no data set is opened."""
+
+from archgrad.report.write import architecture_image, draw_architecture, write_report
+
+__all__ = ["architecture_image", "draw_architecture", "write_report"]

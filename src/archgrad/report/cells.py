@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from archgrad.architecture import CellDecision
 from archgrad.decision import cell_nodes, joined_nodes
@@ -19,6 +20,7 @@ __all__ = [
     "cell_scene",
     "edge_width",
     "forming_scene",
+    "forming_texts",
     "short_operation",
     "state_name",
 ]
@@ -59,7 +61,7 @@ class CellGraph:
 
 
 def cell_graph(
-    label: str, decision: CellDecision, probabilities: Mapping[str, Mapping[str, float]] | None = None
+    label: str, decision: Mapping[str, Sequence[Any]], probabilities: Mapping[str, Mapping[str, float]] | None = None
 ) -> CellGraph:
     """Return a cell's graph.
 
@@ -68,14 +70,15 @@ def cell_graph(
         decision: Its decision in an architecture.
         probabilities: Edge label -> {candidate: probability}; edges that are missing have no strength.
     """
-    nodes = cell_nodes(decision)
+    cell = cast(CellDecision, decision)
+    nodes = cell_nodes(cell)
     edges = []
     for node, pairs in nodes.items():
         for operation, source in pairs:
             row = (probabilities or {}).get(f"{label}/{source}->{node}", {})
             edges.append(CellEdge(operation=operation, source=source, node=node, strength=row.get(operation)))
     return CellGraph(
-        label=label, n_inputs=min(nodes), n_nodes=len(nodes), edges=tuple(edges), joined=joined_nodes(decision)
+        label=label, n_inputs=min(nodes), n_nodes=len(nodes), edges=tuple(edges), joined=joined_nodes(cell)
     )
 
 
@@ -154,10 +157,8 @@ def forming_scene(
         candidates: Every name that may stand on an edge.
         narrow: As for `cell_scene`.
     """
-    names = [short_operation(name) if narrow else name for name in candidates]
-    room = min(
-        max((text_width(clean_text(name), size=_TEXT) for name in names), default=20.0), 64.0 if narrow else 150.0
-    )
+    texts = dict(zip(candidates, forming_texts(candidates, narrow=narrow), strict=True))
+    room = max((text_width(text, size=_TEXT) for text in texts.values()), default=20.0)
     links = tuple((source, node, room) for source, node in pairs)
     layout = _layout(graph.n_inputs, graph.n_nodes, links, graph.joined, narrow, 8.0)
     drawing = _Drawing(layout, narrow)
@@ -173,8 +174,7 @@ def forming_scene(
         state = " kept" if edge else ""
         items.append(drawing.edge(place, role, width, {"class": "edge" + state, **marks}))
         front.append(drawing.tip(place, role, width, {"class": "tip" + state, **marks}))
-        text = (short_operation(edge.operation) if narrow else edge.operation) if edge else ""
-        text = shorten(text, size=_TEXT, width=room)
+        text = texts[edge.operation] if edge else ""
         title = _edge_title(edge, graph.n_inputs) if edge else ""
         front.append(drawing.edge_label(place, text, title, {"class": "edge-label", **marks}))
     items += front + drawing.nodes(graph)
@@ -184,6 +184,12 @@ def forming_scene(
         items=tuple(items),
         name=f"Cell {clean_text(graph.label)} as it forms: all edges, the kept ones with their operation",
     )
+
+
+def forming_texts(candidates: Sequence[str], *, narrow: bool) -> list[str]:
+    """Return what stands on the edges for each candidate: its name, cut to the room that a label has."""
+    names = [short_operation(name) if narrow else name for name in candidates]
+    return [shorten(name, size=_TEXT, width=_room(narrow)) for name in names]
 
 
 def _room(narrow: bool) -> float:

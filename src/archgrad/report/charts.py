@@ -129,12 +129,14 @@ def _legend(series: Sequence[Series], percent: bool) -> tuple[list[Item], float]
     items: list[Item] = []
     x, y = 4.0, 33.0
     for one in series:
-        text = shorten(one.name, size=_SMALL, width=240.0) + " " + _final(one, percent)
+        short = shorten(one.name, size=_SMALL, width=240.0)
+        text = short + " " + _final(one, percent)
         width = 22.0 + text_width(text, size=_SMALL)
         if x > 4.0 and x + width > WIDTH - 6.0:
             x, y = 4.0, y + 17.0
         items.append(Curve(commands=(("M", x, y), ("L", x + 16.0, y)), stroke=one.role, width=2.5))
-        items.append(Label(x=x + 21.0, y=y, text=text, size=_SMALL, anchor="start", fill="muted"))
+        marks = {"class": "legend", "data-name": one.name, "data-short": short}
+        items.append(Label(x=x + 21.0, y=y, text=text, size=_SMALL, anchor="start", fill="muted", marks=marks))
         x += width + 16.0
     return items, y + 16.0
 

@@ -1,0 +1,277 @@
+"""The figures of a run: what is drawn from which of its files, under which name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from archgrad.architecture import Architecture
+from archgrad.report.cells import CellGraph, cell_graph, cell_scene
+from archgrad.report.charts import Series, line_chart
+from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
+from archgrad.report.read import Frame, Run, Table
+from archgrad.report.scene import SERIES, Picture, operation_roles
+from archgrad.report.trees import ChoiceRow, choice_row, tree_scene
+
+__all__ = [
+    "alphas_pictures",
+    "architecture_pictures",
+    "candidates_of",
+    "cell_graphs",
+    "cell_labels",
+    "choice_rows",
+    "class_names",
+    "confusion_picture",
+    "curve_pictures",
+    "edge_pairs",
+    "slug",
+    "timing_pictures",
+    "unique_slugs",
+]
+
+Probabilities = Mapping[str, Mapping[str, float]]
+
+_CURVES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
+    (
+        "loss",
+        "Loss",
+        (("train_loss", "train"), ("valid_loss", "validation"), ("test_loss", "test")),
+        False,
+    ),
+    (
+        "accuracy",
+        "Accuracy",
+        (("train_accuracy", "train"), ("valid_accuracy", "validation"), ("test_accuracy", "test")),
+        True,
+    ),
+    ("alphas-entropy", "Entropy of α (1: undecided)", (("alphas_entropy", "mean over choices"),), False),
+    (
+        "gradient-norms",
+        "Gradient norm",
+        (("alphas_gradient_norm", "α"), ("weights_gradient_norm", "weights")),
+        False,
+    ),
+    ("skip-connections", "Skip connections kept", (("skip_connections", "all cells"),), False),
+    ("learning-rate", "Learning rate", (("learning_rate", "weights"),), False),
+    ("temperature", "Temperature of the relaxation", (("temperature", "temperature"),), False),
+    ("drop-path", "Drop path probability", (("drop_path", "probability"),), False),
+)
+_TIMINGS: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
+    ("time", "Seconds per epoch", (("seconds", "whole epoch"), ("checkpoint_seconds", "saving")), False),
+    ("throughput", "Images per second", (("images_per_second", "training"),), False),
+    ("memory", "Peak memory (MB)", (("peak_memory_mb", "so far"),), False),
+    ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), True),
+)
+_HALVES = ("train", "valid", "test")
+
+
+def slug(text: str) -> str:
+    """Return a file name without suffix for any text."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "unnamed"
+
+
+def unique_slugs(pictures: Sequence[Picture]) -> list[str]:
+    """Return a file name for each picture; those that would share one get a number."""
+    names: list[str] = []
+    for picture in pictures:
+        name, count = picture.slug, 2
+        while name in names:
+            name = f"{picture.slug}-{count}"
+            count += 1
+        names.append(name)
+    return names
+
+
+def cell_labels(architecture: Architecture) -> list[str]:
+    """Return the labels of the choices that are cells."""
+    return [label for label, decision in architecture.choices.items() if isinstance(decision, Mapping)]
+
+
+def cell_graphs(architecture: Architecture, probabilities: Probabilities) -> list[CellGraph]:
+    """Return the graphs of an architecture's cells."""
+    return [
+        cell_graph(label, decision, probabilities)
+        for label, decision in architecture.choices.items()
+        if isinstance(decision, Mapping)
+    ]
+
+
+def choice_rows(architecture: Architecture, probabilities: Probabilities) -> list[ChoiceRow]:
+    """Return the rows of an architecture's layer and input choices."""
+    return [
+        choice_row(label, decision, probabilities.get(label))
+        for label, decision in architecture.choices.items()
+        if not isinstance(decision, Mapping)
+    ]
+
+
+def edge_pairs(label: str, frames: Sequence[Frame]) -> list[tuple[int, int]]:
+    """Return (source, node) of every edge that a search knows of a cell, node by node.
+
+    Edges without probabilities are known where they were kept.
+    """
+    pairs: set[tuple[int, int]] = set()
+    for frame in frames:
+        for name in frame.probabilities:
+            match = re.fullmatch(re.escape(label) + r"/([0-9]{1,4})->([0-9]{1,4})", name)
+            if match:
+                pairs.add((int(match[1]), int(match[2])))
+        decision = frame.architecture.choices.get(label)
+        if isinstance(decision, Mapping):
+            pairs |= {(edge.source, edge.node) for edge in cell_graph(label, decision).edges}
+    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
+
+
+def candidates_of(label: str, frames: Sequence[Frame]) -> list[str]:
+    """Return the names of all operations that a search knows on the edges of a cell."""
+    names: dict[str, None] = {}
+    for frame in frames:
+        for key, row in frame.probabilities.items():
+            if key.startswith(label + "/"):
+                names.update(dict.fromkeys(row))
+        decision = frame.architecture.choices.get(label)
+        if isinstance(decision, Mapping):
+            names.update(dict.fromkeys(edge.operation for edge in cell_graph(label, decision).edges))
+    return list(names)
+
+
+def architecture_pictures(architecture: Architecture, probabilities: Probabilities) -> list[Picture]:
+    """Return a picture of each cell, and one of all other choices."""
+    graphs = cell_graphs(architecture, probabilities)
+    names = [name for key, row in probabilities.items() if "->" in key for name in row]
+    roles = operation_roles(list(dict.fromkeys([*names, *(e.operation for graph in graphs for e in graph.edges)])))
+    pictures = []
+    for graph in graphs:
+        strong = any(edge.strength is not None for edge in graph.edges)
+        pictures.append(
+            Picture(
+                slug="cell-" + slug(graph.label),
+                title=f"Cell {graph.label}",
+                caption="Operations of the kept edges"
+                + ("; the wider an edge, the higher the probability of its operation." if strong else "."),
+                wide=cell_scene(graph, roles=roles),
+                narrow=cell_scene(graph, roles=roles, narrow=True),
+            )
+        )
+    rows = choice_rows(architecture, probabilities)
+    if rows:
+        pictures.append(
+            Picture(
+                slug="choices",
+                title="Choices",
+                caption="Every choice with its candidates; filled ones are chosen.",
+                wide=tree_scene(rows),
+                narrow=tree_scene(rows, narrow=True),
+            )
+        )
+    return pictures
+
+
+def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
+    """Return heat maps of the probabilities over the epochs: one a cell, and one of all other choices."""
+    if not any(frame.probabilities for frame in frames):
+        return []
+    epochs = [frame.epoch for frame in frames]
+    architecture = frames[-1].architecture
+    pictures, used = [], set()
+    for graph in cell_graphs(architecture, {}):
+        panels = []
+        candidates = tuple(candidates_of(graph.label, frames))
+        for source, node in edge_pairs(graph.label, frames):
+            key = f"{graph.label}/{source}->{node}"
+            used.add(key)
+            values = _values(key, candidates, frames)
+            panels.append(HeatPanel(label=key, candidates=candidates, values=values, edge=(source, node)))
+        if not panels or not any(np.isfinite(panel.values).any() for panel in panels):
+            continue
+        title = f"Cell {graph.label}"
+        pictures.append(
+            Picture(
+                slug="alphas-" + slug(graph.label),
+                title=title + ": α over epochs",
+                caption="Probability of every operation (rows) on every edge (panels) over the epochs (left to right).",
+                wide=cell_heat_scene(title, panels, epochs, n_inputs=graph.n_inputs),
+                narrow=panels_scene(title, panels, epochs, n_inputs=graph.n_inputs, width=370.0),
+            )
+        )
+    rest = [label for label in dict.fromkeys(k for frame in frames for k in frame.probabilities) if label not in used]
+    panels = []
+    for label in rest:
+        candidates = tuple(dict.fromkeys(name for frame in frames for name in frame.probabilities.get(label, {})))
+        panels.append(HeatPanel(label=label, candidates=candidates, values=_values(label, candidates, frames)))
+    if panels:
+        pictures.append(
+            Picture(
+                slug="alphas",
+                title="α over epochs",
+                caption="Probability of every candidate (rows) of every choice (panels) over the epochs.",
+                wide=panels_scene("Choices", panels, epochs, n_inputs=None, width=880.0),
+                narrow=panels_scene("Choices", panels, epochs, n_inputs=None, width=370.0),
+            )
+        )
+    return pictures
+
+
+def _values(label: str, candidates: Sequence[str], frames: Sequence[Frame]) -> np.ndarray:
+    rows = [[frame.probabilities.get(label, {}).get(name, math.nan) for name in candidates] for frame in frames]
+    return np.array(rows, dtype=np.float64).reshape(len(frames), len(candidates)).T
+
+
+def curve_pictures(table: Table) -> list[Picture]:
+    """Return a chart of each group of columns of `metrics.csv`, known and unknown ones."""
+    return _charts(table, [*_CURVES, *_other_curves(table, _CURVES)])
+
+
+def timing_pictures(table: Table) -> list[Picture]:
+    """Return a chart of each group of columns of `timings.csv`."""
+    return _charts(table, [*_TIMINGS, *_other_curves(table, _TIMINGS)])
+
+
+def _charts(table: Table, curves: Sequence[tuple[str, str, tuple[tuple[str, str], ...], bool]]) -> list[Picture]:
+    pictures = []
+    for name, title, columns, percent in curves:
+        series = [
+            Series(name=text, values=table.columns[column], role=SERIES[0 if k == 0 else 1])
+            for k, (column, text) in enumerate(columns)
+            if column in table.columns
+        ]
+        if series:
+            scene = line_chart(title, table.epochs, series, percent=percent)
+            pictures.append(Picture(slug=name, title=title, caption="", wide=scene))
+    return pictures
+
+
+def _other_curves(table: Table, known: Sequence[Any]) -> list[tuple[str, str, tuple[tuple[str, str], ...], bool]]:
+    """A chart for each further metric, its halves of the data together."""
+    taken = {column for _, _, columns, _ in known for column, _ in columns}
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for column in table.columns:
+        if column not in taken:
+            half, _, name = column.partition("_")
+            found = half in _HALVES and bool(name)
+            groups.setdefault(name if found else column, []).append((column, half if found else column))
+    return [("metric-" + slug(name), name, tuple(columns), False) for name, columns in groups.items()]
+
+
+def class_names(run: Run, n_classes: int) -> list[str]:
+    """Return the names of the classes, numbers where the run names none."""
+    return list(run.classes) if len(run.classes) == n_classes else [str(k) for k in range(n_classes)]
+
+
+def confusion_picture(run: Run) -> Picture | None:
+    """Return the confusion matrix of a retraining; None without predictions."""
+    if run.predictions is None:
+        return None
+    counts = run.predictions.counts
+    names = class_names(run, len(counts))
+    return Picture(
+        slug="confusion",
+        title="Confusion matrix",
+        caption="Images of each true class (rows) by predicted class (columns); the darker, the larger the share.",
+        wide=confusion_scene(counts, names),
+        narrow=confusion_scene(counts, names, narrow=True),
+    )

@@ -1,0 +1,320 @@
+"""Runs as they lie on the disk: whatever there is of them, also while they go on and after they broke off."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from archgrad.architecture import Architecture
+from archgrad.errors import ArchitectureError, RunError
+
+__all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
+
+_SIGNS = ("config.yaml", "metrics.csv", "environment.json", "architecture.json", "summary.json", "checkpoints")
+_MAX_TEXT_BYTES = 64 * 1024 * 1024
+_N_MISTAKES = 24
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A CSV file of numbers, one row an epoch."""
+
+    epochs: tuple[int, ...] = ()
+    columns: Mapping[str, tuple[float, ...]]
+    """Column -> one value an epoch; NaN where the cell is empty. Columns without any number are left out."""
+
+    def last(self, column: str) -> float | None:
+        """Return the last value of a column; None where it has none."""
+        finite = [value for value in self.columns.get(column, ()) if math.isfinite(value)]
+        return finite[-1] if finite else None
+
+    def best(self, column: str) -> tuple[float, int] | None:
+        """Return the largest value of a column and its first epoch; None where it has none."""
+        pairs = [(v, -e) for v, e in zip(self.columns.get(column, ()), self.epochs, strict=False) if math.isfinite(v)]
+        return (max(pairs)[0], -max(pairs)[1]) if pairs else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The architecture after one epoch, with the probabilities that it came from."""
+
+    epoch: int
+    architecture: Architecture
+    probabilities: Mapping[str, Mapping[str, float]]
+    """Label -> {candidate: probability}; the candidates of an input choice are "0", "1", ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a retrained network says of its test set."""
+
+    counts: np.ndarray
+    """(classes, classes), rows the true class, columns the predicted one."""
+    mistakes: tuple[tuple[int, int, int, float], ...]
+    """(index in the test set, true class, predicted class, probability of the latter), the surest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worst:
+    """The test images that the network got most wrong."""
+
+    images: np.ndarray
+    """(N, height, width, 3), uint8."""
+    targets: tuple[int, ...]
+    predicted: tuple[int, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that the report shows of one run folder."""
+
+    path: Path
+    command: str
+    """"search" or "retrain"."""
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    metrics: Table
+    timings: Table
+    frames: tuple[Frame, ...]
+    n_epochs_saved: int
+    """Number of epochs whose architecture was saved; more than the frames where these are thinned out."""
+    architecture: Architecture | None
+    """The last one."""
+    predictions: Predictions | None
+    worst: Worst | None
+    notes: tuple[str, ...]
+    """What could not be read."""
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """How many epochs the configuration asks for."""
+        found = [v for key, v in flatten(self.config).items() if key.split(".")[-1] == "epochs" and type(v) is int]
+        return found[0] if found else None
+
+    @property
+    def done_epochs(self) -> int:
+        """How many epochs the run has finished."""
+        return max(
+            [*(epoch + 1 for epoch in self.metrics.epochs), *(frame.epoch + 1 for frame in self.frames)], default=0
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, as far as the run says."""
+        names = self.summary.get("classes", self.summary.get("class_names", ()))
+        return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def read_run(path: Path, *, max_frames: int = 200) -> Run:
+    """Read a run folder.
+
+    Args:
+        path: The folder of a search or a retraining.
+        max_frames: Most epochs whose architecture is read; of more, evenly spread ones are.
+
+    Raises:
+        RunError: There is no run in `path`.
+    """
+    path = Path(path)
+    if not path.is_dir() or not any((path / sign).exists() for sign in _SIGNS):
+        state = "has none of these" if path.is_dir() else "is no folder"
+        raise RunError(
+            f"A run folder holds {', '.join(_SIGNS[:2])} or checkpoints/, but '{path}' {state}. "
+            f"Name the folder given as --out to a search or a retraining."
+        )
+    notes: list[str] = []
+
+    def attempt(name: str, read: Callable[[Path], T], missing: T) -> T:
+        file = path / name
+        if not file.exists():
+            return missing
+        try:
+            return read(file)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError, SafetensorError, ArchitectureError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            notes.append(f"{name} cannot be read: {reason}")
+            return missing
+
+    nothing: dict[str, Any] = {}
+    config = attempt("config.yaml", _read_yaml, nothing)
+    summary = attempt("summary.json", _read_json, nothing)
+    numbers = _saved_epochs(path / "checkpoints")
+    frames = []
+    for number in _spread(numbers, max_frames):
+        name = f"checkpoints/epoch_{number}.json"
+        architecture = attempt(name, Architecture.load, None)
+        if architecture is not None:
+            frames.append(
+                Frame(
+                    epoch=number, architecture=architecture, probabilities=read_probabilities(architecture.provenance)
+                )
+            )
+    own = attempt("architecture.json", Architecture.load, None)
+    retrain = summary or own is not None or (path / "predictions.safetensors").exists()
+    return Run(
+        path=path,
+        command=str(config.get("command", "retrain" if retrain else "search")),
+        config=config,
+        environment=attempt("environment.json", _read_json, nothing),
+        summary=summary,
+        metrics=attempt("metrics.csv", read_table, Table(columns={})),
+        timings=attempt("timings.csv", read_table, Table(columns={})),
+        frames=tuple(frames),
+        n_epochs_saved=len(numbers),
+        architecture=own if own is not None else frames[-1].architecture if frames else None,
+        predictions=attempt("predictions.safetensors", _read_predictions, None),
+        worst=attempt("worst.safetensors", _read_worst, None),
+        notes=tuple(notes),
+    )
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV file with a column `epoch`, without a last line that is still being written.
+
+    Args:
+        path: The file; of two rows with the same epoch the later counts.
+    """
+    text = _text(path)
+    text = text[: text.rfind("\n") + 1]
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    if not rows or "epoch" not in rows[0]:
+        return Table(columns={})
+    header = rows[0]
+    by_epoch: dict[int, list[float]] = {}
+    for row in rows[1:]:
+        values = [_value(cell) for cell in row]
+        if len(values) == len(header) and math.isfinite(epoch := values[header.index("epoch")]):
+            by_epoch[int(epoch)] = values
+    epochs = tuple(sorted(by_epoch))
+    columns = {name: tuple(by_epoch[epoch][k] for epoch in epochs) for k, name in enumerate(header) if name != "epoch"}
+    return Table(
+        epochs=epochs,
+        columns={name: column for name, column in columns.items() if not all(math.isnan(value) for value in column)},
+    )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested options as one level, with dots between the levels' names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, name + "."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _value(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _MAX_TEXT_BYTES:
+        raise ValueError(f"it is larger than {_MAX_TEXT_BYTES} bytes")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return _mapping(yaml.safe_load(_text(path)))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return _mapping(json.loads(_text(path)))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not names with values")
+    return {str(key): item for key, item in value.items()}
+
+
+def _saved_epochs(folder: Path) -> list[int]:
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    matches = (re.fullmatch(r"epoch_([0-9]{1,9})\.json", name) for name in names)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _spread(numbers: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the numbers, evenly, the first and the last among them."""
+    step = max((len(numbers) - 1) / max(most - 1, 1), 1.0)
+    return [numbers[round(k * step)] for k in range(min(len(numbers), most))]
+
+
+def read_probabilities(provenance: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The probabilities of each label, or the softmax of its alphas where the file has no more than these."""
+    rows: dict[str, dict[str, float]] = {}
+    alphas = provenance.get("alphas")
+    for label, row in alphas.items() if isinstance(alphas, Mapping) else ():
+        values = _row(row)
+        top = max(values.values(), default=0.0)
+        total = sum(math.exp(value - top) for value in values.values())
+        rows[label] = {name: math.exp(value - top) / total for name, value in values.items()}
+    probabilities = provenance.get("probabilities")
+    for label, row in probabilities.items() if isinstance(probabilities, Mapping) else ():
+        rows[label] = _row(row)
+    return {label: row for label, row in rows.items() if row}
+
+
+def _row(row: object) -> dict[str, float]:
+    if isinstance(row, (list, tuple)):
+        row = {str(i): value for i, value in enumerate(row)}
+    if not isinstance(row, Mapping):
+        return {}
+    return {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+
+
+def _read_predictions(path: Path) -> Predictions:
+    tensors = load_file(path)
+    targets, logits = tensors.get("targets"), tensors.get("logits")
+    if targets is None or logits is None or logits.ndim != 2 or targets.shape != logits.shape[:1] or not logits.size:
+        raise ValueError("it needs targets (N,) and logits (N, classes)")
+    n_classes = logits.shape[1]
+    if targets.dtype.kind not in "iu" or targets.min() < 0 or targets.max() >= n_classes:
+        raise ValueError(f"the targets are not classes from 0 to {n_classes - 1}")
+    predicted = logits.argmax(axis=1)
+    counts = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(counts, (targets, predicted), 1)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    confidence = shifted.max(axis=1) / shifted.sum(axis=1)
+    wrong = np.flatnonzero(predicted != targets)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_N_MISTAKES]
+    mistakes = tuple((int(i), int(targets[i]), int(predicted[i]), float(confidence[i])) for i in wrong)
+    return Predictions(counts=counts, mistakes=mistakes)
+
+
+def _read_worst(path: Path) -> Worst:
+    tensors = load_file(path)
+    images = tensors.get("images", np.zeros(0))
+    n = len(images)
+    rows = [tensors.get(name, np.zeros(0)) for name in ("targets", "predicted", "confidence")]
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] not in (1, 3) or any(len(r) != n for r in rows):
+        raise ValueError("it needs images (N, 1 or 3, H, W) of uint8, and targets, predicted, confidence (N,)")
+    step = max(1, math.ceil(max(images.shape[2:]) / 96))  # thumbnails: a page of photographs would be too large
+    images = images[:_N_MISTAKES, :, ::step, ::step].transpose(0, 2, 3, 1)
+    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+    targets, predicted, confidence = (row[:_N_MISTAKES].tolist() for row in rows)
+    return Worst(
+        images=np.ascontiguousarray(images),
+        targets=tuple(int(value) for value in targets),
+        predicted=tuple(int(value) for value in predicted),
+        confidence=tuple(float(value) for value in confidence),
+    )

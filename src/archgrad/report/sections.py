@@ -1,0 +1,270 @@
+"""The page's section on one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from archgrad.report.cells import forming_scene, state_name
+from archgrad.report.charts import format_value
+from archgrad.report.elements import details, facts, figure, grid, notes, table, tiles
+from archgrad.report.frames import frames_json
+from archgrad.report.pictures import (
+    alphas_pictures,
+    architecture_pictures,
+    candidates_of,
+    cell_graphs,
+    choice_rows,
+    class_names,
+    confusion_picture,
+    curve_pictures,
+    edge_pairs,
+    timing_pictures,
+)
+from archgrad.report.read import Run, flatten
+from archgrad.report.scene import Picture, operation_roles
+from archgrad.report.svg import escape, png_data_uri
+from archgrad.report.trees import tree_scene
+
+__all__ = ["run_pictures", "run_section", "run_status", "run_tiles"]
+
+
+def run_pictures(run: Run) -> dict[str, list[Picture]]:
+    """Return the pictures of a run by part of its section."""
+    probabilities = run.frames[-1].probabilities if run.frames and run.command != "retrain" else {}
+    confusion = confusion_picture(run)
+    return {
+        "architecture": architecture_pictures(run.architecture, probabilities) if run.architecture else [],
+        "alphas": alphas_pictures(run.frames),
+        "curves": curve_pictures(run.metrics),
+        "timings": timing_pictures(run.timings),
+        "predictions": [confusion] if confusion else [],
+    }
+
+
+def run_section(run: Run, name: str, number: int, pictures: Mapping[str, Sequence[Picture]]) -> str:
+    """Return the section.
+
+    Args:
+        run: The run.
+        name: What the page calls it.
+        number: Place of the run on the page, from 1; part of the section's address.
+        pictures: As `run_pictures` returns them.
+    """
+    done, text = run_status(run)
+    parts = [
+        f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
+        f'<h2 id="run-{number}-title">{escape(name)} <span class="badge {"done" if done else "open"}">'
+        f"{escape(text)}</span></h2>",
+        tiles(run_tiles(run)),
+        notes(run.notes),
+    ]
+    cells = [picture for picture in pictures["architecture"] if picture.slug.startswith("cell-")]
+    others = [picture for picture in pictures["architecture"] if picture not in cells]
+    if cells:
+        heading = "Architecture" if run.command == "retrain" else "Derived cells"
+        parts.append(f'<h3>{heading}</h3><div class="pair">{"".join(map(figure, cells))}</div>')
+    moving = len(run.frames) > 1
+    if others and not moving:
+        parts.append("<h3>Derived choices</h3>" + "".join(map(figure, others)))
+    if run.frames:
+        parts.append(_forming(run, number, moving))
+    if pictures["alphas"]:
+        parts.append("<h3>α over epochs</h3>" + "".join(map(figure, pictures["alphas"])))
+    if pictures["curves"]:
+        parts.append("<h3>Training</h3>" + grid([figure(picture) for picture in pictures["curves"]]))
+    parts += [_predictions(run, pictures["predictions"]), _worst(run)]
+    if pictures["timings"]:
+        parts.append("<h3>Time and memory</h3>" + grid([figure(picture) for picture in pictures["timings"]]))
+    parts.append(_record(run))
+    parts.append("</section>")
+    return "".join(parts)
+
+
+def run_status(run: Run) -> tuple[bool, str]:
+    """Return whether a run is finished, and how far it is in words."""
+    done, planned = run.done_epochs, run.planned_epochs
+    kind = "retraining" if run.command == "retrain" else run.command
+    if planned is None:
+        return True, f"{kind}, {done} epochs"
+    if done >= planned:
+        return True, f"{kind} finished, {done} epochs"
+    return False, f"{kind} at {done} of {planned} epochs: still going, or broke off"
+
+
+def run_tiles(run: Run) -> list[tuple[str, str]]:
+    """Return the numbers that one looks for first."""
+    metrics, summary, timings = run.metrics, run.summary, run.timings
+    values: list[tuple[str, str]] = []
+    for column, text in (("test_accuracy", "test accuracy"), ("valid_accuracy", "validation accuracy")):
+        last = summary.get(column, metrics.last(column))
+        if isinstance(last, (int, float)):
+            values.append((text, format_value(float(last), percent=True)))
+    best = metrics.best("valid_accuracy")
+    if best:
+        values.append((f"best, epoch {best[1]}", format_value(best[0], percent=True)))
+    train = metrics.last("train_accuracy")
+    if train is not None:
+        values.append(("train accuracy", format_value(train, percent=True)))
+    for column, text in (("alphas_entropy", "entropy of α"), ("skip_connections", "skip connections")):
+        last = metrics.last(column)
+        if last is not None:
+            values.append((text, format_value(last)))
+    for key, text in (("parameters", "parameters"), ("multiply_adds", "multiply-adds an image")):
+        if isinstance(summary.get(key), (int, float)):
+            values.append((text, _large(summary[key])))
+    seconds = [value for value in timings.columns.get("seconds", ()) if math.isfinite(value)]
+    if seconds:
+        values.append(("time", _duration(sum(seconds))))
+    memory = timings.last("peak_memory_mb")
+    if memory is not None:
+        values.append(("peak memory", f"{memory:,.0f} MB"))
+    seed = run.environment.get("seed", run.config.get("seed"))
+    if seed is not None:
+        values.append(("seed", str(seed)))
+    return values
+
+
+def _large(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _forming(run: Run, number: int, moving: bool) -> str:
+    """The slider through the epochs, and what it changes."""
+    frames = run.frames
+    last = frames[-1]
+    parts = []
+    for graph in cell_graphs(last.architecture, last.probabilities):
+        pairs, names = edge_pairs(graph.label, frames), candidates_of(graph.label, frames)
+        roles = operation_roles(names)
+        scenes = [forming_scene(graph, pairs, roles=roles, candidates=names, narrow=narrow) for narrow in (False, True)]
+        picture = Picture(
+            slug="forming",
+            title=f"Cell {graph.label} as it forms",
+            caption="All edges of the search; the kept ones carry the colour and name of their operation.",
+            wide=scenes[0],
+            narrow=scenes[1],
+        )
+        marks = f' class="forming" data-cell="{escape(graph.label)}"'
+        probabilities = _alphas_rows(graph.label, graph.n_inputs, pairs, names, run)
+        parts.append(figure(picture, marks=marks) if moving else "")
+        parts.append(details(f"Probabilities on the edges of cell {graph.label}", probabilities))
+    rows = choice_rows(last.architecture, last.probabilities)
+    if rows and moving:
+        picture = Picture(
+            slug="choices",
+            title="Choices as they form",
+            caption="Every choice with its candidates; filled ones are chosen.",
+            wide=tree_scene(rows),
+            narrow=tree_scene(rows, narrow=True),
+        )
+        parts.append(figure(picture, marks=' class="forming-choices"'))
+    data = f'<script type="application/json" class="frames">{frames_json(frames)}</script>'
+    if not moving:
+        return "".join(parts) + data
+    count = len(frames)
+    thinned = ""
+    if run.n_epochs_saved > count:
+        thinned = f" ({count} of {run.n_epochs_saved} epochs, evenly spread)"
+    scrubber = (
+        f'<div class="scrubber"><button type="button" class="play" aria-label="Play through the epochs">Play</button>'
+        f'<label for="epoch-{number}">Epoch</label>'
+        f'<input type="range" id="epoch-{number}" min="0" max="{count - 1}" value="{count - 1}" step="1" '
+        f'aria-valuetext="epoch {last.epoch}">'
+        f'<output for="epoch-{number}">{last.epoch}</output><span class="change"></span></div>'
+    )
+    hint = f"Drag, or use the arrow keys, Home and End; the charts below show the same epoch{thinned}."
+    return f'<h3>How it formed</h3><p class="hint">{escape(hint)}</p>{scrubber}{"".join(parts)}{data}'
+
+
+def _alphas_rows(label: str, n_inputs: int, pairs: Sequence[tuple[int, int]], names: Sequence[str], run: Run) -> str:
+    """The table of all probabilities of a cell at the slider's epoch."""
+    last = run.frames[-1]
+    graph = next(g for g in cell_graphs(last.architecture, last.probabilities) if g.label == label)
+    kept = {(edge.key, edge.operation) for edge in graph.edges}
+    if not any(last.probabilities.get(f"{label}/{source}->{node}") for source, node in pairs):
+        return ""
+    rows = []
+    for source, node in pairs:
+        row = last.probabilities.get(f"{label}/{source}->{node}", {})
+        text, subscript = state_name(source, n_inputs)
+        cells = []
+        for name in names:
+            p = row.get(name)
+            marks = ' class="kept"' if (f"{source}->{node}", name) in kept else ""
+            cells.append(f'<span{marks} style="--p:{0.0 if p is None else p:.3f}">{_share(p)}</span>')
+        rows.append([f"{escape(text)}<sub>{escape(subscript)}</sub> → {node - n_inputs}", *cells])
+    head = ["edge", *names]
+    body = table(head, rows, name=f"Probabilities on the edges of cell {label}", kind="alphas")
+    return f'<div class="alphas-of" data-cell="{escape(label)}">{body}</div>'
+
+
+def _share(p: float | None) -> str:
+    return "" if p is None else f"{p:.2f}"
+
+
+def _predictions(run: Run, pictures: Sequence[Picture]) -> str:
+    if run.predictions is None:
+        return ""
+    counts = run.predictions.counts
+    names = class_names(run, len(counts))
+    totals = counts.sum(axis=1)
+    right = f"{int(counts.trace())} of {int(counts.sum())} test images right"
+    rows = [
+        [escape(names[k]), str(int(totals[k])), format_value(counts[k, k] / totals[k], percent=True)]
+        for k in sorted(range(len(names)), key=lambda k: counts[k, k] / max(totals[k], 1))
+        if totals[k]
+    ]
+    classes = table(["class", "images", "accuracy"], rows[:100], name="Accuracy of each class, worst first")
+    mistakes = [
+        [str(index), escape(names[target]), escape(names[predicted]), format_value(confidence, percent=True)]
+        for index, target, predicted, confidence in run.predictions.mistakes
+    ]
+    surest = table(["image", "true", "predicted", "probability"], mistakes, name="Surest mistakes") if mistakes else ""
+    return (
+        f'<h3>Test set</h3><p class="hint">{escape(right)}</p><div class="pair">{"".join(map(figure, pictures))}'
+        f"<div>{details('Accuracy of each class, worst first', classes, opened=len(rows) <= 20)}"
+        f"{details('Surest mistakes', surest)}</div></div>"
+    )
+
+
+def _worst(run: Run) -> str:
+    if run.worst is None or not len(run.worst.images):
+        return ""
+    known = run.classes
+    figures = []
+    for image, target, predicted, confidence in zip(
+        run.worst.images, run.worst.targets, run.worst.predicted, run.worst.confidence, strict=True
+    ):
+        names = [known[k] if 0 <= k < len(known) else str(k) for k in (target, predicted)]
+        text = f"{names[0]}, taken for {names[1]}"
+        figures.append(
+            f'<figure><img src="{png_data_uri(image)}" alt="{escape(text)}" width="72" height="72">'
+            f"<figcaption><b>{escape(names[0])}</b> → {escape(names[1])}<br>"
+            f"{format_value(confidence, percent=True)}</figcaption></figure>"
+        )
+    hint = "True class → predicted class, and the probability that the network gave the latter."
+    return f'<h3>Worst-classified images</h3><p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
+
+
+def _record(run: Run) -> str:
+    """Configuration, versions and hardware."""
+    environment: Mapping[str, Any] = flatten(run.environment)
+    return (
+        "<h3>Record</h3>"
+        + details("Results", facts(flatten(run.summary), name="Results"))
+        + details("Configuration", facts(flatten(run.config), name="Configuration"))
+        + details("Versions, hardware and command", facts(environment, name="Versions, hardware and command"))
+        + f'<p class="hint">Run folder: <code>{escape(run.path)}</code></p>'
+    )

@@ -1,0 +1,167 @@
+"""From run folders to the report's files, and from an architecture to a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from archgrad.architecture import Architecture
+from archgrad.errors import OptionError, RunError
+from archgrad.report.compare import comparison_pictures, group_runs
+from archgrad.report.page import comparison_section, page, run_names
+from archgrad.report.pictures import architecture_pictures, unique_slugs
+from archgrad.report.raster import scene_pixels, scene_png
+from archgrad.report.read import read_probabilities, read_run
+from archgrad.report.scene import Picture, Scene, stack
+from archgrad.report.sections import run_pictures, run_section
+from archgrad.report.svg import svg_file
+
+__all__ = ["architecture_image", "draw_architecture", "write_report"]
+
+MAX_PAGE_BYTES = 6_000_000
+"""Largest page that is written while leaving out epochs from its sliders can keep it below."""
+_FRAMES = (200, 50, 12, 2)
+
+
+def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
+    """Draw runs as one HTML file that opens offline, and each picture as PNG and SVG in `<run>/report/`.
+
+    Only files are read, so a run may be going on or have broken off.
+
+    Args:
+        run_dirs: Folders of searches and retrainings, at least one; several are also compared.
+        out: The HTML file, or a folder for it; None for `report.html` in the folder of a single run, or
+            `comparison.html` in that of the first of several.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        RunError: A folder holds no run, or the report cannot be written.
+        OptionError: No folder is given, or one twice.
+    """
+    folders = [Path(folder) for folder in run_dirs]
+    if not folders:
+        raise OptionError("A report needs at least one run folder, but got none.")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise OptionError(f"A report takes each run folder once, but got {', '.join(map(str, folders))}.")
+    single = len(folders) == 1
+    name = "report.html" if single else "comparison.html"
+    target = folders[0] / name if out is None else out / name if _is_folder(Path(out)) else Path(out)
+    for most in _FRAMES:
+        text, pictures = _compose(folders, max(most // len(folders), 2))
+        if len(text) <= MAX_PAGE_BYTES:
+            break
+    try:
+        for folder, shown in pictures:
+            _write_pictures(folder / "report", shown)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(target, text.encode("utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"The report cannot be written to '{error.filename or target}': {error.strerror}. "
+            f"Give write access and free space, or name another place for the page with --out."
+        ) from error
+    return target
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or out.suffix.lower() not in (".html", ".htm")
+
+
+def _compose(folders: Sequence[Path], max_frames: int) -> tuple[str, list[tuple[Path, list[Picture]]]]:
+    """The page, and the pictures for each folder."""
+    runs = [read_run(folder, max_frames=max_frames) for folder in folders]
+    names = run_names(runs)
+    sections, links = [], []
+    pictures: list[tuple[Path, list[Picture]]] = []
+    if len(runs) > 1:
+        shown = comparison_pictures(runs, names, group_runs(runs))
+        sections.append(comparison_section(runs, names, shown))
+        links.append(("comparison", "Comparison"))
+        pictures.append((folders[0], shown))
+    for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
+        parts = run_pictures(run)
+        sections.append(run_section(run, name, number, parts))
+        links.append((f"run-{number}", name))
+        pictures.append((run.path, [picture for part in parts.values() for picture in part]))
+    title = f"Report of {names[0]}" if len(runs) == 1 else f"Report of {len(runs)} runs"
+    return page(title, sections, links), pictures
+
+
+def _write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, picture in zip(unique_slugs(pictures), pictures, strict=True):
+        _write(folder / f"{name}.svg", svg_file(picture.wide).encode("utf-8"))
+        _write(folder / f"{name}.png", scene_png(picture.wide))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write in one stroke: who looks at an earlier report meanwhile sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def draw_architecture(architecture: Architecture, path: Path) -> Path:
+    """Draw all choices of an architecture, cells as graphs and others as a tree.
+
+    Where the architecture's provenance has probabilities, they show as the edges' widths.
+
+    Args:
+        architecture: Any architecture.
+        path: A file ending in .png or .svg; its folder must exist.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OptionError: The ending is another one.
+        RunError: The file cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".png", ".svg"):
+        raise OptionError(f"A picture ends in .png or .svg, but got '{path}'. Rename it.")
+    scene = _architecture_scene(architecture)
+    try:
+        _write(path, scene_png(scene) if kind == ".png" else svg_file(scene).encode("utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"The picture cannot be written to '{path}': {error.strerror}. "
+            f"Name a file in an existing folder with write access and free space."
+        ) from error
+    return path
+
+
+def architecture_image(architecture: Architecture, *, scale: float = 1.5) -> np.ndarray:
+    """Return the drawing of an architecture for an image logger.
+
+    Args:
+        architecture: Any architecture.
+        scale: Pixels of the image per pixel of the drawing, above 0.
+
+    Returns:
+        (height, width, 3), uint8.
+    """
+    if scale <= 0:
+        raise OptionError(f"scale must be above 0, but got {scale}.")
+    return scene_pixels(_architecture_scene(architecture), scale=scale)
+
+
+def _architecture_scene(architecture: Architecture) -> Scene:
+    pictures = architecture_pictures(architecture, read_probabilities(architecture.provenance))
+    if not pictures:
+        raise OptionError("An architecture without choices has nothing to draw. Name one with at least one choice.")
+    name = "; ".join(picture.wide.name for picture in pictures)
+    return stack([picture.wide for picture in pictures], name=name)
