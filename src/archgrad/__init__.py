@@ -10,6 +10,7 @@ from archgrad.cell import Cell
 from archgrad.choices import InputChoice, LayerChoice
 from archgrad.derive import derive
 from archgrad.discretize import discretize, random_architecture
+from archgrad.search import SearchResult, search
 from archgrad.supernet import Supernet
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "Cell",
     "InputChoice",
     "LayerChoice",
+    "SearchResult",
     "StepReport",
     "Supernet",
     "architectures",
@@ -29,6 +31,7 @@ __all__ = [
     "official",
     "random_architecture",
     "relaxation",
+    "search",
     "search_step",
     "spaces",
 ]

@@ -23,3 +23,7 @@ class RunError(ArchgradError):
 
 class OptionError(ArchgradError, ValueError):
     """An option has a value outside its range, or does not go with the others."""
+
+
+class NonFiniteError(ArchgradError, ArithmeticError):
+    """A loss or a gradient is NaN or infinite."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.choices import AlphaRow, Mixture, MixtureTable
 from archgrad.errors import SpaceError
+from archgrad.fast import accelerate
 from archgrad.labels import alpha_rows, label_choices
 from archgrad.relaxation import Relaxation, Softmax
 
@@ -52,12 +53,15 @@ class Supernet(nn.Module):
         space: Any module with open choices.
         relaxation: How alphas become mixing weights; `Softmax()` if not given.
         seed: Seeds the alphas and the relaxation's random draws.
+        fast: Compute the same numbers the fast way (see `archgrad.fast`); False runs every operation as it is written.
 
     Raises:
         SpaceError: The space has no choice, or labels in conflict.
     """
 
-    def __init__(self, space: nn.Module, relaxation: Relaxation | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self, space: nn.Module, relaxation: Relaxation | None = None, *, seed: int = 0, fast: bool = True
+    ) -> None:
         super().__init__()
         self.network = copy.deepcopy(space)
         self.relaxation = Softmax() if relaxation is None else relaxation
@@ -83,6 +87,8 @@ class Supernet(nn.Module):
             entry.choice.bind(entry.label, self._table)
         self._held: dict[str, Tensor | None] | None = None
         self._owners = _owners(self.network)
+        if fast:
+            accelerate(self.network)
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:

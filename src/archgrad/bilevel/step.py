@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from archgrad.bilevel.base import BilevelStep
 from archgrad.bilevel.passes import Batch, Loss, average_gradients, detached, fixed, pass_loss
+from archgrad.errors import NonFiniteError
 from archgrad.supernet import Supernet
 
 __all__ = ["StepReport", "search_step"]
@@ -78,15 +79,19 @@ def search_step(
 
     Returns:
         Losses, gradient norms and outputs of the two passes.
+
+    Raises:
+        NonFiniteError: A loss or gradient is NaN or infinite; what it would have changed is as it was before.
     """
     if weights_first:
         train_loss, train_outputs, weights_norm = _update_weights(
             supernet, train_batch, loss, weights_optimizer, grad_clip
         )
     found = step.alphas_gradient(supernet, train_batch, valid_batch, loss=loss, weights_optimizer=weights_optimizer)
+    alphas_norm = _norm([g for g in found.gradients.values() if g is not None])
+    _check_finite("alphas", "validation", found.valid_loss, alphas_norm)
     for label, alpha in supernet.alphas.items():
         alpha.grad = found.gradients[label]
-    alphas_norm = _norm([g for g in found.gradients.values() if g is not None])
     alphas_optimizer.step()
     alphas_optimizer.zero_grad(set_to_none=True)
     if not weights_first:
@@ -105,16 +110,24 @@ def _update_weights(
         train_loss, outputs = pass_loss(supernet, batch, loss)
         gradients = torch.autograd.grad(train_loss, weights, allow_unused=True)
     means, train_loss = average_gradients(gradients, train_loss, batch)
+    norm = _norm([g for g in means if g is not None])
+    _check_finite("weights", "training", train_loss, norm)
     for weight, gradient in zip(weights, means, strict=True):
         weight.grad = gradient
     if grad_clip > 0:
-        norm = torch.nn.utils.clip_grad_norm_(weights, grad_clip)
-    else:
-        norm = _norm([g for g in means if g is not None])
+        torch.nn.utils.clip_grads_with_norm_(weights, grad_clip, norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return train_loss, detached(outputs), norm.detach()
+    return train_loss, detached(outputs), norm
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors] or [torch.zeros(())]))
+
+
+def _check_finite(what: str, which: str, loss: Tensor, norm: Tensor) -> None:
+    if not bool(torch.isfinite(loss + norm)):
+        raise NonFiniteError(
+            f"The {which} loss is {float(loss):g} and the L2 norm of the {what}' gradient {float(norm):g}; both must be "
+            f"finite. Try a smaller learning rate, a smaller grad_clip, or precision='32'."
+        )

@@ -180,6 +180,7 @@ class DartsNetwork(nn.Module):
         retrain: bool,
     ) -> None:
         super().__init__()
+        self.space_name = "darts-imagenet" if imagenet else "darts-cifar"
         self.imagenet = imagenet
         if imagenet:
             self.stem0 = nn.Sequential(

@@ -32,6 +32,8 @@ class _Residual(nn.Module):
 class NasBench201Network(nn.Module):
     """Stem, three groups of equal cells with a residual reduction between them, classifier."""
 
+    space_name = "nasbench201"
+
     def __init__(self, *, channels: int, cells: int, num_classes: int, in_channels: int, affine: bool) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))

@@ -20,6 +20,8 @@ def _conv(c_in: int, c_out: int, kernel_size: int) -> nn.Module:
 class TinyNetwork(nn.Module):
     """Two convolutions of chosen size, the second beside a pool, a chosen join, and a classifier."""
 
+    space_name = "tiny"
+
     def __init__(self, *, channels: int, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.stem = LayerChoice(

@@ -1,0 +1,108 @@
+"""What is written and said when an epoch ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from archgrad.architecture import Architecture
+from archgrad.discretize import discretize
+from archgrad.runs import Loggers, Progress, RunFolder, peak_memory_mb
+from archgrad.search.state import SearchState
+from archgrad.search.watch import collapse_warning, mean_entropy, skip_connections
+
+__all__ = ["FIGURES", "close_epoch", "figures_now"]
+
+FIGURES = (
+    "train_loss",
+    "train_accuracy",
+    "valid_loss",
+    "valid_accuracy",
+    "alphas_entropy",
+    "skip_connections",
+)
+"""What the progress display shows."""
+
+
+def figures_now(state: SearchState) -> dict[str, Any]:
+    """Return the figures of a running epoch for the display."""
+    architecture = discretize(state.supernet)
+    return {**state.meter.means(), **_of_alphas(state, architecture)}
+
+
+def _of_alphas(state: SearchState, architecture: Architecture) -> dict[str, Any]:
+    probabilities, rows = state.supernet.probabilities(), state.supernet.rows
+    return {
+        "alphas_entropy": mean_entropy(probabilities, rows),
+        "skip_connections": skip_connections(architecture, rows),
+    }
+
+
+def close_epoch(
+    state: SearchState,
+    *,
+    learning_rate: float,
+    seconds: float,
+    images: int,
+    waiting: float,
+    checkpoint_seconds: float,
+    seed: int,
+    device: torch.device,
+    folder: RunFolder | None,
+    loggers: Loggers | None,
+    progress: Progress,
+) -> tuple[Architecture, dict[str, Any]]:
+    """Derive the epoch's architecture, write and show its figures, and warn of a collapse.
+
+    Returns:
+        The architecture and the row of metrics.
+    """
+    supernet, epoch = state.supernet, state.epoch
+    space = getattr(supernet.network, "space_name", None)
+    provenance = {"epoch": epoch, "seed": seed}
+    architecture = discretize(supernet, space=space, provenance=provenance)
+    means = state.meter.means_over_ranks(device)
+    known = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+    row: dict[str, Any] = {
+        "epoch": epoch,
+        "learning_rate": learning_rate,
+        **{name: means.get(name) for name in known},
+        **_of_alphas(state, architecture),
+        "alphas_gradient_norm": means.get("alphas_gradient_norm"),
+        "weights_gradient_norm": means.get("weights_gradient_norm"),
+        "temperature": supernet.relaxation.temperature,
+        "skipped_steps": state.skipped,
+        **{name: value for name, value in means.items() if name not in known and "gradient_norm" not in name},
+    }
+    timing = {
+        "epoch": epoch,
+        "seconds": seconds,
+        "images_per_second": images / seconds if seconds > 0 else None,
+        "peak_memory_mb": peak_memory_mb(device),
+        "waiting_share": waiting / seconds if seconds > 0 else None,
+        "checkpoint_seconds": checkpoint_seconds,
+    }
+    if folder is not None:
+        folder.metrics.append(row)
+        folder.timings.append(timing)
+        folder.save_architecture(architecture, epoch)
+    if loggers is not None:
+        _log(loggers, architecture, {**row, **timing}, epoch)
+    progress.end_epoch({**row, **timing})
+    warning = collapse_warning(architecture, supernet.probabilities(), supernet.rows)
+    if warning is not None:
+        progress.message(warning)
+    return architecture, row
+
+
+def _log(loggers: Loggers, architecture: Architecture, row: dict[str, Any], epoch: int) -> None:
+    # Drawing loads matplotlib, which takes about a second; a search without a run folder does not need it.
+    from archgrad.report import architecture_image
+
+    loggers.log_metrics(row, epoch)
+    rows = architecture.provenance["probabilities"]
+    for label, values in rows.items():
+        named = values.items() if hasattr(values, "items") else enumerate(values)
+        loggers.log_metrics({f"alphas/{label}/{name}": value for name, value in named}, epoch)
+    loggers.log_image("architecture", architecture_image(architecture), epoch)

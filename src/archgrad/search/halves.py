@@ -1,0 +1,67 @@
+"""The two halves of the training data: one that the weights learn from, one that the alphas learn from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from archgrad.data import BatchStream, Data, stratified_halves
+from archgrad.distributed import rank, world_size
+from archgrad.errors import DataError
+from archgrad.search.options import SearchOptions
+
+__all__ = ["open_streams"]
+
+
+def open_streams(
+    data: Data, network: nn.Module, options: SearchOptions, *, device: torch.device, workers: int, channels_last: bool
+) -> tuple[BatchStream, BatchStream]:
+    """Return endless batches for the weights and for the alphas.
+
+    The split is shuffled and stratified; both halves are augmented, as the authors do.
+
+    Args:
+        data: Its training samples are split.
+        network: Looked at for BatchNorm, which cannot train on one sample.
+        options: Batch size, fraction, seed, cutout and precision count.
+        device: Where the batches are used.
+        workers: Processes a stream that read data which is not in memory.
+        channels_last: Lay images out in channels_last memory format.
+
+    Raises:
+        DataError: A half is smaller than a batch, or BatchNorm would see a single sample.
+    """
+    normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
+    dtype = torch.float64 if options.precision == "64" else torch.float32
+    transform = data.training_transform(
+        cutout=options.cutout or None, dtype=dtype, channels_last=channels_last and data.channels > 0
+    )
+    halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=options.seed)
+    streams: list[BatchStream] = []
+    for half, name, seed in zip(halves, ("weights", "alphas"), (2 * options.seed, 2 * options.seed + 1), strict=True):
+        try:
+            stream = BatchStream(
+                data.train,
+                batch_size=options.batch_size,
+                seed=seed,
+                indices=half,
+                transform=transform,
+                device=device,
+                rank=rank(),
+                world_size=world_size(),
+                workers=workers,
+            )
+        except DataError as error:
+            for opened in streams:
+                opened.close()
+            raise DataError(f"The half of '{data.name}' for the {name} has {len(half)} samples. {error}") from error
+        streams.append(stream)
+        if normalises and stream.smallest_part < 2:
+            for opened in streams:
+                opened.close()
+            raise DataError(
+                f"The network has BatchNorm, which cannot train on a batch of one sample, but a batch for the {name} "
+                f"has {stream.smallest_part}. Choose a batch_size of at least 2 that leaves no single sample over."
+            )
+    return streams[0], streams[1]

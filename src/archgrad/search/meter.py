@@ -1,0 +1,65 @@
+"""Means over the samples of an epoch, gathered without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from archgrad.distributed import average_over_ranks
+
+__all__ = ["Meter", "Metrics", "accuracy"]
+
+Metrics: TypeAlias = Callable[[Any, Any], Mapping[str, "float | Tensor"]]
+"""Function of (outputs, targets) that returns name -> mean over the batch."""
+
+
+def accuracy(outputs: Any, targets: Any) -> dict[str, Tensor | float]:
+    """Return {"accuracy": share of samples whose largest logit is the target}; nothing where targets are not classes.
+
+    Args:
+        outputs: (B, classes) logits.
+        targets: (B,) class numbers.
+    """
+    if not isinstance(outputs, Tensor) or targets.is_floating_point() or outputs.dim() != 2:
+        return {}
+    return {"accuracy": (outputs.argmax(1) == targets).float().mean()}
+
+
+class Meter:
+    """Sums of value times samples by name; values may be tensors of any device, which are read only at the end."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor | float] = {}
+        self._samples: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, float | Tensor], samples: int) -> None:
+        """Add one batch's means."""
+        for name, value in values.items():
+            value = value.detach().double() if isinstance(value, Tensor) else float(value)
+            self._sums[name] = self._sums.get(name, 0.0) + value * samples
+            self._samples[name] = self._samples.get(name, 0) + samples
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each name over this process's samples so far."""
+        return {name: float(total) / self._samples[name] for name, total in self._sums.items()}
+
+    def means_over_ranks(self, device: torch.device) -> dict[str, float]:
+        """Return the mean of each name over the samples of all processes; one message."""
+        own = self.means()
+        if not own:
+            return {}
+        samples = max(self._samples.values())
+        (mean,) = average_over_ranks([torch.tensor(list(own.values()), dtype=torch.float64, device=device)], samples)
+        return dict(zip(own, mean.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums as plain numbers."""
+        return {"sums": {name: float(total) for name, total in self._sums.items()}, "samples": dict(self._samples)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over sums from `state_dict`."""
+        self._sums = dict(state["sums"])
+        self._samples = dict(state["samples"])

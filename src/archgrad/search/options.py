@@ -1,0 +1,94 @@
+"""The options of a search that are plain numbers and words, checked at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from archgrad.errors import OptionError
+from archgrad.runs import check_seed
+
+__all__ = ["OnNonfinite", "Precision", "Schedule", "SearchOptions"]
+
+Precision = Literal["32", "64", "bf16"]
+Schedule = Literal["cosine", "constant"]
+OnNonfinite = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What decides the result of a search, beside space, data, step and relaxation; the defaults are the authors'.
+
+    Source: Liu et al. 2019, section 3.1.
+    """
+
+    epochs: int = 50
+    """Passes over the weights' half of the training data, at least 1."""
+    batch_size: int = 64
+    """Samples of each of a step's two batches, on each process; at least 1."""
+    seed: int = 0
+    """Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1."""
+    learning_rate: float = 0.025
+    """Of the weights' SGD in the first epoch; above 0."""
+    learning_rate_min: float = 0.001
+    """What the cosine schedule falls to after the last epoch; at least 0."""
+    schedule: Schedule = "cosine"
+    """Course of the weights' learning rate over the epochs: "cosine" or "constant"."""
+    momentum: float = 0.9
+    """Of the weights' SGD; from 0 to below 1."""
+    weight_decay: float = 3e-4
+    """Of the weights' SGD; at least 0."""
+    grad_clip: float = 5.0
+    """Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped."""
+    alphas_learning_rate: float = 3e-4
+    """Of the alphas' Adam; above 0."""
+    alphas_betas: tuple[float, float] = (0.5, 0.999)
+    """Of the alphas' Adam; each from 0 to below 1."""
+    alphas_weight_decay: float = 1e-3
+    """Of the alphas' Adam, added to the gradient; at least 0."""
+    weights_fraction: float = 0.5
+    """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
+    weights_first: bool = False
+    """Update the weights before the alphas in each step, as GDAS does."""
+    cutout: int = 0
+    """Side in pixels of a square that is blanked in each training image; 0 is off."""
+    precision: Precision = "32"
+    """"32", "64", or "bf16": autocast to bfloat16, weights, alphas and BatchNorm statistics in 32 bits."""
+    on_nonfinite: OnNonfinite = "stop"
+    """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in ("epochs", "batch_size"):
+            _check(name, getattr(self, name), "a whole number of at least 1", lambda v: _whole(v) and v >= 1)
+        _check("cutout", self.cutout, "a whole number of at least 0", lambda v: _whole(v) and v >= 0)
+        for name in ("learning_rate", "alphas_learning_rate"):
+            _check(name, getattr(self, name), "a finite number above 0", lambda v: 0 < v < float("inf"))
+        for name in ("learning_rate_min", "weight_decay", "alphas_weight_decay", "grad_clip"):
+            _check(name, getattr(self, name), "a finite number of at least 0", lambda v: 0 <= v < float("inf"))
+        _check("momentum", self.momentum, "from 0 to below 1", lambda v: 0 <= v < 1)
+        _check("alphas_betas", self.alphas_betas, "two numbers from 0 to below 1", _betas)
+        _check("weights_fraction", self.weights_fraction, "between 0 and 1", lambda v: 0 < v < 1)
+        for name, words in (
+            ("schedule", ("cosine", "constant")),
+            ("precision", ("32", "64", "bf16")),
+            ("on_nonfinite", ("stop", "skip")),
+        ):
+            _check(name, getattr(self, name), f"one of {', '.join(words)}", lambda v, words=words: v in words)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _betas(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(0 <= v < 1 for v in value)
+
+
+def _check(name: str, value: object, rule: str, holds: object) -> None:
+    try:
+        valid = bool(holds(value))  # type: ignore[operator]
+    except TypeError:
+        valid = False
+    if not valid:
+        raise OptionError(f"{name} must be {rule}, but got {name}={value!r}.")

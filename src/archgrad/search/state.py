@@ -1,0 +1,81 @@
+"""Everything that a search goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from archgrad.errors import RunError
+from archgrad.runs import capture_random_state, restore_random_state
+from archgrad.search.meter import Meter
+from archgrad.supernet import Supernet
+
+__all__ = ["SearchState"]
+
+_FORMAT = "archgrad.search"
+
+
+@dataclass
+class SearchState:
+    """The state of a search between two steps."""
+
+    supernet: Supernet
+    weights_optimizer: Optimizer
+    alphas_optimizer: Optimizer
+    epoch: int = 0
+    """The epoch that is running, or comes next."""
+    step: int = 0
+    """Steps done in it."""
+    skipped: int = 0
+    """Steps left out so far because a loss or gradient was not finite."""
+    seconds: float = 0.0
+    """Time spent in this epoch by earlier starts."""
+    meter: Meter = field(default_factory=Meter)
+    """Means of this epoch so far."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics of each finished epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data and tensors for a checkpoint."""
+        return {
+            "format": _FORMAT,
+            "version": 1,
+            "supernet": dict(self.supernet.state_dict()),
+            "generator": self.supernet.generator.get_state(),
+            "weights_optimizer": self.weights_optimizer.state_dict(),
+            "alphas_optimizer": self.alphas_optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "skipped": self.skipped,
+            "seconds": self.seconds,
+            "meter": self.meter.state_dict(),
+            "history": self.history,
+            "random": capture_random_state(),
+        }
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            RunError: It is not the state of a search, or not of this space.
+        """
+        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") != 1:
+            raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
+        try:
+            self.supernet.load_state_dict(state["supernet"])
+            self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
+            self.weights_optimizer.load_state_dict(state["weights_optimizer"])
+            self.alphas_optimizer.load_state_dict(state["alphas_optimizer"])
+            self.meter.load_state_dict(state["meter"])
+            self.epoch, self.step = state["epoch"], state["step"]
+            self.skipped, self.seconds = state["skipped"], state["seconds"]
+            self.history = list(state["history"])
+            restore_random_state(state["random"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise RunError(
+                f"The checkpoint does not fit this search ({str(error).splitlines()[0]}). "
+                f"Resume with the space and options that the run was started with."
+            ) from error
