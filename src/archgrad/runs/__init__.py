@@ -5,7 +5,9 @@ from archgrad.runs.config import config_difference, read_config
 from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
 from archgrad.runs.folder import RunFolder
 from archgrad.runs.loggers import Loggers, open_loggers
+from archgrad.runs.memory import memory_explained
 from archgrad.runs.metrics import MetricsFile, read_metrics
+from archgrad.runs.pace import CheckpointSchedule, Clock
 from archgrad.runs.progress import Progress
 from archgrad.runs.randomness import (
     capture_random_state,
@@ -18,7 +20,9 @@ from archgrad.runs.signals import Interrupted, StopRequest
 from archgrad.runs.tensors import load_tensors, save_tensors
 
 __all__ = [
+    "CheckpointSchedule",
     "Checkpoints",
+    "Clock",
     "Interrupted",
     "Loggers",
     "MetricsFile",
@@ -30,6 +34,7 @@ __all__ = [
     "config_difference",
     "load_state",
     "load_tensors",
+    "memory_explained",
     "open_loggers",
     "peak_memory_mb",
     "pick_device",

@@ -1,5 +1,5 @@
 """The search: one loop, and what it is made of."""
 
-from archgrad.search.loop import SearchResult, search
+from archgrad.search.entry import SearchResult, search
 
 __all__ = ["SearchResult", "search"]

@@ -43,20 +43,24 @@ def close_epoch(
     state: SearchState,
     *,
     learning_rate: float,
-    seconds: float,
     images: int,
-    waiting: float,
-    checkpoint_seconds: float,
     seed: int,
     device: torch.device,
     folder: RunFolder | None,
-    loggers: Loggers | None,
+    loggers: Loggers,
     progress: Progress,
-) -> tuple[Architecture, dict[str, Any]]:
-    """Derive the epoch's architecture, write and show its figures, and warn of a collapse.
+) -> Architecture:
+    """Derive the epoch's architecture, write, keep and show its figures, and warn of a collapse.
 
-    Returns:
-        The architecture and the row of metrics.
+    Args:
+        state: At the end of the epoch.
+        learning_rate: Of the weights in this epoch.
+        images: Training samples of the epoch, over all processes.
+        seed: The run's seed, to be stored.
+        device: Where the search computes.
+        folder: Where everything goes; None writes nothing.
+        loggers: Where rows go besides.
+        progress: Shows what happens.
     """
     supernet, epoch = state.supernet, state.epoch
     space = getattr(supernet.network, "space_name", None)
@@ -75,25 +79,26 @@ def close_epoch(
         "skipped_steps": state.skipped,
         **{name: value for name, value in means.items() if name not in known and "gradient_norm" not in name},
     }
+    state.clock.tick()
     timing = {
         "epoch": epoch,
-        "seconds": seconds,
-        "images_per_second": images / seconds if seconds > 0 else None,
+        "seconds": state.clock.epoch,
+        "images_per_second": images / state.clock.training,
         "peak_memory_mb": peak_memory_mb(device),
-        "waiting_share": waiting / seconds if seconds > 0 else None,
-        "checkpoint_seconds": checkpoint_seconds,
+        "waiting_share": state.clock.waiting / state.clock.training,
+        "checkpoint_seconds": state.clock.saving,
     }
+    state.history.append(row)
     if folder is not None:
         folder.metrics.append(row)
         folder.timings.append(timing)
         folder.save_architecture(architecture, epoch)
-    if loggers is not None:
         _log(loggers, architecture, {**row, **timing}, epoch)
     progress.end_epoch({**row, **timing})
     warning = collapse_warning(architecture, supernet.probabilities(), supernet.rows)
     if warning is not None:
         progress.message(warning)
-    return architecture, row
+    return architecture
 
 
 def _log(loggers: Loggers, architecture: Architecture, row: dict[str, Any], epoch: int) -> None:

@@ -3,329 +3,191 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
-from archgrad.bilevel import BilevelStep, FirstOrder, StepReport, search_step
+from archgrad.bilevel import BilevelStep, StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
-from archgrad.data import Data, as_data
+from archgrad.data import BatchStream
 from archgrad.discretize import discretize
-from archgrad.distributed import rank, world_size
-from archgrad.errors import NonFiniteError, OptionError
-from archgrad.relaxation import Relaxation, Softmax
+from archgrad.distributed import world_size
+from archgrad.errors import NonFiniteError
 from archgrad.runs import (
+    CheckpointSchedule,
     Interrupted,
+    Loggers,
     Progress,
     RunFolder,
     StopRequest,
-    open_loggers,
-    pick_device,
-    seed_everything,
+    memory_explained,
 )
-from archgrad.search.epoch import FIGURES, close_epoch, figures_now
-from archgrad.search.halves import open_streams
-from archgrad.search.meter import Meter, Metrics, accuracy
-from archgrad.search.optimizers import (
-    OptimizerFactory,
-    adam_for_alphas,
-    optimizer_for_weights,
-    set_learning_rate,
-)
-from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.epoch import close_epoch, figures_now
+from archgrad.search.meter import Meter, Metrics
+from archgrad.search.optimizers import set_learning_rate
+from archgrad.search.options import SearchOptions
 from archgrad.search.state import SearchState
-from archgrad.supernet import Supernet
 
-__all__ = ["SearchResult", "search"]
-
-_MAY_DIFFER = ("device", "workers", "fast", "log_frequency", "quiet", "checkpoint_minutes", "wandb", "mlflow")
+__all__ = ["Loop"]
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search gives."""
-
-    architecture: Architecture
-    """Derived after the last epoch."""
-    supernet: Supernet
-    """With the weights and alphas of the last epoch, on its device."""
-    history: list[dict[str, Any]]
-    """One row of metrics an epoch, as in metrics.csv."""
-    run_dir: Path | None
-    """Where the run lies, if it was given a folder."""
-
-
-def search(
-    space: nn.Module,
-    data: Data | Any,
-    *,
-    step: BilevelStep | None = None,
-    relaxation: Relaxation | None = None,
-    epochs: int = 50,
-    batch_size: int = 64,
-    seed: int = 0,
-    run_dir: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    learning_rate: float = 0.025,
-    learning_rate_min: float = 0.001,
-    schedule: Schedule = "cosine",
-    momentum: float = 0.9,
-    weight_decay: float = 3e-4,
-    grad_clip: float = 5.0,
-    alphas_learning_rate: float = 3e-4,
-    alphas_betas: tuple[float, float] = (0.5, 0.999),
-    alphas_weight_decay: float = 1e-3,
-    weights_fraction: float = 0.5,
-    weights_first: bool = False,
-    cutout: int = 0,
-    precision: Precision = "32",
-    on_nonfinite: OnNonfinite = "stop",
-    loss: Loss = F.cross_entropy,
-    metrics: Metrics = accuracy,
-    weights_optimizer: Optimizer | OptimizerFactory | None = None,
-    device: str | torch.device = "auto",
-    workers: int = 0,
-    fast: bool = True,
-    checkpoint_minutes: float = 10.0,
-    log_frequency: int | None = None,
-    quiet: bool = False,
-    wandb: str | None = None,
-    mlflow: str | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> SearchResult:
-    """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
-
-    The training data is split in two; each step updates the alphas on a batch of one half and the weights on a batch of
-    the other. On a CPU the same seed gives the same result, also when the run was interrupted and resumed.
+class Loop:
+    """Searches from wherever the state stands to the last epoch.
 
     Args:
-        space: A module with open choices; it stays as it is.
-        data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
-        step: How the alphas' gradient is computed; `FirstOrder()` if not given.
-        relaxation: How alphas become mixing weights; `Softmax()` if not given.
-        epochs: Passes over the weights' half, at least 1.
-        batch_size: Samples of each of a step's two batches, on each process; at least 1.
-        seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
-        run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
-        resume: Go on with the run in `run_dir`; its options must be the same.
-        overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
-        learning_rate: Of the weights' SGD in the first epoch; above 0.
-        learning_rate_min: What the cosine schedule falls to after the last epoch; at least 0.
-        schedule: Course of the weights' learning rate over the epochs: "cosine" or "constant".
-        momentum: Of the weights' SGD; from 0 to below 1.
-        weight_decay: Of the weights' SGD; at least 0.
-        grad_clip: Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped.
-        alphas_learning_rate: Of the alphas' Adam; above 0.
-        alphas_betas: Of the alphas' Adam; each from 0 to below 1.
-        alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0.
-        weights_fraction: Share of the training data that the weights learn from, between 0 and 1.
-        weights_first: Update the weights before the alphas in each step, as GDAS does.
-        cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
-        precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
-        on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
+        state: What is searched, and how far it is.
+        train: Batches for the weights.
+        valid: Batches for the alphas.
+        options: The search's options.
+        step: How the alphas' gradient is computed.
         loss: Function of (outputs, targets), the mean over the batch.
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
-        weights_optimizer: Instead of the SGD: a function of the list of weights, or an optimizer over parameters of
-            `space`, which then works on the supernet's copies of them.
-        device: "auto" (CUDA where there is one), or a torch device.
-        workers: Processes that read data which is not in memory; 0 reads in this process.
-        fast: Compute the same numbers the fast way; False runs every operation as it is written.
-        checkpoint_minutes: Time between checkpoints within an epoch, above 0; each epoch ends with one.
-        log_frequency: Steps between plain progress lines; None for one an epoch.
-        quiet: Show no progress.
-        wandb: Project of Weights & Biases to log to as well.
-        mlflow: Experiment of MLflow to log to as well.
-        config: Further plain options of the caller, written to config.yaml.
-
-    Returns:
-        The architecture and what led to it.
-
-    Raises:
-        OptionError: An option is outside its range, or does not go with the others.
-        DataError: The data is too small or broken.
-        SpaceError: The space has no choices, or they conflict.
-        RunError: The run folder is in use, taken, or does not fit.
-        NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
-        Interrupted: SIGTERM or SIGINT came; the step was finished and the state saved.
+        pace: When checkpoints are written.
+        folder: Where everything goes; None writes nothing.
+        loggers: Where rows go besides.
+        progress: Shows what happens.
+        request: Says whether to stop; None never does.
     """
-    options = SearchOptions(
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        learning_rate=learning_rate,
-        learning_rate_min=learning_rate_min,
-        schedule=schedule,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        alphas_learning_rate=alphas_learning_rate,
-        alphas_betas=alphas_betas,
-        alphas_weight_decay=alphas_weight_decay,
-        weights_fraction=weights_fraction,
-        weights_first=weights_first,
-        cutout=cutout,
-        precision=precision,
-        on_nonfinite=on_nonfinite,
-    )
-    if not checkpoint_minutes > 0:
-        raise OptionError(f"checkpoint_minutes must be above 0, but got checkpoint_minutes={checkpoint_minutes}.")
-    if resume and run_dir is None:
-        raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
-    step = FirstOrder() if step is None else step
-    relaxation = Softmax() if relaxation is None else relaxation
-    device = pick_device(device)
-    data = as_data(data)
-    seed_everything(seed)
 
-    supernet = Supernet(space, relaxation, seed=seed, fast=fast)
-    supernet.to(device, torch.float64 if precision == "64" else None).train()
-    optimizer = optimizer_for_weights(
-        supernet,
-        space,
-        weights_optimizer,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-    )
-    step.check(optimizer)
-    alphas_optimizer = adam_for_alphas(
-        supernet, learning_rate=alphas_learning_rate, betas=alphas_betas, weight_decay=alphas_weight_decay
-    )
-    state = SearchState(supernet, optimizer, alphas_optimizer)
+    def __init__(
+        self,
+        state: SearchState,
+        train: BatchStream,
+        valid: BatchStream,
+        *,
+        options: SearchOptions,
+        step: BilevelStep,
+        loss: Loss,
+        metrics: Metrics,
+        pace: CheckpointSchedule,
+        folder: RunFolder | None,
+        loggers: Loggers,
+        progress: Progress,
+        request: StopRequest | None,
+    ) -> None:
+        self._state, self._train, self._valid = state, train, valid
+        self._options, self._step, self._loss, self._metrics = options, step, loss, metrics
+        self._pace, self._folder, self._loggers = pace, folder, loggers
+        self._progress, self._request = progress, request
+        self._device = next(iter(state.supernet.alphas.values())).device
+        self._steps_since_save, self._saved_at = 0, time.perf_counter()
 
-    with ExitStack() as stack:
-        train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
-        stack.callback(train.close)
-        stack.callback(valid.close)
-        folder = loggers = None
-        if run_dir is not None and rank() == 0:
-            everything = {**asdict(options), "step": _describe(step), "relaxation": _describe(relaxation), "fast": fast}
-            everything |= {"device": str(device), "workers": workers, "checkpoint_minutes": checkpoint_minutes}
-            everything |= dict(config or {})
-            if resume:
-                folder = RunFolder.resume(run_dir, command="search", config=everything, may_differ=_MAY_DIFFER)
-            else:
-                folder = RunFolder.create(run_dir, command="search", config=everything, overwrite=overwrite)
-            stack.enter_context(folder)
-            folder.record_environment(seed=seed)
-            if resume and (saved := folder.load_checkpoint()) is not None:
-                state.load_state_dict(saved)
-            folder.rewind(epochs=state.epoch)
-            loggers = open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
-            stack.enter_context(loggers)
-        steps = train.batches_per_epoch
-        done = state.epoch * steps + state.step
-        batches = zip(train.batches(done), valid.batches(done), strict=False)
-        progress = Progress(
-            "search",
-            FIGURES,
-            epochs=epochs,
-            steps=steps,
-            device=device,
-            log_frequency=log_frequency,
-            quiet=quiet or rank() > 0,
-        )
-        stop = stack.enter_context(StopRequest()) if run_dir is not None else StopRequest()
-        stack.enter_context(progress)
-
-        saved_at = time.monotonic()
-        for epoch in range(state.epoch, epochs):
-            rate = (
-                set_learning_rate(optimizer, epoch, epochs, last=learning_rate_min)
-                if schedule == "cosine"
-                else float(optimizer.param_groups[0]["lr"])
-            )
-            relaxation.begin_epoch(epoch, epochs)
-            progress.start_epoch(epoch)
-            began = time.perf_counter() - state.seconds
-            waited = train.waiting_seconds + valid.waiting_seconds
-            saving = 0.0
-            while state.step < steps:
+    def run(self) -> Architecture:
+        """Search to the end and return the architecture after the last epoch."""
+        state, epochs = self._state, self._options.epochs
+        architecture = discretize(state.supernet)
+        done = state.epoch * self._train.batches_per_epoch + state.step
+        batches = zip(self._train.batches(done), self._valid.batches(done), strict=False)
+        while state.epoch < epochs:
+            rate = self._start_epoch()
+            while state.step < self._train.batches_per_epoch:
+                waited = self._waited()
                 train_batch, valid_batch = next(batches)
-                try:
-                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        report = search_step(
-                            supernet,
-                            train_batch,
-                            valid_batch,
-                            step=step,
-                            weights_optimizer=optimizer,
-                            alphas_optimizer=alphas_optimizer,
-                            loss=loss,
-                            grad_clip=grad_clip,
-                            weights_first=weights_first,
-                        )
-                    _measure(state.meter, report, train_batch, valid_batch, metrics)
-                except NonFiniteError as error:
-                    if on_nonfinite == "stop":
-                        raise NonFiniteError(f"Epoch {epoch}, step {state.step}: {error}") from error
-                    state.skipped += 1
-                state.step += 1
-                progress.step(
-                    state.step - 1,
-                    images=len(train_batch[1]) * world_size(),
-                    read=lambda: figures_now(state),
+                state.clock.waiting += self._waited() - waited
+                self._take_step(train_batch, valid_batch)
+                self._save_if_due()
+            architecture = self._end_epoch(rate)
+        return architecture
+
+    def _waited(self) -> float:
+        return self._train.waiting_seconds + self._valid.waiting_seconds
+
+    def _start_epoch(self) -> float:
+        """Set what changes with the epoch; return the learning rate."""
+        state, options = self._state, self._options
+        state.supernet.train()
+        state.supernet.relaxation.begin_epoch(state.epoch, options.epochs)
+        self._progress.start_epoch(state.epoch)
+        state.clock.tick()
+        if options.schedule == "constant":
+            return float(state.weights_optimizer.param_groups[0]["lr"])
+        return set_learning_rate(state.weights_optimizer, state.epoch, options.epochs, last=options.learning_rate_min)
+
+    def _take_step(self, train_batch: Batch, valid_batch: Batch) -> None:
+        state, options = self._state, self._options
+        remedies = (
+            f"a smaller batch_size (now {options.batch_size}), fewer channels or cells, "
+            f"step=FirstOrder() or finite differences in place of the exact step, precision='bf16'."
+        )
+        try:
+            with (
+                memory_explained(remedies),
+                torch.autocast(self._device.type, torch.bfloat16, enabled=options.precision == "bf16"),
+            ):
+                report = search_step(
+                    state.supernet,
+                    train_batch,
+                    valid_batch,
+                    step=self._step,
+                    weights_optimizer=state.weights_optimizer,
+                    alphas_optimizer=state.alphas_optimizer,
+                    loss=self._loss,
+                    grad_clip=options.grad_clip,
+                    weights_first=options.weights_first,
                 )
-                if state.step < steps and (stop.requested or time.monotonic() - saved_at > 60 * checkpoint_minutes):
-                    state.seconds = time.perf_counter() - began
-                    if folder is not None:
-                        saving += folder.save_checkpoint(state.state_dict())
-                    saved_at = time.monotonic()
-                    if stop.signal_number is not None:
-                        raise Interrupted(stop.signal_number)
-            architecture, row = close_epoch(
-                state,
-                learning_rate=rate,
-                seconds=time.perf_counter() - began,
-                images=sum(train.samples_in_batch(epoch * steps + i) for i in range(steps)),
-                waiting=train.waiting_seconds + valid.waiting_seconds - waited,
-                checkpoint_seconds=saving,
-                seed=seed,
-                device=device,
-                folder=folder,
-                loggers=loggers,
-                progress=progress,
+            self._measure(report, train_batch, valid_batch)
+        except NonFiniteError as error:
+            if options.on_nonfinite == "stop":
+                kept = "" if self._folder is None else f" The last checkpoint is kept in '{self._folder.path}'."
+                raise NonFiniteError(
+                    f"The search stopped in epoch {state.epoch} at step {state.step}. {error}{kept}"
+                ) from error
+            state.skipped += 1
+        self._progress.step(state.step, images=len(train_batch[1]) * world_size(), read=lambda: figures_now(state))
+        state.step += 1
+        self._steps_since_save += 1
+
+    def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
+        """Add a step's losses, gradient norms and metrics to the means of the epoch."""
+        for half, batch, outputs, loss, owner, norm in (
+            ("train", train_batch, report.train_outputs, report.train_loss, "weights", report.weights_gradient_norm),
+            ("valid", valid_batch, report.valid_outputs, report.valid_loss, "alphas", report.alphas_gradient_norm),
+        ):
+            values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
+            values |= {f"{half}_loss": loss, f"{owner}_gradient_norm": norm}
+            self._state.meter.add(values, len(batch[1]))
+
+    def _end_epoch(self, rate: float) -> Architecture:
+        state = self._state
+        steps = self._train.batches_per_epoch
+        architecture = close_epoch(
+            state,
+            learning_rate=rate,
+            images=sum(self._train.samples_in_batch(state.epoch * steps + i) for i in range(steps)),
+            seed=self._options.seed,
+            device=self._device,
+            folder=self._folder,
+            loggers=self._loggers,
+            progress=self._progress,
+        )
+        state.epoch, state.step, state.meter = state.epoch + 1, 0, Meter()
+        state.clock.start_epoch()
+        self._save()
+        if state.epoch < self._options.epochs:
+            self._stop_if_asked()
+        return architecture
+
+    def _save_if_due(self) -> None:
+        seconds = time.perf_counter() - self._saved_at
+        asked = self._request is not None and self._request.requested
+        if asked or self._pace.is_due(steps=self._steps_since_save, seconds=seconds):
+            self._save()
+        self._stop_if_asked()
+
+    def _save(self) -> None:
+        self._steps_since_save, self._saved_at = 0, time.perf_counter()
+        if self._folder is not None:
+            self._state.clock.tick()
+            self._folder.save_checkpoint(self._state.state_dict())
+            self._state.clock.saving += self._state.clock.tick()
+
+    def _stop_if_asked(self) -> None:
+        if self._request is None or self._request.signal_number is None:
+            return
+        error = Interrupted(self._request.signal_number)
+        if self._folder is not None:
+            self._progress.message(
+                f"The search was {error} in epoch {self._state.epoch}, before step {self._state.step}; it is saved in "
+                f"'{self._folder.path}'. Go on with resume=True (archgrad search --resume {self._folder.path})."
             )
-            state.history.append(row)
-            state.epoch, state.step, state.seconds, state.meter = epoch + 1, 0, 0.0, Meter()
-            if folder is not None:
-                folder.save_checkpoint(state.state_dict())
-            saved_at = time.monotonic()
-            if stop.signal_number is not None and epoch + 1 < epochs:
-                raise Interrupted(stop.signal_number)
-    architecture = discretize(
-        supernet,
-        space=getattr(supernet.network, "space_name", None),
-        provenance={"epoch": epochs - 1, "seed": seed},
-    )
-    return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
-
-
-def _measure(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, metrics: Metrics) -> None:
-    for half, batch, outputs in (
-        ("train", train_batch, report.train_outputs),
-        ("valid", valid_batch, report.valid_outputs),
-    ):
-        values = {f"{half}_{name}": value for name, value in metrics(outputs, batch[1]).items()}
-        meter.add(values, len(batch[1]))
-    meter.add(
-        {"train_loss": report.train_loss, "weights_gradient_norm": report.weights_gradient_norm}, len(train_batch[1])
-    )
-    meter.add(
-        {"valid_loss": report.valid_loss, "alphas_gradient_norm": report.alphas_gradient_norm}, len(valid_batch[1])
-    )
-
-
-def _describe(part: Any) -> dict[str, Any]:
-    """Return a step or relaxation as plain data: its name and its public options."""
-    public = {name: value for name, value in vars(part).items() if not name.startswith("_")}
-    return {"name": type(part).__name__, **public}
+        raise error

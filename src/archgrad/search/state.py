@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from archgrad.errors import RunError
-from archgrad.runs import capture_random_state, restore_random_state
+from archgrad.runs import Clock, capture_random_state, restore_random_state
 from archgrad.search.meter import Meter
 from archgrad.supernet import Supernet
 
@@ -31,8 +31,8 @@ class SearchState:
     """Steps done in it."""
     skipped: int = 0
     """Steps left out so far because a loss or gradient was not finite."""
-    seconds: float = 0.0
-    """Time spent in this epoch by earlier starts."""
+    clock: Clock = field(default_factory=Clock)
+    """Time spent, that of earlier starts included."""
     meter: Meter = field(default_factory=Meter)
     """Means of this epoch so far."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class SearchState:
             "epoch": self.epoch,
             "step": self.step,
             "skipped": self.skipped,
-            "seconds": self.seconds,
+            "clock": asdict(self.clock),
             "meter": self.meter.state_dict(),
             "history": self.history,
             "random": capture_random_state(),
@@ -71,7 +71,7 @@ class SearchState:
             self.alphas_optimizer.load_state_dict(state["alphas_optimizer"])
             self.meter.load_state_dict(state["meter"])
             self.epoch, self.step = state["epoch"], state["step"]
-            self.skipped, self.seconds = state["skipped"], state["seconds"]
+            self.skipped, self.clock = state["skipped"], Clock(**state["clock"])
             self.history = list(state["history"])
             restore_random_state(state["random"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:

@@ -1,0 +1,75 @@
+"""Where the time of a run goes, and when it is time for a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from archgrad.errors import OptionError
+
+__all__ = ["CheckpointSchedule", "Clock"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSchedule:
+    """When checkpoints are written, besides the one after each epoch.
+
+    Raises:
+        OptionError: A value is outside its range.
+    """
+
+    checkpoint_minutes: float = 10.0
+    """Time from one to the next, above 0."""
+    checkpoint_steps: int | None = None
+    """Steps from one to the next, at least 1; None goes by time alone."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint_minutes > 0:
+            raise OptionError(
+                f"checkpoint_minutes must be above 0, but got checkpoint_minutes={self.checkpoint_minutes}."
+            )
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise OptionError(
+                f"checkpoint_steps must be at least 1, but got checkpoint_steps={self.checkpoint_steps}. None is off."
+            )
+
+    def is_due(self, *, steps: int, seconds: float) -> bool:
+        """Return whether to write one, so many steps and seconds after the last."""
+        by_steps = self.checkpoint_steps is not None and steps >= self.checkpoint_steps
+        return by_steps or seconds >= 60 * self.checkpoint_minutes
+
+
+@dataclass
+class Clock:
+    """Seconds spent, those before an interruption included; from a clock that nobody sets."""
+
+    total: float = 0.0
+    """On the whole run."""
+    epoch: float = 0.0
+    """On the current epoch."""
+    evaluating: float = 0.0
+    """Of the epoch: on the test set."""
+    saving: float = 0.0
+    """Of the epoch: on checkpoints, that after the epoch before included."""
+    waiting: float = 0.0
+    """Of the epoch: for data."""
+
+    def __post_init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def tick(self) -> float:
+        """Add the time since the last tick to run and epoch, and return it."""
+        now = time.perf_counter()
+        passed, self._last = now - self._last, now
+        self.total += passed
+        self.epoch += passed
+        return passed
+
+    def start_epoch(self) -> None:
+        """Begin an epoch at zero."""
+        self.epoch = self.evaluating = self.saving = self.waiting = 0.0
+
+    @property
+    def training(self) -> float:
+        """Seconds of the epoch spent neither on the test set nor on checkpoints; above 0."""
+        return max(self.epoch - self.evaluating - self.saving, 1e-9)

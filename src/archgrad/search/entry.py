@@ -1,0 +1,259 @@
+"""The search as a function: options in, architecture out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import Optimizer
+
+from archgrad.architecture import Architecture
+from archgrad.bilevel import BilevelStep, FirstOrder
+from archgrad.bilevel.passes import Loss
+from archgrad.data import Data, as_data
+from archgrad.distributed import rank
+from archgrad.errors import OptionError
+from archgrad.relaxation import Relaxation, Softmax
+from archgrad.runs import (
+    CheckpointSchedule,
+    Loggers,
+    Progress,
+    RunFolder,
+    StopRequest,
+    open_loggers,
+    pick_device,
+    seed_everything,
+)
+from archgrad.search.epoch import FIGURES
+from archgrad.search.halves import open_streams
+from archgrad.search.loop import Loop
+from archgrad.search.meter import Metrics, accuracy
+from archgrad.search.optimizers import OptimizerFactory, adam_for_alphas, optimizer_for_weights
+from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.state import SearchState
+from archgrad.supernet import Supernet
+
+__all__ = ["SearchResult", "search"]
+
+_MAY_DIFFER = ("device", "workers", "fast", "checkpoint_minutes", "checkpoint_steps")
+"""Options that a resumed run may change, since the result does not depend on them (beyond rounding)."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search gives."""
+
+    architecture: Architecture
+    """Derived after the last epoch."""
+    supernet: Supernet
+    """With the weights and alphas of the last epoch, on its device."""
+    history: list[dict[str, Any]]
+    """One row of metrics an epoch, as in metrics.csv."""
+    run_dir: Path | None
+    """Where the run lies, if it was given a folder."""
+
+
+def search(
+    space: nn.Module,
+    data: Data | Any,
+    *,
+    step: BilevelStep | None = None,
+    relaxation: Relaxation | None = None,
+    epochs: int = 50,
+    batch_size: int = 64,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    learning_rate: float = 0.025,
+    learning_rate_min: float = 0.001,
+    schedule: Schedule = "cosine",
+    momentum: float = 0.9,
+    weight_decay: float = 3e-4,
+    grad_clip: float = 5.0,
+    alphas_learning_rate: float = 3e-4,
+    alphas_betas: tuple[float, float] = (0.5, 0.999),
+    alphas_weight_decay: float = 1e-3,
+    weights_fraction: float = 0.5,
+    weights_first: bool = False,
+    cutout: int = 0,
+    precision: Precision = "32",
+    on_nonfinite: OnNonfinite = "stop",
+    loss: Loss = F.cross_entropy,
+    metrics: Metrics = accuracy,
+    weights_optimizer: Optimizer | OptimizerFactory | None = None,
+    device: str | torch.device = "auto",
+    workers: int = 0,
+    fast: bool = True,
+    checkpoint_minutes: float = 10.0,
+    checkpoint_steps: int | None = None,
+    log_frequency: int | None = None,
+    quiet: bool = False,
+    wandb: str | None = None,
+    mlflow: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> SearchResult:
+    """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
+
+    The training data is split in two; each step updates the alphas on a batch of one half and the weights on a batch of
+    the other. On a CPU the same seed gives the same result, also when the run was interrupted and resumed.
+
+    Args:
+        space: A module with open choices; it stays as it is.
+        data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
+        step: How the alphas' gradient is computed; `FirstOrder()` if not given.
+        relaxation: How alphas become mixing weights; `Softmax()` if not given.
+        epochs: Passes over the weights' half, at least 1.
+        batch_size: Samples of each of a step's two batches, on each process; at least 1.
+        seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
+        run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
+        resume: Go on with the run in `run_dir`; its options must be the same.
+        overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
+        learning_rate: Of the weights' SGD in the first epoch; above 0.
+        learning_rate_min: What the cosine schedule falls to after the last epoch; at least 0.
+        schedule: Course of the weights' learning rate over the epochs: "cosine" or "constant".
+        momentum: Of the weights' SGD; from 0 to below 1.
+        weight_decay: Of the weights' SGD; at least 0.
+        grad_clip: Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped.
+        alphas_learning_rate: Of the alphas' Adam; above 0.
+        alphas_betas: Of the alphas' Adam; each from 0 to below 1.
+        alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0.
+        weights_fraction: Share of the training data that the weights learn from, between 0 and 1.
+        weights_first: Update the weights before the alphas in each step, as GDAS does.
+        cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
+        precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
+        on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
+        loss: Function of (outputs, targets), the mean over the batch.
+        metrics: Function of (outputs, targets) that returns name -> mean over the batch.
+        weights_optimizer: Instead of the SGD: a function of the list of weights, or an optimizer over parameters of
+            `space`, which then works on the supernet's copies of them.
+        device: "auto" (CUDA where there is one), or a torch device.
+        workers: Processes that read data which is not in memory; 0 reads in this process.
+        fast: Compute the same numbers the fast way; False runs every operation as it is written.
+        checkpoint_minutes: Time between checkpoints within an epoch, above 0; each epoch ends with one.
+        checkpoint_steps: Steps between checkpoints within an epoch, at least 1; None goes by time alone.
+        log_frequency: Steps between plain progress lines; None for one an epoch.
+        quiet: Show no progress.
+        wandb: Project of Weights & Biases to log to as well.
+        mlflow: Experiment of MLflow to log to as well.
+        config: Further plain options of the caller, written to config.yaml.
+
+    Returns:
+        The architecture and what led to it.
+
+    Raises:
+        OptionError: An option is outside its range, or does not go with the others.
+        DataError: The data is too small or broken.
+        SpaceError: The space has no choices, or they conflict.
+        RunError: The run folder is in use, taken, or does not fit.
+        NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
+        Interrupted: SIGTERM or SIGINT came; the step was finished and the state saved.
+    """
+    options = SearchOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        learning_rate=learning_rate,
+        learning_rate_min=learning_rate_min,
+        schedule=schedule,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        grad_clip=grad_clip,
+        alphas_learning_rate=alphas_learning_rate,
+        alphas_betas=alphas_betas,
+        alphas_weight_decay=alphas_weight_decay,
+        weights_fraction=weights_fraction,
+        weights_first=weights_first,
+        cutout=cutout,
+        precision=precision,
+        on_nonfinite=on_nonfinite,
+    )
+    pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+    if resume and run_dir is None:
+        raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
+    step = FirstOrder() if step is None else step
+    relaxation = Softmax() if relaxation is None else relaxation
+    device = pick_device(device)
+    data = as_data(data)
+    seed_everything(seed)
+
+    supernet = Supernet(space, relaxation, seed=seed, fast=fast)
+    supernet.to(device, torch.float64 if precision == "64" else None).train()
+    optimizer = optimizer_for_weights(
+        supernet,
+        space,
+        weights_optimizer,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
+    step.check(optimizer)
+    alphas_optimizer = adam_for_alphas(
+        supernet, learning_rate=alphas_learning_rate, betas=alphas_betas, weight_decay=alphas_weight_decay
+    )
+    state = SearchState(supernet, optimizer, alphas_optimizer)
+    with ExitStack() as stack:
+        train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
+        stack.callback(train.close)
+        stack.callback(valid.close)
+        folder, loggers = None, Loggers([])
+        if run_dir is not None and rank() == 0:
+            everything = {
+                **asdict(options),
+                **asdict(pace),
+                "step": _describe(step),
+                "relaxation": _describe(relaxation),
+                "device": str(device),
+                "workers": workers,
+                "fast": fast,
+                **(config or {}),
+            }
+            if resume:
+                folder = RunFolder.resume(run_dir, command="search", config=everything, may_differ=_MAY_DIFFER)
+            else:
+                folder = RunFolder.create(run_dir, command="search", config=everything, overwrite=overwrite)
+            stack.enter_context(folder)
+            folder.record_environment(seed=seed)
+            if resume and (saved := folder.load_checkpoint()) is not None:
+                state.load_state_dict(saved)
+            folder.rewind(epochs=state.epoch)
+            loggers = open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
+            stack.enter_context(loggers)
+        request = stack.enter_context(StopRequest()) if run_dir is not None else None
+        progress = Progress(
+            "search",
+            FIGURES,
+            epochs=epochs,
+            steps=train.batches_per_epoch,
+            device=device,
+            log_frequency=log_frequency,
+            quiet=quiet or rank() > 0,
+        )
+        loop = Loop(
+            state,
+            train,
+            valid,
+            options=options,
+            step=step,
+            loss=loss,
+            metrics=metrics,
+            pace=pace,
+            folder=folder,
+            loggers=loggers,
+            progress=stack.enter_context(progress),
+            request=request,
+        )
+        architecture = loop.run()
+    return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
+
+
+def _describe(part: Any) -> dict[str, Any]:
+    """Return a step or relaxation as plain data: its name and its public options."""
+    public = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    return {"name": type(part).__name__, **public}
