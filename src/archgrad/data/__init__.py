@@ -1,0 +1,23 @@
+"""Data sets by name or of one's own, split, augmented and served as batches."""
+
+from archgrad.data.augment import Augmentation, BatchTransform, ImageTransform
+from archgrad.data.dataset import Data, as_data
+from archgrad.data.samples import TensorSamples, targets_of
+from archgrad.data.sources import NAMES, load
+from archgrad.data.split import stratified_halves
+from archgrad.data.stream import BatchStream, evaluation_batches
+
+__all__ = [
+    "NAMES",
+    "Augmentation",
+    "BatchStream",
+    "BatchTransform",
+    "Data",
+    "ImageTransform",
+    "TensorSamples",
+    "as_data",
+    "evaluation_batches",
+    "load",
+    "stratified_halves",
+    "targets_of",
+]

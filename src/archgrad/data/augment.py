@@ -1,0 +1,230 @@
+"""Augmentation and normalisation of whole batches of images, on any device."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archgrad.errors import DataError, OptionError
+
+
+class BatchTransform(Protocol):
+    """What a `BatchStream` does to the inputs of each batch; any callable with these two members serves."""
+
+    @property
+    def draws_per_sample(self) -> int:
+        """Number of uniform random numbers that one sample needs; 0 for a transform without randomness."""
+        ...
+
+    def __call__(self, inputs: Tensor, draws: Tensor | None) -> Tensor:
+        """Transform a batch.
+
+        Args:
+            inputs: (B, ...), on any device.
+            draws: (B, draws_per_sample) float64 on the CPU, uniform in [0, 1); None where there is to be no randomness.
+
+        Returns:
+            (B, ...), on the device of the inputs.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What may be done at random to a training image of a data set."""
+
+    crop_padding: int = 0
+    """Zero pixels added on each side before a random crop of the old size; 0 switches the crop off."""
+
+    flip: bool = False
+    """Mirror left to right with probability one half."""
+
+    cutout: int = 0
+    """Side, in pixels, of the square that is set to zero after normalisation; 0 switches it off."""
+
+    def __post_init__(self) -> None:
+        for name in ("crop_padding", "cutout"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} must be at least 0, but got {getattr(self, name)}. Give 0 to switch it off.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransform:
+    """Random crop, flip, normalisation and cutout of a batch, in the order of the DARTS authors.
+
+    Padding is black, so it comes before normalisation; the cutout square is 0, the mean colour, and comes after it.
+
+    Source: Liu et al. 2019; DeVries and Taylor 2017 (cutout).
+    """
+
+    augmentation: Augmentation = Augmentation()
+    """What is done at random when there are draws."""
+
+    mean: tuple[float, ...] = ()
+    """Mean of each channel, for pixels in [0, 1]; empty for no normalisation."""
+
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel, as for `mean`."""
+
+    dtype: torch.dtype = torch.float32
+    """Of the result."""
+
+    channels_last: bool = False
+    """Lay the result out in channels_last memory format."""
+
+    draws_per_sample: ClassVar[int] = (
+        5  # crop y and x, flip, cutout y and x; always all, so one option never moves another
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise OptionError(
+                f"Mean and std need one value a channel each, but there are {len(self.mean)} and {len(self.std)}. "
+                f"Give both, or neither."
+            )
+        if not self.dtype.is_floating_point:
+            raise OptionError(f"Images become floating point, but dtype={self.dtype}. Give for example torch.float32.")
+
+    def __call__(self, inputs: Tensor, draws: Tensor | None) -> Tensor:
+        """Transform a batch of images.
+
+        Args:
+            inputs: (B, C, H, W), uint8 in 0..255 or floating point in [0, 1].
+            draws: (B, 5) float64 on the CPU, uniform in [0, 1); None for evaluation: nothing random.
+
+        Returns:
+            (B, C, H, W) of `dtype` on the device of the inputs, which are left as they are.
+
+        Raises:
+            DataError: The inputs are not such a batch.
+        """
+        if inputs.ndim != 4 or (self.mean and inputs.shape[1] != len(self.mean)):
+            raise DataError(
+                f"Images need the shape (B, {len(self.mean) or 'C'}, H, W), but a batch has {tuple(inputs.shape)}. "
+                f"Give images, or data without augmentation and normalisation."
+            )
+        height, width = inputs.shape[2:]
+        images = inputs
+        if draws is not None:
+            offsets = self._offsets(draws, height, width).to(inputs.device, non_blocking=True)
+            images = self._crop_and_flip(images, offsets)
+        outputs = self._normalise(images)
+        if draws is not None and self.augmentation.cutout:
+            outputs.masked_fill_(cutout_mask(offsets[:, 3], offsets[:, 4], self.augmentation.cutout, height, width), 0)
+        return outputs
+
+    def _offsets(self, draws: Tensor, height: int, width: int) -> Tensor:
+        """Turn uniform draws into (B, 5) whole numbers: crop y, crop x, flip (0 or 1), cutout centre y, centre x."""
+        places = 2 * self.augmentation.crop_padding + 1
+        return (draws * draws.new_tensor([places, places, 2, height, width])).long()
+
+    def _crop_and_flip(self, images: Tensor, offsets: Tensor) -> Tensor:
+        padding, flip = self.augmentation.crop_padding, self.augmentation.flip
+        if not padding and not flip:
+            return images
+        batch, channels, height, width = images.shape
+        rows = torch.arange(height, device=images.device).expand(batch, height)
+        columns = torch.arange(width, device=images.device).expand(batch, width)
+        if flip:
+            columns = torch.where(offsets[:, 2:3] == 1, width - 1 - columns, columns)
+        if padding:
+            rows, columns = rows + offsets[:, 0:1], columns + offsets[:, 1:2]
+            images = F.pad(images, (padding,) * 4)
+        # One gather crops and flips the whole batch: pixel (y, x) of the result is padded pixel (rows[y], columns[x]).
+        pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).view(batch, 1, height * width)
+        return images.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(batch, channels, height, width)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32  # half precision only at the end
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        outputs = images.to(exact, copy=True, memory_format=layout)
+        full_scale = 1.0 if images.is_floating_point() else 255.0
+        if self.mean:
+            shift, divisor = _per_channel(self.mean, self.std, full_scale, exact, images.device)
+            outputs.sub_(shift).div_(divisor)
+        elif full_scale != 1:
+            outputs.div_(full_scale)
+        return outputs.to(self.dtype)
+
+
+def cutout_mask(centre_y: Tensor, centre_x: Tensor, length: int, height: int, width: int) -> Tensor:
+    """Mark the square of side `length` around each centre, clipped at the borders of the image.
+
+    Args:
+        centre_y: (B,) rows, in 0..height-1; the square starts `length // 2` above.
+        centre_x: (B,) columns, in 0..width-1.
+        length: Side of the square in pixels.
+        height: Of the image.
+        width: Of the image.
+
+    Returns:
+        (B, 1, height, width) bool, True inside the square.
+
+    Source: DeVries and Taylor 2017.
+    """
+
+    def inside(centre: Tensor, size: int) -> Tensor:
+        distance = torch.arange(size, device=centre.device) - (centre[:, None] - length // 2)
+        return (distance >= 0) & (distance < length)
+
+    return (inside(centre_y, height)[:, :, None] & inside(centre_x, width)[:, None, :])[:, None]
+
+
+@lru_cache(maxsize=32)
+def _per_channel(
+    mean: tuple[float, ...], std: tuple[float, ...], full_scale: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    # Kept, because making a tensor from a list waits for the device.
+    shape = (1, -1, 1, 1)
+    shift = torch.tensor(mean, dtype=torch.float64).mul(full_scale).to(dtype).view(shape)
+    divisor = torch.tensor(std, dtype=torch.float64).mul(full_scale).to(dtype).view(shape)
+    return shift.to(device), divisor.to(device)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over a set of images.
+
+    Args:
+        images: (N, C, H, W) uint8.
+
+    Returns:
+        Two tuples of C values for pixels in [0, 1]: exact up to float64 rounding, from whole-number histograms. A
+        channel of one single value gets the standard deviation 1, so that normalisation is defined.
+    """
+    return statistics_of_histogram(channel_histogram(images))
+
+
+def channel_histogram(images: Tensor) -> Tensor:
+    """Count how often each pixel value occurs in each channel.
+
+    Args:
+        images: (N, C, H, W) uint8.
+
+    Returns:
+        (C, 256) int64.
+    """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for chunk in images.split(max(1, 2**22 // images[0].numel())):  # bincount widens to int64: bound the memory
+        for channel in range(images.shape[1]):
+            counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
+    return counts
+
+
+def statistics_of_histogram(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels from how often each value occurs.
+
+    Args:
+        counts: (C, 256) int64.
+
+    Returns:
+        Two tuples of C values, as `channel_statistics`.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(1)
+    std = torch.where(variance > 1e-12, variance.sqrt(), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,233 @@
+"""A data set ready to search on and to retrain on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from archgrad.data.augment import Augmentation, ImageTransform, channel_statistics
+from archgrad.data.randomness import kept_randomness
+from archgrad.data.samples import LabelledSamples, TensorSamples, as_samples, pair_of, size_of, targets_of
+from archgrad.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Training and test samples with what is known about them; made by `load`, `as_data` or `Data.from_datasets`."""
+
+    name: str
+    """What the data is called in run folders and messages."""
+
+    train: Dataset
+    """(input, target) pairs for training; uint8 images (C, H, W), or inputs of any kind."""
+
+    test: Dataset | None = None
+    """Pairs for the final report only; None where there are none."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes 0, 1, ...; empty where targets are not class numbers."""
+
+    channels: int = 0
+    """Colour channels of an image; 0 where inputs are not images."""
+
+    image_size: int = 0
+    """Height of an image in pixels; 0 where inputs are not images."""
+
+    mean: tuple[float, ...] = ()
+    """Mean of each channel over the training images, for pixels in [0, 1]; empty for no normalisation."""
+
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel, as for `mean`."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What may be done at random to a training image."""
+
+    @cached_property
+    def train_targets(self) -> Tensor:
+        """(N,) targets of the training samples."""
+        return targets_of(self.train)
+
+    def training_transform(
+        self, *, cutout: int | None = None, dtype: torch.dtype = torch.float32, channels_last: bool = False
+    ) -> ImageTransform | None:
+        """Make the transform for training batches.
+
+        Args:
+            cutout: Side of the cutout square in pixels; the data's own by default.
+            dtype: Of the images that come out.
+            channels_last: Lay them out in channels_last memory format.
+
+        Returns:
+            The transform; None where the inputs are used as they are.
+
+        Raises:
+            DataError: Cutout is asked for inputs that are not images.
+        """
+        augmentation = self.augmentation if cutout is None else replace(self.augmentation, cutout=cutout)
+        if not self.channels and augmentation.cutout:
+            raise DataError(f"Cutout is for images, but the inputs of {self.name!r} are none. Give cutout=0.")
+        return self._transform(augmentation, dtype, channels_last)
+
+    def evaluation_transform(
+        self, *, dtype: torch.dtype = torch.float32, channels_last: bool = False
+    ) -> ImageTransform | None:
+        """Make the transform for evaluation batches, where nothing is random; arguments as `training_transform`."""
+        return self._transform(Augmentation(), dtype, channels_last)
+
+    def _transform(self, augmentation: Augmentation, dtype: torch.dtype, channels_last: bool) -> ImageTransform | None:
+        if not self.channels:
+            return None
+        return ImageTransform(
+            augmentation=augmentation, mean=self.mean, std=self.std, dtype=dtype, channels_last=channels_last
+        )
+
+    @classmethod
+    def from_datasets(
+        cls,
+        train: Dataset,
+        test: Dataset | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = "custom",
+        augmentation: Augmentation | None = None,
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+    ) -> "Data":
+        """Make data of any map-style data sets; inputs need not be images.
+
+        Args:
+            train: (input, target) pairs; inputs are tensors, or tuples and dicts of tensors, targets class numbers or
+                floats.
+            test: The same for the final report.
+            classes: Names of the classes; those that the data set itself tells, or "0", "1", ... by default.
+            name: What the data is called.
+            augmentation: For image tensors (C, H, W); none by default.
+            mean: Of each channel, for normalisation; measured where the images are uint8 in memory, else none.
+            std: As for `mean`.
+
+        Returns:
+            The data.
+
+        Raises:
+            DataError: The data is empty, not made of pairs, has a single class, or a target outside the classes.
+        """
+        train = _labelled(as_samples(train))
+        test = None if test is None else _labelled(as_samples(test))
+        channels, image_size = _image_shape(train)
+        if isinstance(train, TensorSamples) and train.inputs.dtype == torch.uint8 and channels and not mean:
+            mean, std = channel_statistics(train.inputs)
+        if not channels and (augmentation is not None or len(mean)):
+            raise DataError(
+                f"Augmentation and normalisation are for images (C, H, W), but the inputs of {name!r} are none."
+            )
+        return cls(
+            name=name,
+            train=train,
+            test=test,
+            classes=_class_names(train, test, classes),
+            channels=channels,
+            image_size=image_size,
+            mean=tuple(mean),
+            std=tuple(std),
+            augmentation=augmentation or Augmentation(),
+        )
+
+
+def as_data(source: "Data | Dataset | tuple[Tensor, Tensor] | str") -> Data:
+    """Bring whatever a caller has to `Data`.
+
+    Args:
+        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays; or a name for `load`.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: It is none of these, or breaks a rule of `Data.from_datasets` or `load`.
+    """
+    if isinstance(source, Data):
+        return source
+    if isinstance(source, str):
+        from archgrad.data.sources import load  # sources make `Data`, so they come later in the flow
+
+        return load(source)
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in source):
+        inputs, targets = (torch.from_numpy(part.copy()) if isinstance(part, np.ndarray) else part for part in source)
+        return Data.from_datasets(TensorSamples(inputs, targets))
+    if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
+        return Data.from_datasets(source)
+    raise DataError(
+        f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors, but got "
+        f"{type(source).__name__}."
+    )
+
+
+def _labelled(samples: Dataset) -> Dataset:
+    """Check the first sample, and make sure that the targets need not be read again."""
+    size_of(samples)
+    if isinstance(samples, TensorSamples | LabelledSamples):
+        return samples
+    with kept_randomness():
+        first, _ = pair_of(samples, 0)
+    if hasattr(first, "getbands"):  # a PIL image
+        raise DataError(
+            f"The inputs of {type(samples).__name__} are PIL images, which cannot be joined to batches. Give the data "
+            f"set transform=torchvision.transforms.ToTensor()."
+        )
+    return LabelledSamples(samples, targets_of(samples))
+
+
+def _image_shape(samples: Dataset) -> tuple[int, int]:
+    with kept_randomness():
+        first, _ = pair_of(samples, 0)
+    shape = tuple(first.shape) if isinstance(first, Tensor | np.ndarray) else ()
+    return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
+
+
+def _class_names(train: Dataset, test: Dataset | None, given: Sequence[str] | None) -> tuple[str, ...]:
+    targets = targets_of(train)
+    if targets.is_floating_point() or targets.ndim != 1:
+        if given is not None:
+            raise DataError(
+                "Class names go with whole-number targets of shape (N,), but the targets are not. Leave them out."
+            )
+        return ()
+    check_class_targets(targets, None, "training")
+    if given is None:
+        own = getattr(getattr(train, "samples", train), "classes", None)
+        count = int(targets.max()) + 1
+        fits = isinstance(own, list | tuple) and len(own) >= count
+        given = [str(label) for label in own] if own is not None and fits else [str(label) for label in range(count)]
+    check_class_targets(targets, len(given), "training")
+    if test is not None:
+        check_class_targets(targets_of(test), len(given), "test")
+    return tuple(given)
+
+
+def check_class_targets(targets: Tensor, classes: int | None, what: str) -> None:
+    """Refuse targets that a classifier cannot be trained on.
+
+    Args:
+        targets: (N,) int64.
+        classes: Number of classes; None to only refuse negative targets and a single class.
+        what: "training" or "test", for the message; only training data needs two classes.
+
+    Raises:
+        DataError: A target is out of range, or all training targets are the same.
+    """
+    if targets.is_floating_point() or targets.ndim != 1:
+        raise DataError(f"The {what} targets must be whole numbers of shape (N,), as the others, but they are not.")
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or (classes is not None and high >= classes):
+        limit = "at least 0" if classes is None else f"in 0..{classes - 1} ({classes} classes)"
+        raise DataError(
+            f"Targets must be {limit}, but the {what} targets reach from {low} to {high}. Renumber the classes."
+        )
+    if what == "training" and low == high:
+        raise DataError(
+            f"Training needs at least 2 classes, but all {len(targets)} targets are {low}. Give data with more."
+        )

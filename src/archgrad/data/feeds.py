@@ -1,0 +1,208 @@
+"""Where batches come from: tensors in memory, or any data set read by worker processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from archgrad.data.order import BatchPlan, Order
+from archgrad.data.randomness import kept_randomness, seed_global_generators, seed_of
+from archgrad.data.samples import TensorSamples, check_finite, pair_of
+from archgrad.errors import DataError
+
+
+class Feed(Protocol):
+    """Gives batch after batch, and any batch when asked for its number."""
+
+    def read(self, plan: BatchPlan) -> tuple[Any, Any]:
+        """Return (inputs, targets) of the planned batch on the device."""
+        ...
+
+    def close(self) -> None:
+        """Free what the feed holds."""
+        ...
+
+
+class MemoryFeed:
+    """Batches of samples in memory: one gather each, on the device itself where the samples fit there."""
+
+    def __init__(self, samples: TensorSamples, device: torch.device) -> None:
+        self._samples, self._device = samples, device
+
+    def read(self, plan: BatchPlan) -> tuple[Tensor, Tensor]:
+        """Gather the planned samples."""
+        resident = self._samples.tensors_on(self._device)
+        if resident is None:
+            inputs, targets = (
+                tensor.index_select(0, plan.indices) for tensor in (self._samples.inputs, self._samples.targets)
+            )
+            if self._device.type == "cuda":
+                inputs, targets = inputs.pin_memory(), targets.pin_memory()
+            return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+        indices = plan.indices.to(self._device, non_blocking=True)
+        return resident[0].index_select(0, indices), resident[1].index_select(0, indices)
+
+    def close(self) -> None:
+        """Nothing to free: the samples belong to the data."""
+
+
+class LoaderFeed:
+    """Batches of any map-style data set, read ahead by persistent worker processes.
+
+    Before a sample is read, Python's, NumPy's and torch's generators are seeded from the seed, the batch number and the
+    sample's place in the batch; so a data set's own random transforms give the same whatever the number of workers, and
+    any batch can be read again alone.
+
+    Args:
+        samples: A map-style data set of (input, target) pairs; an input may be a tensor, or tuples and dicts of
+            tensors.
+        order: Numbers the batches.
+        seed: At least 0.
+        workers: Number of worker processes; 0 reads in this process.
+        device: Where the batches are used.
+    """
+
+    def __init__(self, samples: Dataset, order: Order, *, seed: int, workers: int, device: torch.device) -> None:
+        self._device = device
+        self._requests = _Requests(order)
+        self._loader: DataLoader | None = DataLoader(
+            _CollatedBatches(samples, seed),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+            generator=torch.Generator().manual_seed(0),  # else each iterator would draw from the global generator
+        )
+        self._iterator: Iterator[Any] | None = None
+        self._next = -1
+
+    def read(self, plan: BatchPlan) -> tuple[Any, Any]:
+        """Return the planned batch; a number out of turn makes the workers start again from there."""
+        if self._loader is None:
+            raise DataError("The batches were closed, so none can be read. Make a new stream.")
+        try:
+            if self._iterator is None or plan.number != self._next:
+                self._requests.start = plan.number
+                self._iterator = iter(self._loader)
+            batch = next(self._iterator)
+        except RuntimeError as error:
+            self._iterator = None
+            if "DataLoader worker (pid" in str(error):  # torch's words for a worker that died, not for an error in one
+                raise DataError(
+                    f"A data worker process ended while batch {plan.number} was read: {error}. Often memory ran out: "
+                    f"give fewer workers (0 reads in the main process)."
+                ) from error
+            raise
+        if isinstance(batch, _Refusal):
+            self._iterator = None
+            raise DataError(batch.message)
+        self._next = plan.number + 1
+        inputs, targets = batch
+        return to_device(inputs, self._device), to_device(targets, self._device)
+
+    def close(self) -> None:
+        """Shut the workers down."""
+        # The loader's iterator stops its processes when the last reference goes.
+        self._iterator = None
+        self._loader = None
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move every tensor in nested tuples, lists and dicts to the device; from pinned memory without waiting."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+class _Requests(Sampler):
+    """Batch plans from number `start` on; a plan is asked for only when a worker is to have it."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self.start = 0
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        number = self.start
+        while (plan := self._order.plan(number)) is not None:
+            yield plan
+            number += 1
+
+
+class _Refusal:
+    """A DataError on its way from a worker; raised there, it would arrive inside a long traceback text."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class _CollatedBatches(Dataset):
+    """Whole batches as items, read reproducibly."""
+
+    def __init__(self, samples: Dataset, seed: int) -> None:
+        self._samples, self._seed = samples, seed
+
+    def __getitem__(self, plan: BatchPlan) -> Any:
+        pairs = []
+        try:
+            with kept_randomness():
+                for place, index in enumerate(plan.indices.tolist(), start=plan.first):
+                    seed_global_generators(seed_of(self._seed, "sample", plan.number, place))
+                    pairs.append(pair_of(self._samples, index))
+            batch = _collate(pairs)
+            _check_all_finite(batch, plan)
+        except DataError as error:
+            return _Refusal(str(error))
+        return batch
+
+
+def _collate(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    try:
+        inputs, targets = default_collate(pairs)
+    except (TypeError, RuntimeError) as error:
+        raise DataError(
+            f"The samples of a batch cannot be joined: {error}. Give tensors of one shape (for images, for example, "
+            f"transform=torchvision.transforms.ToTensor())."
+        ) from error
+    return inputs, targets
+
+
+def _check_all_finite(value: Any, plan: BatchPlan) -> None:
+    if isinstance(value, Tensor):
+        check_finite(value, f"values (batch {plan.number}, samples {plan.indices.tolist()})")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _check_all_finite(item, plan)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _check_all_finite(item, plan)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Let a run finish its step after Ctrl-C, or a SIGTERM to all its processes; a second SIGTERM ends the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    received = 0
+
+    def on_terminate(number: int, frame: Any) -> None:
+        nonlocal received
+        received += 1
+        if received > 1:
+            os._exit(128 + number)
+
+    signal.signal(signal.SIGTERM, on_terminate)

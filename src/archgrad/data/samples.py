@@ -1,0 +1,198 @@
+"""Samples as data sets: tensors in memory, and the targets of any data set."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+from archgrad.data.randomness import kept_randomness
+from archgrad.errors import DataError
+
+_RESIDENT_SHARE = 0.25
+"""Largest share of a device's free memory that samples may take to be kept there."""
+
+
+class TensorSamples(Dataset):
+    """Samples in memory: a whole batch is one gather.
+
+    Args:
+        inputs: (N, ...) tensor, uint8 images (N, C, H, W) or features of any type.
+        targets: (N, ...) tensor, (N,) integer classes or floating-point values.
+
+    Raises:
+        DataError: There is no sample, the lengths differ, or a floating-point value is not finite.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        if not inputs.ndim or not targets.ndim or len(inputs) != len(targets):
+            raise DataError(
+                f"Inputs and targets need one row a sample each, but their shapes are {tuple(inputs.shape)} and "
+                f"{tuple(targets.shape)}. Give as many targets as inputs."
+            )
+        if not len(inputs):
+            raise DataError("The data has no samples. Give at least one batch of them.")
+        self.inputs = check_finite(inputs, "inputs")
+        self.targets = check_finite(targets if targets.is_floating_point() else targets.long(), "targets")
+        self._resident: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    def tensors_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Copy the samples to a device once, for all streams that read them.
+
+        Args:
+            device: Where the batches are used.
+
+        Returns:
+            Inputs and targets on the device; None where they would take more than a quarter of its free memory.
+        """
+        if device == self.inputs.device:
+            return self.inputs, self.targets
+        if device not in self._resident:
+            size = self.inputs.nbytes + self.targets.nbytes
+            fits = device.type != "cuda" or size <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+            self._resident[device] = (self.inputs.to(device), self.targets.to(device)) if fits else None
+        return self._resident[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_resident": {}}  # device copies stay with their process
+
+
+class LabelledSamples(Dataset):
+    """A data set with its targets known, so that nobody has to read all of it again.
+
+    Args:
+        samples: Any map-style data set of (input, target) pairs.
+        targets: (N, ...) tensor, the targets in order.
+    """
+
+    def __init__(self, samples: Dataset, targets: Tensor) -> None:
+        self.samples = samples
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def check_finite(values: Tensor, what: str, first: int = 0) -> Tensor:
+    """Return the values, or say where one is not finite.
+
+    Args:
+        values: (N, ...) tensor.
+        what: What they are, for the message.
+        first: Number of the first sample, for the message.
+
+    Raises:
+        DataError: A value is infinite or not a number.
+    """
+    if (values.is_floating_point() or values.is_complex()) and not bool(torch.isfinite(values).all()):
+        rows = (~torch.isfinite(values)).reshape(len(values), -1).any(1)
+        raise DataError(
+            f"All {what} must be finite, but sample {first + int(rows.nonzero()[0])} has a value that is not a number "
+            f"or is infinite. Repair or leave out such samples."
+        )
+    return values
+
+
+def as_samples(samples: Dataset) -> Dataset:
+    """Bring a data set to its fastest form: tensors in memory, also behind `Subset`, become `TensorSamples`."""
+    if isinstance(samples, TensorDataset) and len(samples.tensors) == 2:
+        return TensorSamples(*samples.tensors)
+    if isinstance(samples, Subset):
+        whole = as_samples(samples.dataset)
+        if isinstance(whole, TensorSamples):
+            indices = torch.as_tensor(samples.indices, dtype=torch.int64)
+            return TensorSamples(whole.inputs[indices], whole.targets[indices])
+    return samples
+
+
+def targets_of(samples: Dataset) -> Tensor:
+    """Find the target of every sample.
+
+    The attributes `targets`, `labels` and `tensors` that many data sets have are used where they fit (with the data
+    set's `target_transform` applied), `Subset` and `ConcatDataset` are looked through; else every sample is read once.
+
+    Args:
+        samples: A map-style data set of (input, target) pairs.
+
+    Returns:
+        (N, ...) tensor, int64 or floating point.
+
+    Raises:
+        DataError: A target is not a number or a tensor.
+    """
+    if isinstance(samples, Subset):
+        return targets_of(samples.dataset)[torch.as_tensor(samples.indices, dtype=torch.int64)]
+    if isinstance(samples, ConcatDataset):
+        return torch.cat([targets_of(part) for part in samples.datasets])
+    if isinstance(samples, TensorDataset):
+        return _target_tensor(samples.tensors[-1])
+    count = size_of(samples)
+    for name in ("targets", "labels"):
+        known: Any = getattr(samples, name, None)
+        if isinstance(known, list | tuple | np.ndarray | Tensor) and len(known) == count:
+            change = getattr(samples, "target_transform", None)
+            return _target_tensor(known if change is None else [change(target) for target in known])
+    with kept_randomness():
+        return _target_tensor([pair_of(samples, index)[1] for index in range(count)])
+
+
+def size_of(samples: Dataset) -> int:
+    """Count the samples of a map-style data set.
+
+    Raises:
+        DataError: It has no length, or no samples.
+    """
+    if not hasattr(samples, "__len__") or not hasattr(samples, "__getitem__"):
+        raise DataError(
+            f"A data set needs a length and access by index, but {type(samples).__name__} lacks one of them. "
+            f"Give a map-style data set."
+        )
+    if not len(samples):
+        raise DataError(f"The data set {type(samples).__name__} has no samples. Give at least one batch of them.")
+    return len(samples)
+
+
+def pair_of(samples: Dataset, index: int) -> tuple[Any, Any]:
+    """Read one (input, target) pair.
+
+    Raises:
+        DataError: The sample is not such a pair, or its file cannot be read.
+    """
+    try:
+        pair = samples[index]
+    except OSError as error:  # a file removed or corrupt; PIL's unreadable images are among these
+        raise DataError(
+            f"Sample {index} cannot be read: {error}. Restore its file, or leave the sample out."
+        ) from error
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(
+            f"A sample must be a pair (input, target), but sample {index} of {type(samples).__name__} is a "
+            f"{type(pair).__name__}. Wrap the data set so that it gives such pairs."
+        )
+    return pair[0], pair[1]
+
+
+def _target_tensor(targets: Any) -> Tensor:
+    try:
+        if isinstance(targets, Tensor):
+            tensor = targets
+        elif isinstance(targets, list | tuple) and targets and isinstance(targets[0], Tensor):
+            tensor = torch.stack(list(targets))
+        else:
+            tensor = torch.from_numpy(np.array(targets))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"Targets must be numbers or tensors of one shape, but they cannot be joined: {error}. "
+            f"Number the classes 0, 1, 2, ..."
+        ) from error
+    return tensor if tensor.is_floating_point() else tensor.long()

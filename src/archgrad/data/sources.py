@@ -1,0 +1,158 @@
+"""The data sets that have a name."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archgrad.data.augment import Augmentation, channel_statistics
+from archgrad.data.cache import cache_root, only_process
+from archgrad.data.dataset import Data
+from archgrad.data.folder import load_folder
+from archgrad.data.samples import TensorSamples
+from archgrad.data.split import stratified_halves
+from archgrad.errors import DataError, OptionError
+
+_CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
+_PATIENCE_SECONDS = 20.0  # with a server that does not answer
+
+_TORCHVISION = {
+    # name: (class in torchvision.datasets, augmentation; a mirrored digit would be another sign)
+    "cifar10": ("CIFAR10", Augmentation(crop_padding=4, flip=True)),
+    "cifar100": ("CIFAR100", Augmentation(crop_padding=4, flip=True)),
+    "fashion-mnist": ("FashionMNIST", Augmentation(crop_padding=3, flip=True)),
+    "mnist": ("MNIST", Augmentation(crop_padding=3)),
+    "svhn": ("SVHN", Augmentation(crop_padding=4)),
+}
+
+NAMES = ("digits", *_TORCHVISION)
+"""The names that `load` takes, beside `folder:PATH`."""
+
+
+def load(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    image_size: int | None = None,
+    memory_limit: int | None = None,
+) -> Data:
+    """Load a data set by name.
+
+    Args:
+        name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
+            (downloaded on first use), or `folder:PATH` (class folders of images, or a tar of them; see `load_folder`).
+        root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
+        download: Download what is missing; False only uses what is there.
+        image_size: For `folder:PATH`: height and width in pixels; the commonest by default.
+        memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
+
+    Returns:
+        The data, images as uint8.
+
+    Raises:
+        DataError: There is no such data set, it cannot be downloaded, or it is damaged.
+        OptionError: An option does not go with the name, or is outside its range.
+    """
+    if name.startswith("folder:"):
+        path = Path(name.removeprefix("folder:")).expanduser()
+        return load_folder(path, root=cache_root(root), image_size=image_size, memory_limit=memory_limit)
+    if image_size is not None or memory_limit is not None:
+        raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
+    if name == "digits":
+        return _digits()
+    if name in _TORCHVISION:
+        return _torchvision(name, cache_root(root), download)
+    hint = f" To read the images there, give 'folder:{name}'." if Path(name).exists() else ""
+    raise DataError(f"There is no data set {name!r}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
+
+
+def _digits() -> Data:
+    from sklearn.datasets import load_digits  # here, as importing scikit-learn takes a second
+
+    digits = load_digits()
+    pixels = torch.from_numpy(digits.images)[:, None]  # 0..16
+    images = (pixels * (255 / 16)).round().to(torch.uint8)
+    targets = torch.from_numpy(digits.target).long()
+    train, test = (part.sort().values for part in stratified_halves(targets, fraction=1437 / 1797, seed=0))
+    return _in_memory(
+        "digits",
+        TensorSamples(images[train], targets[train]),
+        TensorSamples(images[test], targets[test]),
+        tuple(str(digit) for digit in range(10)),
+        Augmentation(crop_padding=1),
+    )
+
+
+def _torchvision(name: str, root: Path, download: bool) -> Data:
+    from torchvision import datasets  # here, as it takes a second
+
+    class_name, augmentation = _TORCHVISION[name]
+    make = getattr(datasets, class_name)
+    try:
+        with only_process(root / class_name), _impatient_network():
+            # torchvision checks the checksums of files that could hold code (CIFAR's pickles) before it reads them.
+            if name == "svhn":
+                train, test = (make(root, split=split, download=download) for split in ("train", "test"))
+            else:
+                train, test = (make(root, train=part, download=download) for part in (True, False))
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        tried = "could not be downloaded" if download else "may not be downloaded (download=False)"
+        raise DataError(
+            f"The data set {name!r} is not whole under {root}, and {tried}: {str(error).strip()}. Put its files there "
+            f"as torchvision.datasets.{class_name} keeps them, give another root=... (or variable ARCHGRAD_DATA), or "
+            f"give 'folder:PATH' with class folders of images."
+        ) from error
+    classes = tuple(str(label) for label in getattr(train, "classes", range(10)))
+    if name in ("mnist", "svhn"):
+        classes = tuple(str(digit) for digit in range(10))
+    return _in_memory(name, _samples(train), _samples(test), classes, augmentation)
+
+
+def _samples(dataset: Any) -> TensorSamples:
+    images = _as_tensor(dataset.data)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] == 3:
+        images = images.permute(0, 3, 1, 2)
+    targets = _as_tensor(dataset.labels if hasattr(dataset, "labels") else dataset.targets)
+    return TensorSamples(images.contiguous(), targets)
+
+
+def _as_tensor(values: Any) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
+def _in_memory(
+    name: str, train: TensorSamples, test: TensorSamples, classes: tuple[str, ...], augmentation: Augmentation
+) -> Data:
+    known = name == "cifar10"
+    mean, std = (_CIFAR10_MEAN, _CIFAR10_STD) if known else channel_statistics(train.inputs)
+    return Data(
+        name=name,
+        train=train,
+        test=test,
+        classes=classes,
+        channels=train.inputs.shape[1],
+        image_size=train.inputs.shape[2],
+        mean=mean,
+        std=std,
+        augmentation=augmentation,
+    )
+
+
+@contextmanager
+def _impatient_network() -> Iterator[None]:
+    """Give up on a server that does not answer; torchvision's downloads would wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
