@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.errors import ArchitectureError, SpaceError
-from archgrad.mixing import weighted_sum
+from archgrad.mixing import joined, weighted_sum
 
 __all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
 
@@ -119,16 +119,20 @@ class LayerChoice(Choice):
         label: See `Choice`.
     """
 
-    def __init__(self, candidates: Mapping[str, nn.Module] | Sequence[nn.Module], label: str | None = None) -> None:
+    def __init__(
+        self, candidates: Mapping[str, nn.Module] | nn.ModuleDict | Sequence[nn.Module], label: str | None = None
+    ) -> None:
         super().__init__(label)
+        if isinstance(candidates, nn.ModuleDict):
+            candidates = dict(candidates.items())
         if not isinstance(candidates, Mapping):
             candidates = {str(i): candidate for i, candidate in enumerate(candidates)}
         if not candidates:
             raise SpaceError(f"LayerChoice(label={label!r}) needs at least one candidate, but got none.")
         for name, candidate in candidates.items():
-            if not isinstance(name, str) or not isinstance(candidate, nn.Module):
+            if not isinstance(name, str) or not name or not isinstance(candidate, nn.Module):
                 raise SpaceError(
-                    f"LayerChoice(label={label!r}) needs names (str) with modules, but got "
+                    f"LayerChoice(label={label!r}) needs non-empty names (str) with modules, but got "
                     f"{name!r}: {type(candidate).__name__}."
                 )
         self.names = tuple(candidates)
@@ -142,6 +146,8 @@ class LayerChoice(Choice):
         return iter(self.names)
 
     def __getitem__(self, name: str) -> nn.Module:
+        if name not in self.names:
+            raise KeyError(name)
         return self.candidates[self.names.index(name)]
 
     def extra_repr(self) -> str:
@@ -182,11 +188,16 @@ def _reduce(chosen: list[Any], reduction: str, dim: int) -> Any:
     if reduction == "none":
         return chosen
     if reduction == "concat":
-        return torch.cat(chosen, dim)
-    total = chosen[0]
-    for value in chosen[1:]:
-        total = total + value
-    return total / len(chosen) if reduction == "mean" else total
+        return joined(chosen, lambda tensors: torch.cat(tensors, dim))
+    scale = len(chosen) if reduction == "mean" else 1
+    return joined(chosen, lambda tensors: _total(tensors) if scale == 1 else _total(tensors) / scale)
+
+
+def _total(tensors: list[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
 
 
 class InputChoice(Choice):
@@ -209,9 +220,10 @@ class InputChoice(Choice):
         self, n_candidates: int, n_chosen: int = 1, reduction: str = "sum", label: str | None = None, *, dim: int = 1
     ) -> None:
         super().__init__(label)
-        if n_candidates < 1 or not 1 <= n_chosen <= n_candidates:
+        counts = (n_candidates, n_chosen)
+        if not all(isinstance(count, int) for count in counts) or not 1 <= n_chosen <= n_candidates:
             raise SpaceError(
-                f"InputChoice(label={label!r}) needs 1 <= n_chosen <= n_candidates, "
+                f"InputChoice(label={label!r}) needs whole numbers with 1 <= n_chosen <= n_candidates, "
                 f"but got n_chosen={n_chosen}, n_candidates={n_candidates}."
             )
         if reduction not in _REDUCTIONS:
@@ -264,8 +276,9 @@ class InputChoice(Choice):
         _check_count(f"Choice '{self._row}'", inputs, self.n_candidates)
         active = [inputs[i] for i in mixture.active]
         if self.reduction in ("sum", "mean"):
-            total = weighted_sum(active, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
-            return total / self.n_chosen if self.reduction == "mean" else total
+            scale = self.n_chosen if self.reduction == "mean" else 1
+            weights = mixture.weights if scale == 1 else mixture.weights / scale
+            return weighted_sum(active, weights, mixture.active, self._describe, mixture.reaches_inactive)
         places = [
             weighted_sum(active, place, mixture.active, self._describe, mixture.reaches_inactive)
             for place in mixture.slots

@@ -37,19 +37,26 @@ def derive(
         supernet: Where the weights come from when `space` is not a supernet.
 
     Returns:
-        A module that takes the same inputs as the space.
+        A module that takes the same inputs as the space. A layer that feeds only inputs that an `InputChoice` did not
+        take is still in it, unless the space drops it in `after_derive()`.
 
     Raises:
         ArchitectureError: A label or candidate is unknown, or a label is missing.
         SpaceError: Weights cannot be kept or renewed as asked.
     """
+    if supernet is not None and isinstance(space, Supernet):
+        raise SpaceError("derive was given two supernets. Leave supernet=... out, or give the plain space first.")
+    if supernet is not None and not keep_weights:
+        raise SpaceError("derive was given a supernet but not keep_weights=True. Leave it out, or keep its weights.")
     if isinstance(space, Supernet):
         network = _close(copy.deepcopy(space.network), architecture)
         if not keep_weights:
             _renew(network)
         return network
-    if supernet is not None and not keep_weights:
-        raise SpaceError("derive was given a supernet but not keep_weights=True. Leave it out, or keep its weights.")
+    if keep_weights and supernet is None:
+        raise SpaceError(
+            "keep_weights=True needs a supernet to take the weights from. Give supernet=..., or leave it out."
+        )
     sized_for = getattr(space, "sized_for", None)
     network = _close(copy.deepcopy(space) if sized_for is None else sized_for(architecture), architecture)
     if supernet is not None:
@@ -102,10 +109,13 @@ def _replace(
 
 def _renew(network: nn.Module) -> None:
     for path, module in network.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            continue  # what is frozen is no weight: it was given, not learnt
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
             reset()
-        elif next(module.parameters(recurse=False), None) is not None:
+        elif own:
             raise SpaceError(
                 f"'{path or type(network).__name__}' ({type(module).__name__}) has parameters but no "
                 f"reset_parameters(), so that its weights cannot be renewed. Give it one, derive from the space "

@@ -31,8 +31,8 @@ def label_choices(space: nn.Module) -> list[LabelledChoice]:
     building the space again, in this process or another, gives the same labels. Edges belong to their cell.
 
     Raises:
-        SpaceError: Two choices share a label but not their candidates, or one of them never asked to share it; or two
-            labels differ only in "." and "/".
+        SpaceError: Two choices share a label but not their kind, candidates or rule, or one of them never asked to
+            share it.
     """
     found = list(_find(space))
     first: dict[str, tuple[LabelledChoice, dict[str, AlphaRow] | None]] = {}
@@ -42,7 +42,7 @@ def label_choices(space: nn.Module) -> list[LabelledChoice]:
             first[entry.label] = (entry, rows)
             continue
         other, other_rows = first[entry.label]
-        where = f"'{other.path or 'root'}' and '{entry.path or 'root'}'"
+        where = f"{_place(other)} and {_place(entry)}"
         if type(entry.choice) is not type(other.choice):
             raise SpaceError(
                 f"Label '{entry.label}' is shared by a {type(other.choice).__name__} and a "
@@ -53,30 +53,44 @@ def label_choices(space: nn.Module) -> list[LabelledChoice]:
                 f"Label '{entry.label}' is shared by choices with other candidates, at {where}: "
                 f"{_show(other_rows)} and {_show(rows)}. Give one of them another label, or both the same candidates."
             )
+        if _rule(entry.choice) != _rule(other.choice):
+            raise SpaceError(
+                f"Label '{entry.label}' is shared by cells with other rules, at {where}: {_rule(other.choice)} and "
+                f"{_rule(entry.choice)}. Give one of them another label, or both the same rule."
+            )
         if entry.choice.label is None or other.choice.label is None:
             raise SpaceError(
-                f"Label '{entry.label}' is the path of an unlabelled choice and the label of another, at {where}. "
+                f"Label '{entry.label}' is the path of an unlabelled choice and the name of another, at {where}. "
                 f"Give one of them another label."
             )
     return found
 
 
 def alpha_rows(choices: list[LabelledChoice]) -> dict[str, AlphaRow]:
-    """Return the rows of alphas that the choices need, by label, in module order."""
+    """Return the rows of alphas that the choices need, by label, in module order.
+
+    Raises:
+        SpaceError: A label is also that of another cell's edge, or two labels differ only in "." and "/".
+    """
     rows: dict[str, AlphaRow] = {}
-    owner: dict[str, str] = {}
+    owner: dict[str, LabelledChoice] = {}
     for entry in choices:
         for label, row in entry.choice.rows(entry.label).items():
-            if owner.setdefault(label, entry.label) != entry.label:
+            other = owner.setdefault(label, entry)
+            if other.label != entry.label:
                 raise SpaceError(
-                    f"Label '{label}' is used by the choices '{owner[label]}' and '{entry.label}'. Rename one of them."
+                    f"Label '{label}' is used by the choices '{other.label}' and '{entry.label}', at {_place(other)} "
+                    f"and {_place(entry)}. Rename one of them."
                 )
             rows[label] = row
     keys: dict[str, str] = {}
     for label in rows:
-        other = keys.setdefault(label.replace(".", "/"), label)
-        if other != label:
-            raise SpaceError(f"Labels '{other}' and '{label}' differ only in '.' and '/'. Rename one of them.")
+        other_label = keys.setdefault(label.replace(".", "/"), label)
+        if other_label != label:
+            raise SpaceError(
+                f"Labels '{other_label}' and '{label}' differ only in '.' and '/', at {_place(owner[other_label])} and "
+                f"{_place(owner[label])}. Rename one of them."
+            )
     return rows
 
 
@@ -87,6 +101,15 @@ def _find(space: nn.Module) -> Iterator[LabelledChoice]:
             owned.update(id(edge) for edge in module.edges)
         if isinstance(module, Choice) and id(module) not in owned:
             yield LabelledChoice(module.label or path.replace(".", "/") or "root", path, module)
+
+
+def _place(entry: LabelledChoice) -> str:
+    return f"'{entry.path or 'root'}'"
+
+
+def _rule(choice: Choice) -> str:
+    """What else than the candidates decides what a choice derives."""
+    return f"n_kept={choice.n_kept}, never={list(choice.never)}" if isinstance(choice, Cell) else ""
 
 
 def _show(rows: dict[str, AlphaRow] | None) -> str:

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from archgrad.errors import SpaceError
 
-__all__ = ["weighted_sum"]
+__all__ = ["joined", "weighted_sum"]
 
 Describe = Callable[[int], tuple[str, str]]
+_CONSTANTS = (type(None), bool, int, float, str, bytes)
+"""What may stand beside tensors in an output; it must be equal in all candidates."""
 
 
 def weighted_sum(
@@ -32,42 +34,61 @@ def weighted_sum(
         The structure and shapes of one value.
 
     Raises:
-        SpaceError: The values differ in structure or shape; the message names the choice, the candidates and both.
+        SpaceError: The values differ in structure or shape, or hold what cannot be mixed; the message names the choice,
+            the candidates and both.
     """
     scalars = weights.unbind()
     offset = None
     if reaches_inactive:
         inactive = [scalars[k] for k in range(len(scalars)) if k not in active]
         offset = torch.stack(inactive).sum() if inactive else None
-    return _combine(list(values), [scalars[k] for k in active], offset, active, describe)
 
-
-def _combine(
-    values: list[Any], weights: list[Tensor], offset: Tensor | None, active: Sequence[int], describe: Describe
-) -> Any:
-    first = values[0]
-    _check_alike(values, active, describe)
-    if isinstance(first, Tensor):
-        total = weights[0] * first
-        for weight, value in zip(weights[1:], values[1:], strict=True):
-            total = total + weight * value
+    def mix(tensors: list[Tensor]) -> Tensor:
+        total = scalars[active[0]] * tensors[0]
+        for k, tensor in zip(active[1:], tensors[1:], strict=True):
+            total = total + scalars[k] * tensor
         return total if offset is None else total + offset
+
+    return joined(values, mix, lambda parts: _check_alike(parts, active, describe))
+
+
+def joined(
+    values: Sequence[Any], join: Callable[[list[Tensor]], Tensor], check: Callable[[Sequence[Any]], None] | None = None
+) -> Any:
+    """Return one structure out of several equal ones, each of its tensors made by `join` of theirs.
+
+    Args:
+        values: Tensors, or equal structures (tuple, list, dict) of them; what else stands in them is taken from the
+            first.
+        join: Function of the tensors that stand in one place.
+        check: Called with the values, then with what stands in each place of them.
+    """
+    if check is not None:
+        check(values)
+    first = values[0]
+    if isinstance(first, Tensor):
+        return join(list(values))
     if isinstance(first, Mapping):
-        return {key: _combine([v[key] for v in values], weights, offset, active, describe) for key in first}
+        return {key: joined([value[key] for value in values], join, check) for key in first}
     if isinstance(first, tuple | list):
-        parts = [_combine([v[i] for v in values], weights, offset, active, describe) for i in range(len(first))]
+        parts = [joined([value[i] for value in values], join, check) for i in range(len(first))]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     return first
 
 
-def _check_alike(values: list[Any], active: Sequence[int], describe: Describe) -> None:
+def _check_alike(values: Sequence[Any], active: Sequence[int], describe: Describe) -> None:
+    choice, name = describe(active[0])
+    if not isinstance(values[0], (Tensor, Mapping, tuple, list, *_CONSTANTS)):
+        raise SpaceError(
+            f"{choice} can mix tensors, and tuples, lists and dicts of tensors, but '{name}' gives a "
+            f"{type(values[0]).__name__}. Return one of these."
+        )
     first = _outline(values[0])
     for value, k in zip(values[1:], active[1:], strict=True):
         if (other := _outline(value)) != first:
-            (choice, name), (_, other_name) = describe(active[0]), describe(k)
             raise SpaceError(
                 f"{choice} needs candidates of equal output shape, but '{name}' gives {_show(first)} and "
-                f"'{other_name}' gives {_show(other)}. Give them the same stride, padding and channels, "
+                f"'{describe(k)[1]}' gives {_show(other)}. Give them the same stride, padding and channels, "
                 f"or leave one out."
             )
 
@@ -80,7 +101,7 @@ def _outline(value: Any) -> Any:
         return ("dict", tuple(sorted(map(str, value))))
     if isinstance(value, tuple | list):
         return (type(value).__name__, len(value))
-    return ("constant", repr(value))
+    return (type(value).__name__, repr(value))
 
 
 def _show(outline: Any) -> str:

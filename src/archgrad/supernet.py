@@ -68,9 +68,8 @@ class Supernet(nn.Module):
         self.choices = label_choices(self.network)
         """Every choice with its label, nested ones included."""
         if not self.choices:
-            raise SpaceError(
-                f"{type(space).__name__} has no open choice to search. Put a LayerChoice, InputChoice or Cell in it."
-            )
+            remedy = "Build it with stage='search'" if hasattr(space, "sized_for") else "Put a LayerChoice in it"
+            raise SpaceError(f"{type(space).__name__} has no open choice to search. {remedy}.")
         self.rows: dict[str, AlphaRow] = alpha_rows(self.choices)
         """What each row of alphas decides between."""
         self.generator = torch.Generator().manual_seed(seed)
@@ -92,8 +91,9 @@ class Supernet(nn.Module):
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
-        """The trainable parameters of the network by name, in module order; never an alpha."""
-        return {name: cast(nn.Parameter, module._parameters[key]) for name, module, key in self._owners}
+        """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
+        every = {name: cast(nn.Parameter, module._parameters[key]) for name, module, key in self._owners}
+        return {name: parameter for name, parameter in every.items() if parameter.requires_grad}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
@@ -129,13 +129,12 @@ class Supernet(nn.Module):
 
 
 def _owners(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """Return (name, module, attribute) of each trainable parameter; one that stands in several places only once.
+    """Return (name, module, attribute) of each parameter; one that stands in several places only once.
 
     The module and not the parameter is kept, since loading a state dict or moving the network may replace parameters.
     """
-    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
     owners = []
-    for name in trainable:
+    for name, _ in network.named_parameters():
         path, _, attribute = name.rpartition(".")
         owners.append((name, network.get_submodule(path), attribute))
     return owners

@@ -61,12 +61,13 @@ def fixed(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter]) -> Iterat
 def frozen_buffers(module: nn.Module) -> Iterator[None]:
     """Leave every buffer, BatchNorm's running statistics among them, bit for bit as it was.
 
-    In training mode a BatchNorm that tracks no statistics computes the same as one that does.
+    In training mode a BatchNorm that tracks no statistics computes the same as one that does. A module may write into
+    its buffers or put other tensors in their place; both are undone.
     """
     norms = [m for m in module.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
-    theirs = {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
-    others = [buffer for buffer in module.buffers() if id(buffer) not in theirs]
-    saved = [buffer.clone() for buffer in others]
+    theirs = set(norms)
+    others = [(m, dict(m._buffers)) for m in module.modules() if m._buffers and m not in theirs]
+    saved = [(buffer, buffer.clone()) for _, buffers in others for buffer in buffers.values() if buffer is not None]
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -74,8 +75,10 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+        for owner, buffers in others:
+            owner._buffers.update(buffers)
         with torch.no_grad():
-            for buffer, value in zip(others, saved, strict=True):
+            for buffer, value in saved:
                 buffer.copy_(value)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from archgrad.bilevel.base import BilevelStep
 from archgrad.bilevel.passes import Batch, Loss, average_gradients, detached, fixed, pass_loss
-from archgrad.errors import NonFiniteError
+from archgrad.errors import NonFiniteError, OptionError
 from archgrad.supernet import Supernet
 
 __all__ = ["StepReport", "search_step"]
@@ -81,8 +82,15 @@ def search_step(
         Losses, gradient norms and outputs of the two passes.
 
     Raises:
+        OptionError: `grad_clip` is negative, an optimizer does not hold what it is for, or `step` cannot look through
+            the weights' optimizer.
         NonFiniteError: A loss or gradient is NaN or infinite; what it would have changed is as it was before.
     """
+    if not grad_clip >= 0:
+        raise OptionError(f"grad_clip must be at least 0 (0: no clipping), but got grad_clip={grad_clip}.")
+    _check_holds(weights_optimizer, "weights", supernet.weights)
+    _check_holds(alphas_optimizer, "alphas", supernet.alphas)
+    step.check(weights_optimizer)
     if weights_first:
         train_loss, train_outputs, weights_norm = _update_weights(
             supernet, train_batch, loss, weights_optimizer, grad_clip
@@ -125,9 +133,18 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors] or [torch.zeros(())]))
 
 
+def _check_holds(optimizer: Optimizer, what: str, parameters: Mapping[str, nn.Parameter]) -> None:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if parameters and not any(id(parameter) in held for parameter in parameters.values()):
+        raise OptionError(
+            f"{what}_optimizer holds none of the supernet's {what}. Build it over supernet.{what}.values(), not over "
+            f"the parameters of the space, which the supernet has copied."
+        )
+
+
 def _check_finite(what: str, which: str, loss: Tensor, norm: Tensor) -> None:
     if not bool(torch.isfinite(loss + norm)):
         raise NonFiniteError(
-            f"The {which} loss is {float(loss):g} and the L2 norm of the {what}' gradient {float(norm):g}; both must be "
-            f"finite. Try a smaller learning rate, a smaller grad_clip, or precision='32'."
+            f"The {which} loss is {float(loss):g} and the L2 norm of the {what}' gradient {float(norm):g}; both must "
+            f"be finite. Try a smaller learning rate, a smaller grad_clip, or precision='32'."
         )

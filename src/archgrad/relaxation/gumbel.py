@@ -47,7 +47,13 @@ class Gumbel(Relaxation):
         return self._temperature
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set the temperature of epoch `epoch` (0-based) of `epochs`."""
+        """Set the temperature of epoch `epoch` (0-based) of `epochs`.
+
+        Raises:
+            OptionError: The epoch is not one of them.
+        """
+        if not 0 <= epoch < epochs:
+            raise OptionError(f"epoch must be from 0 to epochs - 1, but got epoch={epoch}, epochs={epochs}.")
         done = epoch / (epochs - 1) if epochs > 1 else 0.0
         self._temperature = self.temperature_max - (self.temperature_max - self.temperature_min) * done
 

@@ -225,6 +225,21 @@ class DartsNetwork(nn.Module):
                 self.auxiliary_head = head(c_prev, num_classes)
         self.classifier = nn.Linear(c_prev, num_classes)
 
+    def after_derive(self) -> None:
+        """Drop the cells whose output no later cell and no classifier uses."""
+        used = {len(self.cells) - 1}
+        if self.auxiliary_head is not None:
+            used.add(self.auxiliary_at)
+        for i in reversed(range(len(self.cells))):
+            if i in used:
+                graph = cast(DerivedCell, cast(DartsCell, self.cells[i]).graph)
+                used.update(i - 2 + state for state in graph.used_inputs)
+        for i in range(len(self.cells)):
+            if i not in used:
+                self.cells[i] = cast(nn.Module, None)
+        if self.imagenet and -1 not in used:
+            self.stem1 = cast(Any, None)
+
     def forward(self, x: Tensor) -> Any:
         """Return logits (B, num_classes); with an auxiliary head in training mode (logits, auxiliary logits).
 
@@ -233,12 +248,12 @@ class DartsNetwork(nn.Module):
         """
         if self.imagenet:
             prev_prev = self.stem0(x)
-            prev = self.stem1(prev_prev)
+            prev = None if self.stem1 is None else self.stem1(prev_prev)
         else:
             prev_prev = prev = self.stem(x)
         auxiliary_logits = None
         for i, cell in enumerate(self.cells):
-            prev_prev, prev = prev, cell(prev_prev, prev)
+            prev_prev, prev = prev, None if cell is None else cell(prev_prev, prev)
             if self.auxiliary_head is not None and self.training and i == self.auxiliary_at:
                 auxiliary_logits = self.auxiliary_head(prev)
         logits = self.classifier(torch.flatten(F.adaptive_avg_pool2d(prev, 1), 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from archgrad.choices import InputChoice, LayerChoice
+from archgrad.choices import InputChoice, LayerChoice, SelectInputs
 from archgrad.errors import OptionError
 
 __all__ = ["TinyNetwork", "tiny"]
@@ -30,16 +30,21 @@ class TinyNetwork(nn.Module):
         kernel = LayerChoice(
             {"conv1": _conv(channels, channels, 1), "conv3": _conv(channels, channels, 3)}, label="body/kernel"
         )
-        self.body = LayerChoice(
+        self.body: nn.Module | None = LayerChoice(
             {"conv": kernel, "pool": nn.AvgPool2d(3, stride=1, padding=1), "skip": nn.Identity()}, label="body"
         )
-        self.join = InputChoice(n_candidates=2, n_chosen=1, label="join")
+        self.join: nn.Module = InputChoice(n_candidates=2, n_chosen=1, label="join")
         self.classifier = nn.Linear(channels, num_classes)
+
+    def after_derive(self) -> None:
+        """Drop the second convolution if the join does not take it."""
+        if isinstance(self.join, SelectInputs) and 1 not in self.join.chosen:
+            self.body = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes) of images (B, in_channels, H, W)."""
         x = self.stem(x)
-        x = self.join([x, self.body(x)])
+        x = self.join([x, None if self.body is None else self.body(x)])
         return self.classifier(torch.amax(x, dim=(2, 3)))
 
 
