@@ -169,7 +169,7 @@ def forming_scene(
     for pair, place in zip(pairs, layout.links, strict=False):
         edge = kept.get(pair)
         marks = {"data-edge": f"{pair[0]}->{pair[1]}"}
-        role = roles.get(edge.operation, "muted") if edge else "grid"
+        role = roles.get(edge.operation, "muted") if edge else "unkept"
         width = edge_width(edge.strength) if edge else 1.0
         state = " kept" if edge else ""
         items.append(drawing.edge(place, role, width, {"class": "edge" + state, **marks}))
@@ -242,12 +242,15 @@ def _layout(
             source=str(source),
             target=str(node),
             label_along=text_height if narrow else room + 10.0,
-            label_across=room + 4.0 if narrow else text_height,
+            label_across=room + 2.0 if narrow else text_height,
         )
         for source, node, room in links
     ]
     sizes += [LinkSize(source=str(node), target=_OUTPUT) for node in joined]
-    return lay_out(nodes, sizes, last=_OUTPUT, channel=20.0 if narrow else 28.0, gap=8.0, port_gap=port_gap)
+    channel = 20.0 if narrow else 28.0
+    return lay_out(
+        nodes, sizes, last=_OUTPUT, channel=channel, gap=5.0 if narrow else 8.0, port_gap=port_gap, compact=narrow
+    )
 
 
 class _Drawing:

@@ -30,7 +30,9 @@ class Series:
     """A run behind a mean: thin, and not in the legend."""
 
 
-def line_chart(title: str, epochs: Sequence[int], series: Sequence[Series], *, percent: bool = False) -> Scene:
+def line_chart(
+    title: str, epochs: Sequence[int], series: Sequence[Series], *, percent: bool = False, zero: bool = False
+) -> Scene:
     """Draw curves over the epochs, on a logarithmic axis where positive values span more than two decades.
 
     Args:
@@ -38,18 +40,21 @@ def line_chart(title: str, epochs: Sequence[int], series: Sequence[Series], *, p
         epochs: Ascending; one for each value of each series.
         series: The curves; their gaps are where values are not finite.
         percent: Write a share such as 0.5 as 50 %.
+        zero: Begin a linear axis at 0, for amounts and counts.
     """
     named = [one for one in series if not one.faint]
     legend, top = _legend(named, percent)
     shown = [v for one in series for v in (*one.values, *one.low, *one.high) if math.isfinite(v)]
-    log = bool(shown) and min(shown) > 0 and max(shown) / min(shown) > 100
-    ticks = _log_ticks(shown) if log else nice_ticks(min(shown, default=0.0), max(shown, default=1.0))
-    low, high = ticks[0], ticks[-1]
-    if not log and shown:
-        low, high = min(low, *shown), max(high, *shown)
+    log = bool(shown) and not zero and min(shown) > 0 and max(shown) / min(shown) > 100
     if log:
         low, high = min(shown) / 1.15, max(shown) * 1.15
-        ticks = [tick for tick in ticks if low <= tick <= high]
+        ticks = [tick for tick in _log_ticks(shown) if low <= tick <= high]
+    else:
+        least = 0.0 if zero and min(shown, default=0.0) > 0 else min(shown, default=0.0)
+        ticks = nice_ticks(least, max(shown, default=1.0))
+        low, high = ticks[0], ticks[-1]
+        if zero and all(value == int(value) for value in shown):
+            ticks = [tick for tick in ticks if tick == int(tick)]
     first, last = (epochs[0], epochs[-1]) if epochs else (0, 1)
     left, right, bottom = _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM
 

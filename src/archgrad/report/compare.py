@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archgrad.report.cells import CellEdge, cell_graph, state_name
+from archgrad.architecture import Decision
+from archgrad.report.cells import cell_graph
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.pictures import slug
 from archgrad.report.read import Run, Table, flatten
@@ -19,7 +20,6 @@ __all__ = [
     "Decisions",
     "RunGroup",
     "comparison_pictures",
-    "edge_text",
     "group_runs",
     "kept_decisions",
     "mean_and_spread",
@@ -38,6 +38,9 @@ _COLUMNS = (
     ("seconds", "Seconds per epoch", False),
 )
 
+_KINDS = {"retrain": "retraining"}
+_AMOUNTS = ("skip_connections", "seconds")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
@@ -50,37 +53,42 @@ class RunGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """A decision that some runs took: an edge of a cell, or a candidate of a choice."""
+    """A decision that some runs took: an operation on an edge of a cell, or a candidate of a choice."""
 
     choice: str
     """Label of the cell or choice."""
-    text: str
+    edge: tuple[int, int, int] | None
+    """(source, node, number of inputs of the cell); None for a choice outside cells."""
+    taken: str
+    """The operation, the candidate, or "input 0"."""
     kept: tuple[bool, ...]
     """For each run whether it took this decision."""
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
-    """Return the runs by settings; a group is called after the settings that tell it from the others."""
-    settings = [_settings(run) for run in runs]
-    keys = [json.dumps(values, sort_keys=True, default=str) for values in settings]
+    """Return the runs by settings; a group is called after the settings that tell it from others of its command."""
     members: dict[str, list[int]] = {}
-    for index, key in enumerate(keys):
-        members.setdefault(key, []).append(index)
-    names = {name for values in settings for name in values}
-    differing = [name for name in sorted(names) if len({json.dumps(v.get(name), default=str) for v in settings}) > 1]
+    for index, run in enumerate(runs):
+        members.setdefault(json.dumps(_settings(run), sort_keys=True, default=str), []).append(index)
     groups = []
     for indices in members.values():
-        values = settings[indices[0]]
-        told = ", ".join(f"{name}={values.get(name)}" for name in differing[:4])
-        groups.append(RunGroup(name=told or f"{runs[indices[0]].command}", indices=tuple(indices)))
+        run = runs[indices[0]]
+        peers = [_settings(runs[other[0]]) for other in members.values() if runs[other[0]].command == run.command]
+        told = [
+            f"{name}={value}"
+            for name, value in _settings(run).items()
+            if any(peer.get(name) != value for peer in peers)
+        ]
+        groups.append(
+            RunGroup(name=", ".join(told[:4]) or _KINDS.get(run.command, run.command), indices=tuple(indices))
+        )
     return groups
 
 
 def _settings(run: Run) -> dict[str, Any]:
     flat = flatten(run.config)
-    return {name: value for name, value in flat.items() if name.split(".")[-1] not in _NOT_A_SETTING} | {
-        "command": run.command
-    }
+    settings = {name: value for name, value in flat.items() if name.split(".")[-1] not in _NOT_A_SETTING}
+    return settings | {"command": run.command}
 
 
 def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None, int] | None:
@@ -104,7 +112,7 @@ def comparison_pictures(runs: Sequence[Run], names: Sequence[str], groups: Seque
             role = SERIES[k % len(SERIES)]
             rows = [_aligned(tables[i], column, epochs) for i in group.indices if column in tables[i].columns]
             series += _group_series(group, rows, role, [names[i] for i in group.indices])
-        scene = line_chart(title, epochs, series, percent=percent)
+        scene = line_chart(title, epochs, series, percent=percent, zero=column in _AMOUNTS)
         pictures.append(Picture(slug="comparison-" + slug(column), title=title, caption="", wide=scene))
     return pictures
 
@@ -129,27 +137,28 @@ def _aligned(table: Table, column: str, epochs: Sequence[int]) -> tuple[float, .
 
 
 def kept_decisions(runs: Sequence[Run]) -> list[Decisions]:
-    """Return every decision that any run took, those of most runs first."""
-    taken: dict[tuple[str, str], set[int]] = {}
+    """Return every decision that any run took, those of most runs first, then by choice and edge."""
+    found: dict[tuple[str, tuple[int, int, int] | None, str], set[int]] = {}
     for index, run in enumerate(runs):
         for label, decision in run.architecture.choices.items() if run.architecture else ():
-            if isinstance(decision, str):
-                texts = [decision]
-            elif isinstance(decision, Mapping):
-                graph = cell_graph(label, decision)
-                texts = [f"{edge_text(edge, graph.n_inputs)} {edge.operation}" for edge in graph.edges]
-            else:
-                texts = [f"input {chosen}" for chosen in decision]
-            for text in texts:
-                taken.setdefault((label, text), set()).add(index)
-    order = sorted(taken, key=lambda key: -len(taken[key]))
+            for edge, taken in _decided(label, decision):
+                found.setdefault((label, edge, taken), set()).add(index)
+
+    def order(key: tuple[str, tuple[int, int, int] | None, str]) -> tuple[int, str, tuple[int, int], str]:
+        label, edge, taken = key
+        return -len(found[key]), label, (edge[1], edge[0]) if edge else (0, 0), taken
+
     return [
-        Decisions(choice=label, text=text, kept=tuple(i in taken[label, text] for i in range(len(runs))))
-        for label, text in order
+        Decisions(choice=key[0], edge=key[1], taken=key[2], kept=tuple(i in found[key] for i in range(len(runs))))
+        for key in sorted(found, key=order)
     ]
 
 
-def edge_text(edge: CellEdge, n_inputs: int) -> str:
-    """Return "c_{k-2} → 0" for an edge from the first of two inputs to the first node."""
-    source, subscript = state_name(edge.source, n_inputs)
-    return f"{source}_{{{subscript}}} → {edge.node - n_inputs}" if subscript else f"{source} → {edge.node - n_inputs}"
+def _decided(label: str, decision: Decision) -> Iterator[tuple[tuple[int, int, int] | None, str]]:
+    if isinstance(decision, str):
+        yield None, decision
+    elif isinstance(decision, Mapping):
+        graph = cell_graph(label, decision)
+        yield from (((edge.source, edge.node, graph.n_inputs), edge.operation) for edge in graph.edges)
+    else:
+        yield from ((None, f"input {chosen}") for chosen in decision)

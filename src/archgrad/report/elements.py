@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archgrad.report.cells import state_name
 from archgrad.report.scene import Picture, clean_text
 from archgrad.report.svg import escape, svg_inline
 
-__all__ = ["details", "facts", "figure", "grid", "notes", "scroller", "table", "tiles"]
+__all__ = ["details", "edge_name", "facts", "figure", "grid", "notes", "scroller", "table", "tiles"]
 
 
-def figure(picture: Picture, *, marks: str = "") -> str:
+def figure(picture: Picture, *, marks: str = "", head: str = "") -> str:
     """Return a picture with its caption, and its version for narrow screens beside it.
 
     Args:
         picture: What to show.
         marks: Further attributes of the element, already escaped.
+        head: Text above the picture.
     """
+    body = f'<p class="head">{escape(head)}</p>' if head else ""
     caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
     if picture.narrow is None:
-        body = svg_inline(picture.wide)
+        body += svg_inline(picture.wide)
     else:
-        body = scroller(svg_inline(picture.wide), picture.title, "wide")
+        body += scroller(svg_inline(picture.wide), picture.title, "wide")
         body += scroller(svg_inline(picture.narrow), picture.title, "narrow")
     return f'<figure data-picture="{escape(picture.slug)}"{marks}>{body}{caption}</figure>'
+
+
+def edge_name(source: int, node: int, n_inputs: int) -> str:
+    """Return what an edge joins, as HTML."""
+    text, subscript = state_name(source, n_inputs)
+    return f"{escape(text)}{f'<sub>{escape(subscript)}</sub>' if subscript else ''} → {node - n_inputs}"
 
 
 def scroller(content: str, name: str, kind: str = "") -> str:

@@ -123,9 +123,9 @@ def panels_scene(
             items += _row_names(names[k], panels[k].candidates, x - 6.0, y + 12.0)
             items.append(_panel(panels[k], x, y + 12.0, plot, _ROW * len(names[k]), epochs, top))
         y += 12.0 + _ROW * max(len(names[k]) for k in row) + 20.0
-    items += _epoch_axis(epochs, 4.0 + room, y - 16.0, plot)
-    items += _colour_bar(4.0 + room, y + 24.0, top)
-    return Scene(width=width, height=y + 50.0, items=tuple(items), name=f"{title}: probabilities over epochs")
+    items += _epoch_axis(epochs, 4.0 + room, y - 10.0, plot)
+    items += _colour_bar(4.0 + room, y + 30.0, top)
+    return Scene(width=width, height=y + 56.0, items=tuple(items), name=f"{title}: probabilities over epochs")
 
 
 def _top(panels: Sequence[HeatPanel]) -> float:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from archgrad.report.settle import Bend, level, settle
 
 __all__ = ["GraphLayout", "LinkPlace", "LinkSize", "NodePlace", "NodeSize", "lay_out"]
 
 _SWEEPS = 12
 _STARTS = 6
-_SETTLE = 40
+_STRAIGHT = 8.0  # how much more a bend within an edge counts than one at its ends
+_MANY_SPOTS = 150  # in a graph of more, one start must do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,7 @@ def lay_out(
     channel: float = 26.0,
     gap: float = 8.0,
     port_gap: float = 9.0,
+    compact: bool = False,
 ) -> GraphLayout:
     """Return places for a graph without cycles.
 
@@ -99,6 +103,7 @@ def lay_out(
         channel: Least room along the flow in which edges bend, between two layers.
         gap: Least room across the flow between two nodes, labels or edges.
         port_gap: Room between two edges that meet the same node.
+        compact: Let long edges bend on their way, which takes less room across the flow.
     """
     ranks = _ranks(nodes, links, last)
     spots: list[_Spot] = []
@@ -112,15 +117,20 @@ def lay_out(
     used = set(label_layers.values())
     chains = [_chain(link, i, ranks, used, label_layers, index, spots) for i, link in enumerate(links)]
     layers = _order(spots)
-    _settle(spots, layers, chains, gap)
+    leave, enter = _ports(chains, layers, port_gap)
+    sizes = [spot.across_size for spot in spots]
+    room = {(i, j): (sizes[i] + sizes[j]) / 2 + gap for layer in layers for i, j in itertools.pairwise(layer)}
+    passages = [chain[1:-1] for chain in chains]
+    found = settle(len(spots), room, [] if compact else passages, list(_bends(chains, leave, enter)))
+    level(found, room, passages)
+    top = min(place - size / 2 for place, size in zip(found, sizes, strict=True))
+    for spot, place in zip(spots, found, strict=True):
+        spot.place = place - top
     starts, widths, total = _columns(spots, layers, channel)
-    top = min(spot.place - spot.across_size / 2 for spot in spots)
-    for spot in spots:
-        spot.place -= top
-    leave, enter = _ports(chains, spots, port_gap)
     places = []
     for i, chain in enumerate(chains):
-        places.append(_route(chain, spots, starts, widths, leave[i], enter[i], label_layers.get(i)))
+        ends = spots[chain[0]].place + leave[i], spots[chain[-1]].place + enter[i]
+        places.append(_route(chain, spots, starts, widths, *ends, label_layers.get(i)))
     return GraphLayout(
         nodes={
             key: NodePlace(
@@ -192,7 +202,7 @@ def _order(spots: list[_Spot]) -> list[list[int]]:
     height = max(spot.layer for spot in spots) + 1
     best: list[list[int]] = []
     fewest = None
-    for start in range(_STARTS):
+    for start in range(_STARTS if len(spots) <= _MANY_SPOTS else 1):
         layers: list[list[int]] = [[] for _ in range(height)]
         for i, spot in enumerate(spots):
             layers[spot.layer].append(i)
@@ -252,79 +262,6 @@ def _crossings(layers: list[list[int]], spots: list[_Spot]) -> list[int]:
     return counts
 
 
-def _settle(spots: list[_Spot], layers: list[list[int]], chains: Sequence[Sequence[int]], gap: float) -> None:
-    """Pull every spot towards its neighbours, the passages of one edge most of all, in the order and room given."""
-    for layer in layers:
-        offsets = _offsets(layer, spots, gap)
-        for i, offset in zip(layer, offsets, strict=True):
-            spots[i].place = offset - offsets[-1] / 2
-    for sweep in range(_SETTLE):
-        straight = sweep >= _SETTLE // 2  # first the squares of the bends, then their sum, which prefers few of them
-        for layer in layers if sweep % 2 == 0 else reversed(layers):
-            offsets = _offsets(layer, spots, gap)
-            wishes, weights = [], []
-            for i in layer:
-                near = spots[i].before + spots[i].after
-                pulls = [_pull(spots[i], spots[j], straight) for j in near]
-                total = sum(pulls)
-                wish = sum(p * spots[j].place for p, j in zip(pulls, near, strict=True)) / total if total else 0.0
-                wishes.append(wish)
-                weights.append(max(total, 1e-3))
-            shifted = [wish - offset for wish, offset in zip(wishes, offsets, strict=True)]
-            for i, value, offset in zip(layer, _ascending(shifted, weights), offsets, strict=True):
-                spots[i].place = value + offset
-        if straight:
-            _straighten(spots, layers, chains, gap)
-
-
-def _pull(first: _Spot, second: _Spot, straight: bool) -> float:
-    passages = (first.node is None) + (second.node is None)
-    weight = (1.0, 2.0, 8.0)[passages]
-    return weight / max(abs(first.place - second.place), 1.0) if straight else weight
-
-
-def _straighten(spots: list[_Spot], layers: list[list[int]], chains: Sequence[Sequence[int]], gap: float) -> None:
-    """Level the passages of each edge where its neighbours leave room for that."""
-    above = {j: i for layer in layers for i, j in itertools.pairwise(layer)}
-    below = {i: j for layer in layers for i, j in itertools.pairwise(layer)}
-    for chain in chains:
-        passages = chain[1:-1]
-        if len(passages) < 2:
-            continue
-        low, high = float("-inf"), float("inf")
-        for i in passages:
-            size = spots[i].across_size
-            if i in above:
-                other = spots[above[i]]
-                low = max(low, other.place + (other.across_size + size) / 2 + gap)
-            if i in below:
-                other = spots[below[i]]
-                high = min(high, other.place - (other.across_size + size) / 2 - gap)
-        if low <= high:
-            mean = sum(spots[i].place for i in passages) / len(passages)
-            for i in passages:
-                spots[i].place = min(max(mean, low), high)
-
-
-def _offsets(layer: list[int], spots: list[_Spot], gap: float) -> list[float]:
-    """The places of a layer when packed as tightly as allowed."""
-    offsets = [0.0]
-    for i, j in itertools.pairwise(layer):
-        offsets.append(offsets[-1] + (spots[i].across_size + spots[j].across_size) / 2 + gap)
-    return offsets
-
-
-def _ascending(values: list[float], weights: list[float]) -> list[float]:
-    """The ascending values nearest to those given, in weighted squares (pool adjacent violators)."""
-    blocks: list[tuple[float, float, int]] = []  # mean, weight, length
-    for value, weight in zip(values, weights, strict=True):
-        blocks.append((value, weight, 1))
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            (m1, w1, n1), (m2, w2, n2) = blocks[-2:]
-            blocks[-2:] = [((m1 * w1 + m2 * w2) / (w1 + w2), w1 + w2, n1 + n2)]
-    return [mean for mean, _, length in blocks for _ in range(length)]
-
-
 def _columns(
     spots: list[_Spot], layers: list[list[int]], channel: float
 ) -> tuple[dict[int, float], dict[int, float], float]:
@@ -341,18 +278,32 @@ def _columns(
     return starts, widths, u
 
 
-def _ports(chains: list[list[int]], spots: list[_Spot], port_gap: float) -> tuple[list[float], list[float]]:
-    """Where each edge leaves its source and enters its target, across the flow."""
+def _ports(
+    chains: Sequence[Sequence[int]], layers: Sequence[Sequence[int]], port_gap: float
+) -> tuple[list[float], list[float]]:
+    """Where each edge leaves its source and enters its target, across the flow from the node's middle."""
+    order = {i: k for layer in layers for k, i in enumerate(layer)}
     leave, enter = [0.0] * len(chains), [0.0] * len(chains)
     for ends, end, neighbour in ((leave, 0, 1), (enter, -1, -2)):
         by_node: dict[int, list[int]] = {}
         for number, chain in enumerate(chains):
             by_node.setdefault(chain[end], []).append(number)
-        for node, numbers in by_node.items():
-            numbers.sort(key=lambda n: spots[chains[n][neighbour]].place)
+        for numbers in by_node.values():
+            numbers.sort(key=lambda n: order[chains[n][neighbour]])
             for k, n in enumerate(numbers):
-                ends[n] = spots[node].place + (k - (len(numbers) - 1) / 2) * port_gap
+                ends[n] = (k - (len(numbers) - 1) / 2) * port_gap
     return leave, enter
+
+
+def _bends(chains: Sequence[Sequence[int]], leave: Sequence[float], enter: Sequence[float]) -> Iterator[Bend]:
+    for chain, start, end in zip(chains, leave, enter, strict=True):
+        if len(chain) == 2:
+            yield chain[0], chain[1], start - end, 1.0
+            continue
+        yield chain[0], chain[1], start, 1.0
+        for before, after in itertools.pairwise(chain[1:-1]):
+            yield before, after, 0.0, _STRAIGHT
+        yield chain[-2], chain[-1], -end, 1.0
 
 
 def _route(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from importlib import resources
 
 from archgrad.report.charts import format_value
-from archgrad.report.compare import RunGroup, group_runs, kept_decisions, mean_and_spread
-from archgrad.report.elements import details, figure, grid, table
+from archgrad.report.compare import Decisions, RunGroup, group_runs, kept_decisions, mean_and_spread
+from archgrad.report.elements import details, edge_name, figure, grid, table
 from archgrad.report.pictures import architecture_pictures
 from archgrad.report.read import Run, flatten
 from archgrad.report.scene import Picture
@@ -33,7 +35,7 @@ def page(title: str, sections: Sequence[str], links: Sequence[tuple[str, str]]) 
     """Return the HTML file.
 
     Args:
-        title: Heading, escaped here.
+        title: Name of the page, escaped here.
         sections: The parts in order, HTML already.
         links: (id of a section, its name) for the navigation, where there are several.
     """
@@ -46,7 +48,7 @@ def page(title: str, sections: Sequence[str], links: Sequence[tuple[str, str]]) 
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head><body>'
-        f'<header><h1>{escape(title)}</h1><button type="button" id="theme">Dark mode</button>{navigation}</header>'
+        f'<header><h1>archgrad report</h1><button type="button" id="theme">Dark mode</button>{navigation}</header>'
         f"<main>{''.join(sections)}</main>"
         "<footer><p>Made by archgrad from the files of the run; "
         "each picture lies as PNG and SVG in the run's folder report/.</p></footer>"
@@ -124,11 +126,19 @@ def _spread(runs: Sequence[Run], groups: Sequence[RunGroup]) -> str:
                 cells.append("–")
                 continue
             mean, deviation, _ = found
-            text = format_value(mean, percent=percent)
-            cells.append(text if deviation is None else f"{text} ± {format_value(deviation, percent=percent)}")
+            cells.append(_with_spread(mean, deviation, percent=percent))
         rows.append(cells)
     name = "Mean ± sample standard deviation of the last values"
     return table(["settings", "runs", *(text for _, text, _ in columns)], rows, name=name)
+
+
+def _with_spread(mean: float, deviation: float | None, *, percent: bool) -> str:
+    """The mean, with as many decimals as two figures of the deviation have."""
+    if deviation is None or deviation <= 0:
+        return format_value(mean, percent=percent) + ("" if deviation is None else " ± 0")
+    factor, unit = (100, " %") if percent else (1, "")
+    digits = max(0, 1 - math.floor(math.log10(deviation * factor)))
+    return f"{mean * factor:.{digits}f} ± {deviation * factor:.{digits}f}{unit}"
 
 
 def _architectures(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -139,17 +149,11 @@ def _architectures(runs: Sequence[Run], names: Sequence[str]) -> str:
         probabilities = run.frames[-1].probabilities if run.frames and run.command != "retrain" else {}
         for picture in architecture_pictures(run.architecture, probabilities) if run.architecture else ():
             titles[picture.slug] = picture.title
-            shown = Picture(
-                slug=picture.slug,
-                title=f"{picture.title}, {name}",
-                caption=name,
-                wide=picture.wide,
-                narrow=picture.narrow,
-            )
-            by_slug.setdefault(picture.slug, []).append(figure(shown))
+            shown = dataclasses.replace(picture, title=f"{picture.title}, {name}", caption="")
+            by_slug.setdefault(picture.slug, []).append(figure(shown, head=name))
     parts = []
     for slug, figures in by_slug.items():
-        parts.append(f'<h3>{escape(titles[slug])}</h3><div class="pair">{"".join(figures)}</div>')
+        parts.append(f'<h3>{escape(titles[slug])}</h3><div class="pair compare">{"".join(figures)}</div>')
     return "".join(parts)
 
 
@@ -161,14 +165,16 @@ def _decisions(runs: Sequence[Run], names: Sequence[str]) -> str:
     decisions = kept_decisions([runs[i] for i in decided])
     common = [d for d in decisions if all(d.kept)]
     some = [d for d in decisions if not all(d.kept)]
-    head = ["choice", "decision", *(names[i] for i in decided)]
+    head = ["choice", "edge", "taken"]
+    if not any(decision.edge for decision in decisions):
+        head.remove("edge")
 
-    def rows(which: Sequence[object]) -> list[list[str]]:
-        return [
-            [escape(d.choice), escape(d.text), *('<span class="yes">yes</span>' if k else "–" for k in d.kept)]
-            for d in decisions
-            if d in which
-        ]
+    def first_cells(decision: Decisions) -> list[str]:
+        edge = [edge_name(*decision.edge) if decision.edge else ""] if "edge" in head else []
+        return [escape(decision.choice), *edge, escape(decision.taken)]
+
+    def marks(decision: Decisions) -> list[str]:
+        return ['<span class="yes">yes</span>' if kept else "–" for kept in decision.kept]
 
     parts = [
         "<h3>Common and differing decisions</h3>",
@@ -176,17 +182,11 @@ def _decisions(runs: Sequence[Run], names: Sequence[str]) -> str:
         f"candidates) are common to all {len(decided)} runs.</p>",
     ]
     if common:
-        parts.append(
-            details(
-                f"Common to all runs ({len(common)})",
-                table(head[:2], [r[:2] for r in rows(common)], name="Common decisions"),
-                opened=True,
-            )
-        )
+        rows = [first_cells(decision) for decision in common]
+        content = table(head, rows, name="Common decisions")
+        parts.append(details(f"Common to all runs ({len(common)})", content, opened=True))
     if some:
-        parts.append(
-            details(
-                f"Taken by some runs ({len(some)})", table(head, rows(some), name="Differing decisions"), opened=True
-            )
-        )
+        rows = [[*first_cells(decision), *marks(decision)] for decision in some]
+        content = table([*head, *(names[i] for i in decided)], rows, name="Differing decisions")
+        parts.append(details(f"Taken by some runs ({len(some)})", content, opened=True))
     return "".join(parts)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from archgrad.architecture import Architecture
+from archgrad.nasbench import SPACE as NASBENCH201
 from archgrad.report.cells import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
@@ -35,37 +36,41 @@ __all__ = [
 
 Probabilities = Mapping[str, Mapping[str, float]]
 
-_CURVES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
+_Curves = Sequence[tuple[str, str, tuple[tuple[str, str], ...], str]]
+"""(name of the file, title, ((column, name of the curve), ...), kind of the axis)."""
+_CURVES: _Curves = (
     (
         "loss",
         "Loss",
         (("train_loss", "train"), ("valid_loss", "validation"), ("test_loss", "test")),
-        False,
+        "plain",
     ),
     (
         "accuracy",
         "Accuracy",
         (("train_accuracy", "train"), ("valid_accuracy", "validation"), ("test_accuracy", "test")),
-        True,
+        "percent",
     ),
-    ("alphas-entropy", "Entropy of α (1: undecided)", (("alphas_entropy", "mean over choices"),), False),
+    ("alphas-entropy", "Entropy of α (1: undecided)", (("alphas_entropy", "mean over choices"),), "plain"),
     (
         "gradient-norms",
         "Gradient norm",
         (("alphas_gradient_norm", "α"), ("weights_gradient_norm", "weights")),
-        False,
+        "plain",
     ),
-    ("skip-connections", "Skip connections kept", (("skip_connections", "all cells"),), False),
-    ("learning-rate", "Learning rate", (("learning_rate", "weights"),), False),
-    ("temperature", "Temperature of the relaxation", (("temperature", "temperature"),), False),
-    ("drop-path", "Drop path probability", (("drop_path", "probability"),), False),
+    ("skip-connections", "Skip connections kept", (("skip_connections", "all cells"),), "amount"),
+    ("learning-rate", "Learning rate", (("learning_rate", "weights"),), "amount"),
+    ("temperature", "Temperature of the relaxation", (("temperature", "temperature"),), "plain"),
+    ("drop-path", "Drop path probability", (("drop_path", "probability"),), "amount"),
 )
-_TIMINGS: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
-    ("time", "Seconds per epoch", (("seconds", "whole epoch"), ("checkpoint_seconds", "saving")), False),
-    ("throughput", "Images per second", (("images_per_second", "training"),), False),
-    ("memory", "Peak memory (MB)", (("peak_memory_mb", "so far"),), False),
-    ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), True),
+_TIMINGS: _Curves = (
+    ("time", "Seconds per epoch", (("seconds", "whole epoch"), ("checkpoint_seconds", "saving")), "amount"),
+    ("throughput", "Images per second", (("images_per_second", "training"),), "amount"),
+    ("memory", "Peak memory (MB)", (("peak_memory_mb", "so far"),), "amount"),
+    ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), "percent"),
 )
+_MANY_EDGES = 60
+_MANY_PANELS = 60
 _HALVES = ("train", "valid", "test")
 
 
@@ -93,11 +98,14 @@ def cell_labels(architecture: Architecture) -> list[str]:
 
 def cell_graphs(architecture: Architecture, probabilities: Probabilities) -> list[CellGraph]:
     """Return the graphs of an architecture's cells."""
-    return [
+    graphs = [
         cell_graph(label, decision, probabilities)
         for label, decision in architecture.choices.items()
         if isinstance(decision, Mapping)
     ]
+    if architecture.space == NASBENCH201:  # whose cell has its last node as output
+        graphs = [dataclasses.replace(graph, joined=graph.joined[-1:]) for graph in graphs]
+    return graphs
 
 
 def choice_rows(architecture: Architecture, probabilities: Probabilities) -> list[ChoiceRow]:
@@ -112,9 +120,10 @@ def choice_rows(architecture: Architecture, probabilities: Probabilities) -> lis
 def edge_pairs(label: str, frames: Sequence[Frame]) -> list[tuple[int, int]]:
     """Return (source, node) of every edge that a search knows of a cell, node by node.
 
-    Edges without probabilities are known where they were kept.
+    Of a cell with too many edges to draw, those that were ever kept.
     """
     pairs: set[tuple[int, int]] = set()
+    kept: set[tuple[int, int]] = set()
     for frame in frames:
         for name in frame.probabilities:
             match = re.fullmatch(re.escape(label) + r"/([0-9]{1,4})->([0-9]{1,4})", name)
@@ -122,7 +131,10 @@ def edge_pairs(label: str, frames: Sequence[Frame]) -> list[tuple[int, int]]:
                 pairs.add((int(match[1]), int(match[2])))
         decision = frame.architecture.choices.get(label)
         if isinstance(decision, Mapping):
-            pairs |= {(edge.source, edge.node) for edge in cell_graph(label, decision).edges}
+            kept |= {(edge.source, edge.node) for edge in cell_graph(label, decision).edges}
+    pairs |= kept
+    if len(pairs) > _MANY_EDGES:
+        pairs = kept
     return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
 
 
@@ -200,15 +212,16 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
         )
     rest = [label for label in dict.fromkeys(k for frame in frames for k in frame.probabilities) if label not in used]
     panels = []
-    for label in rest:
+    for label in rest[:_MANY_PANELS]:
         candidates = tuple(dict.fromkeys(name for frame in frames for name in frame.probabilities.get(label, {})))
         panels.append(HeatPanel(label=label, candidates=candidates, values=_values(label, candidates, frames)))
     if panels:
+        which = "every choice" if len(panels) == len(rest) else f"the first {len(panels)} of {len(rest)} choices"
         pictures.append(
             Picture(
                 slug="alphas",
                 title="α over epochs",
-                caption="Probability of every candidate (rows) of every choice (panels) over the epochs.",
+                caption=f"Probability of every candidate (rows) of {which} (panels) over the epochs.",
                 wide=panels_scene("Choices", panels, epochs, n_inputs=None, width=880.0),
                 narrow=panels_scene("Choices", panels, epochs, n_inputs=None, width=370.0),
             )
@@ -231,21 +244,22 @@ def timing_pictures(table: Table) -> list[Picture]:
     return _charts(table, [*_TIMINGS, *_other_curves(table, _TIMINGS)])
 
 
-def _charts(table: Table, curves: Sequence[tuple[str, str, tuple[tuple[str, str], ...], bool]]) -> list[Picture]:
+def _charts(table: Table, curves: _Curves) -> list[Picture]:
     pictures = []
-    for name, title, columns, percent in curves:
+    for name, title, columns, kind in curves:
         series = [
             Series(name=text, values=table.columns[column], role=SERIES[0 if k == 0 else 1])
             for k, (column, text) in enumerate(columns)
             if column in table.columns
         ]
         if series:
-            scene = line_chart(title, table.epochs, series, percent=percent)
+            percent, zero = kind == "percent", kind == "amount"
+            scene = line_chart(title, table.epochs, series, percent=percent, zero=zero)
             pictures.append(Picture(slug=name, title=title, caption="", wide=scene))
     return pictures
 
 
-def _other_curves(table: Table, known: Sequence[Any]) -> list[tuple[str, str, tuple[tuple[str, str], ...], bool]]:
+def _other_curves(table: Table, known: _Curves) -> _Curves:
     """A chart for each further metric, its halves of the data together."""
     taken = {column for _, _, columns, _ in known for column, _ in columns}
     groups: dict[str, list[tuple[str, str]]] = {}
@@ -254,7 +268,7 @@ def _other_curves(table: Table, known: Sequence[Any]) -> list[tuple[str, str, tu
             half, _, name = column.partition("_")
             found = half in _HALVES and bool(name)
             groups.setdefault(name if found else column, []).append((column, half if found else column))
-    return [("metric-" + slug(name), name, tuple(columns), False) for name, columns in groups.items()]
+    return [("metric-" + slug(name), name, tuple(columns), "plain") for name, columns in groups.items()]
 
 
 def class_names(run: Run, n_classes: int) -> list[str]:
@@ -271,7 +285,8 @@ def confusion_picture(run: Run) -> Picture | None:
     return Picture(
         slug="confusion",
         title="Confusion matrix",
-        caption="Images of each true class (rows) by predicted class (columns); the darker, the larger the share.",
+        caption="Images of each true class (rows) by predicted class (columns); "
+        "the stronger the colour, the larger the share of the class.",
         wide=confusion_scene(counts, names),
         narrow=confusion_scene(counts, names, narrow=True),
     )

@@ -38,7 +38,7 @@ def scene_png(scene: Scene, *, scale: float = 2.0) -> bytes:
     canvas = _canvas(scene, scale)
     buffer = io.BytesIO()
     with _quiet_about_glyphs():
-        canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 6})
+        canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return buffer.getvalue()
 
 
@@ -145,5 +145,5 @@ def _text(item: Label, place: Transform) -> Text:
         label.set_rotation(90)
         label.set_rotation_mode("anchor")
     if item.halo:
-        label.set_path_effects([withStroke(linewidth=9 * _POINTS, foreground=LIGHT["surface"])])
+        label.set_path_effects([withStroke(linewidth=11 * _POINTS, foreground=LIGHT["surface"])])
     return label

@@ -38,6 +38,7 @@ LIGHT: dict[str, str] = {
     "muted": "#62615b",
     "faint": "#c9c8c1",
     "grid": "#e6e5df",
+    "unkept": "#dcdbd5",
     "input": "#e3efe4",
     "input-edge": "#5c8a64",
     "node": "#e4edf8",

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archgrad.report.cells import forming_scene, state_name
+from archgrad.report.cells import forming_scene
 from archgrad.report.charts import format_value
-from archgrad.report.elements import details, facts, figure, grid, notes, table, tiles
+from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
 from archgrad.report.frames import frames_json
 from archgrad.report.pictures import (
     alphas_pictures,
@@ -25,7 +25,7 @@ from archgrad.report.pictures import (
 from archgrad.report.read import Run, flatten
 from archgrad.report.scene import Picture, operation_roles
 from archgrad.report.svg import escape, png_data_uri
-from archgrad.report.trees import tree_scene
+from archgrad.report.trees import all_candidates_fit, tree_scene
 
 __all__ = ["run_pictures", "run_section", "run_status", "run_tiles"]
 
@@ -65,11 +65,10 @@ def run_section(run: Run, name: str, number: int, pictures: Mapping[str, Sequenc
     if cells:
         heading = "Architecture" if run.command == "retrain" else "Derived cells"
         parts.append(f'<h3>{heading}</h3><div class="pair">{"".join(map(figure, cells))}</div>')
-    moving = len(run.frames) > 1
-    if others and not moving:
+    forming = _forming(run, number, len(run.frames) > 1) if run.frames else ""
+    if others and "forming-choices" not in forming:
         parts.append("<h3>Derived choices</h3>" + "".join(map(figure, others)))
-    if run.frames:
-        parts.append(_forming(run, number, moving))
+    parts.append(forming)
     if pictures["alphas"]:
         parts.append("<h3>α over epochs</h3>" + "".join(map(figure, pictures["alphas"])))
     if pictures["curves"]:
@@ -103,7 +102,7 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
             values.append((text, format_value(float(last), percent=True)))
     best = metrics.best("valid_accuracy")
     if best:
-        values.append((f"best, epoch {best[1]}", format_value(best[0], percent=True)))
+        values.append((f"best validation, epoch {best[1]}", format_value(best[0], percent=True)))
     train = metrics.last("train_accuracy")
     if train is not None:
         values.append(("train accuracy", format_value(train, percent=True)))
@@ -152,7 +151,7 @@ def _forming(run: Run, number: int, moving: bool) -> str:
         picture = Picture(
             slug="forming",
             title=f"Cell {graph.label} as it forms",
-            caption="All edges of the search; the kept ones carry the colour and name of their operation.",
+            caption="All edges of the search; those kept at this epoch carry the colour and name of their operation.",
             wide=scenes[0],
             narrow=scenes[1],
         )
@@ -161,7 +160,7 @@ def _forming(run: Run, number: int, moving: bool) -> str:
         parts.append(figure(picture, marks=marks) if moving else "")
         parts.append(details(f"Probabilities on the edges of cell {graph.label}", probabilities))
     rows = choice_rows(last.architecture, last.probabilities)
-    if rows and moving:
+    if rows and moving and all_candidates_fit(rows):
         picture = Picture(
             slug="choices",
             title="Choices as they form",
@@ -176,7 +175,7 @@ def _forming(run: Run, number: int, moving: bool) -> str:
     count = len(frames)
     thinned = ""
     if run.n_epochs_saved > count:
-        thinned = f" ({count} of {run.n_epochs_saved} epochs, evenly spread)"
+        thinned = f" ({count} of {run.n_epochs_saved} saved epochs)"
     scrubber = (
         f'<div class="scrubber"><button type="button" class="play" aria-label="Play through the epochs">Play</button>'
         f'<label for="epoch-{number}">Epoch</label>'
@@ -198,13 +197,12 @@ def _alphas_rows(label: str, n_inputs: int, pairs: Sequence[tuple[int, int]], na
     rows = []
     for source, node in pairs:
         row = last.probabilities.get(f"{label}/{source}->{node}", {})
-        text, subscript = state_name(source, n_inputs)
         cells = []
         for name in names:
             p = row.get(name)
             marks = ' class="kept"' if (f"{source}->{node}", name) in kept else ""
             cells.append(f'<span{marks} style="--p:{0.0 if p is None else p:.3f}">{_share(p)}</span>')
-        rows.append([f"{escape(text)}<sub>{escape(subscript)}</sub> → {node - n_inputs}", *cells])
+        rows.append([edge_name(source, node, n_inputs), *cells])
     head = ["edge", *names]
     body = table(head, rows, name=f"Probabilities on the edges of cell {label}", kind="alphas")
     return f'<div class="alphas-of" data-cell="{escape(label)}">{body}</div>'

@@ -85,7 +85,7 @@ def _text(item: Label, themed: bool, marks: str, title: str) -> str:
     halo = ""
     if item.halo:
         roles["stroke"] = "surface"
-        halo = ' paint-order="stroke" stroke-width="9" stroke-linejoin="round"'
+        halo = ' paint-order="stroke" stroke-width="11" stroke-linejoin="round"'
     sub = ""
     if item.subscript:
         sub = (

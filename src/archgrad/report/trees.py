@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from archgrad.report.scene import Box, Curve, Group, Item, Label, Scene, clean_text, shorten, text_width
 
-__all__ = ["ChoiceRow", "choice_row", "tree_scene"]
+__all__ = ["ChoiceRow", "all_candidates_fit", "choice_row", "tree_scene"]
 
 _TEXT = 12.0
 _LINE = 30.0
 _PILL = 22.0
 _INDENT = 18.0
+_MANY_CANDIDATES = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ def choice_row(
     return ChoiceRow(label=label, candidates=candidates, chosen=frozenset(chosen), probabilities=known, inputs=inputs)
 
 
+def all_candidates_fit(rows: Sequence[ChoiceRow]) -> bool:
+    """Return whether a tree shows all candidates, not only the chosen ones of a space too large for that."""
+    return sum(len(row.candidates) for row in rows) <= _MANY_CANDIDATES
+
+
 def tree_scene(rows: Sequence[ChoiceRow], *, narrow: bool = False) -> Scene:
     """Draw choices below each other, indented by the parts of their labels between slashes.
 
@@ -56,6 +62,7 @@ def tree_scene(rows: Sequence[ChoiceRow], *, narrow: bool = False) -> Scene:
         narrow: For a screen of 400 pixels: candidates below their choice.
     """
     width = 370.0 if narrow else 900.0
+    fits = all_candidates_fit(rows)
     lines = list(_lines(rows))
     left = min(max(_name_end(line) for line in lines), 320.0) + 16.0
     items: list[Item] = []
@@ -73,13 +80,20 @@ def tree_scene(rows: Sequence[ChoiceRow], *, narrow: bool = False) -> Scene:
         items.append(Label(x=x, y=y, text=text, size=_TEXT, anchor="start", bold=line.row is not None, fill=fill))
         if line.row:
             y += _LINE - 4.0 if narrow else 0.0
-            group, y = _pills(line.row, x + _INDENT if narrow else left, y, width)
+            names = [name for name in line.row.candidates if fits or name in line.row.chosen]
+            group, y = _pills(line.row, names, x + _INDENT if narrow else left, y, width)
             items.append(group)
             y += 4.0
         y += _LINE
-    legend = "filled: chosen" + (" · bar: probability" if any(row.probabilities for row in rows) else "")
+    legend = "filled: chosen" if fits else "chosen candidates only"
+    if any(row.probabilities for row in rows):
+        legend += " · bar: probability"
+        " · bar: probability" if any(row.probabilities for row in rows) else ""
+    )
     items.append(Label(x=8.0, y=y, text=legend, size=11.0, anchor="start", fill="muted"))
     name = "Choices: " + "; ".join(f"{clean_text(row.label)} takes {_chosen_text(row)}" for row in rows)
+    if not narrow:
+        width = max(_right_end(items), 330.0) + 8.0
     return Scene(width=width, height=y + 14.0, items=tuple(items), name=name)
 
 
@@ -118,6 +132,17 @@ def _walk(branch: _Branch, depth: int) -> Iterator[_Line]:
         yield from _walk(child, depth + 1)
 
 
+def _right_end(items: Sequence[Item]) -> float:
+    """Where the candidates end."""
+    ends = [0.0]
+    for item in items:
+        if isinstance(item, Group):
+            ends.append(_right_end(item.items))
+        elif isinstance(item, Box):
+            ends.append(item.x + item.width)
+    return max(ends)
+
+
 def _chosen_text(row: ChoiceRow) -> str:
     names = ", ".join(name for name in row.candidates if name in row.chosen)
     return f"inputs {names}" if row.inputs else names
@@ -127,11 +152,11 @@ def _name_end(line: _Line) -> float:
     return 8.0 + line.depth * _INDENT + text_width(clean_text(line.text), size=_TEXT, bold=True)
 
 
-def _pills(row: ChoiceRow, left: float, y: float, width: float) -> tuple[Group, float]:
+def _pills(row: ChoiceRow, names: Sequence[str], left: float, y: float, width: float) -> tuple[Group, float]:
     """The candidates of a choice, on as many lines as they need, and the middle of the last line."""
     items: list[Item] = []
     x = left
-    for name in row.candidates:
+    for name in names:
         text = shorten(f"input {name}" if row.inputs else name, size=_TEXT, width=min(180.0, width - left - 20.0))
         size = max(text_width(text, size=_TEXT) + 18.0, 44.0)
         if x > left and x + size > width - 4.0:

@@ -106,7 +106,8 @@ class RunView {
     for (const [label, choice] of Object.entries(this.data.choices)) {
       changes += this.showChoice(label, choice, k);
     }
-    this.change.textContent = k === 0 ? "" : changes === 1 ? "1 decision changed" : `${changes} decisions changed`;
+    const count = changes === 0 ? "no decision" : changes === 1 ? "1 decision" : `${changes} decisions`;
+    this.change.textContent = k === 0 ? "" : `${count} changed since ${this.data.epochs[k - 1]}`;
     for (const plot of this.plots) this.markEpoch(plot, epoch);
   }
 
@@ -121,7 +122,7 @@ class RunView {
         if (kind !== "edge" && kind !== "tip" && kind !== "edge-label") continue;
         const hit = kept.get(element.dataset.edge);
         element.classList.toggle("kept", Boolean(hit));
-        const colour = hit ? `var(--${cell.roles[hit.name]})` : "var(--grid)";
+        const colour = hit ? `var(--${cell.roles[hit.name]})` : "var(--unkept)";
         if (kind === "edge") {
           const p = hit ? probability(hit.edge, hit.name) : 0;
           element.style.stroke = colour;
