@@ -88,8 +88,6 @@ def tree_scene(rows: Sequence[ChoiceRow], *, narrow: bool = False) -> Scene:
     legend = "filled: chosen" if fits else "chosen candidates only"
     if any(row.probabilities for row in rows):
         legend += " · bar: probability"
-        " · bar: probability" if any(row.probabilities for row in rows) else ""
-    )
     items.append(Label(x=8.0, y=y, text=legend, size=11.0, anchor="start", fill="muted"))
     name = "Choices: " + "; ".join(f"{clean_text(row.label)} takes {_chosen_text(row)}" for row in rows)
     if not narrow:
