@@ -6,6 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import settings
+
+# Small tensors gain nothing from threads, and tests run in several processes at once.
+torch.set_num_threads(1)
+
+# How long one example takes says nothing on a machine that runs other things beside.
+settings.register_profile("archgrad", deadline=None)
+settings.load_profile("archgrad")
 
 
 @pytest.fixture(scope="session")
