@@ -1,0 +1,97 @@
+"""Small spaces and layers that several rooms of tests use; everything in them can be computed by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import archgrad as ag
+
+
+class Times(nn.Module):
+    """x -> factor * x, with a count of its calls."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.factor * x
+
+
+class Learnt(nn.Module):
+    """x -> weight * x with a scalar weight."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
+class TabularSpace(nn.Module):
+    """A user's own space: an MLP over a table, with nested layer choices and a choice of what the head reads."""
+
+    def __init__(self, features: int = 4, width: int = 8, classes: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Linear(features, width)
+        self.first = ag.LayerChoice(
+            {
+                "dense": nn.Sequential(
+                    nn.Linear(width, width),
+                    ag.LayerChoice({"tanh": nn.Tanh(), "softplus": nn.Softplus()}, label="activation"),
+                ),
+                "skip": nn.Identity(),
+            },
+            label="first",
+        )
+        self.second = ag.LayerChoice([nn.Linear(width, width), nn.Tanh()], label="second")
+        self.join = ag.InputChoice(n_candidates=3, n_chosen=2, reduction="concat", label="join")
+        self.head = nn.Linear(2 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stem = torch.tanh(self.stem(x))
+        first = self.first(stem)
+        return self.head(self.join([stem, first, self.second(first)]))
+
+
+def relaxed(
+    space: nn.Module, alphas: Mapping[str, Sequence[float]] | None = None, *, relaxation: Any = None, seed: int = 0
+) -> ag.Supernet:
+    """Return a float64 supernet of the space with these alphas."""
+    supernet = ag.Supernet(space, relaxation, seed=seed).double()
+    with torch.no_grad():
+        for label, row in (alphas or {}).items():
+            supernet.alphas[label].copy_(torch.tensor(row, dtype=torch.float64))
+    return supernet
+
+
+def softmax(alphas: Sequence[float]) -> list[float]:
+    return torch.softmax(torch.tensor(alphas, dtype=torch.float64), 0).tolist()
+
+
+def vector(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def in_fresh_process(code: str, *, hash_seed: int) -> str:
+    """Run Python code with another seed of `hash`, on which the order of sets depends; return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
+    )
+    return result.stdout.strip()
