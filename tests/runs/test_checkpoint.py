@@ -341,12 +341,13 @@ def test_a_newer_version_is_refused_by_name(good: bytes, tmp_path: Path) -> None
 def test_a_version_one_file_loads_for_ever(tmp_path: Path) -> None:
     text = (
         b'{"epoch":3,"lr":0.025,"nan":{"$float":"nan"},"pair":{"$tuple":[1,"a"]},"groups":{"$dict":[[0,{"$tensor":"0"}]]},'
-        b'"bytes":{"$bytes":"AAE="},"array":{"$array":"1","dtype":"uint32"},"last":{"$tensor":"2","dims":[1,0]}}'
+        b'"bytes":{"$bytes":"AAE="},"array":{"$array":"1","dtype":"uint32"},"half":{"$tensor":"3","dtype":"bfloat16"},"last":{"$tensor":"2","dims":[1,0]}}'
     )
     tensors = {
         "0": torch.tensor([1.0, 2.0]),
         "1": torch.tensor([-1], dtype=torch.int32),
         "2": torch.tensor([[1, 2], [3, 4], [5, 6]]),
+        "3": torch.tensor([0x3FC0], dtype=torch.int16),
     }
     (tmp_path / "v1.ckpt").write_bytes(sealed(text, safetensors.torch.save(tensors)))
     expected = {
@@ -357,6 +358,7 @@ def test_a_version_one_file_loads_for_ever(tmp_path: Path) -> None:
         "groups": {0: torch.tensor([1.0, 2.0])},
         "bytes": b"\x00\x01",
         "array": np.array([2**32 - 1], dtype=np.uint32),
+        "half": torch.tensor([1.5], dtype=torch.bfloat16),
         "last": torch.tensor([[1, 3, 5], [2, 4, 6]]),
     }
     assert same(expected, load_state(tmp_path / "v1.ckpt"))

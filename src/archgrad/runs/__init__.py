@@ -4,7 +4,7 @@ from archgrad.runs.checkpoint import Checkpoints, load_state, save_state
 from archgrad.runs.config import config_difference, read_config
 from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
 from archgrad.runs.folder import RunFolder
-from archgrad.runs.loggers import Loggers, open_loggers
+from archgrad.runs.loggers import Loggers, check_loggers, open_loggers
 from archgrad.runs.memory import memory_explained
 from archgrad.runs.metrics import MetricsFile, read_metrics
 from archgrad.runs.pace import CheckpointSchedule, Clock
@@ -30,6 +30,7 @@ __all__ = [
     "RunFolder",
     "StopRequest",
     "capture_random_state",
+    "check_loggers",
     "check_seed",
     "config_difference",
     "load_state",

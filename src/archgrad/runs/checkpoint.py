@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 from torch import Tensor
 
@@ -59,7 +60,8 @@ def save_state(path: str | os.PathLike[str], state: Any) -> None:
         raise RunError(
             f"A checkpoint's structure may take {_MAX_STRUCTURE_BYTES} bytes, but this one takes {len(text)}."
         )
-    content = safetensors.torch.save(tensors)
+    # By way of NumPy, whose arrays are bytes already: torch's own way takes ten times as long for thousands of tensors.
+    content = safetensors.numpy.save({name: tensor.numpy() for name, tensor in tensors.items()})
     lengths = _LENGTHS.pack(_MAGIC, _VERSION, len(text), len(content))
     digest = hashlib.sha256(lengths)
     digest.update(text)

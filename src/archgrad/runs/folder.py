@@ -29,7 +29,7 @@ _OWN_FILES = (
     "architecture.json", "metrics.csv", "timings.csv", "environment.json", "summary.json",
     "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
-_OWN_FOLDERS = ("checkpoints", "weights")
+_OWN_FOLDERS = ("checkpoints", "weights", "report")
 _EVENTS = "events.out.tfevents.*"
 
 
@@ -103,7 +103,7 @@ class RunFolder:
         try:
             _remove_run(path)
             write_config(path / _CONFIG, content)
-            for name in ("checkpoints",) if command == "search" else _OWN_FOLDERS:
+            for name in ("checkpoints",) if command == "search" else ("checkpoints", "weights"):
                 (path / name).mkdir(exist_ok=True)
         except OSError as error:
             lock.release()

@@ -15,7 +15,7 @@ from torch import Tensor
 from archgrad.errors import OptionError
 from archgrad.runs.config import plain_config
 
-__all__ = ["Logger", "Loggers", "MlflowLogger", "TensorBoardLogger", "WandbLogger", "open_loggers"]
+__all__ = ["Logger", "Loggers", "MlflowLogger", "TensorBoardLogger", "WandbLogger", "check_loggers", "open_loggers"]
 
 
 class Logger(Protocol):
@@ -181,6 +181,14 @@ class Loggers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_loggers(*, wandb: str | None, mlflow: str | None) -> None:
+    """Raise `OptionError` if a logger is asked for whose package is not installed; arguments as `open_loggers`."""
+    if wandb is not None:
+        _optional("wandb", "Weights & Biases")
+    if mlflow is not None:
+        _optional("mlflow", "MLflow")
 
 
 def open_loggers(

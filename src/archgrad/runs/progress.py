@@ -129,8 +129,8 @@ class Progress:
             if now - self._refreshed >= _REFRESH_SECONDS:
                 self._refreshed = now
                 self._renew(read())
-        elif self._log_frequency is not None and (step + 1) % self._log_frequency == 0:
-            self._write_line(read())
+        elif self._log_frequency is not None and (step + 1) % self._log_frequency == 0 and step + 1 < self._steps:
+            self._write_line(read())  # after the last step comes the epoch's own line
 
     def end_epoch(self, row: Figures) -> None:
         """Say that an epoch is done.

@@ -29,11 +29,14 @@ __all__ = ["join", "split"]
 
 _MAX_DEPTH = 100
 _MAX_INTEGER_BITS = 4096  # far over any random state's; under what int() takes from text
-_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-_UNSIGNED = {str(unsigned).removeprefix("torch."): unsigned for unsigned in _SIGNED}
+# Stored as integers of the same width: NumPy has no bfloat16, not every safetensors has the wide unsigned types.
+_STORED_AS = {
+    torch.bfloat16: torch.int16, torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64,
+}  # fmt: skip
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _STORED_AS}
 _DTYPES = {
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.bool, *_SIGNED,
+    torch.float64, torch.float32, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
+    torch.bool, *_STORED_AS,
 }  # fmt: skip
 
 
@@ -44,8 +47,8 @@ def split(state: Any) -> tuple[Any, dict[str, Tensor]]:
         state: Nested dict, list and tuple of tensors, NumPy arrays, str, int, float, bool, None and bytes.
 
     Returns:
-        JSON data, and the tensors (on the CPU, contiguous, sharing no memory) by the names used in it. A tensor that
-        occurs several times is taken once.
+        JSON data, and the tensors (on the CPU, contiguous, of dtypes that NumPy has; they may share memory with the
+        state) by the names used in it. A tensor that occurs several times is taken once.
 
     Raises:
         RunError: Something in the state is not of these; the message says where.
@@ -124,12 +127,14 @@ class _Splitter:
             self._alive.append(tensor)
             # Memory order is kept, so that a channels_last buffer comes back as one: elementwise kernels round
             # differently at the ends of a vector, and a resumed run is to be the same to the bit.
-            strides = tensor.stride()
-            order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
-            permuted = tensor.detach().permute(order)
-            in_order = tensor.is_contiguous() or not permuted.is_contiguous()
-            tag = self._store((tensor.detach() if in_order else permuted).contiguous(), "$tensor")
-            self._tags[key] = tag if in_order else {**tag, "dims": order}
+            content, order = tensor.detach(), None
+            if not content.is_contiguous():
+                strides = content.stride()
+                order = sorted(range(content.dim()), key=lambda dim: -strides[dim])
+                permuted = content.permute(order)
+                content, order = (permuted, order) if permuted.is_contiguous() else (content.contiguous(), None)
+            tag = self._store(content, "$tensor")
+            self._tags[key] = tag if order is None else {**tag, "dims": order}
         return self._tags[key]
 
     def _encode_array(self, array: np.ndarray[Any, Any], where: str, tag: str) -> dict[str, Any]:
@@ -146,10 +151,10 @@ class _Splitter:
     def _store(self, tensor: Tensor, tag: str) -> dict[str, Any]:
         name = str(len(self.tensors))
         encoded = {tag: name}
-        if tensor.dtype in _SIGNED:  # not every version of safetensors has the wide unsigned types
+        if tensor.dtype in _STORED_AS:
             encoded["dtype"] = str(tensor.dtype).removeprefix("torch.")
-            tensor = tensor.view(_SIGNED[tensor.dtype])
-        self.tensors[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+            tensor = tensor.view(_STORED_AS[tensor.dtype])
+        self.tensors[name] = tensor.cpu()
         return encoded
 
 
@@ -193,8 +198,8 @@ def _tensor(data: dict[str, Any], tag: str, tensors: Mapping[str, Tensor]) -> Te
         raise RunError(f"The state refers to the tensor {name!r}, which is not in the file.")
     tensor = tensors[name]
     if "dtype" in data:
-        dtype = _UNSIGNED.get(_checked(data["dtype"], str, tag))
-        if dtype is None or tensor.dtype != _SIGNED[dtype]:
+        dtype = _BY_NAME.get(_checked(data["dtype"], str, tag))
+        if dtype is None or tensor.dtype != _STORED_AS[dtype]:
             raise RunError(
                 f"The state gives the tensor {name!r} the dtype {data['dtype']!r}, but it is {tensor.dtype}."
             )

@@ -1,0 +1,53 @@
+"""Batches of any nesting: cast, laid out and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["count", "cut", "prepare"]
+
+
+def prepare(inputs: Any, *, dtype: torch.dtype, channels_last: bool) -> Any:
+    """Return inputs with floating-point tensors of `dtype`, and images (4-D) in channels_last if asked for."""
+
+    def one(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        return tensor.contiguous(memory_format=torch.channels_last) if channels_last and tensor.dim() == 4 else tensor
+
+    return _on_tensors(inputs, one)
+
+
+def count(inputs: Any) -> int:
+    """Return the number of samples in a batch: the length of its first tensor."""
+    while not isinstance(inputs, Tensor):
+        inputs = next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
+    return len(inputs)
+
+
+def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]]:
+    """Cut a batch into at most `parts` contiguous parts whose sizes differ by at most one; no part is empty."""
+    if parts == 1:
+        yield inputs, targets
+        return
+    samples = len(targets)
+    parts = min(parts, samples)
+    bounds = [part * samples // parts for part in range(parts + 1)]
+    for first, end in pairwise(bounds):
+        yield _on_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
+
+
+def _on_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, dict):
+        return {name: _on_tensors(part, change) for name, part in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(_on_tensors(part, change) for part in inputs)
+    return inputs

@@ -1,0 +1,291 @@
+"""Retraining as one call: a derived network, data and options in, a named result and a run folder out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from archgrad.architecture import Architecture
+from archgrad.data import BatchStream, Data, as_data, evaluation_batches
+from archgrad.errors import DataError, OptionError
+from archgrad.retrain.evaluation import evaluate
+from archgrad.retrain.learner import Learner
+from archgrad.retrain.loop import Loop
+from archgrad.retrain.outputs import write_outputs
+from archgrad.retrain.recipe import OnNonfinite, Optimizer, Precision, Recipe
+from archgrad.runs import (
+    CheckpointSchedule,
+    Progress,
+    RunFolder,
+    StopRequest,
+    check_loggers,
+    open_loggers,
+    pick_device,
+    seeded,
+)
+
+__all__ = ["RetrainResult", "retrain"]
+
+_MAY_DIFFER = (
+    "device", "workers", "log_frequency", "checkpoint_minutes", "checkpoint_steps", "on_nonfinite", "wandb", "mlflow",
+)  # fmt: skip
+_FIGURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainResult:
+    """What a retraining came to."""
+
+    test_accuracy: float | None
+    """Of the last epoch, 0 to 1; None without a test set."""
+    test_loss: float | None
+    """Of the last epoch; None without a test set."""
+    best_test_accuracy: float | None
+    """Of the best epoch. Chosen on the test set, so it flatters: the figure to report is `test_accuracy`."""
+    best_epoch: int | None
+    """0-based; its weights are in `weights/best.safetensors`."""
+    history: list[dict[str, Any]]
+    """One row an epoch, as in metrics.csv."""
+    skipped_steps: int
+    """Steps left out because they were not finite."""
+    network: nn.Module
+    """The network that was given, with its last weights, in evaluation mode."""
+    run_dir: Path | None
+    """The run folder."""
+
+
+def retrain(
+    network: nn.Module,
+    data: Data | Dataset | tuple[Tensor, Tensor] | str,
+    *,
+    architecture: Architecture | None = None,
+    epochs: int = 600,
+    batch_size: int = 96,
+    learning_rate: float = 0.025,
+    learning_rate_min: float = 0.0,
+    momentum: float = 0.9,
+    weight_decay: float = 3e-4,
+    optimizer: Optimizer = "sgd",
+    grad_clip: float = 5.0,
+    cutout: int | None = None,
+    auxiliary_weight: float = 0.4,
+    drop_path: float = 0.2,
+    label_smoothing: float = 0.0,
+    precision: Precision = "32",
+    accumulation: int = 1,
+    seed: int = 0,
+    on_nonfinite: OnNonfinite = "stop",
+    device: str | torch.device = "auto",
+    workers: int = 0,
+    fast: bool = True,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_minutes: float = 10.0,
+    checkpoint_steps: int | None = None,
+    log_frequency: int | None = 50,
+    quiet: bool = False,
+    wandb: str | None = None,
+    mlflow: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> RetrainResult:
+    """Train a derived network from scratch on the whole training set; the test set is only reported on.
+
+    The network is trained in place. It returns logits (B, classes); one with an auxiliary head returns
+    (logits, auxiliary logits) in training mode. Global random states are the caller's again afterwards.
+
+    Args:
+        network: A plain module, such as `derive` returns.
+        data: `Data`, a data set, a pair (inputs, targets), or a name such as "digits"; targets are classes.
+        architecture: Where the network comes from; copied into the run folder.
+        epochs: Passes over the training data, at least 1.
+        batch_size: Samples of a step, at least 1.
+        learning_rate: Of the first epoch; falls along half a cosine, epoch by epoch.
+        learning_rate_min: What it falls to, after the last epoch.
+        momentum: Of SGD; AdamW has its own.
+        weight_decay: Added to the gradient by SGD, decoupled in AdamW.
+        optimizer: "sgd" or "adamw".
+        grad_clip: Largest norm of the gradient over all weights; 0 is off.
+        cutout: Side in pixels of the square that is blanked in each training image, after normalisation; 0 is off; None
+            is half the image, 16 pixels of CIFAR's 32.
+        auxiliary_weight: Weight of the auxiliary head's loss, if the network has such a head.
+        drop_path: Probability that a path is dropped; epoch e has drop_path * e / epochs.
+        label_smoothing: Share of each target spread over all classes, in training only.
+        precision: "32", "64", or "bf16": autocast to bfloat16 with weights in 32 bits.
+        accumulation: Parts that a batch is cut into, one after the other through the network, to save memory; the same
+            result as one part up to BatchNorm.
+        seed: Of order, augmentation and drop path; the network's first weights are the caller's.
+        on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
+        device: "auto" (CUDA if there is any), "cpu", "cuda:1", ...
+        workers: Processes that read data which is not in memory; 0 reads in this process.
+        fast: Lay images and convolutions out channels_last, which is faster and rounds differently.
+        run_dir: The run folder; None keeps nothing on disk.
+        resume: Go on with the run in `run_dir`, from its last checkpoint.
+        overwrite: Remove an earlier run in `run_dir` first.
+        checkpoint_minutes: Time from one checkpoint to the next, besides the one after each epoch.
+        checkpoint_steps: Steps from one checkpoint to the next; None goes by time alone.
+        log_frequency: Steps from one line to the next where output is no terminal; None writes a line per epoch.
+        quiet: Show no progress.
+        wandb: Project of Weights & Biases to log to as well.
+        mlflow: Experiment of MLflow to log to as well.
+        config: Options of the caller (space, channels, ...) that go into config.yaml beside these.
+
+    Returns:
+        Accuracies, history and the network.
+
+    Raises:
+        OptionError: An option is outside its range, or does not fit the network.
+        DataError: The data cannot be used.
+        RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory.
+        Interrupted: SIGTERM or SIGINT came; the state was saved.
+
+    Source: Liu et al. 2019, section 3.3 and appendix A.
+    """
+    data = as_data(data)
+    if not data.classes:
+        raise DataError(f"Retraining trains classifiers, but the targets of {data.name!r} are no class numbers.")
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        learning_rate_min=learning_rate_min,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        grad_clip=grad_clip,
+        cutout=cutout,
+        auxiliary_weight=auxiliary_weight,
+        drop_path=drop_path,
+        label_smoothing=label_smoothing,
+        precision=precision,
+        accumulation=accumulation,
+        seed=seed,
+        on_nonfinite=on_nonfinite,
+    )
+    schedule = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+    options = {
+        **(config or {}),
+        "data": data.name,
+        **asdict(recipe),
+        "device": str(device),
+        "workers": workers,
+        "fast": fast,
+        **asdict(schedule),
+        "log_frequency": log_frequency,
+        "wandb": wandb,
+        "mlflow": mlflow,
+    }
+    _check_folder_options(run_dir, resume=resume, overwrite=overwrite)
+    check_loggers(wandb=wandb, mlflow=mlflow)
+    side = _cutout_side(recipe.cutout, data)
+    with ExitStack() as stack:
+        stack.enter_context(seeded(seed))
+        # Everything that can be wrong with the arguments shows before a folder is written to.
+        learner = Learner(network, recipe, classes=len(data.classes), device=pick_device(device), fast=fast)
+        training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=fast)
+        test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=fast)
+        samples = evaluation_batches(
+            data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
+        )
+        learner.try_out(next(samples)[0])
+        stream = stack.enter_context(
+            BatchStream(
+                data.train,
+                batch_size=batch_size,
+                seed=seed,
+                transform=training_transform,
+                device=learner.device,
+                workers=workers,
+            )
+        )
+        progress = Progress(
+            "retrain",
+            _FIGURES,
+            epochs=epochs,
+            steps=stream.batches_per_epoch,
+            device=learner.device,
+            log_frequency=log_frequency,
+            quiet=quiet,
+        )
+        folder, request = None, None
+        if run_dir is not None:
+            folder = _open_folder(run_dir, options, resume=resume, overwrite=overwrite)
+            stack.enter_context(folder)
+            request = stack.enter_context(StopRequest())
+            if architecture is not None:
+                folder.save_architecture(architecture)
+            folder.record_environment(seed=seed)
+        loop = Loop(
+            learner,
+            stream,
+            lambda: evaluate(learner, data, transform=test_transform, batch_size=batch_size, workers=workers),
+            schedule=schedule,
+            folder=folder,
+            progress=progress,
+            request=request,
+        )
+        if folder is not None:
+            loop.restore(folder.load_checkpoint())
+            loop.loggers = stack.enter_context(
+                open_loggers(folder.path, config=options, first_epoch=loop.epoch, wandb=wandb, mlflow=mlflow)
+            )
+        stack.enter_context(progress)
+        if recipe.drop_path and not learner.has_drop_path:
+            progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
+        evaluation = loop.run()
+        network.eval()
+        facts = {
+            "test_accuracy": evaluation.accuracy if evaluation else None,
+            "test_loss": evaluation.loss if evaluation else None,
+            "best_test_accuracy": loop.best_accuracy,
+            "best_epoch": loop.best_epoch,
+            "epochs": epochs,
+            "seconds": loop.clock.total,
+            "skipped_steps": learner.skipped_steps,
+        }
+        if folder is not None:
+            write_outputs(folder, learner, data, evaluation, facts)
+    return RetrainResult(
+        test_accuracy=facts["test_accuracy"],
+        test_loss=facts["test_loss"],
+        best_test_accuracy=loop.best_accuracy,
+        best_epoch=loop.best_epoch,
+        history=loop.history,
+        skipped_steps=learner.skipped_steps,
+        network=network,
+        run_dir=None if folder is None else folder.path,
+    )
+
+
+def _check_folder_options(run_dir: object, *, resume: bool, overwrite: bool) -> None:
+    if run_dir is None and (resume or overwrite):
+        raise OptionError(f"{'resume' if resume else 'overwrite'}=True needs a run folder. Give run_dir.")
+    if resume and overwrite:
+        raise OptionError("resume=True goes on with a run and overwrite=True removes it. Give one of them.")
+
+
+def _cutout_side(cutout: int | None, data: Data) -> int:
+    if cutout is None:
+        return data.image_size // 2
+    if data.channels and cutout >= data.image_size:
+        raise OptionError(
+            f"cutout must be smaller than the images, or nothing is left of them, but got cutout={cutout} and images "
+            f"of {data.image_size} pixels. Give cutout={data.image_size // 2}, or 0."
+        )
+    return cutout
+
+
+def _open_folder(
+    run_dir: str | os.PathLike[str], options: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> RunFolder:
+    if resume:
+        return RunFolder.resume(run_dir, command="retrain", config=options, may_differ=_MAY_DIFFER)
+    return RunFolder.create(run_dir, command="retrain", config=options, overwrite=overwrite)

@@ -1,0 +1,214 @@
+"""One network being trained: the step, and the state that it goes on from."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from archgrad.distributed import average_over_ranks
+from archgrad.errors import OptionError, RunError
+from archgrad.operations import DropPath
+from archgrad.retrain.batches import count, cut, prepare
+from archgrad.retrain.recipe import Recipe
+from archgrad.retrain.totals import NonfiniteStep, Totals
+
+__all__ = ["Learner"]
+
+_MOST_UNREAD_STEPS = 20
+
+
+class Learner:
+    """Trains a network in place, batch by batch.
+
+    Args:
+        network: Returns logits (B, classes); in training mode it may return (logits, auxiliary logits). It is moved to
+            the device and the precision.
+        recipe: The options.
+        classes: Number of classes.
+        device: Where to compute.
+        fast: Whether images and convolutions are laid out channels_last.
+
+    Raises:
+        OptionError: The network has nothing to train.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, *, classes: int, device: torch.device, fast: bool) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.totals = Totals()
+        self.skipped_steps = 0
+        self._classes = classes
+        self._channels_last = fast
+        self.dtype = torch.float64 if recipe.precision == "64" else torch.float32
+        self.network = network.to(device, self.dtype)
+        if fast:
+            self.network.to(memory_format=torch.channels_last)
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if not self._parameters:
+            raise OptionError(f"The network {type(network).__name__} has no parameters that require a gradient.")
+        self._optimizer = _make_optimizer(self._parameters, recipe)
+        self._drop_paths = [part for part in network.modules() if isinstance(part, DropPath)]
+        # On a GPU reading a value waits for it; a run that stops in any case may learn of the reason some steps later.
+        self._reads_each_step = device.type == "cpu" or recipe.on_nonfinite == "skip"
+
+    @property
+    def has_drop_path(self) -> bool:
+        """Whether the network has paths to drop."""
+        return bool(self._drop_paths)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Set learning rate and drop path of an epoch, 0-based, and the training mode."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate_in(epoch)
+        for drop_path in self._drop_paths:
+            drop_path.p = self.recipe.drop_path_in(epoch)
+        self.network.train()
+
+    def train_step(self, step: int, inputs: Any, targets: Tensor) -> None:
+        """Take one step: gradients, their mean over the processes, clipping, and the optimizer.
+
+        Args:
+            step: 0-based within the epoch.
+            inputs: A batch.
+            targets: (B,), int64.
+
+        Raises:
+            NonfiniteStep: The loss or the gradient is not finite, here or (on a GPU) in one of the last steps.
+            OptionError: The network does not return what it should.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        skips = self.recipe.on_nonfinite == "skip"
+        buffers = [buffer.clone() for buffer in self.network.buffers()] if skips else []
+        loss, correct = self._backward(inputs, targets)
+        used = [parameter for parameter in self._parameters if parameter.grad is not None]
+        gradients = average_over_ranks([_gradient(parameter) for parameter in used], len(targets))
+        for parameter, gradient in zip(used, gradients, strict=True):
+            parameter.grad = gradient
+        gradient_norm = get_total_norm(gradients)
+        if self._reads_each_step and not bool(torch.isfinite(loss) & torch.isfinite(gradient_norm)):
+            if not skips:
+                raise NonfiniteStep(step, float(loss), float(gradient_norm))
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # one forward pass would leave BatchNorm's running statistics at nan for good
+            self.totals.skipped += 1
+            self.skipped_steps += 1
+            return
+        if self.recipe.grad_clip:
+            clip_grads_with_norm_(used, self.recipe.grad_clip, gradient_norm)
+        self._optimizer.step()
+        self.totals.add(step, len(targets), loss, correct, gradient_norm)
+        if self._reads_each_step or self.totals.unread >= _MOST_UNREAD_STEPS:
+            self.totals.read()
+
+    def _backward(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Add up the gradient of a batch; return its mean loss, without the auxiliary head's, and the count of hits."""
+        losses, hits = [], []
+        for part, part_targets in cut(inputs, targets, self.recipe.accumulation):
+            share = len(part_targets) / len(targets)
+            logits, auxiliary_logits = self._split(self._forward(part), len(part_targets))
+            loss = F.cross_entropy(logits, part_targets, label_smoothing=self.recipe.label_smoothing)
+            objective = loss
+            if auxiliary_logits is not None and self.recipe.auxiliary_weight:
+                auxiliary = F.cross_entropy(auxiliary_logits, part_targets, label_smoothing=self.recipe.label_smoothing)
+                objective = loss + self.recipe.auxiliary_weight * auxiliary
+            (objective * share).backward()
+            losses.append(loss.detach() * share)
+            hits.append((logits.detach().argmax(1) == part_targets).sum())
+        return torch.stack(losses).sum(), torch.stack(hits).sum()
+
+    def predict(self, inputs: Any) -> Tensor:
+        """Return the logits (B, classes) of a batch, in evaluation mode; `start_epoch` returns to training.
+
+        Raises:
+            OptionError: The network does not return such logits.
+        """
+        self.network.eval()
+        with torch.no_grad():
+            logits, _ = self._split(self._forward(inputs), count(inputs))
+        return logits
+
+    def try_out(self, inputs: Any) -> None:
+        """Predict once, so that a network that does not fit the data is told of before anything is written.
+
+        Raises:
+            OptionError: The network cannot take such a batch, or does not return logits.
+        """
+        try:
+            self.predict(inputs)
+        except OptionError:
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise OptionError(
+                f"The network {type(self.network).__name__} cannot take a batch of this data: {error}. "
+                f"Build it for the data's channels and size."
+            ) from error
+
+    def _forward(self, inputs: Any) -> Any:
+        autocast: AbstractContextManager[Any] = nullcontext()
+        if self.recipe.precision == "bf16":
+            autocast = torch.autocast(self.device.type, torch.bfloat16)
+        with autocast:
+            return self.network(prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
+
+    def _split(self, output: Any, samples: int) -> tuple[Tensor, Tensor | None]:
+        parts = output if isinstance(output, (tuple, list)) else (output,)
+        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+        if len(parts) not in (1, 2) or any(shape != (samples, self._classes) for shape in shapes):
+            raise OptionError(
+                f"The network must return logits of shape ({samples}, {self._classes}), one column a class, or in "
+                f"training mode two of them (logits, auxiliary logits), but it returned {shapes}. "
+                f"Build it for {self._classes} classes."
+            )
+        logits = [part.to(self.dtype) for part in parts]  # bfloat16 is too coarse for a loss
+        return logits[0], logits[1] if len(logits) == 2 else None
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the network's parameters and buffers by name."""
+        return {name: value for name, value in self.network.state_dict().items() if isinstance(value, Tensor)}
+
+    def weights_norm(self) -> float:
+        """Return the norm over all trained parameters."""
+        return float(get_total_norm([parameter.detach() for parameter in self._parameters]))
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that training goes on from, besides the random states."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "totals": self.totals.state(),
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned.
+
+        Raises:
+            RunError: The state is that of another network.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(
+                f"The checkpoint is not one of this network ({error}). Build the network that the run was started with."
+            ) from error
+        self.totals = Totals(**state["totals"])
+        self.skipped_steps = state["skipped_steps"]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _make_optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )

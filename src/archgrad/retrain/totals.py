@@ -1,0 +1,99 @@
+"""Sums over the steps of an epoch, read from the device seldom, and the watch for values that are not finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["NonfiniteStep", "Totals"]
+
+
+class NonfiniteStep(Exception):  # noqa: N818 (what happened; the loop makes an error of it, with the remedy)
+    """A step whose loss or gradient norm is not finite.
+
+    Args:
+        step: 0-based within the epoch.
+        loss: The batch's loss.
+        gradient_norm: Over all weights.
+    """
+
+    def __init__(self, step: int, loss: float, gradient_norm: float) -> None:
+        super().__init__(step, loss, gradient_norm)
+        self.step = step
+        self.loss = loss
+        self.gradient_norm = gradient_norm
+
+
+@dataclass
+class Totals:
+    """What has been summed over the steps of an epoch so far."""
+
+    loss: float = 0.0
+    """Mean loss of each batch times its samples."""
+    correct: int = 0
+    """Samples that were classified rightly."""
+    samples: int = 0
+    gradient_norm: float = 0.0
+    """Before clipping, one value a step."""
+    steps: int = 0
+    skipped: int = 0
+    """Steps that were left out because they were not finite; nothing of them is in the other sums."""
+
+    def __post_init__(self) -> None:
+        self._unread: list[tuple[int, int, Tensor]] = []
+
+    def add(self, step: int, samples: int, loss: Tensor, correct: Tensor, gradient_norm: Tensor) -> None:
+        """Take note of a step without waiting for the device.
+
+        Args:
+            step: 0-based within the epoch.
+            samples: Of the batch.
+            loss: (), the batch's mean loss.
+            correct: (), how many samples were classified rightly.
+            gradient_norm: (), before clipping.
+        """
+        values = torch.stack([value.detach().to(torch.float64) for value in (loss, correct, gradient_norm)])
+        self._unread.append((step, samples, values))
+
+    @property
+    def unread(self) -> int:
+        """How many steps have been noted but not read."""
+        return len(self._unread)
+
+    def read(self) -> None:
+        """Wait for the device, and add the noted steps to the sums.
+
+        Raises:
+            NonfiniteStep: A step was not finite; it and those after it are not added.
+        """
+        if not self._unread:
+            return
+        unread, self._unread = self._unread, []
+        rows = torch.stack([values for _, _, values in unread]).tolist()
+        for (step, samples, _), (loss, correct, gradient_norm) in zip(unread, rows, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+                raise NonfiniteStep(step, loss, gradient_norm)
+            self.loss += loss * samples
+            self.correct += int(correct)
+            self.samples += samples
+            self.gradient_norm += gradient_norm
+            self.steps += 1
+
+    def means(self) -> dict[str, float | None]:
+        """Return the figures of metrics.csv over the steps that were read; None where there are none."""
+        if not self.steps:
+            return {"train_loss": None, "train_accuracy": None, "weights_gradient_norm": None}
+        return {
+            "train_loss": self.loss / self.samples,
+            "train_accuracy": self.correct / self.samples,
+            "weights_gradient_norm": self.gradient_norm / self.steps,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums, as arguments of a new `Totals`; everything noted must have been read."""
+        assert not self._unread
+        return asdict(self)
