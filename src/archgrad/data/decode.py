@@ -25,6 +25,7 @@ MAX_PIXELS = 50_000_000
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # not, for example, EPS, which starts an interpreter
 _GREY_MODES = ("1", "L", "LA", "La")
 _CHUNK_BYTES = 2**21  # small, as a container's shared memory is
+_WORTH_WORKERS = 2000  # files; starting processes takes as long as reading a few hundred
 
 
 class ImageFiles(Dataset):
@@ -93,7 +94,8 @@ def decode(stored: StoredImage, *, image_size: int, channels: int) -> tuple[np.n
         if image.size != (image_size, image_size):
             left, top = (image.width - header.side) // 2, (image.height - header.side) // 2
             box = (left, top, left + header.side, top + header.side)
-            image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+            # Cut first: with resize(box=...), pixels beside the box would shine through.
+            image = image.crop(box).resize((image_size, image_size), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     return (pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]).copy(), header
 
@@ -202,7 +204,7 @@ def _on_all_cores(
     # Threads would wait for each other (decoding small images is mostly Python). Processes start safely by forking only
     # on Linux; starting them otherwise would run the caller's script again.
     workers = 0
-    if sys.platform == "linux" and count >= 2000 and not multiprocessing.current_process().daemon:
+    if sys.platform == "linux" and count >= _WORTH_WORKERS and not multiprocessing.current_process().daemon:
         workers = min(len(os.sched_getaffinity(0)), 16)
     loader = DataLoader(
         _Chunks(work, chunks),

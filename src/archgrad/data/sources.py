@@ -103,9 +103,10 @@ def _torchvision(name: str, root: Path, download: bool) -> Data:
             else:
                 train, test = (make(root, train=part, download=download) for part in (True, False))
     except (OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())
         tried = "could not be downloaded" if download else "may not be downloaded (download=False)"
         raise DataError(
-            f"The data set {name!r} is not whole under {root}, and {tried}: {str(error).strip()}. Put its files there "
+            f"The data set {name!r} is not whole under {root}, and {tried}: {reason}. Put its files there "
             f"as torchvision.datasets.{class_name} keeps them, give another root=... (or variable ARCHGRAD_DATA), or "
             f"give 'folder:PATH' with class folders of images."
         ) from error
