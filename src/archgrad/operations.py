@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from archgrad.errors import SpaceError
 
@@ -156,18 +155,27 @@ class FactorizedReduce(nn.Module):
         return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
 
 
-class DropPath(StochasticDepth):
+class DropPath(nn.Module):
     """Zero a sample's path with probability `p` while training and scale the others by 1 / (1 - p).
 
-    Set `p` before each epoch; it starts at 0. Source: Larsson et al. 2017, as Liu et al. 2019 train.
+    Set `p` (from 0 to 1) before each epoch; it starts at 0. Source: Larsson et al. 2017, as Liu et al. 2019 train.
     """
 
     def __init__(self, p: float = 0.0) -> None:
-        super().__init__(p, mode="row")
+        super().__init__()
+        self.p = p
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return `input` with whole samples dropped."""
-        return super().forward(input) if self.training and self.p > 0 else input
+    def extra_repr(self) -> str:
+        """Return what `repr` shows."""
+        return f"p={self.p}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`, (B, ...), with whole samples dropped."""
+        if not self.training or self.p == 0:
+            return x
+        keep = 1.0 - self.p
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * (mask / keep if keep > 0 else mask)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
