@@ -10,6 +10,8 @@ from archgrad.cell import Cell
 from archgrad.choices import InputChoice, LayerChoice
 from archgrad.derive import derive
 from archgrad.discretize import discretize, random_architecture
+from archgrad.nni import DartsTrainer
+from archgrad.retrain import RetrainResult, retrain
 from archgrad.search import SearchResult, search
 from archgrad.supernet import Supernet
 
@@ -18,8 +20,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Architecture",
     "Cell",
+    "DartsTrainer",
     "InputChoice",
     "LayerChoice",
+    "RetrainResult",
     "SearchResult",
     "StepReport",
     "Supernet",
@@ -31,6 +35,7 @@ __all__ = [
     "official",
     "random_architecture",
     "relaxation",
+    "retrain",
     "search",
     "search_step",
     "spaces",

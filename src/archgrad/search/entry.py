@@ -19,7 +19,7 @@ from archgrad.bilevel.passes import Loss
 from archgrad.data import Data, as_data
 from archgrad.distributed import rank
 from archgrad.errors import OptionError
-from archgrad.relaxation import Relaxation, Softmax
+from archgrad.relaxation import Relaxation
 from archgrad.runs import (
     CheckpointSchedule,
     Loggers,
@@ -28,7 +28,7 @@ from archgrad.runs import (
     StopRequest,
     open_loggers,
     pick_device,
-    seed_everything,
+    seeded,
 )
 from archgrad.search.epoch import FIGURES
 from archgrad.search.halves import open_streams
@@ -102,13 +102,14 @@ def search(
     """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
 
     The training data is split in two; each step updates the alphas on a batch of one half and the weights on a batch of
-    the other. On a CPU the same seed gives the same result, also when the run was interrupted and resumed.
+    the other. On a CPU the same seed gives the same result, also when the run was interrupted and resumed. Global
+    random states are the caller's again afterwards.
 
     Args:
-        space: A module with open choices; it stays as it is.
+        space: A module with open choices, which stays as it is; or a `Supernet` of one, which is searched in place.
         data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
         step: How the alphas' gradient is computed; `FirstOrder()` if not given.
-        relaxation: How alphas become mixing weights; `Softmax()` if not given.
+        relaxation: How alphas become mixing weights; `Softmax()` if not given. A supernet has its own.
         epochs: Passes over the weights' half, at least 1.
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
@@ -178,27 +179,28 @@ def search(
     if resume and run_dir is None:
         raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
     step = FirstOrder() if step is None else step
-    relaxation = Softmax() if relaxation is None else relaxation
+    if isinstance(space, Supernet) and relaxation is not None:
+        raise OptionError("relaxation does not go with a supernet, which has its own. Leave it out, or give the space.")
     device = pick_device(device)
     data = as_data(data)
-    seed_everything(seed)
 
-    supernet = Supernet(space, relaxation, seed=seed, fast=fast)
-    supernet.to(device, torch.float64 if precision == "64" else None).train()
-    optimizer = optimizer_for_weights(
-        supernet,
-        space,
-        weights_optimizer,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-    )
-    step.check(optimizer)
-    alphas_optimizer = adam_for_alphas(
-        supernet, learning_rate=alphas_learning_rate, betas=alphas_betas, weight_decay=alphas_weight_decay
-    )
-    state = SearchState(supernet, optimizer, alphas_optimizer)
     with ExitStack() as stack:
+        stack.enter_context(seeded(seed))
+        supernet = space if isinstance(space, Supernet) else Supernet(space, relaxation, seed=seed, fast=fast)
+        supernet.to(device, torch.float64 if precision == "64" else None).train()
+        optimizer = optimizer_for_weights(
+            supernet,
+            supernet.network if supernet is space else space,
+            weights_optimizer,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+        step.check(optimizer)
+        alphas_optimizer = adam_for_alphas(
+            supernet, learning_rate=alphas_learning_rate, betas=alphas_betas, weight_decay=alphas_weight_decay
+        )
+        state = SearchState(supernet, optimizer, alphas_optimizer)
         train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
         stack.callback(train.close)
         stack.callback(valid.close)
@@ -208,7 +210,7 @@ def search(
                 **asdict(options),
                 **asdict(pace),
                 "step": _describe(step),
-                "relaxation": _describe(relaxation),
+                "relaxation": _describe(supernet.relaxation),
                 "device": str(device),
                 "workers": workers,
                 "fast": fast,

@@ -1,0 +1,47 @@
+# Two commands do the main things, each with all the set-up that it needs:
+#   make demo   search on real digits, retrain the result, write a report
+#   make test   lint, type-check and test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint types unit bench soak docs clean
+
+help:
+	@echo "make demo    search on real digits, retrain the result, write a report (about 4 minutes on 2 cores)"
+	@echo "make test    lint, type-check and test"
+	@echo "make lint types unit   the parts of make test"
+	@echo "make bench   time a search step, plain and fast"
+	@echo "make clean   remove $(VENV) and what tools cache"
+
+$(READY): pyproject.toml
+	@echo "== installing archgrad and its tools into $(VENV) (a few minutes the first time)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	@echo "== search, retrain, report on scikit-learn's digits"
+	$(BIN)/python examples/demo.py --out runs/demo
+
+test: lint types unit
+
+lint: $(READY)
+	@echo "== lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	@echo "== types"
+	$(BIN)/mypy
+
+unit: $(READY)
+	@echo "== tests"
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(READY)
+	$(BIN)/python benchmarks/search_step.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
