@@ -82,6 +82,19 @@ def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
         assert text in shown
 
 
+@pytest.mark.parametrize("file", [io.StringIO(), Terminal()])
+def test_a_users_own_metrics_are_shown_after_the_others(file: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with make(file) as shown:
+        shown.start_epoch(0)
+        shown.end_epoch({"valid_top[/5]": 0.75, "train_loss": 0.5, "epoch": 0, "seconds": 3.0})
+    written = file.getvalue()
+    assert written.index("train loss") < written.index("valid top[/5]")
+    assert "0.7500" in written
+    assert "seconds" not in written
+
+
 def test_quiet_writes_and_reads_nothing() -> None:
     for file in (io.StringIO(), Terminal()):
         assert run(make(file, log_frequency=1, quiet=True)) == 0

@@ -47,7 +47,7 @@ class Progress:
 
     Args:
         title: What runs, such as "search".
-        figures: Names of the metrics to show, in order.
+        figures: Names of the metrics to show, in order; a user's own ("train_...", "valid_...") are shown after them.
         epochs: How many epochs the run has.
         steps: How many steps an epoch has.
         device: Where the run computes; its memory is shown.
@@ -136,7 +136,7 @@ class Progress:
         """Say that an epoch is done.
 
         Args:
-            row: Its figures; those not named at the start are not shown.
+            row: Its figures; those neither named at the start nor a user's own are not shown.
         """
         if self._quiet:
             return
@@ -156,8 +156,12 @@ class Progress:
             print(text, file=self._file, flush=True)
 
     def _write_line(self, figures: Figures) -> None:
-        shown = [f"{_label(name)} {_format(name, figures[name])}" for name in self._names if name in figures]
+        shown = [f"{_label(name)} {_format(name, figures[name])}" for name in self._columns(figures) if name in figures]
         print(" | ".join([*self._status(), *shown]), file=self._file, flush=True)
+
+    def _columns(self, *rows: Figures) -> list[str]:
+        own = (name for row in rows for name in row if name.startswith(("train_", "valid_")))
+        return list(dict.fromkeys([*self._names, *own]))
 
     def _status(self) -> list[str]:
         now = time.perf_counter()
@@ -176,12 +180,13 @@ class Progress:
         assert self._live is not None
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("epoch", justify="right")
-        for name in self._names:
-            table.add_column(_label(name), justify="right")
         rows = self._rows if current is None else [*self._rows, (self._epoch, current)][-_SHOWN_EPOCHS:]
+        names = self._columns(*(figures for _, figures in rows))
+        for name in names:
+            table.add_column(Text(_label(name)), justify="right")  # Text, since a user's name may look like markup
         for epoch, figures in rows:
             running = figures is current
-            cells = [_format(name, figures.get(name)) if name in figures else "" for name in self._names]
+            cells = [_format(name, figures.get(name)) if name in figures else "" for name in names]
             table.add_row(str(epoch + 1), *cells, style="bold" if running else None)
         done = self._epoch * self._steps + self._step + 1
         bar = ProgressBar(total=max(self._epochs * self._steps, 1), completed=done, width=40)
