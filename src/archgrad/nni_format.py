@@ -12,13 +12,13 @@ Keys are `normal_n2_p0` (edge from state 0 to node 2) and `normal_n2_switch` (th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import shown
 
-__all__ = ["looks_like_nni", "parse_nni"]
+__all__ = ["format_nni", "looks_like_nni", "parse_nni"]
 
 OPERATIONS = {
     "maxpool": "max_pool_3x3",
@@ -30,6 +30,7 @@ OPERATIONS = {
     "dilconv5x5": "dil_conv_5x5",
 }
 """NNI's operations in the order of its indices (it does not count `none`) -> the paper's names."""
+_NNI_NAMES = {paper: nni for nni, paper in OPERATIONS.items()}
 _CELLS = ("normal", "reduce")
 _NODES = range(2, 6)
 _KEPT = 2
@@ -39,6 +40,24 @@ _KEY = re.compile(r"(normal|reduce)_n[0-9]+_(p[0-9]+|switch)")
 def looks_like_nni(data: Mapping[str, Any]) -> bool:
     """Return whether some key of `data` has NNI's form, so that its errors are the ones to report."""
     return any(isinstance(key, str) and _KEY.fullmatch(key) for key in data)
+
+
+def format_nni(
+    label: str, operations: Mapping[tuple[int, int], str], nodes: Mapping[str, Sequence[Sequence[Any]]]
+) -> tuple[dict[str, str], dict[str, list[int]]]:
+    """Return a cell in the shape of NNI 2.4, which tells the operation of the dropped edges too.
+
+    Args:
+        label: Of the cell.
+        operations: (source, node) -> operation, for every edge. The paper's operations get NNI's names, others stay.
+        nodes: Node -> kept [operation, source] pairs, strongest first.
+
+    Returns:
+        Key of an edge -> operation; and key of a node's switch -> sources, best first.
+    """
+    edges = {f"{label}_n{node}_p{source}": _NNI_NAMES.get(name, name) for (source, node), name in operations.items()}
+    switches = {f"{label}_n{node}_switch": [source for _, source in kept] for node, kept in nodes.items()}
+    return edges, switches
 
 
 def parse_nni(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[Any]]], str]:
