@@ -1,0 +1,5 @@
+"""The class that DARTS on NNI documented."""
+
+from archgrad.nni.trainer import DartsTrainer
+
+__all__ = ["DartsTrainer"]

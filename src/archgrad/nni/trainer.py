@@ -1,0 +1,299 @@
+"""The trainer class that DARTS on NNI documented, on top of archgrad's search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from archgrad.architecture import Architecture
+from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
+from archgrad.bilevel.passes import Loss
+from archgrad.data import Data, as_data
+from archgrad.discretize import discretize
+from archgrad.errors import DataError, OptionError, RunError
+from archgrad.nni.export import export
+from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, describe_optimizer, take_optimizer
+from archgrad.runs import CheckpointSchedule, check_seed, pick_device
+from archgrad.search import SearchResult, search
+from archgrad.search.meter import Metrics
+from archgrad.search.options import Schedule
+from archgrad.supernet import Supernet
+
+__all__ = ["DartsTrainer"]
+
+
+class DartsTrainer:
+    """Search the architecture of a model, called as the class of this name in NNI was (`nni.retiarii.oneshot.pytorch`).
+
+    The model is copied and stays as it is; what is trained is `supernet`. Arguments before the star have NNI's names,
+    order and defaults.
+
+    Args:
+        model: A module with archgrad's `LayerChoice`, `InputChoice` or `Cell` in it.
+        loss: Function of (outputs, targets) that returns the mean over the batch, a 0-dimensional tensor.
+        metrics: Function of (outputs, targets) that returns name -> mean over the batch, numbers or tensors of one
+            element. It sees training and validation batches; `history` has the means over all samples of an epoch as
+            "train_NAME" and "valid_NAME". The name "loss" is taken.
+        optimizer: Over `model.parameters()`, or some of them: it then works on the supernet's copies of them, its
+            groups, state and learning rate kept. Or an optimizer class, a `functools.partial` of one, or any function,
+            which is called as `optimizer(parameters, lr=learning_rate)`.
+        num_epochs: Passes over the weights' half of the data, at least 1.
+        dataset: A map-style data set of (input, target) pairs, or whatever else `archgrad.search` takes. A shuffled,
+            stratified half trains the weights, the other half the alphas.
+        grad_clip: Largest L2 norm of the weights' gradient; 0 is off.
+        learning_rate: What an optimizer class or function is given, above 0. An optimizer instance has its own, and
+            a `learning_rate` that is neither the default nor its own is an error.
+        batch_size: Samples of each of a step's two batches, at least 1.
+        workers: Processes that read each half, at least 0; 0 reads in this process, as do tensors in memory.
+        device: Where to train; None takes CUDA where there is one.
+        log_frequency: Steps from one line of progress to the next, at least 1; None writes a line an epoch.
+        arc_learning_rate: Learning rate of the alphas' Adam, above 0.
+        unrolled: Take the second-order gradient of the alphas (`archgrad.bilevel.Unrolled()`), not the first-order one.
+        schedule: Course of the weights' learning rate: "constant" as in NNI, or "cosine" down to 0.001 as the authors'.
+        seed: Of the split, the order, the alphas and the model's own random numbers; from 0 to 2**32 - 1.
+        run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
+        overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
+        checkpoint_minutes: Time between checkpoints within an epoch, above 0; each epoch ends with one.
+        checkpoint_steps: Steps between checkpoints within an epoch, at least 1; None goes by time alone.
+        quiet: Show no progress.
+
+    Raises:
+        OptionError: An argument is outside its range, or does not go with the others.
+        DataError: The data set is too small or broken.
+        SpaceError: The model has no choices, or they conflict.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        metrics: Metrics,
+        optimizer: Optimizer | OptimizerMaker,
+        num_epochs: int,
+        dataset: Dataset | Data | Any,
+        grad_clip: float = 5.0,
+        learning_rate: float = DEFAULT_LEARNING_RATE,
+        batch_size: int = 64,
+        workers: int = 4,
+        device: torch.device | str | None = None,
+        log_frequency: int | None = None,
+        arc_learning_rate: float = 0.0003,
+        unrolled: bool = False,
+        *,
+        schedule: Schedule = "constant",
+        seed: int = 0,
+        run_dir: str | Path | None = None,
+        overwrite: bool = False,
+        checkpoint_minutes: float = 10.0,
+        checkpoint_steps: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module) or isinstance(model, Supernet):
+            raise OptionError(
+                f"model must be a module with open choices, but got {type(model).__name__}. "
+                f"Give the space itself; the trainer makes the supernet."
+            )
+        for name, function, result in (("loss", loss, "a loss tensor"), ("metrics", metrics, "a dict of metrics")):
+            if not callable(function):
+                raise OptionError(
+                    f"{name} must be a function of (outputs, targets) that returns {result}, "
+                    f"but got {name}={function!r}. Give such a function."
+                )
+        _check_whole("num_epochs", num_epochs, least=1, remedy="Give for example 50")
+        _check_whole("batch_size", batch_size, least=1, remedy="Give for example 64")
+        _check_whole("workers", workers, least=0, remedy="0 reads in this process")
+        if log_frequency is not None:
+            _check_whole("log_frequency", log_frequency, least=1, remedy="None writes a line an epoch")
+        _check_number("grad_clip", grad_clip, above=False, remedy="0 is off")
+        _check_number("learning_rate", learning_rate, above=True, remedy="Give for example 0.025")
+        _check_number("arc_learning_rate", arc_learning_rate, above=True, remedy="Give for example 0.0003")
+        if not isinstance(unrolled, bool | int | float) or unrolled not in (0, 1):
+            raise OptionError(f"unrolled must be True or False, but got unrolled={unrolled!r}. True is second order.")
+        if schedule not in ("constant", "cosine"):
+            raise OptionError(f"schedule must be 'constant' or 'cosine', but got schedule={schedule!r}.")
+        check_seed(seed)
+        self._pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        self._data = as_data(dataset)
+        _check_size(self._data, batch_size)
+
+        self._loss, self._metrics = loss, metrics
+        self._num_epochs, self._batch_size, self._workers = num_epochs, batch_size, workers
+        self._grad_clip, self._learning_rate, self._arc_learning_rate = grad_clip, learning_rate, arc_learning_rate
+        self._device = pick_device("auto" if device is None else device)
+        self._log_frequency, self._schedule, self._seed, self._quiet = log_frequency, schedule, seed, quiet
+        self._run_dir, self._overwrite = None if run_dir is None else Path(run_dir), overwrite
+        self._step: BilevelStep = Unrolled() if unrolled else FirstOrder()
+        self._supernet = Supernet(model, seed=seed)
+        self._supernet.to(self._device)
+        self.export()  # labels in conflict are an error now, not after the search
+        # Last, since it takes an optimizer instance away from the model.
+        self._optimizer = take_optimizer(
+            self._supernet,
+            model,
+            optimizer,
+            learning_rate=learning_rate,
+            step=self._step,
+            scheduled=schedule != "constant",
+        )
+        self._config = {"trainer": "DartsTrainer", **describe_optimizer(self._optimizer)}
+        self._history: list[dict[str, Any]] = []
+        self._begun = False
+
+    @property
+    def supernet(self) -> Supernet:
+        """The relaxed copy of the model, with its weights and alphas as they are now, on its device."""
+        return self._supernet
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row of losses, metrics and gradient norms an epoch, as in metrics.csv; empty until `fit` returns."""
+        return [dict(row) for row in self._history]
+
+    def fit(self, resume: bool | str | Path | None = None) -> SearchResult:
+        """Search for `num_epochs` epochs.
+
+        Args:
+            resume: True goes on with the run in `run_dir`, a path with the run in that folder, from its last
+                checkpoint; the trainer must have been made with that run's arguments. A learning-rate scheduler of
+                your own is not in the checkpoint.
+
+        Returns:
+            What `archgrad.search` returns.
+
+        Raises:
+            OptionError: There is no folder to resume, or loss or metrics return something else than they must.
+            DataError: A sample cannot be read or does not fit the others.
+            RunError: The run folder is in use, taken, or does not fit; or `fit` has trained already.
+            NonFiniteError: A loss or gradient is NaN or infinite.
+            Interrupted: SIGTERM or SIGINT came, and there is a run folder; the step was finished and the state saved.
+        """
+        going_on = resume is not None and resume is not False
+        run_dir = self._folder_of(resume) if going_on else self._run_dir
+        saved = going_on and run_dir is not None and any((run_dir / "checkpoints").glob("*.ckpt"))
+        if self._begun and not saved:
+            raise RunError(
+                "fit() has trained this trainer already. Go on from a checkpoint with fit(resume=True), or make a new "
+                "trainer with a new optimizer."
+            )
+        result = search(
+            self._supernet,
+            self._data,
+            step=self._step,
+            epochs=self._num_epochs,
+            batch_size=self._batch_size,
+            seed=self._seed,
+            run_dir=run_dir,
+            resume=going_on,
+            overwrite=self._overwrite and not going_on,
+            learning_rate=self._learning_rate,
+            schedule=self._schedule,
+            grad_clip=self._grad_clip,
+            alphas_learning_rate=self._arc_learning_rate,
+            loss=self._checked_loss,
+            metrics=self._checked_metrics,
+            weights_optimizer=self._optimizer,
+            device=self._device,
+            workers=self._workers,
+            checkpoint_minutes=self._pace.checkpoint_minutes,
+            checkpoint_steps=self._pace.checkpoint_steps,
+            log_frequency=self._log_frequency,
+            quiet=self._quiet,
+            config=self._config,
+        )
+        self._history = result.history
+        return result
+
+    def architecture(self) -> Architecture:
+        """Return the architecture that the alphas lead to at present; before `fit`, those that the seed gives."""
+        provenance = {"seed": self._seed} | ({"epoch": len(self._history) - 1} if self._history else {})
+        space = getattr(self._supernet.network, "space_name", None)
+        return discretize(self._supernet, space=space, provenance=provenance)
+
+    def export(self) -> dict[str, Any]:
+        """Return the same as a dict in the shape of NNI 2.4, ready for `json.dump`.
+
+        Every choice is in it, also those inside candidates that were not taken.
+
+        Returns:
+            Label of a layer choice -> name of its candidate; label of an input choice -> indices, best first; for a
+            cell "LABEL_n2_p0" -> operation of the edge from state 0 to node 2, dropped edges too and never `none`, and
+            "LABEL_n2_switch" -> sources of the kept edges, best first. In cells the paper's operations have NNI's
+            names (maxpool, sepconv3x3, ...), so that `Architecture.from_nni` reads an export of the paper's space.
+        """
+        return export(self._supernet)
+
+    def _folder_of(self, resume: Any) -> Path:
+        if resume is True and self._run_dir is None:
+            raise OptionError("fit(resume=True) needs the trainer's run_dir. Give run_dir=..., or the path as resume.")
+        if resume is True:
+            assert self._run_dir is not None
+            return self._run_dir
+        if not isinstance(resume, str | Path):
+            raise OptionError(f"resume must be True or the path of a run folder, but got resume={resume!r}.")
+        if self._run_dir is not None and self._run_dir.resolve() != Path(resume).resolve():
+            raise OptionError(
+                f"resume='{resume}' is not the trainer's run_dir='{self._run_dir}'. Leave one of them out."
+            )
+        return Path(resume)
+
+    def _checked_loss(self, outputs: Any, targets: Any) -> Tensor:
+        self._begun = True
+        loss = self._loss(outputs, targets)
+        if not isinstance(loss, Tensor) or loss.dim():
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise OptionError(f"loss must return a 0-dimensional tensor, but returned {got}. Take the batch's mean.")
+        return loss
+
+    def _checked_metrics(self, outputs: Any, targets: Any) -> Mapping[str, float | Tensor]:
+        values = self._metrics(outputs, targets)
+        if not isinstance(values, Mapping):
+            raise OptionError(
+                f"metrics must return a dict of name -> value, but returned {type(values).__name__}. "
+                f"Return for example {{'accuracy': value}}."
+            )
+        if "loss" in values:
+            raise OptionError(
+                "metrics must not return 'loss', which the trainer measures itself. Leave it out or rename it."
+            )
+        for name, value in values.items():
+            if not isinstance(name, str) or not _is_number(value):
+                raise OptionError(
+                    f"metrics must return numbers by name, but returned {name!r}: {type(value).__name__}. "
+                    f"Return one number a batch."
+                )
+        return values
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return hasattr(value, "__float__") and not isinstance(value, str)
+
+
+def _check_size(data: Data, batch_size: int) -> None:
+    samples = len(data.train_targets)
+    if samples < 2 * batch_size:
+        smaller = f"batch_size={samples // 2} or less, or " if samples >= 2 else ""
+        raise DataError(
+            f"dataset is split in two halves of at least a batch each, but has {samples} samples, and "
+            f"batch_size={batch_size} needs {2 * batch_size}. Give {smaller}more data."
+        )
+
+
+def _check_whole(name: str, value: Any, *, least: int, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}. {remedy}.")
+
+
+def _check_number(name: str, value: Any, *, above: bool, remedy: str) -> None:
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not valid or value < 0 or (above and value == 0):
+        rule = "above 0" if above else "of at least 0"
+        raise OptionError(f"{name} must be a finite number {rule}, but got {name}={value!r}. {remedy}.")
