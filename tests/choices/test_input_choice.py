@@ -52,8 +52,9 @@ def run(n: int, k: int, reduction: str) -> tuple[ag.Supernet, Tensor]:
 @pytest.mark.parametrize("values", [(0.0, 0.0), (3.0, -5.0), (-400.0, 700.0)])
 def test_two_of_two_inputs_x_and_2x_give_3x_whatever_the_alphas(values: tuple[float, float]) -> None:
     supernet = relaxed(ag.InputChoice(n_candidates=2, n_chosen=2, label="join"), {"join": values})
-    x = vector(1.0, -2.5, 1e3)
-    assert torch.allclose(supernet([x, 2.0 * x]), 3.0 * x, rtol=1e-12)
+    for dtype in (torch.float64, torch.float32):
+        x = vector(1.0, -2.5, 1e3).to(dtype)
+        assert torch.equal(supernet.to(dtype)([x, 2.0 * x]), 3.0 * x)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

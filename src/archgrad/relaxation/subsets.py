@@ -22,21 +22,18 @@ def slot_probabilities(alpha: Tensor, k: int) -> Tensor:
     if k == 1:
         return torch.softmax(alpha, 0).unsqueeze(0)
     n = alpha.shape[0]
-    logits = list(alpha.unbind())
+    logits = list((alpha - alpha.detach().max()).unbind())  # a common shift cancels, and small numbers round less
     before = _log_polynomials(logits, k)
     after = _log_polynomials(logits[::-1], k)
-    total = before[n][k]
+    never = torch.full_like(logits[0], float("-inf"))
     # i stands in place j when j members come from the i candidates before it and k - 1 - j from those after it.
-    rows = []
-    for j in range(k):
-        row = []
-        for i in range(n):
-            if j <= i and k - 1 - j <= n - 1 - i:
-                row.append(torch.exp(logits[i] + before[i][j] + after[n - 1 - i][k - 1 - j] - total))
-            else:
-                row.append(torch.zeros_like(total))
-        rows.append(torch.stack(row))
-    return torch.stack(rows)
+    places = [
+        torch.stack(
+            [logits[i] + before[i][j] + after[n - 1 - i][k - 1 - j] if j <= i <= n - k + j else never for i in range(n)]
+        )
+        for j in range(k)
+    ]
+    return torch.softmax(torch.stack(places), 1)
 
 
 def inclusion_probabilities(alpha: Tensor, k: int) -> Tensor:
