@@ -68,6 +68,24 @@ def test_an_earlier_run_is_overwritten_only_when_told_and_foreign_files_stay(tmp
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_run_that_appears_while_waiting_for_the_lock_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from archgrad.runs import folder as module
+
+    def lock_after_another_run(path: Path) -> Any:
+        (path / "config.yaml").write_text("command: search\n")
+        return real_lock(path)
+
+    real_lock = module.RunLock
+    monkeypatch.setattr(module, "RunLock", lock_after_another_run)
+    with pytest.raises(RunError, match="is not empty"):
+        create(tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == "command: search\n"
+    monkeypatch.undo()
+    RunFolder.resume(tmp_path, command="search", config=None).close()  # and the lock is free
+
+
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RunError, match="is a file"):

@@ -79,13 +79,16 @@ def test_mlflow_takes_figures_and_a_resumed_run_goes_on(tmp_path: Path, monkeypa
     import mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
     run = tmp_path / "run"
     run.mkdir()
     for epoch in range(2):
         with open_loggers(run, config=CONFIG, first_epoch=epoch, mlflow="experiment") as loggers:
             loggers.log_metrics(ROW, epoch)
+            loggers.log_image("cell", np.zeros((4, 6, 3), dtype=np.uint8), epoch)
     client = mlflow.tracking.MlflowClient()
     identity = (run / "mlflow-id.txt").read_text().strip()
+    assert [info.path for info in client.list_artifacts(identity, "cell")] == ["cell/0.png", "cell/1.png"]
     assert [metric.step for metric in client.get_metric_history(identity, "train_loss")] == [0, 1]
     assert client.get_run(identity).data.params["space.channels"] == "16"
     assert client.get_run(identity).info.status == "FINISHED"

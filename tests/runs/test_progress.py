@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from typing import Any
 
@@ -80,6 +81,8 @@ def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = file.getvalue()
     for text in ("epoch 2/2", "images/s", "left", "MB", "train loss", "α entropy", "skips", "25.00 %", "done [bold]"):
         assert text in shown
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines()
+    assert any(line.strip() == "━" * 40 for line in plain)  # the bar has a line to itself
 
 
 @pytest.mark.parametrize("file", [io.StringIO(), Terminal()])

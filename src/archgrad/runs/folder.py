@@ -84,23 +84,14 @@ class RunFolder:
         content = {"command": command, **plain_config(config)}
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = sorted(entry.name for entry in path.iterdir() if entry.name not in LOCK_NAMES)
+            _check_free(path, overwrite=overwrite)
         except FileExistsError as error:
             raise RunError(f"The run folder '{path}' is a file. Choose another name.") from error
         except OSError as error:
             raise disk_error(error, path, doing="use the folder") from error
-        if occupied and not overwrite:
-            raise RunError(
-                f"The run folder '{path}' exists and is not empty (it holds {_some(occupied)}). "
-                f"Go on with it by resuming, choose another folder, or pass overwrite=True to start anew in it."
-            )
-        if occupied and not (path / _CONFIG).is_file():
-            raise RunError(
-                f"The folder '{path}' holds {_some(occupied)}, but no {_CONFIG}, so it is no run of archgrad's "
-                f"and is not overwritten. Choose another folder."
-            )
         lock = RunLock(path)
         try:
+            _check_free(path, overwrite=overwrite)  # again: another process may have had the folder in between
             _remove_run(path)
             write_config(path / _CONFIG, content)
             for name in ("checkpoints",) if command == "search" else ("checkpoints", "weights"):
@@ -238,6 +229,20 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    occupied = sorted(entry.name for entry in path.iterdir() if entry.name not in LOCK_NAMES)
+    if occupied and not overwrite:
+        raise RunError(
+            f"The run folder '{path}' exists and is not empty (it holds {_some(occupied)}). "
+            f"Go on with it by resuming, choose another folder, or pass overwrite=True to start anew in it."
+        )
+    if occupied and not (path / _CONFIG).is_file():
+        raise RunError(
+            f"The folder '{path}' holds {_some(occupied)}, but no {_CONFIG}, so it is no run of archgrad's "
+            f"and is not overwritten. Choose another folder."
+        )
 
 
 def _remove_run(path: Path) -> None:

@@ -190,7 +190,10 @@ class Progress:
             table.add_row(str(epoch + 1), *cells, style="bold" if running else None)
         done = self._epoch * self._steps + self._step + 1
         bar = ProgressBar(total=max(self._epochs * self._steps, 1), completed=done, width=40)
-        self._live.update(Group(Text("  ".join(self._status())), bar, table), refresh=True)
+        head = Table.grid()  # a bar by itself ends no line
+        head.add_row(Text("  ".join(self._status())))
+        head.add_row(bar)
+        self._live.update(Group(head, table), refresh=True)
 
 
 def _label(name: str) -> str:
