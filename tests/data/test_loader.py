@@ -1,7 +1,9 @@
 """Laws of batches read by worker processes from any map-style data set."""
 
 import multiprocessing
+import os
 import random
+import signal
 import time
 from collections import namedtuple
 from itertools import islice
@@ -143,6 +145,24 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(workers):
         batches_of(stream, 1)
     assert str(caught.value).startswith("Sample 7 cannot be read: no file seven.jpg.")
     assert "Traceback" not in str(caught.value)
+
+
+def test_ctrl_c_and_a_first_sigterm_to_all_processes_leave_the_workers_to_the_run():
+    with BatchStream(Random(), batch_size=4, seed=1) as stream:
+        expected = batches_of(stream, 12)
+    with BatchStream(Random(), batch_size=4, seed=1, workers=1) as stream:
+        batches = stream.batches()
+        got = [next(batches)]
+        (child,) = multiprocessing.active_children()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(child.pid, number)
+        got += list(islice(batches, 11))
+        assert equal(got, expected)
+        os.kill(child.pid, signal.SIGTERM)
+        child.join(timeout=10)
+        assert child.exitcode == 128 + signal.SIGTERM
+        with pytest.raises((DataError, RuntimeError), match="DataLoader worker"):
+            list(islice(batches, 20))
 
 
 def test_a_killed_worker_is_one_clear_error():

@@ -114,7 +114,8 @@ class ImageTransform:
         outputs = self._normalise(images)
         if draws is not None and self.augmentation.cutout:
             outputs.masked_fill_(cutout_mask(offsets[:, 3], offsets[:, 4], self.augmentation.cutout, height, width), 0)
-        return outputs
+        # Last, as working on few channels side by side takes twice the time.
+        return outputs.contiguous(memory_format=torch.channels_last) if self.channels_last else outputs
 
     def _offsets(self, draws: Tensor, height: int, width: int) -> Tensor:
         """Turn uniform draws into (B, 5) whole numbers: crop y, crop x, flip (0 or 1), cutout centre y, centre x."""
@@ -139,8 +140,7 @@ class ImageTransform:
 
     def _normalise(self, images: Tensor) -> Tensor:
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32  # half precision only at the end
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        outputs = images.to(exact, copy=True, memory_format=layout)
+        outputs = images.to(exact, copy=True, memory_format=torch.contiguous_format)
         full_scale = 1.0 if images.is_floating_point() else 255.0
         if self.mean:
             shift, divisor = _per_channel(self.mean, self.std, full_scale, exact, images.device)
