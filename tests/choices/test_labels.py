@@ -76,9 +76,9 @@ def test_choices_in_loops_search_and_derive() -> None:
     assert ag.derive(Loop(), architecture)(vector(2.0)) == vector(2.0)
 
 
-def test_labels_are_the_same_in_processes_with_other_hash_seeds() -> None:
-    code = "import test_labels as t, archgrad as ag; print([*ag.Supernet(t.Loop()).alphas])"
-    assert in_fresh_process(code, hash_seed=1) == in_fresh_process(code, hash_seed=2) == str(LOOP_LABELS)
+def test_labels_are_the_same_in_a_process_with_another_hash_seed() -> None:
+    code = "import test_labels, archgrad; print([*archgrad.Supernet(test_labels.Loop()).alphas])"
+    assert in_fresh_process(code, hash_seed=1) == str(LOOP_LABELS)
 
 
 def test_building_a_space_again_gives_the_same_labels() -> None:
