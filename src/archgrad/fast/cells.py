@@ -218,7 +218,7 @@ def project(z: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     term = Term(z, _matrix(convolution))
     y, moments = blend([term], gamma.unsqueeze(0), eps=norm.eps, shift=beta, fixed=fixed, relu=True)
     if fixed is None:
-        track([norm], moments.mean, moments.variance, moments.count)
+        track([norm], moments.mean, moments.variance, moments.pixels)
     return y
 
 
@@ -235,7 +235,7 @@ def _blend_group(group: Sequence[tuple[Tensor, Tensor, Tensor, nn.BatchNorm2d]])
     fixed = None if uses_batch(norms[0]) else fixed_statistics(norms)
     y, moments = blend([Term(z, p) for z, p, _, _ in group], scale, eps=norms[0].eps, shift=shift, fixed=fixed)
     if fixed is None:
-        track(norms, moments.mean, moments.variance, moments.count)
+        track(norms, moments.mean, moments.variance, moments.pixels)
     return y
 
 
