@@ -61,6 +61,7 @@ _CURVES: _Curves = (
     ("skip-connections", "Skip connections kept", (("skip_connections", "all cells"),), "amount"),
     ("learning-rate", "Learning rate", (("learning_rate", "weights"),), "amount"),
     ("temperature", "Temperature of the relaxation", (("temperature", "temperature"),), "plain"),
+    ("skipped-steps", "Steps skipped", (("skipped_steps", "so far"),), "amount"),
     ("drop-path", "Drop path probability", (("drop_path", "probability"),), "amount"),
 )
 _TIMINGS: _Curves = (

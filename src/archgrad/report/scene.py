@@ -5,14 +5,14 @@ Colours are roles, not values, so that one picture serves a light page, a dark p
 
 from __future__ import annotations
 
-import functools
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import numpy as np
+
+from archgrad.report.glyphs import advance
 
 __all__ = [
     "LIGHT",
@@ -229,23 +229,4 @@ def shorten(text: object, *, size: float, width: float) -> str:
 
 def text_width(text: str, *, size: float, bold: bool = False) -> float:
     """Return an upper bound of the width in pixels: that of DejaVu Sans, wider than what browsers use."""
-    return sum(_advance(sign) for sign in text) * size * (1.1 if bold else 1.0)
-
-
-@functools.cache
-def _advance(sign: str) -> float:
-    if unicodedata.east_asian_width(sign) in "WF":
-        return 1.0
-    font = _font()
-    if font.get_char_index(ord(sign)) == 0:
-        return 1.0
-    font.set_size(100.0, 72.0)
-    return float(font.load_char(ord(sign)).linearHoriAdvance) / 65536.0 / 100.0
-
-
-@functools.cache
-def _font() -> Any:
-    import matplotlib
-    from matplotlib.ft2font import FT2Font
-
-    return FT2Font(str(FilePath(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"))
+    return sum(advance(sign, bold) for sign in text) * size
