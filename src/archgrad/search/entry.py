@@ -106,10 +106,11 @@ def search(
     random states are the caller's again afterwards.
 
     Args:
-        space: A module with open choices, which stays as it is; or a `Supernet` of one, which is searched in place.
+        space: A module with open choices, which stays as it is; or a `Supernet` of one, which is searched in place
+            with its own relaxation, alphas and fast path.
         data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
         step: How the alphas' gradient is computed; `FirstOrder()` if not given.
-        relaxation: How alphas become mixing weights; `Softmax()` if not given. A supernet has its own.
+        relaxation: How alphas become mixing weights; `Softmax()` if not given.
         epochs: Passes over the weights' half, at least 1.
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
