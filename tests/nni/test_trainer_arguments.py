@@ -209,6 +209,7 @@ def test_log_frequency_is_the_steps_between_lines(
     written = capsys.readouterr().err.splitlines()
     assert len(written) == lines
     assert all("train loss" in line and "train acc1 0.2500" in line and "valid acc1 0.2500" in line for line in written)
+    assert not any("train acc -" in line or "skips -" in line for line in written)
 
 
 def test_quiet_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

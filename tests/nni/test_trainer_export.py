@@ -43,6 +43,12 @@ def test_what_is_exported_reads_back_as_what_discretize_says(made: ag.DartsTrain
     assert made.architecture() == expected
 
 
+def test_a_file_of_an_export_loads(made: ag.DartsTrainer, tmp_path: Path) -> None:
+    draw(made, 0)
+    (tmp_path / "checkpoint.json").write_text(json.dumps(made.export()))
+    assert ag.Architecture.load(tmp_path / "checkpoint.json") == made.architecture()
+
+
 @pytest.mark.shared
 def test_keys_and_kinds_are_those_of_a_file_of_nni_2_4(made: ag.DartsTrainer, shared_dir: Path) -> None:
     theirs = json.loads((shared_dir / "golden" / "nni" / "v2.4_checkpoint.json").read_text())

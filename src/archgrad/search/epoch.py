@@ -94,7 +94,8 @@ def close_epoch(
         folder.timings.append(timing)
         folder.save_architecture(architecture, epoch)
         _log(loggers, architecture, {**row, **timing}, epoch)
-    progress.end_epoch({**row, **timing})
+    # What a space or a caller's metrics do not have is not shown.
+    progress.end_epoch({name: value for name, value in {**row, **timing}.items() if value is not None})
     warning = collapse_warning(architecture, supernet.probabilities(), supernet.rows)
     if warning is not None:
         progress.message(warning)
