@@ -28,7 +28,12 @@ FIGURES = (
 def figures_now(state: SearchState) -> dict[str, Any]:
     """Return the figures of a running epoch for the display."""
     architecture = discretize(state.supernet)
-    return {**state.meter.means(), **_of_alphas(state, architecture)}
+    return _known({**state.meter.means(), **_of_alphas(state, architecture)})
+
+
+def _known(figures: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a space, or a caller's metrics, do not have."""
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _of_alphas(state: SearchState, architecture: Architecture) -> dict[str, Any]:
@@ -94,8 +99,7 @@ def close_epoch(
         folder.timings.append(timing)
         folder.save_architecture(architecture, epoch)
         _log(loggers, architecture, {**row, **timing}, epoch)
-    # What a space or a caller's metrics do not have is not shown.
-    progress.end_epoch({name: value for name, value in {**row, **timing}.items() if value is not None})
+    progress.end_epoch(_known({**row, **timing}))
     warning = collapse_warning(architecture, supernet.probabilities(), supernet.rows)
     if warning is not None:
         progress.message(warning)
