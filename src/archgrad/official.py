@@ -15,7 +15,8 @@ from archgrad.architecture import Architecture
 from archgrad.derive import derive
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.operations import DARTS_PRIMITIVES
-from archgrad.spaces.darts import DartsNetwork, darts_cifar, darts_imagenet
+from archgrad.spaces.darts import darts_cifar, darts_imagenet
+from archgrad.spaces.darts_network import DartsNetwork
 from archgrad.supernet import Supernet
 
 __all__ = ["network_from_state_dict", "supernet_from_state_dict", "to_official"]
