@@ -79,7 +79,7 @@ def test_a_chart_without_values_says_so():
 def test_a_curve_carries_its_values_for_the_page():
     scene = line_chart("Accuracy", [0, 1], [Series(name="train", values=(0.5, math.nan), role="c1")], percent=True)
     assert curves(scene)[0].get("data-values") == "50.00 %,"
-    assert "train 50.00 %" in texts(scene)
+    assert "train: 50.00 %" in texts(scene)
 
 
 @pytest.mark.parametrize(

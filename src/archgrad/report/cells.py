@@ -210,13 +210,13 @@ def _heading(label: str) -> Label:
 
 def _width_legend(top: float) -> list[Item]:
     items: list[Item] = [
-        Label(x=_MARGIN, y=top + 20.0, text="width: probability", size=11.0, anchor="start", fill="muted")
+        Label(x=_MARGIN, y=top + 20.0, text="width: probability", size=_TEXT, anchor="start", fill="muted")
     ]
-    x = _MARGIN + text_width("width: probability", size=11.0) + 14.0
+    x = _MARGIN + text_width("width: probability", size=_TEXT) + 14.0
     for strength in (0.1, 0.3, 0.6):
         points = (("M", x, top + 20.0), ("L", x + 22.0, top + 20.0))
         items.append(Curve(commands=points, stroke="muted", width=edge_width(strength)))
-        items.append(Label(x=x + 28.0, y=top + 20.0, text=f"{strength:g}", size=11.0, anchor="start", fill="muted"))
+        items.append(Label(x=x + 28.0, y=top + 20.0, text=f"{strength:g}", size=_TEXT, anchor="start", fill="muted"))
         x += 62.0
     return items
 

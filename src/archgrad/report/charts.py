@@ -12,7 +12,7 @@ __all__ = ["Series", "format_value", "line_chart", "nice_ticks", "plot_marks"]
 
 WIDTH, HEIGHT = 400.0, 236.0
 _LEFT, _RIGHT, _BOTTOM = 50.0, 14.0, 34.0
-_SMALL = 11.0
+_SMALL = 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def line_chart(
         plot += _curve(one, [x(epoch) for epoch in epochs], y, percent)
     marks = plot_marks(left, top, right - left, bottom - top, first, last) | {"data-kind": "curve"}
     items.append(Group(items=tuple(plot), marks=marks | {"data-epochs": ",".join(map(str, epochs))}))
-    finals = ", ".join(f"{one.name} {_final(one, percent)}" for one in named)
+    finals = ", ".join(f"{one.name}: {_final(one, percent)}" for one in named)
     return Scene(width=WIDTH, height=HEIGHT, items=tuple(items), name=f"{title} over epochs; last: {finals}")
 
 
@@ -135,7 +135,7 @@ def _legend(series: Sequence[Series], percent: bool) -> tuple[list[Item], float]
     x, y = 4.0, 33.0
     for one in series:
         short = shorten(one.name, size=_SMALL, width=240.0)
-        text = short + " " + _final(one, percent)
+        text = f"{short}: {_final(one, percent)}"
         width = 22.0 + text_width(text, size=_SMALL)
         if x > 4.0 and x + width > WIDTH - 6.0:
             x, y = 4.0, y + 17.0

@@ -197,7 +197,7 @@ def confusion_scene(counts: np.ndarray, classes: Sequence[str], *, narrow: bool 
     few = n <= _MANY_CLASSES
     names = [shorten(name, size=_SMALL, width=60.0 if narrow else 110.0) for name in classes]
     room = max(text_width(name, size=_SMALL) for name in names) + 8.0 if few else 12.0
-    side = (370.0 if narrow else 560.0) - room - 24.0
+    side = (356.0 if narrow else 560.0) - room - 24.0
     cell = min(side / n, 44.0)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     left, head = 22.0 + room, 24.0 + (room if few else 6.0)
@@ -217,7 +217,7 @@ def confusion_scene(counts: np.ndarray, classes: Sequence[str], *, narrow: bool 
             Label(x=left + (row + 0.5) * cell, y=head - 6.0, text=names[row], size=_SMALL, anchor="start", turned=True)
         )
         for column in range(n):
-            if counts[row, column] and text_size >= 6.5:
+            if counts[row, column] and text_size >= 9.0:
                 dark = math.sqrt(share[row, column]) > 0.5
                 items.append(
                     Label(

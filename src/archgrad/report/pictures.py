@@ -37,7 +37,8 @@ __all__ = [
 Probabilities = Mapping[str, Mapping[str, float]]
 
 _Curves = Sequence[tuple[str, str, tuple[tuple[str, str], ...], str]]
-"""(name of the file, title, ((column, name of the curve), ...), kind of the axis)."""
+"""(name of the file, title, ((column, name of the curve), ...), kind of the axis: "plain", "percent", or from zero
+"amount" and "share")."""
 _CURVES: _Curves = (
     (
         "loss",
@@ -68,11 +69,11 @@ _TIMINGS: _Curves = (
     ("time", "Seconds per epoch", (("seconds", "whole epoch"), ("checkpoint_seconds", "saving")), "amount"),
     ("throughput", "Images per second", (("images_per_second", "training"),), "amount"),
     ("memory", "Peak memory (MB)", (("peak_memory_mb", "so far"),), "amount"),
-    ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), "percent"),
+    ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), "share"),
 )
 _MANY_EDGES = 60
 _MANY_PANELS = 60
-_HALVES = ("train", "valid", "test")
+_HALVES = {"train": "train", "valid": "validation", "test": "test"}
 
 
 def slug(text: str) -> str:
@@ -208,7 +209,7 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
                 title=title + ": α over epochs",
                 caption="Probability of every operation (rows) on every edge (panels) over the epochs (left to right).",
                 wide=cell_heat_scene(title, panels, epochs, n_inputs=graph.n_inputs),
-                narrow=panels_scene(title, panels, epochs, n_inputs=graph.n_inputs, width=370.0),
+                narrow=panels_scene(title, panels, epochs, n_inputs=graph.n_inputs, width=356.0),
             )
         )
     rest = [label for label in dict.fromkeys(k for frame in frames for k in frame.probabilities) if label not in used]
@@ -224,7 +225,7 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
                 title="α over epochs",
                 caption=f"Probability of every candidate (rows) of {which} (panels) over the epochs.",
                 wide=panels_scene("Choices", panels, epochs, n_inputs=None, width=880.0),
-                narrow=panels_scene("Choices", panels, epochs, n_inputs=None, width=370.0),
+                narrow=panels_scene("Choices", panels, epochs, n_inputs=None, width=356.0),
             )
         )
     return pictures
@@ -254,7 +255,7 @@ def _charts(table: Table, curves: _Curves) -> list[Picture]:
             if column in table.columns
         ]
         if series:
-            percent, zero = kind == "percent", kind == "amount"
+            percent, zero = kind in ("percent", "share"), kind in ("amount", "share")
             scene = line_chart(title, table.epochs, series, percent=percent, zero=zero)
             pictures.append(Picture(slug=name, title=title, caption="", wide=scene))
     return pictures
@@ -268,7 +269,7 @@ def _other_curves(table: Table, known: _Curves) -> _Curves:
         if column not in taken:
             half, _, name = column.partition("_")
             found = half in _HALVES and bool(name)
-            groups.setdefault(name if found else column, []).append((column, half if found else column))
+            groups.setdefault(name if found else column, []).append((column, _HALVES[half] if found else column))
     return [("metric-" + slug(name), name, tuple(columns), "plain") for name, columns in groups.items()]
 
 

@@ -103,6 +103,15 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
     best = metrics.best("valid_accuracy")
     if best:
         values.append((f"best validation, epoch {best[1]}", format_value(best[0], percent=True)))
+    if not values:  # a search or retraining without classes
+        for column, text in (
+            ("test_loss", "test loss"),
+            ("valid_loss", "validation loss"),
+            ("train_loss", "train loss"),
+        ):
+            last = metrics.last(column)
+            if last is not None:
+                values.append((text, format_value(last)))
     train = metrics.last("train_accuracy")
     if train is not None:
         values.append(("train accuracy", format_value(train, percent=True)))

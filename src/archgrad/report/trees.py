@@ -61,7 +61,7 @@ def tree_scene(rows: Sequence[ChoiceRow], *, narrow: bool = False) -> Scene:
         rows: At least one choice.
         narrow: For a screen of 400 pixels: candidates below their choice.
     """
-    width = 370.0 if narrow else 900.0
+    width = 356.0 if narrow else 900.0
     fits = all_candidates_fit(rows)
     lines = list(_lines(rows))
     left = min(max(_name_end(line) for line in lines), 320.0) + 16.0
@@ -88,7 +88,7 @@ def tree_scene(rows: Sequence[ChoiceRow], *, narrow: bool = False) -> Scene:
     legend = "filled: chosen" if fits else "chosen candidates only"
     if any(row.probabilities for row in rows):
         legend += " · bar: probability"
-    items.append(Label(x=8.0, y=y, text=legend, size=11.0, anchor="start", fill="muted"))
+    items.append(Label(x=8.0, y=y, text=legend, size=11.5, anchor="start", fill="muted"))
     name = "Choices: " + "; ".join(f"{clean_text(row.label)} takes {_chosen_text(row)}" for row in rows)
     if not narrow:
         width = max(_right_end(items), 330.0) + 8.0

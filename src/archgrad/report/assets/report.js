@@ -193,7 +193,7 @@ class RunView {
     for (const curve of curveValues(plot)) {
       for (const legend of plot.closest("svg").querySelectorAll(".legend")) {
         if (legend.dataset.name === curve.name) {
-          legend.textContent = legend.dataset.short + " " + (curve.values[place] || "–");
+          legend.textContent = legend.dataset.short + ": " + (curve.values[place] || "–");
         }
       }
     }
