@@ -41,7 +41,9 @@ from archgrad.supernet import Supernet
 
 __all__ = ["SearchResult", "search"]
 
-_MAY_DIFFER = ("device", "workers", "fast", "checkpoint_minutes", "checkpoint_steps")
+_MAY_DIFFER = (
+    "device", "workers", "fast", "checkpoint_minutes", "checkpoint_steps", "log_frequency", "wandb", "mlflow",
+)  # fmt: skip
 """Options that a resumed run may change, since the result does not depend on them (beyond rounding)."""
 
 
@@ -208,6 +210,7 @@ def search(
         folder, loggers = None, Loggers([])
         if run_dir is not None and rank() == 0:
             everything = {
+                **(config or {}),  # first, so that what the caller says of space and data stands at the top
                 **asdict(options),
                 **asdict(pace),
                 "step": _describe(step),

@@ -12,7 +12,7 @@ from archgrad.runs import Loggers, Progress, RunFolder, peak_memory_mb
 from archgrad.search.state import SearchState
 from archgrad.search.watch import collapse_warning, mean_entropy, skip_connections
 
-__all__ = ["FIGURES", "close_epoch", "figures_now"]
+__all__ = ["FIGURES", "architecture_after", "close_epoch", "figures_now"]
 
 FIGURES = (
     "train_loss",
@@ -44,6 +44,12 @@ def _of_alphas(state: SearchState, architecture: Architecture) -> dict[str, Any]
     }
 
 
+def architecture_after(state: SearchState, *, epoch: int, seed: int) -> Architecture:
+    """Return what the alphas decide at the end of epoch `epoch` (0-based), with its provenance."""
+    space = getattr(state.supernet.network, "space_name", None)
+    return discretize(state.supernet, space=space, provenance={"epoch": epoch, "seed": seed})
+
+
 def close_epoch(
     state: SearchState,
     *,
@@ -68,9 +74,7 @@ def close_epoch(
         progress: Shows what happens.
     """
     supernet, epoch = state.supernet, state.epoch
-    space = getattr(supernet.network, "space_name", None)
-    provenance = {"epoch": epoch, "seed": seed}
-    architecture = discretize(supernet, space=space, provenance=provenance)
+    architecture = architecture_after(state, epoch=epoch, seed=seed)
     means = state.meter.means_over_ranks(device)
     known = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
     row: dict[str, Any] = {

@@ -10,7 +10,6 @@ from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.data import BatchStream
-from archgrad.discretize import discretize
 from archgrad.distributed import world_size
 from archgrad.errors import NonFiniteError
 from archgrad.runs import (
@@ -22,7 +21,7 @@ from archgrad.runs import (
     StopRequest,
     memory_explained,
 )
-from archgrad.search.epoch import close_epoch, figures_now
+from archgrad.search.epoch import architecture_after, close_epoch, figures_now
 from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.options import SearchOptions
@@ -75,7 +74,7 @@ class Loop:
     def run(self) -> Architecture:
         """Search to the end and return the architecture after the last epoch."""
         state, epochs = self._state, self._options.epochs
-        architecture = discretize(state.supernet)
+        architecture = architecture_after(state, epoch=state.epoch - 1, seed=self._options.seed)
         done = state.epoch * self._train.batches_per_epoch + state.step
         batches = zip(self._train.batches(done), self._valid.batches(done), strict=False)
         while state.epoch < epochs:

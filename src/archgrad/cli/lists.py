@@ -1,0 +1,86 @@
+"""`archgrad spaces | steps | relaxations`: what there is, told by its own documentation.
+
+The sources are read, not imported, so that a list does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from archgrad.cli.main import COMMANDS
+from archgrad.cli.names import UNROLLED, name_of
+from archgrad.cli.parser import Parser
+
+__all__ = ["Entry", "entries", "run_list"]
+
+_PACKAGES = {
+    "spaces": ("spaces", None),
+    "steps": ("bilevel", "BilevelStep"),
+    "relaxations": ("relaxation", "Relaxation"),
+}
+"""List -> the package that holds its members, and the class that they extend; None lists the package's functions."""
+
+_HOW = {"finite-difference": "finite differences, as the authors do", "exact": "differentiating twice"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list."""
+
+    name: str
+    """As it is typed."""
+    description: str
+    """The first sentence of its documentation."""
+
+
+def run_list(name: str, arguments: Sequence[str]) -> int:
+    """Print a list."""
+    Parser(name, COMMANDS[name]).parse_args(list(arguments))
+    found = entries(name)
+    width = max(len(entry.name) for entry in found) + 2
+    for entry in found:
+        print(
+            textwrap.fill(entry.description, 110, initial_indent=f"{entry.name:{width}}", subsequent_indent=" " * width)
+        )
+    return 0
+
+
+def entries(name: str) -> list[Entry]:
+    """Return the members of a list.
+
+    Args:
+        name: "spaces", "steps" or "relaxations".
+    """
+    package, base = _PACKAGES[name]
+    folder = Path(__file__).parents[1] / package
+    public = _public(folder / "__init__.py")
+    found: list[Entry] = []
+    for source in sorted(folder.glob("*.py")):
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            wanted = isinstance(node, ast.FunctionDef) if base is None else _extends(node, base)
+            if wanted and isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in public:
+                found += _entries_of(node)
+    return found
+
+
+def _extends(node: ast.stmt, base: str) -> bool:
+    return isinstance(node, ast.ClassDef) and base in map(ast.unparse, node.bases)
+
+
+def _public(init: Path) -> list[str]:
+    """Return the names in a package's __all__."""
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def _entries_of(node: ast.ClassDef | ast.FunctionDef) -> list[Entry]:
+    first_line = (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
+    if node.name == "Unrolled":
+        return [Entry(name, f"{first_line} Its second part by {_HOW[hvp]}.") for name, hvp in UNROLLED.items()]
+    return [Entry(name_of(node.name), first_line)]

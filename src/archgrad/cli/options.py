@@ -1,0 +1,110 @@
+"""From arguments to the values of a command: its defaults, then a config file or an earlier run, then what is typed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from archgrad.cli.parser import Parser, dashed
+from archgrad.errors import OptionError, RunError
+from archgrad.runs import read_config
+
+__all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse"]
+
+NOT_KEPT = ("out", "resume", "overwrite", "quiet", "config")
+"""What says where and how a run is shown, and so has no place in its config.yaml."""
+
+
+def add_run_options(parser: Parser, command: str) -> None:
+    """Add `--out`, `--resume` and `--config`."""
+    group = parser.add_argument_group("run folder")
+    group.add_argument(
+        "--out",
+        type=str | None,
+        help="Run folder, new or empty. By default the first free number in runs/, which is printed.",
+    )
+    group.add_argument(
+        "--resume",
+        type=str | None,
+        metavar="RUN",
+        help="Go on with the run in this folder, with its own options; nothing else need be given.",
+    )
+    group.add_argument(
+        "--config",
+        type=str | None,
+        metavar="FILE",
+        help=f"YAML file of options, such as the config.yaml of an earlier {command}. What is typed beside it wins.",
+    )
+
+
+def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str, Any]:
+    """Return the value of every option.
+
+    Args:
+        parser: With the options of `add_run_options`.
+        arguments: What was typed after the command.
+        command: Which config files must be of.
+
+    Raises:
+        OptionError: A config file holds something that is no option, or belongs to another command.
+        RunError: A config file cannot be read.
+        SystemExit: Usage error, or --help.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config")
+    first.add_argument("--resume")
+    try:
+        places, _ = first.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        parser.error(str(error))
+    if places.config and places.resume:
+        raise OptionError("--resume takes the options of its run, so it does not go with --config. Leave one out.")
+    if places.resume:
+        file = Path(places.resume) / "config.yaml"
+        if not file.is_file():
+            raise RunError(f"Cannot resume '{places.resume}': it holds no config.yaml, so it is no run folder.")
+        stored = _read(parser, file, command)
+    else:
+        stored = _read(parser, Path(places.config), command) if places.config else {}
+    values = parser.parse_args(list(arguments), namespace=parser.parse_object(stored) if stored else None).as_dict()
+    if values["resume"] and (values["out"] or values["overwrite"]):
+        raise OptionError("--resume goes on in the run's own folder, so it does not go with --out or --overwrite.")
+    if values["overwrite"] and not values["out"]:
+        raise OptionError("--overwrite needs the folder of the run that is to be replaced. Give --out.")
+    return values
+
+
+def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
+    stored = read_config(file)
+    found = stored.pop("command", command)
+    if found != command:
+        raise OptionError(f"'{file}' holds the options of 'archgrad {found}', not of 'archgrad {command}'.")
+    known = [action.dest for action in parser._actions if action.dest not in (*NOT_KEPT, "help")]
+    for name in stored:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise OptionError(f"'{file}' holds '{name}', which is no option of 'archgrad {command}'.{hint}")
+    for name in ("step", "relaxation"):
+        if isinstance(stored.get(name), Mapping):
+            raise OptionError(
+                f"'{file}' is of a run that was started from Python ({dashed('--' + name)} is an object there). "
+                f"Go on with it from Python: archgrad.search(..., run_dir=..., resume=True)."
+            )
+    return stored
+
+
+def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that go into config.yaml."""
+    return {name: value for name, value in values.items() if name not in NOT_KEPT}
+
+
+def first_free(name: str, parent: Path = Path("runs")) -> Path:
+    """Return `parent/name-N` with the first number, from 1, that is not taken."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"

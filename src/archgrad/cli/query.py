@@ -1,0 +1,38 @@
+"""`archgrad query`: what a tabular benchmark knows of an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archgrad.cli.architectures import FORMS, open_architecture
+from archgrad.cli.main import COMMANDS
+from archgrad.cli.parser import Parser
+from archgrad.nasbench import load_table, query
+
+__all__ = ["make_parser", "run"]
+
+
+def make_parser() -> Parser:
+    """Return the parser."""
+    parser = Parser("query", COMMANDS["query"], positional="ARCH --table CSV ")
+    parser.add_argument(
+        "arch",
+        metavar="ARCH",
+        help=f"What to look up: a cell as text (|op~0|+|op~0|op~1|+|op~0|op~1|op~2|), or {FORMS}.",
+    )
+    parser.add_argument(
+        "--table",
+        type=str,
+        required=True,
+        metavar="CSV",
+        help="The table: columns index, arch, and one of accuracies in percent for each data set and budget.",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the architecture's row."""
+    options = make_parser().parse_args(list(arguments))
+    architecture = open_architecture(options.arch)
+    print(query(load_table(options.table), architecture).to_text(), end="")
+    return 0

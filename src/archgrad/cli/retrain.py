@@ -1,0 +1,128 @@
+"""`archgrad retrain`: an architecture in, a trained network and its run folder out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from archgrad.architecture import Architecture
+from archgrad.cli import data as data_options
+from archgrad.cli import spaces as space_options
+from archgrad.cli.architectures import FORMS, open_architecture
+from archgrad.cli.architectures import settled_name as settled_architecture
+from archgrad.cli.main import COMMANDS
+from archgrad.cli.options import add_run_options, first_free, kept, parse
+from archgrad.cli.parser import Parser
+from archgrad.data import Data
+from archgrad.derive import derive
+from archgrad.discretize import random_architecture
+from archgrad.distributed import rank
+from archgrad.errors import OptionError
+from archgrad.retrain import RetrainResult, retrain
+from archgrad.runs import Interrupted, seeded
+
+__all__ = ["make_parser", "run"]
+
+_RANDOM = "random"
+
+
+def make_parser() -> Parser:
+    """Return the parser: the options of `archgrad.retrain`, and those that choose its network and data."""
+    parser = Parser("retrain", COMMANDS["retrain"])
+    group = parser.add_argument_group("architecture")
+    group.add_argument(
+        "--arch",
+        type=str | None,
+        help=f"What to train: {FORMS}, or {_RANDOM} for one drawn from --space with --seed.",
+    )
+    space_options.add_space_options(parser, stage="retrain")
+    data_options.add_data_options(parser)
+    add_run_options(parser, "retrain")
+    parser.passed_on = parser.add_options_of(retrain, "retrain", skip=("run_dir", "resume", "network", "data"))
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Retrain, and say what came out."""
+    parser = make_parser()
+    values = parse(parser, arguments, command="retrain")
+    values["data"] = data_options.settled_name(values["data"])
+    if values["arch"] is None:
+        raise OptionError(f"retrain needs an architecture: --arch with {FORMS}, or {_RANDOM}. Or --resume RUN.")
+    resume = values["resume"] is not None
+    out = Path(values["resume"]) if resume else None
+    if values["arch"] != _RANDOM and not (resume and not Path(values["arch"]).exists()):  # a run has its own copy
+        values["arch"] = settled_architecture(values["arch"])
+    data = data_options.open_data(values)
+    architecture = _architecture(values, data, out)
+    if values["space"] is None:
+        values["space"] = architecture.space
+    if values["space"] is None:
+        raise OptionError("The architecture does not name its space. Give --space, as for the search.")
+    values["space"] = space_options.settled_name(values["space"])
+    out = out or Path(values["out"] or first_free(_name(values)))
+    network, sizes = _network(architecture, values, data)
+    try:
+        result = retrain(
+            network,
+            data,
+            architecture=architecture,
+            run_dir=out,
+            resume=resume,
+            config={**kept(values), **sizes},
+            **{name: values[name] for name in parser.passed_on},
+        )
+    except Interrupted as interruption:
+        print(f"Retraining {interruption}; its state is saved. Go on with it:\n  archgrad retrain --resume {out}")
+        raise
+    if rank() == 0:
+        print(_summary(result, out), end="")
+    return 0
+
+
+def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> Architecture:
+    copy = None if resumed is None else resumed / "architecture.json"
+    if copy is not None and copy.is_file():
+        return Architecture.load(copy)  # the run's own copy, whatever has become of the original
+    if values["arch"] != _RANDOM:
+        return open_architecture(values["arch"])
+    name = space_options.settled_name(values["space"] or "darts-cifar")
+    # Only its choices are looked at, so it is built as small as can be.
+    channels, cells = (2, 3) if name.startswith("darts-") else (None, None)
+    space, _ = space_options.build_space(name, data, stage="search", channels=channels, cells=cells)
+    return random_architecture(space, seed=values["seed"], name=name)
+
+
+def _network(architecture: Architecture, values: dict[str, Any], data: Data) -> tuple[nn.Module, dict[str, int | None]]:
+    with seeded(values["seed"]):
+        space, sizes = space_options.build_space(
+            values["space"],
+            data,
+            stage="retrain",
+            channels=values["channels"],
+            cells=values["cells"],
+            auxiliary=values["auxiliary_weight"] > 0,
+        )
+        return derive(space, architecture), sizes
+
+
+def _name(values: dict[str, Any]) -> str:
+    return f"{space_options.label_of(values['space'])}-{data_options.label_of(values['data'])}-retrain"
+
+
+def _summary(result: RetrainResult, out: Path) -> str:
+    costs = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    accuracy = "no test set" if result.test_accuracy is None else f"{100 * result.test_accuracy:.2f} %"
+    adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per image"
+    return (
+        f"\nTest accuracy:  {accuracy}\n"
+        f"Network:        {costs['parameters']:,} parameters{adds}\n"
+        f"Run folder:     {out}\n"
+        f"Weights:        {out / 'weights' / 'last.safetensors'}\n"
+        f"Next:\n"
+        f"  archgrad report {out}\n"
+    )

@@ -1,0 +1,89 @@
+"""`archgrad search`: options in, architecture and run folder out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from archgrad.cli import data as data_options
+from archgrad.cli import spaces as space_options
+from archgrad.cli.main import COMMANDS
+from archgrad.cli.options import add_run_options, first_free, kept, parse
+from archgrad.cli.parser import Parser
+from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose
+from archgrad.distributed import rank
+from archgrad.runs import Interrupted, seeded
+from archgrad.search import SearchResult, search
+from archgrad.show import to_text
+
+__all__ = ["make_parser", "run"]
+
+
+def make_parser() -> Parser:
+    """Return the parser: the options of `archgrad.search`, and what chooses its space, data, step and relaxation."""
+    parser = Parser("search", COMMANDS["search"])
+    space_options.add_space_options(parser, stage="search")
+    data_options.add_data_options(parser)
+    add_run_options(parser, "search")
+    add_parts(parser, "step", STEPS, default="first-order")
+    add_parts(parser, "relaxation", RELAXATIONS, default="softmax")
+    parser.passed_on = parser.add_options_of(search, "search", skip=("run_dir", "resume", "space", "data"))
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Search, and say what came out."""
+    parser = make_parser()
+    values = parse(parser, arguments, command="search")
+    values["space"] = space_options.settled_name(values["space"])
+    values["data"] = data_options.settled_name(values["data"])
+    step, step_options = choose("step", STEPS, values)
+    relaxation, relaxation_options = choose("relaxation", RELAXATIONS, values)
+    data = data_options.open_data(values)
+    with seeded(values["seed"]):  # the space's first weights follow from the seed, too
+        space, sizes = space_options.build_space(
+            values["space"], data, stage="search", channels=values["channels"], cells=values["cells"]
+        )
+    out = Path(values["resume"] or values["out"] or first_free(_name(values)))
+    foreign = {option for parts in (STEPS, RELAXATIONS) for part in parts.values() for option in part.options}
+    config = {name: value for name, value in kept(values).items() if name not in foreign}
+    try:
+        result = search(
+            space,
+            data,
+            step=step,
+            relaxation=relaxation,
+            run_dir=out,
+            resume=values["resume"] is not None,
+            config={**config, **sizes, **step_options, **relaxation_options},
+            **{name: values[name] for name in parser.passed_on},
+        )
+    except Interrupted as interruption:
+        print(f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}")
+        raise
+    if rank() == 0:
+        print(_summary(result, out, values), end="")
+    return 0
+
+
+def _name(values: dict[str, Any]) -> str:
+    return f"{space_options.label_of(values['space'])}-{data_options.label_of(values['data'])}"
+
+
+def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
+    file = out / "checkpoints" / f"epoch_{values['epochs'] - 1}.json"
+    space = "" if result.architecture.space == values["space"] else f" --space {_quoted(values['space'])}"
+    return (
+        f"\n{to_text(result.architecture)}\n"
+        f"Run folder:    {out}\n"
+        f"Architecture:  {file}\n"
+        f"Next:\n"
+        f"  archgrad retrain --arch {_quoted(file)}{space} --data {_quoted(values['data'])}\n"
+        f"  archgrad report {_quoted(out)}\n"
+    )
+
+
+def _quoted(text: str | Path) -> str:
+    return shlex.quote(str(text))
