@@ -1,6 +1,6 @@
 """Runs that cannot be lost: folder, lock, checkpoints, metrics, progress, signals, random states, loggers."""
 
-from archgrad.runs.checkpoint import Checkpoints, load_state, save_state
+from archgrad.runs.checkpoint import Checkpoints, load_state, pack_state, save_state, unpack_state
 from archgrad.runs.config import config_difference, read_config
 from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
 from archgrad.runs.folder import RunFolder
@@ -37,6 +37,7 @@ __all__ = [
     "load_tensors",
     "memory_explained",
     "open_loggers",
+    "pack_state",
     "peak_memory_mb",
     "pick_device",
     "read_config",
@@ -47,4 +48,5 @@ __all__ = [
     "save_tensors",
     "seed_everything",
     "seeded",
+    "unpack_state",
 ]

@@ -31,7 +31,7 @@ from archgrad.errors import RunError
 from archgrad.runs.files import atomic_write, disk_error, sync_folder
 from archgrad.runs.structure import join, split
 
-__all__ = ["Checkpoints", "load_state", "save_state"]
+__all__ = ["Checkpoints", "load_state", "pack_state", "save_state", "unpack_state"]
 
 _MAGIC = b"ARCHGRAD"
 _VERSION = 1
@@ -54,14 +54,11 @@ def save_state(path: str | os.PathLike[str], state: Any) -> None:
     Raises:
         RunError: The state holds something else, or the disk is full, read-only or failing.
     """
-    structure, tensors = split(state)
-    text = json.dumps(structure, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    text, content = _encode(state)
     if len(text) > _MAX_STRUCTURE_BYTES:
         raise RunError(
             f"A checkpoint's structure may take {_MAX_STRUCTURE_BYTES} bytes, but this one takes {len(text)}."
         )
-    # By way of NumPy, whose arrays are bytes already: torch's own way takes ten times as long for thousands of tensors.
-    content = safetensors.numpy.save({name: tensor.numpy() for name, tensor in tensors.items()})
     lengths = _LENGTHS.pack(_MAGIC, _VERSION, len(text), len(content))
     digest = hashlib.sha256(lengths)
     digest.update(text)
@@ -90,15 +87,38 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     except OSError as error:
         raise disk_error(error, path, doing="read") from error
     try:
-        structure = json.loads(text.decode("ascii"), parse_constant=_refuse_constant)
-        tensors: dict[str, Tensor] = safetensors.torch.load(content)
-        return join(structure, tensors)
+        return _decode(text, content)
     except RunError as error:
         raise _damaged(path, str(error)) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its structure is malformed ({error})") from error
     except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise _damaged(path, f"its tensors are malformed ({error})") from error
+
+
+def pack_state(state: Any) -> bytes:
+    """Return a nested state as bytes, to be sent to another process; takes and refuses what `save_state` does."""
+    text, content = _encode(state)
+    return struct.pack("<Q", len(text)) + text + content
+
+
+def unpack_state(data: bytes) -> Any:
+    """Return what was given to `pack_state`, tensors on the CPU."""
+    (length,) = struct.unpack_from("<Q", data)
+    return _decode(data[8 : 8 + length], data[8 + length :])
+
+
+def _encode(state: Any) -> tuple[bytes, bytes]:
+    structure, tensors = split(state)
+    text = json.dumps(structure, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    # By way of NumPy, whose arrays are bytes already: torch's own way takes ten times as long for thousands of tensors.
+    return text, safetensors.numpy.save({name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def _decode(text: bytes, content: bytes) -> Any:
+    structure = json.loads(text.decode("ascii"), parse_constant=_refuse_constant)
+    tensors: dict[str, Tensor] = safetensors.torch.load(content)
+    return join(structure, tensors)
 
 
 def _read_parts(file: BinaryIO, path: Path) -> tuple[bytes, bytes]:

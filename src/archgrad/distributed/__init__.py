@@ -1,0 +1,50 @@
+"""Many processes that give one result: their start, what they tell each other, and what happens when one dies.
+
+Without a process group every function does for one process what it says, so that no caller asks how many there are.
+
+- `launch`: what the launcher says about this process.
+- `group`: the process group of a run.
+- `heartbeat`: the watch over the other processes.
+- `messages`: means, sums, copies and comparisons over the processes.
+- `norms`: BatchNorm over the batch of all processes.
+"""
+
+from archgrad.distributed.group import local_first, process_group
+from archgrad.distributed.launch import own_device, restarted
+from archgrad.distributed.messages import (
+    Wishes,
+    announce,
+    average_over_ranks,
+    broadcast_bytes,
+    broadcast_tensors,
+    check_same,
+    gather_bytes,
+    gather_rows,
+    heard,
+    rank,
+    sum_over_ranks,
+    together,
+    world_size,
+)
+from archgrad.distributed.norms import synchronised_norms
+
+__all__ = [
+    "Wishes",
+    "announce",
+    "average_over_ranks",
+    "broadcast_bytes",
+    "broadcast_tensors",
+    "check_same",
+    "gather_bytes",
+    "gather_rows",
+    "heard",
+    "local_first",
+    "own_device",
+    "process_group",
+    "rank",
+    "restarted",
+    "sum_over_ranks",
+    "synchronised_norms",
+    "together",
+    "world_size",
+]
