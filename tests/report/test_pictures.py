@@ -99,8 +99,27 @@ def test_unknown_metrics_get_a_chart_that_joins_their_halves():
 
 
 def test_heat_is_opacity_in_proportion_to_the_value():
-    pixels = heat_pixels(np.array([[0.0, 0.25, 0.5, math.nan]]), 0.5)
-    assert pixels[0, :, 3].tolist() == [0, 128, 255, 0]
+    pixels = heat_pixels(np.array([[0.25, 0.5, 0.75, math.nan, 0.0, 0.9]]), 0.25, 0.75)
+    assert pixels[0, :, 3].tolist() == [0, 128, 255, 0, 0, 255]
+
+
+def test_the_colours_of_a_heat_map_begin_at_zero_unless_all_values_are_far_from_it():
+    def limits(low: float, high: float) -> list[str]:
+        panel = HeatPanel(label="c", candidates=("a", "b"), values=np.array([[low, low], [high, high]]))
+        found = texts(panels_scene("Choices", [panel], [0, 1], n_inputs=None, width=370.0))
+        return found[found.index("probability") + 1 :]
+
+    assert limits(0.01, 0.9) == ["0", "1"]
+    assert limits(0.11, 0.19) == ["0.1", "0.2"]
+
+
+def test_a_count_that_stays_zero_has_an_axis_from_zero_and_skipped_steps_need_no_chart():
+    assert {"0", "1"} <= set(
+        texts(line_chart("a", [0, 1], [Series(name="a", values=(0.0, 0.0), role="c1")], zero=True))
+    )
+    none, some = (Table(epochs=(0, 1), columns={"skipped_steps": (0.0, last)}) for last in (0.0, 3.0))
+    assert curve_pictures(none) == []
+    assert [picture.slug for picture in curve_pictures(some)] == ["skipped-steps"]
 
 
 def panels(n_epochs: int = 3) -> list[HeatPanel]:

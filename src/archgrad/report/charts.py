@@ -51,7 +51,8 @@ def line_chart(
         ticks = [tick for tick in _log_ticks(shown) if low <= tick <= high]
     else:
         least = 0.0 if zero and min(shown, default=0.0) > 0 else min(shown, default=0.0)
-        ticks = nice_ticks(least, max(shown, default=1.0))
+        most = max(shown, default=1.0)
+        ticks = nice_ticks(least, 1.0 if zero and most == least == 0.0 else most)
         low, high = ticks[0], ticks[-1]
         if zero and all(value == int(value) for value in shown):
             ticks = [tick for tick in ticks if tick == int(tick)]

@@ -32,17 +32,20 @@ class HeatPanel:
     """(source, node) where the choice is an edge of a cell."""
 
 
-def heat_pixels(values: np.ndarray, top: float) -> np.ndarray:
-    """Return one colour whose opacity is value / top, so that it shows on light and on dark ground.
+def heat_pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return one colour whose opacity is that of the value between two limits, for light and for dark ground.
 
     Args:
-        values: (rows, columns), from 0 to `top`.
-        top: Value of full opacity, above 0.
+        values: (rows, columns); NaN is transparent.
+        low: Value of no opacity.
+        high: Value of full opacity, above `low`.
     """
     colour = LIGHT["heat"]
     pixels = np.empty((*values.shape, 4), dtype=np.uint8)
     pixels[..., :3] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    pixels[..., 3] = np.round(255 * np.clip(np.nan_to_num(values) / top, 0.0, 1.0)).astype(np.uint8)
+    pixels[..., 3] = np.round(255 * np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0, 1)).astype(
+        np.uint8
+    )
     return pixels
 
 
@@ -55,7 +58,7 @@ def cell_heat_scene(label: str, panels: Sequence[HeatPanel], epochs: Sequence[in
         epochs: One for each column of the panels' values.
         n_inputs: Number of inputs of the cell.
     """
-    top = _top(panels)
+    limits = _limits(panels)
     sources = sorted({panel.edge[0] for panel in panels if panel.edge})
     nodes = sorted({panel.edge[1] for panel in panels if panel.edge})
     names = [shorten(name, size=_NAME, width=110.0) for name in panels[0].candidates]
@@ -83,10 +86,10 @@ def cell_heat_scene(label: str, panels: Sequence[HeatPanel], epochs: Sequence[in
                     Label(x=middle, y=y + height / 2 - 8, text="from", size=_SMALL, fill="muted", anchor="end")
                 )
                 items.append(Label(x=middle - 18.0, y=y + height / 2 + 9, text=text, size=13.0, subscript=subscript))
-            items.append(_panel(panel, x, y, width, height, epochs, top))
+            items.append(_panel(panel, x, y, width, height, epochs, limits))
     bottom = head + len(sources) * (height + 12.0)
     items += _epoch_axis(epochs, left + (len(nodes) - 1) * (width + 14.0), bottom - 4.0, width)
-    items += _colour_bar(left, bottom - height, top)
+    items += _colour_bar(left, bottom - height, limits)
     total = left + len(nodes) * (width + 14.0)
     name = f"Probabilities of the operations on the {len(panels)} edges of cell {clean_text(label)} over epochs"
     return Scene(width=total, height=bottom + 26.0, items=tuple(items), name=name)
@@ -104,7 +107,7 @@ def panels_scene(
         n_inputs: Inputs of the cell whose edges these are; None for other choices.
         width: Width of the picture; as many panels stand side by side as fit.
     """
-    top = _top(panels)
+    limits = _limits(panels)
     short = [[short_operation(name) for name in panel.candidates] for panel in panels]
     names = [[shorten(name, size=_NAME, width=80.0) for name in row] for row in short]
     room = max((text_width(name, size=_NAME) for row in names for name in row), default=20.0) + 8.0
@@ -121,26 +124,36 @@ def panels_scene(
             x = 4.0 + (k - start) * step + room
             items += _panel_title(panels[k], x, y, plot, n_inputs)
             items += _row_names(names[k], panels[k].candidates, x - 6.0, y + 12.0)
-            items.append(_panel(panels[k], x, y + 12.0, plot, _ROW * len(names[k]), epochs, top))
+            items.append(_panel(panels[k], x, y + 12.0, plot, _ROW * len(names[k]), epochs, limits))
         y += 12.0 + _ROW * max(len(names[k]) for k in row) + 20.0
     items += _epoch_axis(epochs, 4.0 + room, y - 10.0, plot)
-    items += _colour_bar(4.0 + room, y + 30.0, top)
+    items += _colour_bar(4.0 + room, y + 30.0, limits)
     return Scene(width=width, height=y + 56.0, items=tuple(items), name=f"{title}: probabilities over epochs")
 
 
-def _top(panels: Sequence[HeatPanel]) -> float:
-    """A round value at or above all probabilities."""
-    largest = max((float(np.nanmax(panel.values)) for panel in panels if np.isfinite(panel.values).any()), default=1.0)
-    return min(nice_ticks(0.0, max(largest, 0.05), 3)[-1], 1.0)
+def _limits(panels: Sequence[HeatPanel]) -> tuple[float, float]:
+    """Round values around all probabilities, from 0 unless all are far from it."""
+    known = np.concatenate([panel.values[np.isfinite(panel.values)] for panel in panels])
+    if not known.size:
+        return 0.0, 1.0
+    least, most = float(known.min()), max(float(known.max()), 0.05)
+    ticks = nice_ticks(least if least > 0.4 * most else 0.0, most, 3)
+    return ticks[0], 1.0 if ticks[-1] > 1.0 >= most else ticks[-1]
 
 
 def _panel(
-    panel: HeatPanel, x: float, y: float, width: float, height: float, epochs: Sequence[int], top: float
+    panel: HeatPanel,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    epochs: Sequence[int],
+    limits: tuple[float, float],
 ) -> Group:
     marks = plot_marks(x, y, width, height, epochs[0], epochs[-1]) | {"data-kind": "heat", "data-label": panel.label}
     return Group(
         items=(
-            Raster(x=x, y=y, width=width, height=height, pixels=heat_pixels(panel.values, top)),
+            Raster(x=x, y=y, width=width, height=height, pixels=heat_pixels(panel.values, *limits)),
             Box(x=x, y=y, width=width, height=height, stroke="faint", stroke_width=0.8),
         ),
         marks=marks,
@@ -174,14 +187,14 @@ def _epoch_axis(epochs: Sequence[int], x: float, y: float, width: float) -> list
     return items
 
 
-def _colour_bar(x: float, y: float, top: float) -> list[Item]:
-    ramp = heat_pixels(np.linspace(0.0, 1.0, 64)[None, :], 1.0)
+def _colour_bar(x: float, y: float, limits: tuple[float, float]) -> list[Item]:
+    ramp = heat_pixels(np.linspace(0.0, 1.0, 64)[None, :], 0.0, 1.0)
     return [
         Label(x=x, y=y - 14.0, text="probability", size=_SMALL, anchor="start", fill="muted"),
         Raster(x=x, y=y, width=130.0, height=9.0, pixels=ramp),
         Box(x=x, y=y, width=130.0, height=9.0, stroke="faint", stroke_width=0.8),
-        Label(x=x, y=y + 18.0, text="0", size=_SMALL, anchor="start", fill="muted"),
-        Label(x=x + 130.0, y=y + 18.0, text=f"{top:g}", size=_SMALL, anchor="end", fill="muted"),
+        Label(x=x, y=y + 18.0, text=f"{limits[0]:g}", size=_SMALL, anchor="start", fill="muted"),
+        Label(x=x + 130.0, y=y + 18.0, text=f"{limits[1]:g}", size=_SMALL, anchor="end", fill="muted"),
     ]
 
 
@@ -205,7 +218,7 @@ def confusion_scene(counts: np.ndarray, classes: Sequence[str], *, narrow: bool 
     items: list[Item] = [
         Label(x=left + size / 2, y=10.0, text="predicted class", size=_SMALL, fill="muted"),
         Label(x=10.0, y=head + size / 2, text="true class", size=_SMALL, fill="muted", turned=True),
-        Raster(x=left, y=head, width=size, height=size, pixels=heat_pixels(np.sqrt(share), 1.0)),
+        Raster(x=left, y=head, width=size, height=size, pixels=heat_pixels(np.sqrt(share), 0.0, 1.0)),
         Box(x=left, y=head, width=size, height=size, stroke="faint", stroke_width=0.8),
     ]
     digits = len(str(int(counts.max(initial=0))))

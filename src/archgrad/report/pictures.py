@@ -237,7 +237,12 @@ def _values(label: str, candidates: Sequence[str], frames: Sequence[Frame]) -> n
 
 
 def curve_pictures(table: Table) -> list[Picture]:
-    """Return a chart of each group of columns of `metrics.csv`, known and unknown ones."""
+    """Return a chart of each group of columns of `metrics.csv`, known and unknown ones.
+
+    That no step was skipped needs no chart.
+    """
+    columns = {name: column for name, column in table.columns.items() if name != "skipped_steps" or any(column)}
+    table = Table(epochs=table.epochs, columns=columns)
     return _charts(table, [*_CURVES, *_other_curves(table, _CURVES)])
 
 
