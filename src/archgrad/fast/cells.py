@@ -179,7 +179,7 @@ class _Node:
         elif isinstance(operation, ReLUConvBN):
             self._add_convolution(state, operation, weight)
         elif isinstance(operation, SepConv | DilConv):
-            stages = list(operation.op)
+            stages: list[Any] = list(operation.op)
             z = state.convolved(operation)
             if isinstance(operation, SepConv):
                 z = depthwise(
@@ -202,7 +202,8 @@ class _Node:
         self._weighted.append((output, weight))
 
     def _add_convolution(self, state: _State, operation: ReLUConvBN, weight: Tensor) -> None:
-        _, convolution, norm = operation.op
+        parts: list[Any] = list(operation.op)
+        _, convolution, norm = parts
         if convolution.kernel_size == (1, 1) and convolution.stride == (1, 1) and convolution.padding == (0, 0):
             self._project(state.relu(), _matrix(convolution), weight, norm)
         else:

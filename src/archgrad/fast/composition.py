@@ -30,6 +30,7 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
+    """x in single precision at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -4,10 +4,10 @@ Without padding written out, one channel of a depthwise convolution with stride 
 
     y[j] = sum_t w[t] x[s j + d t - p]
 
-which is bilinear in (x, w). Its two gradients are bilinear too, and each of the three is a gradient of the other two, so
-that three autograd functions that name each other are differentiable any number of times:
+which is bilinear in (x, w). Its two gradients are bilinear too, and each of the three is a gradient of the other two,
+so that three autograd functions that name each other are differentiable any number of times:
 
-    spread(g, w)[i]  = sum_t w[t] g[(i + p - d t) / s]     (gradient by x; for s = 1 a convolution with the flipped kernel)
+    spread(g, w)[i]  = sum_t w[t] g[(i + p - d t) / s]     (gradient by x; with s = 1 it convolves with the flipped w)
     tally(x, g)[t]   = sum_j g[j] x[s j + d t - p]         (gradient by w)
 
 The backends have fast kernels for `tally` only where the kernel is at most three columns wide and not dilated. The rest
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Geometry", "depthwise", "fan_out"]
+__all__ = ["FastDepthwiseConv2d", "Geometry", "depthwise", "fan_out"]
 
 _WIDEST = 3  # columns of a kernel whose weight gradient the backends compute fast
 
@@ -64,8 +64,8 @@ def depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     Returns:
         (B, C, H', W').
     """
-    if x.device.type != "cpu":
-        return _forward(x, weight, geometry)  # the library's own backward is good there
+    if x.device.type != "cpu" or not torch.is_grad_enabled():
+        return _forward(x, weight, geometry)  # the library's own backward is good elsewhere
     return _Depthwise.apply(x, weight, geometry)
 
 
@@ -80,9 +80,23 @@ def fan_out(x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry]
     Returns:
         One output for each kernel.
     """
-    if x.device.type != "cpu" or len(weights) == 1:
+    if x.device.type != "cpu" or len(weights) == 1 or not torch.is_grad_enabled():
         return tuple(depthwise(x, w, g) for w, g in zip(weights, geometries, strict=True))
     return _FanOut.apply(x, tuple(geometries), *weights)
+
+
+class FastDepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias that computes by `depthwise`; what an `nn.Conv2d` may be turned into."""
+
+    @classmethod
+    def turn(cls, convolution: nn.Conv2d) -> None:
+        """Change the class of a convolution that has a `Geometry`; parameters and state dict stay."""
+        convolution.__class__ = cls
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, C, H', W')."""
+        geometry = Geometry.of(self)
+        return super().forward(input) if geometry is None else depthwise(input, self.weight, geometry)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -167,8 +181,12 @@ def _tally(x: _Prepared, g: _Prepared, geometry: Geometry, kernel: tuple[int, in
     for first in range(0, kernel[1], _WIDEST):
         width = min(_WIDEST, kernel[1] - first)
         length = geometry.stride[1] * (g.x.shape[3] - 1) + width
-        read = x.window(first - geometry.padding[1], length, rows)
-        parts.append(_backward(g.x, read, g.x.new_empty(channels, 1, kernel[0], width), vertical, (False, True))[1])
+        start = first - geometry.padding[1]
+        like = g.x.new_empty(channels, 1, kernel[0], width)
+        if start >= x.x.shape[3] or start + length <= 0:  # these columns of the kernel only ever saw padding
+            parts.append(torch.zeros_like(like))
+        else:
+            parts.append(_backward(g.x, x.window(start, length, rows), like, vertical, (False, True))[1])
     return torch.cat(parts, dim=3)
 
 
@@ -252,10 +270,7 @@ class _FanOut(torch.autograd.Function):
                 continue
             if ctx.needs_input_grad[0]:
                 part = _Spread.apply(g, w, geometry, ctx.shape)
-                if dx is None:
-                    dx = part
-                else:
-                    dx = dx + part if differentiable else dx.add_(part)
+                dx = part if dx is None else dx + part if differentiable else dx.add_(part)
             if needed and differentiable:
                 dws[-1] = _Tally.apply(x, g, geometry, w.shape)
             elif needed:

@@ -30,6 +30,7 @@ class Folded(torch.autograd.Function):
         relu: bool,
         *rows: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (sum, mean, variance)."""
         wide_scale, wide_projections = wide(scale), wide(projections)
         covariances = means = None
         if mean is None or variance is None:
@@ -55,15 +56,16 @@ class Folded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradients by scale, projections, shift and rows."""
         scale, projections, shift, means, covariances, inverse, folded, y, *rows = ctx.saved_tensors
         g = grads[0]
         if torch.is_grad_enabled():
             fixed = None if ctx.batch else (means, covariances)
             needed = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[7:]]
-            d_scale, d_projections, d_shift, *d_rows = differentiable_gradients(
+            by_scale, by_projections, by_shift, *by_rows = differentiable_gradients(
                 scale, projections, shift, fixed, ctx.eps, ctx.relu, rows, g, needed
             )
-            return d_scale, d_projections, d_shift, None, None, None, None, *d_rows
+            return by_scale, by_projections, by_shift, None, None, None, None, *by_rows
         if ctx.relu:
             g = torch.ops.aten.threshold_backward(g, y, 0)
         total = wide(g.sum(0))  # G^T 1

@@ -24,7 +24,8 @@ def fixed_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
     """Return the running means and variances, each (T, C)."""
     means, variances = [], []
     for norm in norms:
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         means.append(norm.running_mean)
         variances.append(norm.running_var)
     return torch.stack(means), torch.stack(variances)

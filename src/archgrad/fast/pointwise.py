@@ -13,8 +13,8 @@ with G the gradient by the output, needs two more products for each term:
 
 where the small matrices dv, r and dP follow from dA by the chain rule (in `folded`, step by step).
 
-The products with C x O matrices cost n C O operations and passes over Z cost n C; so with many channels it is cheaper to
-keep Z P^T and pass over it (`kept`). `blend` takes the cheaper way.
+The products with C x O matrices cost n C O operations and passes over Z cost n C; so with many channels it is cheaper
+to keep Z P^T and pass over it (`kept`). `blend` takes the cheaper way.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from archgrad.fast.kept import Kept
 
 __all__ = ["Moments", "Term", "blend", "rows_of"]
 
-FOLDED_UP_TO = 16
-"""Output channels up to which folding is as fast as keeping the products (measured on AVX2); it takes less memory."""
+FOLDED_UP_TO = {False: 16, True: 32}
+"""Output channels up to which folding is preferred, by whether the projections need gradients: folding keeps half as
+much then (measured on AVX2)."""
 
 
 class Moments(NamedTuple):
@@ -79,7 +80,7 @@ def blend(
     features = [term.features for term in terms]
     projections = torch.stack([term.projection for term in terms])
     rows = [rows_of(f) for f in features]
-    if fixed is None and projections.shape[1] > FOLDED_UP_TO:
+    if fixed is None and projections.shape[1] > FOLDED_UP_TO[projections.requires_grad]:
         y, batch_mean, batch_variance = Kept.apply(scale, projections, shift, eps, relu, *rows)
     else:
         mean, variance = (None, None) if fixed is None else fixed
