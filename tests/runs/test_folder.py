@@ -138,6 +138,37 @@ def test_leftovers_of_a_killed_writer_are_removed_on_resume(tmp_path: Path) -> N
     assert not leftover.exists()
 
 
+def test_a_start_that_was_killed_while_it_wrote_its_configuration_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / ".config.yaml.0123abcd.part").write_bytes(b"command: sea")
+    create(tmp_path).close()
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("command", ["search", "retrain"])
+def test_a_start_that_was_killed_before_it_made_its_folders_is_gone_on_with(command: Any, tmp_path: Path) -> None:
+    write_config(tmp_path / "config.yaml", {"command": command})
+    with RunFolder.resume(tmp_path, command=command, config=None) as folder:
+        assert (tmp_path / "checkpoints").is_dir()
+        assert folder.weights.is_dir() == (command == "retrain")
+
+
+def test_overwriting_that_was_killed_can_be_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*_: Any) -> None:
+        raise PowerCut
+
+    create(tmp_path).close()
+    (tmp_path / "notes.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr("archgrad.runs.folder.write_config", cut)
+        with pytest.raises(PowerCut):
+            create(tmp_path, overwrite=True)
+    create(tmp_path, overwrite=True).close()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_architectures_are_saved_by_epoch(tmp_path: Path) -> None:
     architecture = Architecture({"conv": "conv3"})
     with create(tmp_path) as folder:

@@ -12,10 +12,9 @@ from typing import BinaryIO
 
 from archgrad.errors import RunError
 
-__all__ = ["PARTIAL_SUFFIX", "atomic_write", "disk_error", "remove_partial_files", "sync_folder", "write_text"]
+__all__ = ["atomic_write", "disk_error", "is_partial", "remove_partial_files", "sync_folder", "write_text"]
 
-PARTIAL_SUFFIX = ".part"
-"""Ending of a file that is still being written; what a killed process leaves behind carries it."""
+_PARTIAL_SUFFIX = ".part"
 
 _REMEDIES = {
     errno.ENOSPC: "The disk is full: free some space, then resume.",
@@ -52,7 +51,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: The disk is full, read-only or failing.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL_SUFFIX}")
     try:
         # os.open rather than tempfile: the file gets the permissions that the user's umask gives to every other file.
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -86,8 +85,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_partial(name: str) -> bool:
+    """Return whether a file of this name is one that is still being written, or was when its writer was killed."""
+    return name.startswith(".") and name.endswith(_PARTIAL_SUFFIX)
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove what writers that were killed left in `folder`; only the holder of the run's lock may call this."""
-    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+    for partial in folder.glob(f".*{_PARTIAL_SUFFIX}"):
         with suppress(OSError):
             partial.unlink()

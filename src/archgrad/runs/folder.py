@@ -15,7 +15,7 @@ from archgrad.errors import RunError
 from archgrad.runs.checkpoint import Checkpoints
 from archgrad.runs.config import config_difference, plain_config, read_config, write_config
 from archgrad.runs.environment import record_environment
-from archgrad.runs.files import disk_error, remove_partial_files, write_text
+from archgrad.runs.files import disk_error, is_partial, remove_partial_files, write_text
 from archgrad.runs.lock import LOCK_NAMES, RunLock
 from archgrad.runs.metrics import MetricsFile
 
@@ -94,8 +94,7 @@ class RunFolder:
             _check_free(path, overwrite=overwrite)  # again: another process may have had the folder in between
             _remove_run(path)
             write_config(path / _CONFIG, content)
-            for name in ("checkpoints",) if command == "search" else ("checkpoints", "weights"):
-                (path / name).mkdir(exist_ok=True)
+            _make_folders(path, command)
         except OSError as error:
             lock.release()
             raise disk_error(error, path, doing="write into") from error
@@ -146,6 +145,11 @@ class RunFolder:
         lock = RunLock(path)
         for folder in (path, path / "checkpoints", path / "weights"):
             remove_partial_files(folder)
+        try:
+            _make_folders(path, command)  # a start that was killed early has not made them
+        except OSError as error:
+            lock.release()
+            raise disk_error(error, path, doing="write into") from error
         return cls(path, command, stored, lock, resumed=True)
 
     def save_architecture(self, architecture: Architecture, epoch: int | None = None) -> Path:
@@ -231,8 +235,14 @@ class RunFolder:
         self.close()
 
 
+def _make_folders(path: Path, command: Command) -> None:
+    for name in ("checkpoints",) if command == "search" else ("checkpoints", "weights"):
+        (path / name).mkdir(exist_ok=True)
+
+
 def _check_free(path: Path, *, overwrite: bool) -> None:
-    occupied = sorted(entry.name for entry in path.iterdir() if entry.name not in LOCK_NAMES)
+    # A start that was killed while it wrote its configuration leaves a half-written one, and nothing to go on with.
+    occupied = sorted(e.name for e in path.iterdir() if e.name not in LOCK_NAMES and not is_partial(e.name))
     if occupied and not overwrite:
         raise RunError(
             f"The run folder '{path}' exists and is not empty (it holds {_some(occupied)}). "
@@ -251,8 +261,7 @@ def _remove_run(path: Path) -> None:
     for name in _OWN_FOLDERS:
         if (path / name).is_dir():
             shutil.rmtree(path / name)
-    remove_partial_files(path)
-    (path / _CONFIG).unlink(missing_ok=True)  # last: by it a half-removed run is still known as one
+    remove_partial_files(path)  # not the configuration: by it a half-removed run is still known as one
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,163 @@
+"""Small real runs that end as one long sleep would not: every kind of state that a run goes on from is in them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import archgrad as ag
+from archgrad.data import Data, TensorSamples, load
+from archgrad.runs import load_state, save_state
+
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run that starts or goes on in a folder."""
+
+    run: Callable[..., Any]
+    """Called as `run(folder, resume=..., checkpoint_steps=...)`."""
+    results: tuple[str, ...]
+    """Patterns of the files that are the same to the byte, however often the run was killed."""
+
+
+@cache
+def some_digits(train: int = 96, test: int = 32) -> Data:
+    data = load("digits")
+    assert isinstance(data.train, TensorSamples)
+    assert isinstance(data.test, TensorSamples)
+    return replace(
+        data,
+        train=TensorSamples(data.train.inputs[:train], data.train.targets[:train]),
+        test=TensorSamples(data.test.inputs[:test], data.test.targets[:test]),
+    )
+
+
+class NoisyImages(Dataset):
+    """A data set of one's own, read sample by sample, with a random transform."""
+
+    def __init__(self, samples: TensorSamples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, target = self._samples[index]
+        return image.float() / 255 + random.random() * torch.rand(image.shape), int(target)
+
+
+class Dropped(nn.Module):
+    """The tiny space behind dropout, which draws from torch's global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.1)
+        self.network = ag.spaces.tiny(channels=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.dropout(x))
+
+
+def run_search(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, **options: Any) -> ag.SearchResult:
+    torch.manual_seed(0)
+    given = {
+        "step": ag.bilevel.Unrolled(),
+        "relaxation": ag.relaxation.Gumbel(),
+        "epochs": EPOCHS,
+        "batch_size": 16,
+        "cutout": 3,
+        "seed": 2,
+        "device": "cpu",
+        "quiet": True,
+    }
+    return ag.search(
+        Dropped(),
+        some_digits(),
+        run_dir=folder,
+        resume=resume,
+        checkpoint_steps=checkpoint_steps,
+        **{**given, **options},
+    )
+
+
+def run_retrain(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, **options: Any) -> Any:
+    torch.manual_seed(0)
+    space = ag.spaces.tiny(channels=4)
+    architecture = ag.Architecture({"stem": "conv3", "body/kernel": "conv1", "body": "conv", "join": [1]}, space="tiny")
+    given = {"epochs": EPOCHS, "batch_size": 32, "seed": 2, "device": "cpu", "quiet": True}
+    return ag.retrain(
+        ag.derive(space, architecture),
+        some_digits(),
+        architecture=architecture,
+        run_dir=folder,
+        resume=resume,
+        checkpoint_steps=checkpoint_steps,
+        **{**given, **options},
+    )
+
+
+def run_trainer(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, **options: Any) -> Any:
+    torch.manual_seed(0)
+    data = some_digits()
+    assert isinstance(data.train, TensorSamples)
+    model = ag.spaces.tiny(channels=4)
+    trainer = ag.DartsTrainer(
+        model,
+        nn.CrossEntropyLoss(),
+        lambda outputs, targets: {"acc1": (outputs.argmax(1) == targets).float().mean()},
+        torch.optim.Adam(model.parameters(), 0.01),
+        EPOCHS,
+        NoisyImages(data.train),
+        batch_size=16,
+        device="cpu",
+        quiet=True,
+        run_dir=folder,
+        checkpoint_steps=checkpoint_steps,
+        **{"workers": 0, **options},
+    )
+    return trainer.fit(resume=resume)
+
+
+_SEARCH_RESULTS = ("metrics.csv", "checkpoints/epoch_*.json")
+PROBLEMS = {
+    "search": Problem(run_search, _SEARCH_RESULTS),
+    "retrain": Problem(run_retrain, ("metrics.csv", "architecture.json", "weights/*", "predictions.safetensors")),
+    "trainer": Problem(run_trainer, _SEARCH_RESULTS),
+}
+
+
+def results(problem: Problem, folder: Path) -> dict[str, bytes]:
+    """Return everything of a finished run that must not depend on interruptions, by name.
+
+    Its last checkpoint is among it, without the clock: weights, alphas, optimizers and random states.
+    """
+    found = {
+        str(file.relative_to(folder)): file.read_bytes()
+        for pattern in problem.results
+        for file in sorted(folder.glob(pattern))
+    }
+    state = load_state(folder / "checkpoints" / "last.ckpt")
+    del state["clock"]
+    save_state(folder / "without-clock", state)
+    found["state"] = (folder / "without-clock").read_bytes()
+    (folder / "without-clock").unlink()
+    return found
+
+
+def position(folder: Path) -> tuple[int, int]:
+    """Return (epoch, step) of the newest whole checkpoint; (0, 0) where there is none."""
+    for name in ("last.ckpt", "previous.ckpt"):
+        if (folder / "checkpoints" / name).exists():
+            state = load_state(folder / "checkpoints" / name)
+            return state["epoch"], state["step"]
+    return 0, 0
