@@ -35,7 +35,14 @@ class BilevelStep(ABC):
 
     @abstractmethod
     def alphas_gradient(
-        self, supernet: Supernet, train_batch: Batch, valid_batch: Batch, *, loss: Loss, weights_optimizer: Optimizer
+        self,
+        supernet: Supernet,
+        train_batch: Batch,
+        valid_batch: Batch,
+        *,
+        loss: Loss,
+        weights_optimizer: Optimizer,
+        accumulation: int = 1,
     ) -> AlphasGradient:
         """Return the gradient; weights, alphas and optimizer stay as they are.
 
@@ -45,4 +52,5 @@ class BilevelStep(ABC):
             valid_batch: (inputs, targets) that the alphas are judged by.
             loss: Function of (outputs, targets), the mean over the batch.
             weights_optimizer: The optimizer of the weights, with its present state and learning rate.
+            accumulation: Parts that each batch is cut into, one after the other (see `passes.run_pass`).
         """

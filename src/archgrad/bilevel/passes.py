@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,10 +12,25 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
+from archgrad.batches import cut
 from archgrad.distributed import average_over_ranks
 from archgrad.supernet import Supernet
 
-__all__ = ["Batch", "Loss", "average_gradients", "detached", "fixed", "frozen_buffers", "pass_loss", "repeated_random"]
+__all__ = [
+    "Batch",
+    "Loss",
+    "Pass",
+    "added",
+    "average_gradients",
+    "detached",
+    "fixed",
+    "frozen_buffers",
+    "local_pass",
+    "pass_loss",
+    "repeated_random",
+    "run_pass",
+    "shares",
+]
 
 Batch = Sequence[Any]
 """(inputs, targets)."""
@@ -32,6 +48,77 @@ def pass_loss(
     else:
         outputs = functional_call(supernet, {f"network.{name}": weight for name, weight in weights.items()}, (inputs,))
     return loss(outputs, targets), outputs
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass gave, as the mean over the batch; nothing of it has a graph."""
+
+    gradients: list[Tensor | None]
+    """Of the loss; None for what the pass did not use."""
+    loss: Tensor
+    """0-dimensional."""
+    outputs: Any
+    """This rank's."""
+
+
+def local_pass(
+    supernet: Supernet,
+    batch: Batch,
+    loss: Loss,
+    wrt: Sequence[Tensor],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    accumulation: int = 1,
+) -> Pass:
+    """Differentiate the loss of this rank's batch; arguments as `run_pass`."""
+    gradients: list[Tensor | None] = [None] * len(wrt)
+    losses, outputs = [], []
+    with supernet.same_draw():
+        for part, share in shares(batch, accumulation):
+            part_loss, part_outputs = pass_loss(supernet, part, loss, weights=weights)
+            gradients = added(gradients, torch.autograd.grad(part_loss, wrt, allow_unused=True), share)
+            losses.append(part_loss.detach() * share)
+            outputs.append(detached(part_outputs))
+    return Pass(gradients, torch.stack(losses).sum() if len(losses) > 1 else losses[0], joined(outputs))
+
+
+def run_pass(
+    supernet: Supernet,
+    batch: Batch,
+    loss: Loss,
+    wrt: Sequence[Tensor],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    accumulation: int = 1,
+) -> Pass:
+    """Differentiate the loss of a batch; the mean over the ranks, in one message.
+
+    Args:
+        supernet: In training mode.
+        batch: (inputs, targets).
+        loss: Function of (outputs, targets), the mean over what it is given.
+        wrt: Weights (the supernet's or those of `weights`), alphas, or both.
+        weights: Weights to use in place of the supernet's own, by name.
+        accumulation: Parts that the batch is cut into, one after the other, to save memory; all see one draw of the
+            relaxation. The result is that of the whole batch, up to BatchNorm, which sees the parts.
+    """
+    own = local_pass(supernet, batch, loss, wrt, weights=weights, accumulation=accumulation)
+    gradients, mean_loss = average_gradients(own.gradients, own.loss, batch)
+    return Pass(gradients, mean_loss, own.outputs)
+
+
+def shares(batch: Batch, accumulation: int) -> Iterator[tuple[Batch, float]]:
+    """Cut a batch into parts, each with its share of the samples."""
+    inputs, targets = batch
+    for part_inputs, part_targets in cut(inputs, targets, accumulation):
+        yield (part_inputs, part_targets), len(part_targets) / len(targets)
+
+
+def added(total: Sequence[Tensor | None], more: Sequence[Tensor | None], share: float) -> list[Tensor | None]:
+    """Return total + share * more, where None is zero."""
+    scaled = more if share == 1.0 else [None if m is None else m * share for m in more]
+    return [m if t is None else t if m is None else t + m for t, m in zip(total, scaled, strict=True)]
 
 
 def average_gradients(
@@ -126,3 +213,18 @@ def detached(outputs: Any) -> Any:
         parts = [detached(value) for value in outputs]
         return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
     return outputs
+
+
+def joined(outputs: Sequence[Any]) -> Any:
+    """Return the outputs of the parts of a batch as those of the whole."""
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(outputs))
+    if isinstance(first, Mapping):
+        return {key: joined([part[key] for part in outputs]) for key in first}
+    if isinstance(first, tuple | list):
+        parts = [joined([part[i] for part in outputs]) for i in range(len(first))]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return first

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from archgrad.bilevel.base import BilevelStep
-from archgrad.bilevel.passes import Batch, Loss, average_gradients, detached, fixed, pass_loss
+from archgrad.bilevel.passes import Batch, Loss, fixed, run_pass
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.supernet import Supernet
 
@@ -64,6 +64,7 @@ def search_step(
     loss: Loss = F.cross_entropy,
     grad_clip: float = 5.0,
     weights_first: bool = False,
+    accumulation: int = 1,
 ) -> StepReport:
     """Update the alphas on the validation batch, then the weights on the training batch (Liu et al. 2019, algorithm 1).
 
@@ -77,6 +78,8 @@ def search_step(
         loss: Function of (outputs, targets), the mean over the batch.
         grad_clip: Largest L2 norm of the weights' gradient; 0 leaves it as it is. Alphas are never clipped.
         weights_first: Update the weights before the alphas, as GDAS does (Dong and Yang 2019).
+        accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
+            that of the whole batch, up to BatchNorm, which sees the parts.
 
     Returns:
         Losses, gradient norms and outputs of the two passes.
@@ -93,9 +96,11 @@ def search_step(
     step.check(weights_optimizer)
     if weights_first:
         train_loss, train_outputs, weights_norm = _update_weights(
-            supernet, train_batch, loss, weights_optimizer, grad_clip
+            supernet, train_batch, loss, weights_optimizer, grad_clip, accumulation
         )
-    found = step.alphas_gradient(supernet, train_batch, valid_batch, loss=loss, weights_optimizer=weights_optimizer)
+    found = step.alphas_gradient(
+        supernet, train_batch, valid_batch, loss=loss, weights_optimizer=weights_optimizer, accumulation=accumulation
+    )
     alphas_norm = _norm([g for g in found.gradients.values() if g is not None])
     _check_finite("alphas", "validation", found.valid_loss, alphas_norm)
     for label, alpha in supernet.alphas.items():
@@ -104,29 +109,27 @@ def search_step(
     alphas_optimizer.zero_grad(set_to_none=True)
     if not weights_first:
         train_loss, train_outputs, weights_norm = _update_weights(
-            supernet, train_batch, loss, weights_optimizer, grad_clip
+            supernet, train_batch, loss, weights_optimizer, grad_clip, accumulation
         )
     return StepReport(train_outputs, found.valid_outputs, train_loss, found.valid_loss, alphas_norm, weights_norm)
 
 
 def _update_weights(
-    supernet: Supernet, batch: Batch, loss: Loss, optimizer: Optimizer, grad_clip: float
+    supernet: Supernet, batch: Batch, loss: Loss, optimizer: Optimizer, grad_clip: float, accumulation: int
 ) -> tuple[Tensor, Any, Tensor]:
     """Take one optimizer step on the training loss; return (loss, outputs, gradient norm before clipping)."""
     weights = list(supernet.weights.values())
     with fixed(list(supernet.alphas.values())):
-        train_loss, outputs = pass_loss(supernet, batch, loss)
-        gradients = torch.autograd.grad(train_loss, weights, allow_unused=True)
-    means, train_loss = average_gradients(gradients, train_loss, batch)
-    norm = _norm([g for g in means if g is not None])
-    _check_finite("weights", "training", train_loss, norm)
-    for weight, gradient in zip(weights, means, strict=True):
+        train = run_pass(supernet, batch, loss, weights, accumulation=accumulation)
+    norm = _norm([g for g in train.gradients if g is not None])
+    _check_finite("weights", "training", train.loss, norm)
+    for weight, gradient in zip(weights, train.gradients, strict=True):
         weight.grad = gradient
     if grad_clip > 0:
         torch.nn.utils.clip_grads_with_norm_(weights, grad_clip, norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return train_loss, detached(outputs), norm
+    return train.loss, train.outputs, norm
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -15,12 +16,16 @@ from archgrad.bilevel.lookahead import check_optimizer, look_ahead
 from archgrad.bilevel.passes import (
     Batch,
     Loss,
+    Pass,
+    added,
     average_gradients,
-    detached,
     fixed,
     frozen_buffers,
+    local_pass,
     pass_loss,
     repeated_random,
+    run_pass,
+    shares,
 )
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
@@ -59,77 +64,134 @@ class Unrolled(BilevelStep):
         check_optimizer(optimizer)
 
     def alphas_gradient(
-        self, supernet: Supernet, train_batch: Batch, valid_batch: Batch, *, loss: Loss, weights_optimizer: Optimizer
+        self,
+        supernet: Supernet,
+        train_batch: Batch,
+        valid_batch: Batch,
+        *,
+        loss: Loss,
+        weights_optimizer: Optimizer,
+        accumulation: int = 1,
     ) -> AlphasGradient:
         """Return dL_valid(w'(a), a)/da."""
         weights, alphas = supernet.weights, list(supernet.alphas.values())
-        exact = self.hvp == "exact"
-        random = repeated_random(alphas[0].device)
+        implicit_term: _ImplicitTerm
+        if self.hvp == "exact":
+            implicit_term = _SecondDerivative(supernet, train_batch, loss, accumulation)
+        else:
+            implicit_term = _Difference(supernet, train_batch, loss, accumulation, self.finite_difference_radius)
         with supernet.same_draw(), frozen_buffers(supernet):
-            with random, fixed([] if exact else alphas):
-                train_loss, _ = pass_loss(supernet, train_batch, loss)
-                live = torch.autograd.grad(train_loss, list(weights.values()), create_graph=exact, allow_unused=True)
-            mean, _ = average_gradients([None if g is None else g.detach() for g in live], train_loss, train_batch)
-            ahead = look_ahead(weights_optimizer, weights, dict(zip(weights, mean, strict=True)))
-
+            ahead = look_ahead(weights_optimizer, weights, implicit_term.weights_gradient())
             places = {name: weight.clone().requires_grad_() for name, weight in ahead.weights.items()}
-            valid_loss, outputs = pass_loss(supernet, valid_batch, loss, weights=places)
-            both = torch.autograd.grad(valid_loss, [*places.values(), *alphas], allow_unused=True)
-            both_mean, valid_loss = average_gradients(both, valid_loss, valid_batch)
-            direct = both_mean[len(places) :]
-            direction = ahead.pull_back(dict(zip(places, both_mean, strict=False)))
-
-            if exact:
-                implicit = _differentiate(live, list(direction.values()), alphas)
-                implicit, _ = average_gradients(implicit, train_loss, train_batch)
-            else:
-                implicit = self._difference(supernet, train_batch, loss, weights, direction, random)
+            wrt = [*places.values(), *alphas]
+            valid = run_pass(supernet, valid_batch, loss, wrt, weights=places, accumulation=accumulation)
+            direct = valid.gradients[len(places) :]
+            direction = ahead.pull_back(dict(zip(places, valid.gradients, strict=False)))
+            implicit = implicit_term.along(direction)
         gradients = {
             label: d if h is None else -h if d is None else d - h
             for label, d, h in zip(supernet.alphas, direct, implicit, strict=True)
         }
-        return AlphasGradient(gradients, valid_loss, detached(outputs))
+        return AlphasGradient(gradients, valid.loss, valid.outputs)
 
-    def _difference(
-        self,
-        supernet: Supernet,
-        batch: Batch,
-        loss: Loss,
-        weights: Mapping[str, Tensor],
-        direction: Mapping[str, Tensor | None],
-        random: repeated_random,
-    ) -> list[Tensor | None]:
-        """Return d<g, u>/da from alphas' gradients on both sides of w along u; one message for both."""
-        alphas = list(supernet.alphas.values())
+
+class _ImplicitTerm(ABC):
+    """g = dL_train/dw and, later, d<g, u>/da on the same batch with the same random numbers."""
+
+    def __init__(self, supernet: Supernet, batch: Batch, loss: Loss, accumulation: int) -> None:
+        self.supernet, self.batch, self.loss, self.accumulation = supernet, batch, loss, accumulation
+        self.weights = supernet.weights
+        self.alphas = list(supernet.alphas.values())
+        self.random = repeated_random(self.alphas[0].device)
+
+    def weights_gradient(self) -> dict[str, Tensor | None]:
+        """Return g by name."""
+        with self.random, fixed(self.alphas):
+            wrt = list(self.weights.values())
+            train = run_pass(self.supernet, self.batch, self.loss, wrt, accumulation=self.accumulation)
+        return dict(zip(self.weights, train.gradients, strict=True))
+
+    @abstractmethod
+    def along(self, direction: Mapping[str, Tensor | None]) -> list[Tensor | None]:
+        """Return d<g, u>/da for u by name; None is zero."""
+
+
+class _Difference(_ImplicitTerm):
+    """d<g, u>/da from the alphas' gradients on both sides of w along u; one message for both."""
+
+    def __init__(self, supernet: Supernet, batch: Batch, loss: Loss, accumulation: int, radius: float) -> None:
+        super().__init__(supernet, batch, loss, accumulation)
+        self.radius = radius
+
+    def along(self, direction: Mapping[str, Tensor | None]) -> list[Tensor | None]:
         norm = torch.stack([u.norm() for u in direction.values() if u is not None] or [torch.zeros(())]).norm()
         if not float(norm) > 0:
-            return [None] * len(alphas)
-        epsilon = self.finite_difference_radius / norm
-        sides: list[Tensor | None] = []
-        for sign in (1.0, -1.0):
-            with torch.no_grad():
-                moved = {
-                    name: weight.detach() if (u := direction[name]) is None else weight + sign * epsilon * u
-                    for name, weight in weights.items()
-                }
-            with random:
-                side_loss, _ = pass_loss(supernet, batch, loss, weights=moved)
-            sides.extend(torch.autograd.grad(side_loss, alphas, allow_unused=True))
-        sides, _ = average_gradients(sides, side_loss, batch)
-        plus, minus = sides[: len(alphas)], sides[len(alphas) :]
-        return [
-            None if p is None else (p - cast(Tensor, n)) / (2.0 * epsilon) for p, n in zip(plus, minus, strict=True)
+            return [None] * len(self.alphas)
+        epsilon = self.radius / norm
+        plus, minus = (self._side(direction, sign * epsilon) for sign in (1.0, -1.0))
+        both, _ = average_gradients([*plus.gradients, *minus.gradients], minus.loss, self.batch)
+        pairs = zip(both[: len(self.alphas)], both[len(self.alphas) :], strict=True)
+        return [None if p is None else (p - cast(Tensor, m)) / (2.0 * epsilon) for p, m in pairs]
+
+    def _side(self, direction: Mapping[str, Tensor | None], epsilon: Tensor) -> Pass:
+        with torch.no_grad():
+            moved = {
+                name: weight.detach() if (u := direction[name]) is None else weight + epsilon * u
+                for name, weight in self.weights.items()
+            }
+        with self.random:
+            return local_pass(
+                self.supernet, self.batch, self.loss, self.alphas, weights=moved, accumulation=self.accumulation
+            )
+
+
+class _SecondDerivative(_ImplicitTerm):
+    """d<g, u>/da by a second backward pass through the graph of g.
+
+    The graph of a whole batch is kept from the first pass; graphs of parts would not fit, and are built again.
+    """
+
+    def __init__(self, supernet: Supernet, batch: Batch, loss: Loss, accumulation: int) -> None:
+        super().__init__(supernet, batch, loss, accumulation)
+        self._kept: tuple[Tensor | None, ...] | None = None
+        self._train_loss: Tensor | None = None
+
+    def weights_gradient(self) -> dict[str, Tensor | None]:
+        if self.accumulation > 1:
+            return super().weights_gradient()
+        with self.random:
+            self._kept, self._train_loss = self._graph(self.batch)
+        present = [None if g is None else g.detach() for g in self._kept]
+        mean, _ = average_gradients(present, self._train_loss, self.batch)
+        return dict(zip(self.weights, mean, strict=True))
+
+    def _graph(self, batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
+        train_loss, _ = pass_loss(self.supernet, batch, self.loss)
+        wrt = list(self.weights.values())
+        return torch.autograd.grad(train_loss, wrt, create_graph=True, allow_unused=True), train_loss
+
+    def along(self, direction: Mapping[str, Tensor | None]) -> list[Tensor | None]:
+        if self._kept is not None and self._train_loss is not None:
+            own, train_loss = self._differentiate(self._kept, direction), self._train_loss
+            self._kept = None
+        else:
+            own = [None] * len(self.alphas)
+            with self.random:
+                for part, share in shares(self.batch, self.accumulation):
+                    graph, train_loss = self._graph(part)
+                    own = added(own, self._differentiate(graph, direction), share)
+        mean, _ = average_gradients(own, train_loss, self.batch)
+        return mean
+
+    def _differentiate(
+        self, gradients: tuple[Tensor | None, ...], direction: Mapping[str, Tensor | None]
+    ) -> list[Tensor | None]:
+        pairs = [
+            (g, u)
+            for g, u in zip(gradients, direction.values(), strict=True)
+            if g is not None and u is not None and g.requires_grad
         ]
-
-
-def _differentiate(
-    gradients: tuple[Tensor | None, ...], direction: list[Tensor | None], alphas: list[torch.nn.Parameter]
-) -> list[Tensor | None]:
-    """Return d<g, u>/da by a second backward pass through the graph of g."""
-    pairs = [
-        (g, u) for g, u in zip(gradients, direction, strict=True) if g is not None and u is not None and g.requires_grad
-    ]
-    if not pairs:
-        return [None] * len(alphas)
-    outputs, directions = zip(*pairs, strict=True)
-    return list(torch.autograd.grad(outputs, alphas, grad_outputs=directions, allow_unused=True))
+        if not pairs:
+            return [None] * len(self.alphas)
+        outputs, directions = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(outputs, self.alphas, grad_outputs=directions, allow_unused=True))

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from archgrad.distributed import average_over_ranks
 from archgrad.errors import OptionError, RunError
 from archgrad.operations import DropPath
-from archgrad.retrain.batches import count, cut, prepare
+from archgrad.batches import count, cut, prepare
 from archgrad.retrain.recipe import Recipe
 from archgrad.retrain.totals import NonfiniteStep, Totals
 

@@ -53,12 +53,19 @@ def _costs(learner: Learner, data: Data) -> dict[str, int | None]:
 
 
 def _describe(data: Data) -> dict[str, Any]:
+    """Tell what the network takes and what it tells apart; its inputs are None where a sample is not one tensor."""
+    inputs, _ = data.train[0]
+    one_tensor = isinstance(inputs, torch.Tensor)
+    # Whatever the data's own type, images and other numbers with a fraction reach the network as floating point.
+    floating = one_tensor and (bool(data.channels) or inputs.is_floating_point())
     return {
         "data": data.name,
         "classes": list(data.classes),
         "mean": list(data.mean),
         "std": list(data.std),
-        "image_shape": list(_input_shape(data) or ()) if data.channels else None,
+        "image_shape": list(inputs.shape) if data.channels else None,
+        "input_shape": list(inputs.shape) if one_tensor else None,
+        "input_dtype": ("float32" if floating else str(inputs.dtype).removeprefix("torch.")) if one_tensor else None,
     }
 
 
