@@ -27,3 +27,7 @@ class OptionError(ArchgradError, ValueError):
 
 class NonFiniteError(ArchgradError, ArithmeticError):
     """A loss or a gradient is NaN or infinite."""
+
+
+class ExportError(ArchgradError):
+    """A network cannot be exported, or an exported one cannot be used."""

@@ -1,0 +1,17 @@
+"""Retrained networks out of their run folders: as modules, as ONNX, as exported programs, and at work on images."""
+
+from archgrad.export.description import ModelDescription
+from archgrad.export.load import describe_run, load_retrained
+from archgrad.export.predict import Prediction, predict
+from archgrad.export.write import Exported, export_onnx, export_program
+
+__all__ = [
+    "Exported",
+    "ModelDescription",
+    "Prediction",
+    "describe_run",
+    "export_onnx",
+    "export_program",
+    "load_retrained",
+    "predict",
+]

@@ -1,0 +1,165 @@
+"""What a program must know of an exported network besides the file itself: its inputs and its classes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archgrad.errors import ArchitectureError, ExportError, OptionError
+from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
+from archgrad.runs.files import disk_error, write_text
+
+__all__ = ["DTYPES", "ModelDescription", "description_beside"]
+
+_FORMAT, _VERSION = "archgrad.model", 1
+DTYPES = ("float32", "int64")
+"""The types that inputs may have."""
+_MOST_DIMENSIONS = 8
+_MOST_ELEMENTS = 2**31
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Inputs and classes of an exported network.
+
+    Raises:
+        OptionError: A value is outside its range, or does not go with the others.
+    """
+
+    classes: tuple[str, ...]
+    """Name of each column of the logits."""
+    input_shape: tuple[int, ...]
+    """Of one sample, without the batch: (C, H, W) for images."""
+    input_dtype: str = "float32"
+    """"float32" or "int64"."""
+    mean: tuple[float, ...] = ()
+    """Subtracted from each channel of an image with pixels in [0, 1]; empty for no normalisation."""
+    std: tuple[float, ...] = ()
+    """What each channel is divided by afterwards."""
+
+    def __post_init__(self) -> None:
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise OptionError(f"classes must be at least one name, but got {shown(self.classes)}.")
+        sizes = self.input_shape
+        whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
+        if not whole or len(sizes) > _MOST_DIMENSIONS or math.prod(sizes) > _MOST_ELEMENTS:
+            raise OptionError(
+                f"input_shape must be the sizes of one sample, each at least 1, but got {shown(sizes)}. "
+                f"Give for example (3, 32, 32)."
+            )
+        if self.input_dtype not in DTYPES:
+            raise OptionError(f"Inputs of an exported network are {' or '.join(DTYPES)}, but got {self.input_dtype!r}.")
+        if len(self.mean) != len(self.std) or (self.mean and (not self.is_image or len(self.mean) != sizes[0])):
+            raise OptionError(
+                f"mean and std are one number each per channel of an image (C, H, W), but there are {len(self.mean)} "
+                f"and {len(self.std)} for inputs of shape {sizes}. Give both for each channel, or neither."
+            )
+        numbers = all(
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            for value in (*self.mean, *self.std)
+        )
+        if not numbers or not all(value > 0 for value in self.std):
+            raise OptionError(f"mean must be finite and std above 0, but got {shown(self.mean)} and {shown(self.std)}.")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether one sample is a grey or coloured image."""
+        return self.input_dtype == "float32" and len(self.input_shape) == 3 and self.input_shape[0] in (1, 3)
+
+    def to_json(self) -> str:
+        """Return the text of a description file."""
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "input": {"name": "inputs", "shape": ["batch", *self.input_shape], "dtype": self.input_dtype},
+            "output": {"name": "logits", "shape": ["batch", len(self.classes)], "dtype": "float32"},
+            "normalisation": {"pixels": [0, 1], "mean": list(self.mean), "std": list(self.std)} if self.mean else None,
+            "classes": list(self.classes),
+        }
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> ModelDescription:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: Of anyone's making.
+            where: What to call it in messages.
+
+        Raises:
+            ExportError: It is no description of a model.
+        """
+        try:
+            content = parse_json(text)
+            if not isinstance(content, dict) or content.get("format") != _FORMAT:
+                raise ExportError(f"{where} does not describe a model of archgrad. Name a file that export wrote.")
+            if content.get("version") != _VERSION:
+                raise ExportError(
+                    f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_VERSION}. "
+                    f"Update archgrad, or export again."
+                )
+            return cls._from_content(content)
+        except (ArchitectureError, OptionError, KeyError, TypeError, ValueError) as error:
+            reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
+            raise ExportError(f"{where} is damaged: {reason} Export the network again.") from error
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any]) -> ModelDescription:
+        normalisation = content["normalisation"] or {"mean": [], "std": []}
+        return cls(
+            classes=tuple(content["classes"]),
+            input_shape=tuple(content["input"]["shape"][1:]),
+            input_dtype=content["input"]["dtype"],
+            mean=tuple(normalisation["mean"]),
+            std=tuple(normalisation["std"]),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> ModelDescription:
+        """Read a description file.
+
+        Raises:
+            ExportError: It is no description of a model.
+            RunError: It cannot be read.
+        """
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_TEXT_BYTES + 1)
+        except OSError as error:
+            raise disk_error(error, path, doing="read") from error
+        return cls.from_json(content.decode("utf-8", errors="replace"), where=f"'{path}'")
+
+    def save(self, path: Path) -> None:
+        """Write a description file, over an earlier one but not over anything else.
+
+        Raises:
+            ExportError: There is another file of that name.
+            RunError: It cannot be written.
+        """
+        self.check_free(path)
+        write_text(path, self.to_json())
+
+    @classmethod
+    def check_free(cls, path: Path) -> None:
+        """Refuse to write over a file that is no description, such as an architecture's JSON.
+
+        Raises:
+            ExportError: There is such a file.
+        """
+        if not path.exists():
+            return
+        try:
+            cls.load(path)
+        except ExportError as error:
+            raise ExportError(
+                f"The description of the model belongs in '{path}', but that is another file, which would be lost. "
+                f"Give the model another name."
+            ) from error
+
+
+def description_beside(model: Path) -> Path:
+    """Return where the description of a model file lies: the same name, ending in .json."""
+    return model.with_suffix(".json")

@@ -1,0 +1,192 @@
+"""A retrained network from the files of its run: configuration, architecture, weights."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from archgrad import spaces
+from archgrad.architecture import Architecture
+from archgrad.derive import derive
+from archgrad.errors import ExportError, OptionError, RunError
+from archgrad.export.description import ModelDescription
+from archgrad.runs import load_tensors, read_config, seeded
+from archgrad.runs.files import disk_error
+
+__all__ = ["Weights", "describe_run", "load_retrained"]
+
+Weights = Literal["last", "best"]
+"""Those after the last epoch, or those of the epoch that was best on the test set."""
+
+_MAX_SUMMARY_BYTES = 16 * 1024 * 1024
+
+
+def load_retrained(
+    run_dir: str | os.PathLike[str], *, weights: Weights = "last", space: nn.Module | None = None
+) -> nn.Module:
+    """Return the network of a retraining, rebuilt from its run folder alone.
+
+    Only data are read: nothing in the folder is run or unpickled. The network of a space of one's own is therefore
+    rebuilt only from a `space` that is given.
+
+    Args:
+        run_dir: The run folder of a finished retraining.
+        weights: "last", those after the last epoch; "best", those of the epoch that was best on the test set, whose
+            accuracy flatters.
+        space: The space, built as for the retraining (stage="retrain", the same sizes), where the run does not name one
+            of archgrad's; for a run without architecture.json, the network itself. It is left as it is.
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU.
+
+    Raises:
+        RunError: The folder holds no finished retraining, or its weights are not those of the network.
+        ArchitectureError: Its architecture does not fit the space.
+        OptionError: `weights` is neither.
+    """
+    run = Path(run_dir)
+    if weights not in ("last", "best"):
+        raise OptionError(f"weights must be 'last' or 'best', but got {weights!r}.")
+    config = read_run_config(run)
+    architecture = _architecture(run)
+    with seeded(0):  # the first weights are replaced, and must not move the caller's random numbers
+        if space is None:
+            space = _build(run, config, architecture)
+        network = deepcopy(space) if architecture is None else derive(space, architecture)
+    file = run / "weights" / f"{weights}.safetensors"
+    if not file.is_file():
+        other = "weights='last'" if weights == "best" else "weights='best'"
+        reason = "it has no test set, or has not finished an epoch" if weights == "best" else "it is not finished"
+        raise RunError(f"The run '{run}' has no {weights} weights: {reason}. Finish it first, or take {other}.")
+    try:
+        network.load_state_dict(load_tensors(file))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:600]
+        raise RunError(
+            f"The weights in '{file}' are not those of the network that {_origin(space, config)} gives: {reason} "
+            f"Give the space that the run was started with, built with the same sizes."
+        ) from error
+    return network.eval()
+
+
+def describe_run(run_dir: str | os.PathLike[str]) -> ModelDescription:
+    """Return classes, shape of the inputs and normalisation of a retraining, from its summary.json.
+
+    Args:
+        run_dir: The run folder of a finished retraining.
+
+    Raises:
+        RunError: The folder holds no finished retraining.
+        ExportError: Its inputs are not one tensor a sample.
+    """
+    run = Path(run_dir)
+    summary = _summary(run)
+    shape = summary.get("image_shape") or summary.get("input_shape")
+    if not isinstance(shape, list):
+        raise ExportError(
+            f"The network of '{run}' takes inputs of several tensors, or of a shape that its summary.json does not "
+            f"tell. Only networks of one input tensor are exported."
+        )
+    try:
+        return ModelDescription(
+            classes=tuple(summary["classes"]),
+            input_shape=tuple(shape),
+            input_dtype=summary.get("input_dtype", "float32"),
+            mean=tuple(summary["mean"]),
+            std=tuple(summary["std"]),
+        )
+    except (KeyError, TypeError, OptionError) as error:
+        raise RunError(f"'{run / 'summary.json'}' does not describe a retraining ({error}). Retrain anew.") from error
+
+
+def read_run_config(run: Path) -> dict[str, Any]:
+    """Return the options of a retraining.
+
+    Raises:
+        RunError: The folder is none of a retraining.
+    """
+    if not (run / "config.yaml").is_file():
+        raise RunError(f"'{run}' holds no config.yaml, so it is no run folder. Name the folder of a retraining.")
+    config = read_config(run / "config.yaml")
+    if config.get("command") != "retrain":
+        raise RunError(
+            f"'{run}' is the folder of a {config.get('command')}, which leaves no trained network. Train its result: "
+            f"archgrad retrain --arch {run}"
+        )
+    return config
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    file = run / "summary.json"
+    if not file.is_file():
+        raise RunError(
+            f"The run '{run}' has no summary.json, so it is not finished. "
+            f"Go on with it: archgrad retrain --resume {run}"
+        )
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_SUMMARY_BYTES + 1)
+        summary = json.loads(content[:_MAX_SUMMARY_BYTES])
+    except OSError as error:
+        raise disk_error(error, file, doing="read") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"'{file}' is damaged: {error}. Take an intact copy.") from error
+    if not isinstance(summary, dict):
+        raise RunError(f"'{file}' is damaged: it holds {type(summary).__name__}. Take an intact copy.")
+    return summary
+
+
+def _architecture(run: Path) -> Architecture | None:
+    file = run / "architecture.json"
+    return Architecture.load(file) if file.is_file() else None
+
+
+def _origin(space: nn.Module, config: Mapping[str, Any]) -> str:
+    return f"the space '{config['space']}'" if config.get("space") else f"the module {type(space).__name__}"
+
+
+def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | None) -> nn.Module:
+    """Build one of archgrad's spaces with the sizes of the run."""
+    if architecture is None:
+        raise RunError(
+            f"The run '{run}' has no architecture.json, so its network cannot be rebuilt from it. "
+            f"Give space=..., the network as it was built."
+        )
+    name = config.get("space") or architecture.space
+    builder = _builders().get(str(name))
+    if builder is None:
+        named = f"names the space '{name}', which is none of archgrad's" if name else "names no space"
+        raise RunError(
+            f"The run '{run}' {named}. Rebuilding its network runs that space's own Python code, which archgrad does "
+            f"only when you say so. Give it, if you trust it: --space {name or 'FILE.py:NAME'} on the command line, "
+            f"space=... in Python."
+        )
+    description = describe_run(run)
+    known = {
+        "num_classes": len(description.classes),
+        "in_channels": description.input_shape[0],
+        "image_size": description.input_shape[-1],
+        "stage": "retrain",
+        # The head is in the weights exactly when it was trained.
+        "auxiliary": bool(config.get("auxiliary_weight")),
+        **{size: config[size] for size in ("channels", "cells") if config.get(size) is not None},
+    }
+    parameters = inspect.signature(builder).parameters
+    for size in ("channels", "cells"):
+        if size in parameters and size not in known:
+            raise RunError(
+                f"The run '{run}' does not say how many {size} its network has. Give space=..., the space '{name}' as "
+                f"it was built."
+            )
+    return builder(**{name: value for name, value in known.items() if name in parameters})
+
+
+def _builders() -> dict[str, Callable[..., nn.Module]]:
+    return {name.replace("_", "-"): getattr(spaces, name) for name in spaces.__all__}

@@ -1,0 +1,170 @@
+"""Networks as files that other programs run: ONNX, and PyTorch's own exported programs."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from archgrad.errors import ExportError, OptionError
+from archgrad.export.description import ModelDescription, description_beside
+from archgrad.export.session import METADATA_KEY, OnnxSession, check_onnx
+from archgrad.export.trace import describe, largest_difference, prepared, trace
+from archgrad.runs.files import atomic_write
+
+__all__ = ["Exported", "export_onnx", "export_program"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    """The model."""
+    description_path: Path
+    """The JSON file beside it: class names, shape of the inputs, normalisation."""
+    description: ModelDescription
+    """What is in it."""
+    max_difference: float
+    """Largest absolute difference between the file's logits and the network's, over batches of 1 and 3."""
+
+
+def export_onnx(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int],
+    input_dtype: str = "float32",
+    classes: Sequence[str] = (),
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    tolerance: float = 1e-4,
+) -> Exported:
+    """Write a network as ONNX, with a description beside it, and check that onnxruntime computes the same.
+
+    The file takes `inputs` (batch, ...), images normalised, and gives `logits` (batch, classes), for batches of any
+    size. It holds no auxiliary head, no source code and no path; up to 2 GB. Its metadata hold the description, too.
+
+    Args:
+        network: A plain module, as `derive` or `load_retrained` return it, of any mode and device; left as it is.
+        path: Ends in .onnx; NAME.json is written beside NAME.onnx.
+        input_shape: Of one sample, without the batch: (C, H, W) for images.
+        input_dtype: "float32" or "int64".
+        classes: Name of each column of the logits; "0", "1", ... if not given.
+        mean: Of each channel, for pixels in [0, 1]; only described, the file takes normalised images.
+        std: As for `mean`.
+        tolerance: Largest difference of logits that passes, as a share of the largest logit (absolute below 1).
+
+    Returns:
+        Where the files are, and the largest difference found.
+
+    Raises:
+        OptionError: The packages for ONNX are missing, or an option is outside its range or does not fit the network.
+        ExportError: The network cannot be written as one graph, or ONNX does not compute what it does.
+        RunError: The file cannot be written.
+    """
+    check_onnx("onnx", "onnxscript", "onnxruntime")
+    place = _checked_place(path, ".onnx", tolerance)
+    plain, description = describe(
+        prepared(network), input_shape=input_shape, input_dtype=input_dtype, classes=classes, mean=mean, std=std
+    )
+    content = _onnx_bytes(trace(plain, description), description)
+    what = f"The ONNX model for '{place}'"
+    session = OnnxSession(content, where=what)
+    difference = largest_difference(plain, session, description, tolerance=tolerance, what=what)
+    return _written(place, content, description, difference)
+
+
+def export_program(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int],
+    input_dtype: str = "float32",
+    classes: Sequence[str] = (),
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    tolerance: float = 1e-4,
+) -> Exported:
+    """Write a network as a program of `torch.export` (.pt2), with a description beside it, and check it.
+
+    Read it back with `torch.export.load(path).module()`, which needs no archgrad and none of the network's code. Do so
+    only with files of people you trust: `torch.export.load` unpickles, so a forged file runs any code.
+
+    Arguments, results and errors are those of `export_onnx`; `path` ends in .pt2.
+    """
+    from torch.export import load, save  # here, as it takes a second
+
+    place = _checked_place(path, ".pt2", tolerance)
+    plain, description = describe(
+        prepared(network), input_shape=input_shape, input_dtype=input_dtype, classes=classes, mean=mean, std=std
+    )
+    buffer = io.BytesIO()
+    save(trace(plain, description), buffer, extra_files={METADATA_KEY: description.to_json()})
+    content = buffer.getvalue()
+    module = load(io.BytesIO(content)).module()  # just written here, so it holds nothing foreign
+    difference = largest_difference(
+        plain, module, description, tolerance=tolerance, what=f"The exported program for '{place}'"
+    )
+    return _written(place, content, description, difference)
+
+
+def _onnx_bytes(program: Any, description: ModelDescription) -> bytes:
+    import onnx
+
+    try:
+        converted = torch.onnx.export(
+            program, (), dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False
+        )
+        assert converted is not None
+        model = converted.model_proto
+        onnx.checker.check_model(model)
+    except Exception as error:  # the converter raises its own classes and nearly any other
+        reason = " ".join(str(error).split())[:400]
+        raise ExportError(
+            f"The network cannot be converted to ONNX: {reason}. Export it with export_program."
+        ) from error
+    _name_batch(model)
+    onnx.helper.set_model_props(model, {METADATA_KEY: description.to_json()})
+    try:
+        return model.SerializeToString()
+    except ValueError as error:  # protobuf's limit
+        raise ExportError("An ONNX file holds at most 2 GB, and this network is larger. Use export_program.") from error
+
+
+def _name_batch(model: Any) -> None:
+    """Call the batch dimension "batch"; the tracer calls it something like s77."""
+    graph = model.graph
+    traced = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_param"):
+                dimension.dim_param = dimension.dim_param.replace(traced, "batch")
+
+
+def _checked_place(path: str | os.PathLike[str], suffix: str, tolerance: float) -> Path:
+    if not tolerance > 0:
+        raise OptionError(f"tolerance must be above 0, but got {tolerance}.")
+    place = Path(path)
+    if place.suffix != suffix:
+        raise OptionError(f"The file's name must end in {suffix}, but got '{place}'.")
+    ModelDescription.check_free(description_beside(place))  # now, as tracing takes a while
+    return place
+
+
+def _written(place: Path, content: bytes, description: ModelDescription, difference: float) -> Exported:
+    with atomic_write(place) as file:
+        file.write(content)
+    description.save(description_beside(place))
+    return Exported(
+        path=place,
+        description_path=description_beside(place),
+        description=description,
+        max_difference=difference,
+    )

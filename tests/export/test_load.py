@@ -1,0 +1,167 @@
+"""A network from its run folder: the same one, or an error that says why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from archgrad import architectures, spaces
+from archgrad.data import TensorSamples, evaluation_batches
+from archgrad.derive import derive
+from archgrad.errors import ExportError, OptionError, RunError
+from archgrad.export import ModelDescription, describe_run, load_retrained
+from archgrad.retrain import RetrainResult, retrain
+from archgrad.runs import load_tensors, save_tensors
+
+from .runs import OPTIONS, few_digits, tiny_network
+
+
+def change_config(run_dir: Path, **changes: object) -> None:
+    file = run_dir / "config.yaml"
+    config = {**yaml.safe_load(file.read_text()), **changes}
+    file.write_text(yaml.safe_dump({name: value for name, value in config.items() if value != "gone"}))
+
+
+def test_the_loaded_network_gives_the_logits_that_the_run_recorded(finished: RetrainResult) -> None:
+    assert finished.run_dir is not None
+    data = few_digits()
+    assert data.test is not None
+    network = load_retrained(finished.run_dir)
+    batches = evaluation_batches(data.test, batch_size=60, transform=data.evaluation_transform())
+    with torch.no_grad():
+        logits = torch.cat([network(inputs) for inputs, _ in batches])
+    torch.testing.assert_close(logits, load_tensors(finished.run_dir / "predictions.safetensors")["logits"])
+    assert not network.training
+
+
+def test_best_weights_are_another_file(run_dir: Path) -> None:
+    best = load_tensors(run_dir / "weights" / "best.safetensors")
+    save_tensors(run_dir / "weights" / "best.safetensors", {name: value + 1 for name, value in best.items()})
+    last, found = load_retrained(run_dir).state_dict(), load_retrained(run_dir, weights="best").state_dict()
+    assert all(torch.equal(found[name], last[name] + 1) for name in last)
+    with pytest.raises(OptionError, match="'last' or 'best', but got 'first'"):
+        load_retrained(run_dir, weights="first")  # type: ignore[arg-type]
+
+
+def test_the_description_is_that_of_the_data(run_dir: Path) -> None:
+    data = few_digits()
+    assert describe_run(run_dir) == ModelDescription(
+        classes=data.classes, input_shape=(1, 8, 8), mean=data.mean, std=data.std
+    )
+
+
+def test_the_paper_s_network_comes_back_with_its_auxiliary_head(tmp_path: Path) -> None:
+    space = spaces.darts_cifar(channels=2, cells=3, in_channels=1, auxiliary=True, stage="retrain")
+    network = derive(space, architectures.DARTS_V2)
+    config = {"space": "darts-cifar", "channels": 2, "cells": 3}
+    retrain(
+        network,
+        few_digits(train=32, test=8),
+        architecture=architectures.DARTS_V2,
+        run_dir=tmp_path / "run",
+        config=config,
+        **OPTIONS,
+    )
+    loaded = load_retrained(tmp_path / "run")
+    inputs = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(loaded(inputs), network(inputs))
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+    assert any("auxiliary" in name for name in loaded.state_dict())
+
+
+def test_loading_leaves_random_numbers_alone(run_dir: Path) -> None:
+    before = torch.random.get_rng_state()
+    load_retrained(run_dir)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_of_another_network_are_refused(run_dir: Path) -> None:
+    file = run_dir / "weights" / "last.safetensors"
+    weights = load_tensors(file)
+    save_tensors(file, {name: value for name, value in weights.items() if "classifier" not in name})
+    with pytest.raises(RunError, match=r"last.safetensors' are not those of the network.*'tiny'.*classifier.weight"):
+        load_retrained(run_dir)
+    save_tensors(file, {**weights, "extra": torch.ones(1)})
+    with pytest.raises(RunError, match="extra"):
+        load_retrained(run_dir)
+    save_tensors(file, weights)
+    change_config(run_dir, channels=5)
+    with pytest.raises(RunError, match="size mismatch"):
+        load_retrained(run_dir)
+
+
+def test_missing_and_damaged_files_are_named(run_dir: Path) -> None:
+    (run_dir / "weights" / "best.safetensors").unlink()
+    with pytest.raises(RunError, match=r"no best weights.*weights='last'"):
+        load_retrained(run_dir, weights="best")
+    (run_dir / "weights" / "last.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(RunError, match="no intact safetensors file"):
+        load_retrained(run_dir)
+    (run_dir / "summary.json").write_text('{"classes": ["a"')
+    with pytest.raises(RunError, match=r"summary.json' is damaged"):
+        describe_run(run_dir)
+    (run_dir / "summary.json").write_text('{"image_shape": [1, 8, 8]}')
+    with pytest.raises(RunError, match="'classes'"):
+        describe_run(run_dir)
+    (run_dir / "summary.json").unlink()
+    with pytest.raises(RunError, match="not finished.*retrain --resume"):
+        load_retrained(run_dir)
+    change_config(run_dir, command="search")
+    with pytest.raises(RunError, match="folder of a search.*archgrad retrain --arch"):
+        load_retrained(run_dir)
+    (run_dir / "config.yaml").unlink()
+    with pytest.raises(RunError, match="no run folder"):
+        load_retrained(run_dir)
+
+
+def test_a_space_of_one_s_own_is_not_run_unless_it_is_given(run_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\n")
+    change_config(run_dir, space=f"{file}:Net")
+    with pytest.raises(RunError, match=r"Python code.*only when you say so.*--space .*own.py:Net.*space=\.\.\."):
+        load_retrained(run_dir)
+    assert not (tmp_path / "it ran").exists()
+    given = spaces.tiny(channels=4)
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    network = load_retrained(run_dir, space=given)
+    assert torch.equal(
+        network.classifier.bias, load_tensors(run_dir / "weights" / "last.safetensors")["classifier.bias"]
+    )
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
+
+
+def test_a_run_that_does_not_say_how_it_was_built_needs_the_space(run_dir: Path) -> None:
+    change_config(run_dir, space="gone", channels="gone")
+    with pytest.raises(RunError, match="how many channels"):  # the architecture still names its space
+        load_retrained(run_dir)
+    assert load_retrained(run_dir, space=spaces.tiny(channels=4))(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    (run_dir / "architecture.json").unlink()
+    with pytest.raises(RunError, match=r"no architecture.json.*space="):
+        load_retrained(run_dir)
+    expected = load_tensors(run_dir / "weights" / "last.safetensors")
+    found = load_retrained(run_dir, space=tiny_network(seed=5)).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_networks_of_other_inputs_than_images(tmp_path: Path) -> None:
+    inputs = torch.randn(40, 5)
+    network = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+    result = retrain(network, (inputs, (inputs[:, 0] > 0).long()), run_dir=tmp_path / "run", **OPTIONS)
+    assert result.run_dir is not None
+    assert describe_run(result.run_dir) == ModelDescription(classes=("0", "1"), input_shape=(5,))
+    torch.testing.assert_close(load_retrained(result.run_dir, space=network)(inputs), network(inputs))
+
+    tokens = torch.randint(0, 9, (40, 6))
+    embedding = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(24, 2))
+    result = retrain(embedding, TensorSamples(tokens, tokens[:, 0] % 2), run_dir=tmp_path / "tokens", **OPTIONS)
+    assert result.run_dir is not None
+    assert describe_run(result.run_dir).input_dtype == "int64"
+    summary = json.loads((result.run_dir / "summary.json").read_text())
+    (result.run_dir / "summary.json").write_text(json.dumps({**summary, "input_shape": None}))
+    with pytest.raises(ExportError, match="one input tensor"):
+        describe_run(result.run_dir)
