@@ -26,6 +26,7 @@ __all__ = [
     "gather_bytes",
     "gather_rows",
     "heard",
+    "largest_over_ranks",
     "rank",
     "sum_over_ranks",
     "together",
@@ -137,6 +138,16 @@ def sum_over_ranks(values: Sequence[float]) -> list[float]:
     with answered():
         dist.all_reduce(numbers)
     return [float(number) for number in numbers.tolist()]
+
+
+def largest_over_ranks(value: int) -> int:
+    """Return the largest value of any process; one message."""
+    if world_size() == 1:
+        return value
+    number = torch.tensor([value], dtype=torch.int64, device=_device())
+    with answered():
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+    return int(number)
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------

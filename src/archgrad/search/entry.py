@@ -17,7 +17,17 @@ from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder
 from archgrad.bilevel.passes import Loss
 from archgrad.data import Data, as_data
-from archgrad.distributed import rank
+from archgrad.distributed import (
+    broadcast_tensors,
+    local_first,
+    own_device,
+    process_group,
+    rank,
+    restarted,
+    synchronised_norms,
+    together,
+    world_size,
+)
 from archgrad.errors import OptionError
 from archgrad.relaxation import Relaxation
 from archgrad.runs import (
@@ -37,6 +47,7 @@ from archgrad.search.meter import Metrics, accuracy
 from archgrad.search.optimizers import OptimizerFactory, adam_for_alphas, optimizer_for_weights
 from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.state import SearchState
+from archgrad.sharing import describe_move, seed_for_rank, send_state
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchResult", "search"]
@@ -87,6 +98,7 @@ def search(
     cutout: int = 0,
     precision: Precision = "32",
     on_nonfinite: OnNonfinite = "stop",
+    sync_batchnorm: bool = False,
     loss: Loss = F.cross_entropy,
     metrics: Metrics = accuracy,
     weights_optimizer: Optimizer | OptimizerFactory | None = None,
@@ -106,6 +118,10 @@ def search(
     The training data is split in two; each step updates the alphas on a batch of one half and the weights on a batch of
     the other. On a CPU the same seed gives the same result, also when the run was interrupted and resumed. Global
     random states are the caller's again afterwards.
+
+    Where torchrun or SLURM has started several processes, they search together: each sees its part of every batch,
+    gradients are averaged, and process 0 writes. All call this with the same arguments. A run that torchrun starts
+    again (`--max-restarts`) goes on from its checkpoint.
 
     Args:
         space: A module with open choices, which stays as it is; or a `Supernet` of one, which is searched in place
@@ -133,6 +149,8 @@ def search(
         cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
         precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
         on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
+        sync_batchnorm: With several processes, let BatchNorm see the batch of all of them in training, at two messages
+            a norm and step; R processes then compute what one would with a batch of R times the size.
         loss: Function of (outputs, targets), the mean over the batch.
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         weights_optimizer: Instead of the SGD: a function of the list of weights, or an optimizer over parameters of
@@ -155,7 +173,7 @@ def search(
         OptionError: An option is outside its range, or does not go with the others.
         DataError: The data is too small or broken.
         SpaceError: The space has no choices, or they conflict.
-        RunError: The run folder is in use, taken, or does not fit.
+        RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
         Interrupted: SIGTERM or SIGINT came; the step was finished and the state saved.
     """
@@ -177,6 +195,7 @@ def search(
         cutout=cutout,
         precision=precision,
         on_nonfinite=on_nonfinite,
+        sync_batchnorm=sync_batchnorm,
     )
     pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
     if resume and run_dir is None:
@@ -184,10 +203,12 @@ def search(
     step = FirstOrder() if step is None else step
     if isinstance(space, Supernet) and relaxation is not None:
         raise OptionError("relaxation does not go with a supernet, which has its own. Leave it out, or give the space.")
-    device = pick_device(device)
-    data = as_data(data)
+    device = pick_device(own_device(device))
 
     with ExitStack() as stack:
+        stack.enter_context(process_group())
+        with together(), local_first():
+            data = as_data(data)
         stack.enter_context(seeded(seed))
         supernet = space if isinstance(space, Supernet) else Supernet(space, relaxation, seed=seed, fast=fast)
         supernet.to(device, torch.float64 if precision == "64" else None).train()
@@ -203,34 +224,50 @@ def search(
         alphas_optimizer = adam_for_alphas(
             supernet, learning_rate=alphas_learning_rate, betas=alphas_betas, weight_decay=alphas_weight_decay
         )
-        state = SearchState(supernet, optimizer, alphas_optimizer)
+        broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
+        stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
         train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
         stack.callback(train.close)
         stack.callback(valid.close)
-        folder, loggers = None, Loggers([])
-        if run_dir is not None and rank() == 0:
-            everything = {
-                **(config or {}),  # first, so that what the caller says of space and data stands at the top
-                **asdict(options),
-                **asdict(pace),
-                "step": _describe(step),
-                "relaxation": _describe(supernet.relaxation),
-                "device": str(device),
-                "workers": workers,
-                "fast": fast,
-                **(config or {}),
-            }
-            if resume:
-                folder = RunFolder.resume(run_dir, command="search", config=everything, may_differ=_MAY_DIFFER)
-            else:
-                folder = RunFolder.create(run_dir, command="search", config=everything, overwrite=overwrite)
-            stack.enter_context(folder)
-            folder.record_environment(seed=seed)
-            if resume and (saved := folder.load_checkpoint()) is not None:
-                state.load_state_dict(saved)
-            folder.rewind(epochs=state.epoch)
-            loggers = open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
-            stack.enter_context(loggers)
+        state = SearchState(
+            supernet,
+            optimizer,
+            alphas_optimizer,
+            batch=batch_size * world_size(),
+            batches_per_epoch=train.batches_per_epoch,
+        )
+        seed_for_rank(seed)
+        everything = {
+            **(config or {}),  # first, so that what the caller says of space and data stands at the top
+            **asdict(options),
+            **asdict(pace),
+            "step": _describe(step),
+            "relaxation": _describe(supernet.relaxation),
+            "device": str(device),
+            "workers": workers,
+            "fast": fast,
+            **(config or {}),
+        }
+        folder, saved, moved = None, None, ""
+        with together():
+            if run_dir is not None and rank() == 0:
+                folder = stack.enter_context(_open_folder(run_dir, everything, resume=resume, overwrite=overwrite))
+                folder.record_environment(seed=seed)
+                saved = folder.load_checkpoint()
+        saved = send_state(saved)
+        with together():
+            if saved is not None and not state.load_state_dict(saved):
+                seed_for_rank(seed, state.epoch, state.step)
+                moved = describe_move(
+                    len(saved["ranks"]), epoch=state.epoch, step=state.step, batches=state.batches_per_epoch
+                )
+        loggers = Loggers([])
+        with together():
+            if folder is not None:
+                folder.rewind(epochs=state.epoch)
+                loggers = stack.enter_context(
+                    open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
+                )
         request = stack.enter_context(StopRequest()) if run_dir is not None else None
         progress = Progress(
             "search",
@@ -255,8 +292,17 @@ def search(
             progress=stack.enter_context(progress),
             request=request,
         )
+        if moved:
+            progress.message(moved)
         architecture = loop.run()
     return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
+
+
+def _open_folder(run_dir: str | Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+    # What was started again has its options from before, and must not begin anew.
+    if resume or (restarted() and (Path(run_dir) / "config.yaml").is_file()):
+        return RunFolder.resume(run_dir, command="search", config=config, may_differ=_MAY_DIFFER)
+    return RunFolder.create(run_dir, command="search", config=config, overwrite=overwrite)
 
 
 def _describe(part: Any) -> dict[str, Any]:

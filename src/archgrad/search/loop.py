@@ -10,7 +10,15 @@ from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.data import BatchStream
-from archgrad.distributed import world_size
+from archgrad.distributed import (
+    Wishes,
+    announce,
+    broadcast_tensors,
+    check_same,
+    heard,
+    largest_over_ranks,
+    world_size,
+)
 from archgrad.errors import NonFiniteError
 from archgrad.runs import (
     CheckpointSchedule,
@@ -104,6 +112,7 @@ class Loop:
 
     def _take_step(self, train_batch: Batch, valid_batch: Batch) -> None:
         state, options = self._state, self._options
+        announce(self._wishes(steps=self._steps_since_save + 1))
         remedies = (
             f"a smaller batch_size (now {options.batch_size}), fewer channels or cells, "
             f"step=FirstOrder() or finite differences in place of the exact step, precision='bf16'."
@@ -149,6 +158,7 @@ class Loop:
     def _end_epoch(self, rate: float) -> Architecture:
         state = self._state
         steps = self._train.batches_per_epoch
+        self._agree()
         architecture = close_epoch(
             state,
             learning_rate=rate,
@@ -166,24 +176,46 @@ class Loop:
             self._stop_if_asked()
         return architecture
 
+    def _agree(self) -> None:
+        """Take over process 0's buffers, and make sure that the processes hold the same weights and alphas."""
+        supernet = self._state.supernet
+        broadcast_tensors(supernet.network.buffers())
+        check_same(
+            {"alphas": supernet.alphas.values(), "weights": supernet.weights.values()},
+            when=f"after epoch {self._state.epoch}",
+        )
+
+    def _wishes(self, *, steps: int) -> Wishes:
+        """Return what this process wants so many steps after the last checkpoint."""
+        return Wishes(
+            stop=self._request is not None and self._request.requested,
+            save=self._folder is not None
+            and self._pace.is_due(steps=steps, seconds=time.perf_counter() - self._saved_at),
+        )
+
+    def _agreed(self) -> Wishes:
+        """Return what any process wanted when the last step began; with one process, what it wants now."""
+        return heard() if world_size() > 1 else self._wishes(steps=self._steps_since_save)
+
     def _save_if_due(self) -> None:
-        seconds = time.perf_counter() - self._saved_at
-        asked = self._request is not None and self._request.requested
-        if asked or self._pace.is_due(steps=self._steps_since_save, seconds=seconds):
+        wishes = self._agreed()
+        if wishes.save or wishes.stop:
             self._save()
         self._stop_if_asked()
 
     def _save(self) -> None:
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
-        if self._folder is not None:
+        if self._request is not None:  # there is a run folder, be it another process's
             self._state.clock.tick()
-            self._folder.save_checkpoint(self._state.state_dict())
+            state = self._state.state_dict()
+            if self._folder is not None:
+                self._folder.save_checkpoint(state)
             self._state.clock.saving += self._state.clock.tick()
 
     def _stop_if_asked(self) -> None:
-        if self._request is None or self._request.signal_number is None:
+        if self._request is None or not self._agreed().stop:
             return
-        error = Interrupted(self._request.signal_number)
+        error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
         if self._folder is not None:
             self._progress.message(
                 f"The search was {error} in epoch {self._state.epoch}, before step {self._state.step}; it is saved in "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -33,7 +33,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor | float] = {}
-        self._samples: dict[str, int] = {}
+        self._samples: dict[str, float] = {}
 
     def add(self, values: Mapping[str, float | Tensor], samples: int) -> None:
         """Add one batch's means."""
@@ -48,16 +48,27 @@ class Meter:
 
     def means_over_ranks(self, device: torch.device) -> dict[str, float]:
         """Return the mean of each name over the samples of all processes; one message."""
-        own = self.means()
-        if not own:
+        if not self._sums:
             return {}
-        samples = max(self._samples.values())
-        (mean,) = average_over_ranks([torch.tensor(list(own.values()), dtype=torch.float64, device=device)], samples)
-        return dict(zip(own, mean.tolist(), strict=True))
+        sums = torch.tensor([float(total) for total in self._sums.values()], dtype=torch.float64, device=device)
+        samples = sums.new_tensor([self._samples[name] for name in self._sums])
+        # The mean over processes of sums and of samples: what they are divided by cancels.
+        sums, samples = average_over_ranks([sums, samples], 1)
+        return dict(zip(self._sums, (sums / samples).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as plain numbers."""
         return {"sums": {name: float(total) for name, total in self._sums.items()}, "samples": dict(self._samples)}
+
+    @classmethod
+    def shared(cls, states: Sequence[Mapping[str, Any]], processes: int) -> Meter:
+        """Return the meter of each of `processes` processes that take over from those of other processes."""
+        meter = cls()
+        for state in states:
+            for name, total in state["sums"].items():
+                meter._sums[name] = meter._sums.get(name, 0.0) + total / processes
+                meter._samples[name] = meter._samples.get(name, 0) + state["samples"][name] / processes
+        return meter
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over sums from `state_dict`."""

@@ -56,6 +56,8 @@ class SearchOptions:
     """"32", "64", or "bf16": autocast to bfloat16, weights, alphas and BatchNorm statistics in 32 bits."""
     on_nonfinite: OnNonfinite = "stop"
     """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
+    sync_batchnorm: bool = False
+    """With several processes, let BatchNorm see the batch of all of them in training."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from archgrad.distributed import rank, world_size
 from archgrad.errors import RunError
 from archgrad.runs import Clock, capture_random_state, restore_random_state
 from archgrad.search.meter import Meter
+from archgrad.sharing import gather_parts, moved_step
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchState"]
@@ -20,11 +22,18 @@ _FORMAT = "archgrad.search"
 
 @dataclass
 class SearchState:
-    """The state of a search between two steps."""
+    """The state of a search between two steps.
+
+    Weights, alphas, optimizers and the relaxation's generator are the same on every process. Running statistics of
+    BatchNorm, means so far and global random states are each process's own.
+    """
 
     supernet: Supernet
     weights_optimizer: Optimizer
     alphas_optimizer: Optimizer
+    batch: int
+    """Samples of a full batch over all processes."""
+    batches_per_epoch: int
     epoch: int = 0
     """The epoch that is running, or comes next."""
     step: int = 0
@@ -39,7 +48,10 @@ class SearchState:
     """The metrics of each finished epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain data and tensors for a checkpoint."""
+        """Return plain data and tensors for a checkpoint; every process must call this, and process 0's is whole."""
+        own = {"meter": self.meter.state_dict(), "random": capture_random_state()}
+        if world_size() > 1:
+            own["buffers"] = dict(self.supernet.network.named_buffers())
         return {
             "format": _FORMAT,
             "version": 1,
@@ -50,14 +62,19 @@ class SearchState:
             "epoch": self.epoch,
             "step": self.step,
             "skipped": self.skipped,
+            "batch": self.batch,
+            "batches_per_epoch": self.batches_per_epoch,
             "clock": asdict(self.clock),
-            "meter": self.meter.state_dict(),
             "history": self.history,
-            "random": capture_random_state(),
+            "ranks": gather_parts(own),
         }
 
-    def load_state_dict(self, state: Any) -> None:
-        """Go on from what `state_dict` gave.
+    def load_state_dict(self, state: Any) -> bool:
+        """Go on from what `state_dict` gave, with the same number of processes or another.
+
+        Returns:
+            Whether the number of processes is the same. If not, the random states are left as they are, and `step` is
+            moved to where the epoch's samples are done.
 
         Raises:
             RunError: It is not the state of a search, or not of this space.
@@ -69,13 +86,32 @@ class SearchState:
             self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
             self.weights_optimizer.load_state_dict(state["weights_optimizer"])
             self.alphas_optimizer.load_state_dict(state["alphas_optimizer"])
-            self.meter.load_state_dict(state["meter"])
             self.epoch, self.step = state["epoch"], state["step"]
             self.skipped, self.clock = state["skipped"], Clock(**state["clock"])
             self.history = list(state["history"])
-            restore_random_state(state["random"])
+            return self._load_own(state)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise RunError(
                 f"The checkpoint does not fit this search ({str(error).splitlines()[0]}). "
                 f"Resume with the space and options that the run was started with."
             ) from error
+
+    def _load_own(self, state: dict[str, Any]) -> bool:
+        parts = state["ranks"]
+        if len(parts) == world_size():
+            own = parts[rank()]
+            self.meter.load_state_dict(own["meter"])
+            for name, buffer in self.supernet.network.named_buffers():
+                if name in own.get("buffers", {}):
+                    buffer.copy_(own["buffers"][name])
+            restore_random_state(own["random"])
+            return True
+        self.meter = Meter.shared([part["meter"] for part in parts], world_size())
+        self.step = moved_step(
+            self.step,
+            batch_before=state["batch"],
+            batches_before=state["batches_per_epoch"],
+            batch=self.batch,
+            batches=self.batches_per_epoch,
+        )
+        return False

@@ -1,0 +1,91 @@
+"""What the tests search and train on one process and on several; every process makes the same from the same seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import archgrad as ag
+from archgrad.data import Data, TensorSamples
+
+STEPS = {
+    "first": lambda: ag.bilevel.FirstOrder(),
+    "fd": lambda: ag.bilevel.Unrolled(),
+    "exact": lambda: ag.bilevel.Unrolled(hvp="exact"),
+}
+# 90 samples are halves of 45: two batches of 16 and one of 13, which two processes cut into 6 and 7.
+SAMPLES = 90
+EPOCHS = 2
+
+
+class Space(nn.Module):
+    """Two choices over small images, smooth, with or without BatchNorm between."""
+
+    def __init__(self, *, norm: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.first = ag.LayerChoice(
+            {
+                "conv": nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4) if norm else nn.Tanh()),
+                "skip": nn.Identity(),
+                "pool": nn.AvgPool2d(3, 1, 1),
+            },
+            label="first",
+        )
+        self.second = ag.LayerChoice([nn.Linear(4, 4), nn.Tanh()], label="second")
+        self.flat_norm = nn.BatchNorm1d(4, affine=False, momentum=None) if norm else nn.Identity()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.norm(self.stem(x)))
+        x = self.first(x).mean((2, 3))
+        return self.head(self.second(self.flat_norm(x)))
+
+
+def space(*, norm: bool) -> nn.Module:
+    torch.manual_seed(5)
+    return Space(norm=norm)
+
+
+def cell_space() -> nn.Module:
+    """The paper's cells, as small as they come, which the fast path computes."""
+    torch.manual_seed(5)
+    return ag.spaces.darts_cifar(channels=2, cells=3, num_classes=3, in_channels=1)
+
+
+def images(samples: int = SAMPLES, test: int | None = None, *, side: int = 6) -> Data:
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(count: int) -> TensorSamples:
+        targets = torch.arange(count) % 3
+        inputs = torch.randint(0, 120, (count, 1, side, side), generator=generator, dtype=torch.uint8)
+        inputs[torch.arange(count), 0, targets] += 90
+        return TensorSamples(inputs, targets)
+
+    return Data.from_datasets(
+        draw(samples), None if test is None else draw(test), classes=["top", "middle", "bottom"], name="rows"
+    )
+
+
+def searched(step: str, *, norm: bool, batch_size: int, cells: bool = False, **options: Any) -> dict[str, Any]:
+    """Search in double precision; return everything that the processes must agree on."""
+    result = ag.search(
+        cell_space() if cells else space(norm=norm),
+        images(),
+        step=STEPS[step](),
+        epochs=EPOCHS,
+        batch_size=batch_size,
+        precision="64",
+        device="cpu",
+        alphas_learning_rate=0.05,
+        quiet=True,
+        **options,
+    )
+    return state_of(result.supernet) | {"history": result.history}
+
+
+def state_of(module: nn.Module) -> dict[str, Any]:
+    return {"state": {name: value.detach().clone() for name, value in module.state_dict().items()}}
