@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from archgrad import architectures, bilevel, data, official, relaxation, spaces
+    from archgrad import architectures, bilevel, data, export, official, relaxation, spaces
     from archgrad.architecture import Architecture
     from archgrad.bilevel import StepReport, search_step
     from archgrad.cell import Cell
@@ -38,6 +38,7 @@ __all__ = [
     "data",
     "derive",
     "discretize",
+    "export",
     "official",
     "random_architecture",
     "relaxation",

@@ -140,7 +140,7 @@ def test_a_description_of_another_kind_is_refused(change: dict[str, Any], messag
 
 def test_what_is_no_json_is_refused() -> None:
     for text in ("", "[1]", "{", '{"format": "archgrad.model", "version": 1}', "[" * 100_000):
-        with pytest.raises(ExportError, match="^it "):
+        with pytest.raises(ExportError, match=r"^it "):
             ModelDescription.from_json(text, where="it")
 
 

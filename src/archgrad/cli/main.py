@@ -18,6 +18,8 @@ COMMANDS = {
     "search": "Search an architecture by gradient descent.",
     "retrain": "Train an architecture from scratch.",
     "report": "Draw runs as one HTML file.",
+    "export": "Write a retrained network as ONNX, or as a program of torch.export.",
+    "predict": "Classify images with a retrained network.",
     "show": "Show an architecture in the terminal, as a picture, or as DOT.",
     "query": "Look an architecture up in a table of NAS-Bench-201.",
     "spaces": "List the search spaces.",

@@ -169,10 +169,11 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
             f"space=... in Python."
         )
     description = describe_run(run)
+    in_channels, image_size = description.input_shape[:2] if len(description.input_shape) == 3 else (0, 0)
     known = {
         "num_classes": len(description.classes),
-        "in_channels": description.input_shape[0],
-        "image_size": description.input_shape[-1],
+        "in_channels": in_channels,
+        "image_size": image_size,
         "stage": "retrain",
         # The head is in the weights exactly when it was trained.
         "auxiliary": bool(config.get("auxiliary_weight")),
