@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 
 from archgrad.errors import RunError
 from archgrad.report.read import read_probabilities, read_run, read_table
+from archgrad.report.sections import run_pictures, run_section
 
 
 def table(tmp_path, text):
@@ -41,7 +43,9 @@ def test_empty_cells_are_nan_and_empty_columns_are_left_out(tmp_path):
     assert found.last("temperature") is None
 
 
-@pytest.mark.parametrize("text", ["", "epoch,a\n", "a,b\n1,2\n", "epoch,a\n0\n", "\x00\xff\n", "epoch,a\nx,1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "epoch,a\n", "a,b\n1,2\n", "epoch,a\n0\n", "\x00\xff\n", "epoch,a\nx,1\n", "epoch,a\n1e400,1\n-1,2\n"]
+)
 def test_a_table_without_rows_is_empty(tmp_path, text):
     assert table(tmp_path, text).epochs == ()
 
@@ -134,6 +138,23 @@ def test_a_damaged_file_is_told_and_the_rest_is_read(tmp_path, name, content):
     assert len(run.notes) == 1
     assert run.notes[0].startswith(name)
     assert len(run.metrics.epochs) == 60
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_damage_stops_the_report(tmp_path, seed):
+    make = (run_factory.write_general, run_factory.write_retrain, run_factory.write_search)[seed % 3]
+    path = make(tmp_path / "run", epochs=3)
+    rng = random.Random(seed)
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        content = file.read_bytes()
+        if rng.random() < 0.3:
+            content = content[: rng.randrange(len(content))]
+        for _ in range(rng.randrange(4)):
+            place = rng.randrange(len(content) + 1)
+            content = content[:place] + rng.choice([b"1e999", b"-1", b"null", b'"', b",", b"\n"]) + content[place + 2 :]
+        file.write_bytes(content)
+    run = read_run(path)
+    assert run_section(run, "run", 1, run_pictures(run)).endswith("</section>")
 
 
 def test_a_folder_without_a_run_is_an_error_that_names_it(tmp_path):

@@ -24,6 +24,8 @@ __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_pro
 
 _SIGNS = ("config.yaml", "metrics.csv", "environment.json", "architecture.json", "summary.json", "checkpoints")
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
+_MAX_EPOCH = 1_000_000_000
+_MAX_VALUE = 1e300  # beyond it a diverged loss is as good as infinite, and an axis could not be computed
 _N_MISTAKES = 24
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class Table:
 
     epochs: tuple[int, ...] = ()
     columns: Mapping[str, tuple[float, ...]]
-    """Column -> one value an epoch; NaN where the cell is empty. Columns without any number are left out."""
+    """Column -> one value an epoch, NaN where the cell is no number; columns without any number are left out."""
 
     def last(self, column: str) -> float | None:
         """Return the last value of a column; None where it has none."""
@@ -198,7 +200,7 @@ def read_table(path: Path) -> Table:
     by_epoch: dict[int, list[float]] = {}
     for row in rows[1:]:
         values = [_value(cell) for cell in row]
-        if len(values) == len(header) and math.isfinite(epoch := values[header.index("epoch")]):
+        if len(values) == len(header) and 0 <= (epoch := values[header.index("epoch")]) < _MAX_EPOCH:
             by_epoch[int(epoch)] = values
     epochs = tuple(sorted(by_epoch))
     columns = {name: tuple(by_epoch[epoch][k] for epoch in epochs) for k, name in enumerate(header) if name != "epoch"}
@@ -222,9 +224,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _value(cell: str) -> float:
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError:
         return math.nan
+    return value if abs(value) < _MAX_VALUE else math.nan
 
 
 def _text(path: Path) -> str:
@@ -270,7 +273,7 @@ def read_probabilities(provenance: Mapping[str, Any]) -> dict[str, dict[str, flo
         rows[label] = {name: math.exp(value - top) / total for name, value in values.items()}
     probabilities = provenance.get("probabilities")
     for label, row in probabilities.items() if isinstance(probabilities, Mapping) else ():
-        rows[label] = _row(row)
+        rows[label] = {name: value for name, value in _row(row).items() if 0.0 <= value <= 1.0}
     return {label: row for label, row in rows.items() if row}
 
 
@@ -279,7 +282,9 @@ def _row(row: object) -> dict[str, float]:
         row = {str(i): value for i, value in enumerate(row)}
     if not isinstance(row, Mapping):
         return {}
-    return {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+    return {
+        name: float(value) for name, value in row.items() if isinstance(value, (int, float)) and math.isfinite(value)
+    }
 
 
 def _read_predictions(path: Path) -> Predictions:
