@@ -1,0 +1,277 @@
+"""Time one step of the search on the plain and on the fast path, side by side.
+
+    python benchmarks/search_step.py --channels 16 --cells 8 --batch 64 --step first-order
+
+Each path runs in a process of its own, so that its peak memory is its own; rounds alternate between them, so that both
+see the same machine. One JSON line a path, then one with the ratios plain / fast (memory: fast / plain).
+
+The plain path runs edge by edge, operation by operation, in the default memory format, and its first-order step calls
+`loss.backward()` with gradients of both halves, as the authors' code does. Its second-order steps are those of
+`archgrad.bilevel` on the plain supernet, which already leave out the authors' deep copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+import archgrad as ag
+from archgrad.bilevel.passes import fixed, pass_loss
+from archgrad.fast import cells, pointwise
+from archgrad.fast import depthwise as depthwise_module
+
+IDEAS = ("depthwise", "products", "shared", "sums", "halves", "channels-last")
+"""What `--without` switches off: own backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in
+one; sharing between the edges of a state; weighted sums in one buffer; gradients of one half only; memory format."""
+
+
+def main() -> None:
+    options = parse()
+    if options.worker:
+        work(options)
+        return
+    paths = {"plain": Path("plain", options), "fast": Path("fast", options)}
+    rounds: dict[str, list[dict]] = {name: [] for name in paths}
+    for index in range(options.rounds + 1):
+        for name, path in paths.items():
+            figures = path.round()
+            if index:  # the first round warms up
+                rounds[name].append(figures)
+    results = {}
+    for name, path in paths.items():
+        results[name] = summary(name, path, rounds[name], options)
+        print(json.dumps(results[name]), flush=True)
+    plain, fast = results["plain"], results["fast"]
+    ratios = {
+        "ratio_step": plain["step_seconds"] / fast["step_seconds"],
+        "ratio_alpha_pass": plain["alpha_pass_seconds"] / fast["alpha_pass_seconds"],
+        "ratio_weight_pass": plain["weight_pass_seconds"] / fast["weight_pass_seconds"],
+        "ratio_memory": fast["peak_memory_mb"] / plain["peak_memory_mb"],
+    }
+    # The machine may slow down between rounds; neighbours in time are compared, and the middle one counts.
+    pairs = [
+        (p["alpha"] + p["weight"]) / (f["alpha"] + f["weight"])
+        for p, f in zip(rounds["plain"], rounds["fast"], strict=True)
+    ]
+    print(
+        json.dumps(
+            {key: round(value, 3) for key, value in ratios.items()}
+            | {"ratio_step_by_round": [round(pair, 2) for pair in pairs], **environment(options)}
+        ),
+        flush=True,
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", choices=["darts-cifar", "nasbench201"], default="darts-cifar")
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--cells", type=int, default=8, help="cells (nasbench201: cells in each of three groups)")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--step", choices=["first-order", "unrolled", "exact"], default="first-order")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="run the fast path under bf16 autocast (CUDA)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: processor time, for a machine that is busy beside; then with --threads 1",
+    )
+    parser.add_argument("--without", choices=IDEAS, action="append", default=[], help="an idea to switch off")
+    parser.add_argument("--worker", choices=["plain", "fast"], help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Path:
+    """A worker process for one path, which runs a round for every line that it reads."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.startup = json.loads(self._line())["startup"]
+
+    def round(self) -> dict:
+        self.process.stdin.write("round\n")
+        self.process.stdin.flush()
+        return json.loads(self._line())
+
+    def _line(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a worker ended early; its message is above")
+        return line
+
+
+def summary(name: str, path: Path, rounds: list[dict], options: argparse.Namespace) -> dict:
+    alpha, weight = (statistics.median(r[key] for r in rounds) for key in ("alpha", "weight"))
+    step = statistics.median(r["alpha"] + r["weight"] for r in rounds)
+    return {
+        "path": name,
+        "without": options.without if name == "fast" else [],
+        "step": options.step,
+        "alpha_pass_seconds": round(alpha, 3),
+        "weight_pass_seconds": round(weight, 3),
+        "step_seconds": round(step, 3),
+        "images_per_second": round(2 * options.batch / step, 1),
+        "peak_memory_mb": round(rounds[-1]["memory"], 1),
+        "startup_seconds": round(path.startup, 2),
+        "space": options.space,
+        "channels": options.channels,
+        "cells": options.cells,
+        "batch": options.batch,
+        "image_size": options.image_size,
+        "rounds": len(rounds),
+    }
+
+
+def environment(options: argparse.Namespace) -> dict:
+    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
+    model = platform.processor()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    return {
+        "device": gpu or model,
+        "threads": options.threads,
+        "clock": options.clock,
+        "vector_unit": torch.backends.cpu.get_cpu_capability(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def work(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    fast = options.worker == "fast"
+    if options.space == "darts-cifar":
+        space = ag.spaces.darts_cifar(options.channels, options.cells)
+    else:
+        space = ag.spaces.nasbench201(options.channels, options.cells)
+    begin = time.perf_counter()
+    supernet = ag.Supernet(space, fast=fast).to(options.device)
+    if fast:
+        for idea in options.without:
+            switch_off(idea, supernet)
+    halves = fast and "halves" not in options.without
+    optimizer = torch.optim.SGD(supernet.weights.values(), lr=0.025, momentum=0.9, weight_decay=3e-4)
+    size = options.image_size
+    batches = [
+        (
+            torch.randn(options.batch, 3, size, size, device=options.device),
+            torch.randint(0, 10, (options.batch,), device=options.device),
+        )
+        for _ in range(2)
+    ]
+    small = [(x[:2], y[:2]) for x, y in batches]
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=options.bf16 and fast)
+    with autocast:
+        alpha_pass(supernet, small, options.step, halves, optimizer)
+    print(json.dumps({"startup": time.perf_counter() - begin}), flush=True)
+    for _ in sys.stdin:
+        with autocast:
+            alpha = timed(options, lambda: alpha_pass(supernet, batches, options.step, halves, optimizer))
+            weight = timed(options, lambda: weight_pass(supernet, batches, halves))
+        print(json.dumps({"alpha": alpha, "weight": weight, "memory": peak_memory_mb(options)}), flush=True)
+
+
+def timed(options: argparse.Namespace, run) -> float:
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    begin = clock()
+    run()
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - begin
+
+
+def peak_memory_mb(options: argparse.Namespace) -> float:
+    if options.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def alpha_pass(supernet: ag.Supernet, batches: list, step: str, halves: bool, optimizer) -> None:
+    if step == "first-order" and not halves:
+        both_halves(supernet, batches[1])
+        return
+    method = {
+        "first-order": ag.bilevel.FirstOrder(),
+        "unrolled": ag.bilevel.Unrolled(),
+        "exact": ag.bilevel.Unrolled(hvp="exact"),
+    }[step]
+    method.alphas_gradient(supernet, *batches, loss=F.cross_entropy, weights_optimizer=optimizer)
+
+
+def weight_pass(supernet: ag.Supernet, batches: list, halves: bool) -> None:
+    if not halves:
+        both_halves(supernet, batches[0])
+        return
+    weights = list(supernet.weights.values())
+    with fixed(list(supernet.alphas.values())):
+        loss, _ = pass_loss(supernet, batches[0], F.cross_entropy)
+        torch.autograd.grad(loss, weights, allow_unused=True)
+
+
+def both_halves(supernet: ag.Supernet, batch: tuple) -> None:
+    """As the authors' code: backward through everything, whichever half is wanted."""
+    supernet.zero_grad(set_to_none=True)
+    loss, _ = pass_loss(supernet, batch, F.cross_entropy)
+    loss.backward()
+
+
+def switch_off(idea: str, supernet: ag.Supernet) -> None:
+    """Put the plain way in the place of one idea."""
+    if idea == "channels-last":
+        supernet.network.to(memory_format=torch.contiguous_format)
+        cells._State.__init__ = _any_format
+    elif idea == "depthwise":
+        depthwise_module.depthwise = cells.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
+        cells.fan_out = lambda x, ws, gs: tuple(depthwise_module._forward(x, w, g) for w, g in zip(ws, gs, strict=True))
+    elif idea == "products":
+        cells.blend = _plain_blend
+    elif idea == "sums":
+        cells.weighted_total = lambda values, weights: sum(w * v for w, v in zip(weights, values, strict=True))
+    elif idea == "shared":
+        node = cells._Node._add
+        cells._Node._add = lambda self, state, operation, weight: node(
+            self, cells._State(state.x, [operation]), operation, weight
+        )
+
+
+def _any_format(self, x, leaving) -> None:
+    self.x, self._leaving, self._shared = x, leaving, {}
+
+
+def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False):
+    total, means, variances = 0, [], []
+    for k, (x, p) in enumerate(terms):
+        u = F.conv2d(x, p[:, :, None, None])
+        statistics_ = (u.new_zeros(len(p)), u.new_zeros(len(p))) if fixed is None else (fixed[0][k], fixed[1][k])
+        y = F.batch_norm(u, *statistics_, training=fixed is None, momentum=1.0, eps=eps)
+        total = total + scale[k].view(1, -1, 1, 1) * y
+        means.append(statistics_[0])
+        variances.append(statistics_[1])
+    total = total if shift is None else total + shift.view(1, -1, 1, 1)
+    moments = pointwise.Moments(torch.stack(means), torch.stack(variances), u.numel() // u.shape[1])
+    return (F.relu(total) if relu else total), moments
+
+
+if __name__ == "__main__":
+    main()
