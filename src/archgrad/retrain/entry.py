@@ -15,6 +15,17 @@ from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
 from archgrad.data import BatchStream, Data, as_data, evaluation_batches
+from archgrad.distributed import (
+    broadcast_tensors,
+    local_first,
+    own_device,
+    process_group,
+    rank,
+    restarted,
+    synchronised_norms,
+    together,
+    world_size,
+)
 from archgrad.errors import DataError, OptionError
 from archgrad.retrain.evaluation import evaluate
 from archgrad.retrain.learner import Learner
@@ -31,6 +42,7 @@ from archgrad.runs import (
     pick_device,
     seeded,
 )
+from archgrad.sharing import seed_for_rank, send_state
 
 __all__ = ["RetrainResult", "retrain"]
 
@@ -83,6 +95,7 @@ def retrain(
     accumulation: int = 1,
     seed: int = 0,
     on_nonfinite: OnNonfinite = "stop",
+    sync_batchnorm: bool = False,
     device: str | torch.device = "auto",
     workers: int = 0,
     fast: bool = True,
@@ -102,12 +115,17 @@ def retrain(
     The network is trained in place. It returns logits (B, classes); one with an auxiliary head returns
     (logits, auxiliary logits) in training mode. Global random states are the caller's again afterwards.
 
+    Where torchrun or SLURM has started several processes, they train together: each sees its part of every batch,
+    gradients are averaged, each evaluates its part of the test set, and process 0 writes; its first weights and its
+    running statistics of BatchNorm are taken. All call this with the same arguments. A run that torchrun starts again
+    (`--max-restarts`) goes on from its checkpoint.
+
     Args:
         network: A plain module, such as `derive` returns.
         data: `Data`, a data set, a pair (inputs, targets), or a name such as "digits"; targets are classes.
         architecture: Where the network comes from; copied into the run folder.
         epochs: Passes over the training data, at least 1.
-        batch_size: Samples of a step, at least 1.
+        batch_size: Samples of a step, on each process; at least 1.
         learning_rate: Of the first epoch; falls along half a cosine, epoch by epoch.
         learning_rate_min: What it falls to, after the last epoch.
         momentum: Of SGD; AdamW has its own.
@@ -124,6 +142,8 @@ def retrain(
             result as one part up to BatchNorm.
         seed: Of order, augmentation and drop path; the network's first weights are the caller's.
         on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
+        sync_batchnorm: With several processes, let BatchNorm see the batch of all of them in training, at two messages
+            a norm and step; R processes then compute what one would with a batch of R times the size, dropout aside.
         device: "auto" (CUDA if there is any), "cpu", "cuda:1", ...
         workers: Processes that read data which is not in memory; 0 reads in this process.
         fast: Lay images and convolutions out channels_last, which is faster and rounds differently.
@@ -144,14 +164,12 @@ def retrain(
     Raises:
         OptionError: An option is outside its range, or does not fit the network.
         DataError: The data cannot be used.
-        RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory.
+        RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
+            process of the run gone.
         Interrupted: SIGTERM or SIGINT came; the state was saved.
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
-    data = as_data(data)
-    if not data.classes:
-        raise DataError(f"Retraining trains classifiers, but the targets of {data.name!r} are no class numbers.")
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -169,24 +187,31 @@ def retrain(
         accumulation=accumulation,
         seed=seed,
         on_nonfinite=on_nonfinite,
+        sync_batchnorm=sync_batchnorm,
     )
     schedule = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
-    options = {
-        **(config or {}),
-        "data": data.name,
-        **asdict(recipe),
-        "device": str(device),
-        "workers": workers,
-        "fast": fast,
-        **asdict(schedule),
-        "log_frequency": log_frequency,
-        "wandb": wandb,
-        "mlflow": mlflow,
-    }
     _check_folder_options(run_dir, resume=resume, overwrite=overwrite)
     check_loggers(wandb=wandb, mlflow=mlflow)
-    side = _cutout_side(recipe.cutout, data)
+    device = own_device(device)
     with ExitStack() as stack:
+        stack.enter_context(process_group())
+        with together(), local_first():
+            data = as_data(data)
+        if not data.classes:
+            raise DataError(f"Retraining trains classifiers, but the targets of {data.name!r} are no class numbers.")
+        side = _cutout_side(recipe.cutout, data)
+        options = {
+            **(config or {}),
+            "data": data.name,
+            **asdict(recipe),
+            "device": str(device),
+            "workers": workers,
+            "fast": fast,
+            **asdict(schedule),
+            "log_frequency": log_frequency,
+            "wandb": wandb,
+            "mlflow": mlflow,
+        }
         stack.enter_context(seeded(seed))
         # Everything that can be wrong with the arguments shows before a folder is written to.
         learner = Learner(network, recipe, classes=len(data.classes), device=pick_device(device), fast=fast)
@@ -196,6 +221,8 @@ def retrain(
             data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
         )
         learner.try_out(next(samples)[0])
+        broadcast_tensors([*network.parameters(), *network.buffers()])
+        stack.enter_context(synchronised_norms(network, enabled=sync_batchnorm))
         stream = stack.enter_context(
             BatchStream(
                 data.train,
@@ -203,9 +230,12 @@ def retrain(
                 seed=seed,
                 transform=training_transform,
                 device=learner.device,
+                rank=rank(),
+                world_size=world_size(),
                 workers=workers,
             )
         )
+        seed_for_rank(seed)
         progress = Progress(
             "retrain",
             _FIGURES,
@@ -213,16 +243,17 @@ def retrain(
             steps=stream.batches_per_epoch,
             device=learner.device,
             log_frequency=log_frequency,
-            quiet=quiet,
+            quiet=quiet or rank() > 0,
         )
-        folder, request = None, None
-        if run_dir is not None:
-            folder = _open_folder(run_dir, options, resume=resume, overwrite=overwrite)
-            stack.enter_context(folder)
-            request = stack.enter_context(StopRequest())
-            if architecture is not None:
-                folder.save_architecture(architecture)
-            folder.record_environment(seed=seed)
+        folder, saved = None, None
+        with together():
+            if run_dir is not None and rank() == 0:
+                folder = stack.enter_context(_open_folder(run_dir, options, resume=resume, overwrite=overwrite))
+                if architecture is not None:
+                    folder.save_architecture(architecture)
+                folder.record_environment(seed=seed)
+                saved = folder.load_checkpoint()
+        request = stack.enter_context(StopRequest()) if run_dir is not None else None
         loop = Loop(
             learner,
             stream,
@@ -232,11 +263,14 @@ def retrain(
             progress=progress,
             request=request,
         )
-        if folder is not None:
-            loop.restore(folder.load_checkpoint())
-            loop.loggers = stack.enter_context(
-                open_loggers(folder.path, config=options, first_epoch=loop.epoch, wandb=wandb, mlflow=mlflow)
-            )
+        saved = send_state(saved)
+        with together():
+            loop.restore(saved)
+            if folder is not None:
+                loop.loggers = stack.enter_context(
+                    open_loggers(folder.path, config=options, first_epoch=loop.epoch, wandb=wandb, mlflow=mlflow)
+                )
+        loop.history = send_state(loop.history)
         stack.enter_context(progress)
         if recipe.drop_path and not learner.has_drop_path:
             progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
@@ -261,7 +295,7 @@ def retrain(
         history=loop.history,
         skipped_steps=learner.skipped_steps,
         network=network,
-        run_dir=None if folder is None else folder.path,
+        run_dir=None if run_dir is None else Path(run_dir),
     )
 
 
@@ -286,6 +320,7 @@ def _cutout_side(cutout: int | None, data: Data) -> int:
 def _open_folder(
     run_dir: str | os.PathLike[str], options: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> RunFolder:
-    if resume:
+    # What was started again has its options from before, and must not begin anew.
+    if resume or (restarted() and (Path(run_dir) / "config.yaml").is_file()):
         return RunFolder.resume(run_dir, command="retrain", config=options, may_differ=_MAY_DIFFER)
     return RunFolder.create(run_dir, command="retrain", config=options, overwrite=overwrite)

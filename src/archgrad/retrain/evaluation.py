@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.data import Data, ImageTransform, evaluation_batches
+from archgrad.data.order import part_of
+from archgrad.data.samples import size_of
+from archgrad.distributed import gather_rows, rank, world_size
 from archgrad.retrain.learner import Learner
 
 __all__ = ["Evaluation", "evaluate", "worst_images"]
@@ -31,7 +34,9 @@ class Evaluation:
 def evaluate(
     learner: Learner, data: Data, *, transform: ImageTransform | None, batch_size: int, workers: int
 ) -> Evaluation | None:
-    """Evaluate a network on the test set; None where the data has none.
+    """Evaluate a network on the test set, each process on its part; None where the data has none.
+
+    Every process returns the same, logits of all samples included.
 
     Args:
         learner: Holds the network.
@@ -43,11 +48,23 @@ def evaluate(
     if data.test is None:
         return None
     batches = evaluation_batches(
-        data.test, batch_size=batch_size, transform=transform, device=learner.device, workers=workers
+        data.test,
+        batch_size=batch_size,
+        transform=transform,
+        device=learner.device,
+        rank=rank(),
+        world_size=world_size(),
+        workers=workers,
     )
     parts = [(learner.predict(inputs), targets) for inputs, targets in batches]
-    logits = torch.cat([logits for logits, _ in parts]).cpu()
-    targets = torch.cat([targets for _, targets in parts]).cpu()
+    # A process has no part where there are fewer samples than processes.
+    none = (
+        torch.zeros(0, len(data.classes), dtype=learner.dtype, device=learner.device),
+        torch.zeros(0, dtype=torch.int64, device=learner.device),
+    )
+    logits, targets = (torch.cat(columns) for columns in zip(none, *parts, strict=True))
+    counts = [end - first for first, end in (part_of(size_of(data.test), r, world_size()) for r in range(world_size()))]
+    logits, targets = gather_rows(logits, counts).cpu(), gather_rows(targets, counts).cpu()
     return Evaluation(
         loss=float(F.cross_entropy(logits.double(), targets)),
         accuracy=int((logits.argmax(1) == targets).sum()) / len(targets),

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from archgrad.batches import count, cut, prepare
 from archgrad.distributed import average_over_ranks
 from archgrad.errors import OptionError, RunError
 from archgrad.operations import DropPath
-from archgrad.batches import count, cut, prepare
 from archgrad.retrain.recipe import Recipe
 from archgrad.retrain.totals import NonfiniteStep, Totals
 
@@ -86,7 +86,7 @@ class Learner:
         buffers = [buffer.clone() for buffer in self.network.buffers()] if skips else []
         loss, correct = self._backward(inputs, targets)
         used = [parameter for parameter in self._parameters if parameter.grad is not None]
-        gradients = average_over_ranks([_gradient(parameter) for parameter in used], len(targets))
+        *gradients, loss = average_over_ranks([*(_gradient(parameter) for parameter in used), loss], len(targets))
         for parameter, gradient in zip(used, gradients, strict=True):
             parameter.grad = gradient
         gradient_norm = get_total_norm(gradients)
@@ -180,7 +180,6 @@ class Learner:
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "totals": self.totals.state(),
             "skipped_steps": self.skipped_steps,
         }
 
@@ -197,7 +196,6 @@ class Learner:
             raise RunError(
                 f"The checkpoint is not one of this network ({error}). Build the network that the run was started with."
             ) from error
-        self.totals = Totals(**state["totals"])
         self.skipped_steps = state["skipped_steps"]
 
 

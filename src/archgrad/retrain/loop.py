@@ -10,6 +10,16 @@ from dataclasses import asdict
 from typing import Any
 
 from archgrad.data import BatchStream
+from archgrad.distributed import (
+    Wishes,
+    announce,
+    broadcast_tensors,
+    check_same,
+    heard,
+    largest_over_ranks,
+    rank,
+    world_size,
+)
 from archgrad.errors import RunError
 from archgrad.retrain.evaluation import Evaluation
 from archgrad.retrain.learner import Learner
@@ -28,10 +38,12 @@ from archgrad.runs import (
     restore_random_state,
     save_tensors,
 )
+from archgrad.sharing import describe_move, gather_parts, moved_step, seed_for_rank
 
 __all__ = ["Loop"]
 
 _VERSION = 1
+_STEPS_BETWEEN_LOOKS = 20
 
 
 class Loop:
@@ -95,6 +107,7 @@ class Loop:
         with self._explained():
             while self.epoch < self._recipe.epochs:
                 self._train_epoch(batches)
+                self._agree()
                 evaluation = self._evaluate()
                 self.clock.evaluating += self.clock.tick()
                 self._end_epoch(evaluation)
@@ -107,8 +120,9 @@ class Loop:
             waited = self._stream.waiting_seconds
             inputs, targets = next(batches)
             self.clock.waiting += self._stream.waiting_seconds - waited
+            announce(self._wishes(steps=self._steps_since_save + 1))
             self._learner.train_step(self.step, inputs, targets)
-            self._progress.step(self.step, images=len(targets), read=self._figures)
+            self._progress.step(self.step, images=len(targets) * world_size(), read=self._figures)
             self.step += 1
             self._steps_since_save += 1
             self._save_if_due()
@@ -125,7 +139,8 @@ class Loop:
         return self._learner.totals.means()
 
     def _end_epoch(self, evaluation: Evaluation | None) -> None:
-        means = self._learner.totals.means()
+        totals = self._learner.totals.over_ranks()
+        means = totals.means()
         row = {
             "epoch": self.epoch,
             "learning_rate": self._recipe.learning_rate_in(self.epoch),
@@ -142,7 +157,7 @@ class Loop:
             self.best_accuracy, self.best_epoch = evaluation.accuracy, self.epoch
             if self._folder is not None:
                 save_tensors(self._folder.weights / "best.safetensors", self._learner.weights())
-        timings = self._timings()
+        timings = self._timings(totals.samples)
         if self._folder is not None:
             self._folder.metrics.append(row)
             self._folder.timings.append(timings)
@@ -154,12 +169,12 @@ class Loop:
         self._save()
         self._stop_if_asked()
 
-    def _timings(self) -> dict[str, Any]:
+    def _timings(self, images: int) -> dict[str, Any]:
         self.clock.tick()
         return {
             "epoch": self.epoch,
             "seconds": self.clock.epoch,
-            "images_per_second": self._learner.totals.samples / self.clock.training,
+            "images_per_second": images / self.clock.training,
             "peak_memory_mb": peak_memory_mb(self._learner.device),
             "waiting_share": self.clock.waiting / self.clock.training,
             "checkpoint_seconds": self.clock.saving,
@@ -167,10 +182,32 @@ class Loop:
 
     # --- checkpoints and interruptions --------------------------------------------------------------------------------
 
+    def _agree(self) -> None:
+        """Take over process 0's buffers, and make sure that the processes hold the same weights."""
+        broadcast_tensors(self._learner.network.buffers())
+        check_same({"weights": self._learner.network.parameters()}, when=f"after epoch {self.epoch}")
+
+    def _wishes(self, *, steps: int) -> Wishes:
+        """Return what this process wants so many steps after the last checkpoint."""
+        return Wishes(
+            stop=self._request is not None and self._request.requested,
+            save=self._folder is not None
+            and self._schedule.is_due(steps=steps, seconds=time.perf_counter() - self._saved_at),
+        )
+
+    def _agreed(self) -> Wishes:
+        """Return what any process wanted when the last step began; with one process, what it wants now.
+
+        On a GPU the answer is waited for, so it is looked at only now and then, by all processes at the same steps.
+        """
+        if world_size() == 1:
+            return self._wishes(steps=self._steps_since_save)
+        looks = self._learner.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOOKS == 0
+        return heard() if looks else Wishes()
+
     def _save_if_due(self) -> None:
-        asked = self._request is not None and self._request.requested
-        due = self._schedule.is_due(steps=self._steps_since_save, seconds=time.perf_counter() - self._saved_at)
-        if asked or due:
+        wishes = self._agreed()
+        if wishes.save or wishes.stop:
             self._save()
         self._stop_if_asked()
 
@@ -178,35 +215,41 @@ class Loop:
         self._learner.totals.read()  # nothing is saved after a step that was not finite
         self._saved_at = time.perf_counter()
         self._steps_since_save = 0
-        if self._folder is None:
+        if self._request is None:  # there is no run folder
             return
         self.clock.tick()
-        self._folder.save_checkpoint(self._state())
+        state = self._state()
+        if self._folder is not None:
+            self._folder.save_checkpoint(state)
         self.clock.saving += self.clock.tick()
 
     def _stop_if_asked(self) -> None:
-        if self._request is None or self._request.signal_number is None or self.epoch == self._recipe.epochs:
+        if self._request is None or self.epoch == self._recipe.epochs or not self._agreed().stop:
             return
-        assert self._folder is not None
-        error = Interrupted(self._request.signal_number)
-        self._progress.message(
-            f"Retraining was {error} in epoch {self.epoch}, before step {self.step}; it is saved in "
-            f"'{self._folder.path}'. Go on with resume=True (archgrad retrain --resume {self._folder.path})."
-        )
+        error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
+        if self._folder is not None:
+            self._progress.message(
+                f"Retraining was {error} in epoch {self.epoch}, before step {self.step}; it is saved in "
+                f"'{self._folder.path}'. Go on with resume=True (archgrad retrain --resume {self._folder.path})."
+            )
         raise error
 
     def _state(self) -> dict[str, Any]:
+        own: dict[str, Any] = {"totals": self._learner.totals.state(), "random": capture_random_state()}
+        if world_size() > 1:
+            own["buffers"] = dict(self._learner.network.named_buffers())
         return {
             "kind": "retrain",
             "version": _VERSION,
             "epoch": self.epoch,
             "step": self.step,
+            "batch": self._recipe.batch_size * world_size(),
             "batches_per_epoch": self._stream.batches_per_epoch,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
             "clock": asdict(self.clock),
             "learner": self._learner.state(),
-            "random": capture_random_state(),
+            "ranks": gather_parts(own),
         }
 
     def restore(self, state: Any) -> None:
@@ -215,33 +258,53 @@ class Loop:
         Raises:
             RunError: The checkpoint is not one of this run.
         """
-        assert self._folder is not None
         if state is None:
-            self._folder.rewind(epochs=0)
+            if self._folder is not None:
+                self._folder.rewind(epochs=0)
             return
         if not isinstance(state, dict) or state.get("kind") != "retrain" or state.get("version") != _VERSION:
-            raise RunError(f"The checkpoint in '{self._folder.path}' is not one of a retraining. Check the folder.")
+            raise RunError("The checkpoint in the run folder is not one of a retraining. Check the folder.")
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RunError(
-                f"The checkpoint in '{self._folder.path}' lacks what a retraining goes on from ({error!r}). "
-                f"Check the folder."
+                f"The checkpoint in the run folder lacks what a retraining goes on from ({error!r}). Check the folder."
             ) from error
-        self._folder.rewind(epochs=self.epoch)
-        self.history = list(self._folder.metrics.rows())
+        if self._folder is not None:
+            self._folder.rewind(epochs=self.epoch)
+            self.history = list(self._folder.metrics.rows())
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["batches_per_epoch"] != self._stream.batches_per_epoch:
+        parts, batches = state["ranks"], self._stream.batches_per_epoch
+        if len(parts) == world_size() and state["batches_per_epoch"] != batches:
             raise RunError(
                 f"The run had {state['batches_per_epoch']} batches per epoch, but the data now gives "
-                f"{self._stream.batches_per_epoch}. Go on with the data that the run was started with."
+                f"{batches}. Go on with the data that the run was started with."
             )
         self._learner.load_state(state["learner"])
-        restore_random_state(state["random"])
         self.epoch, self.step = state["epoch"], state["step"]
+        if len(parts) == world_size():
+            self._restore_own(parts[rank()])
+        else:
+            self._learner.totals = Totals.shared([part["totals"] for part in parts], mine=rank())
+            self.step = moved_step(
+                self.step,
+                batch_before=state["batch"],
+                batches_before=state["batches_per_epoch"],
+                batch=self._recipe.batch_size * world_size(),
+                batches=batches,
+            )
+            seed_for_rank(self._recipe.seed, self.epoch, self.step)
+            self._progress.message(describe_move(len(parts), epoch=self.epoch, step=self.step, batches=batches))
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
         self.clock = Clock(**state["clock"])
+
+    def _restore_own(self, own: dict[str, Any]) -> None:
+        self._learner.totals = Totals(**own["totals"])
+        for name, buffer in self._learner.network.named_buffers():
+            if name in own.get("buffers", {}):
+                buffer.copy_(own["buffers"][name])
+        restore_random_state(own["random"])
 
     # --- errors -------------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Recipe:
     """Of order, augmentation and drop path; from 0 to 2**32 - 1."""
     on_nonfinite: OnNonfinite = "stop"
     """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
+    sync_batchnorm: bool = False
+    """With several processes, let BatchNorm see the batch of all of them in training."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from archgrad.distributed import sum_over_ranks
 
 __all__ = ["NonfiniteStep", "Totals"]
 
@@ -88,10 +91,27 @@ class Totals:
         if not self.steps:
             return {"train_loss": None, "train_accuracy": None, "weights_gradient_norm": None}
         return {
-            "train_loss": self.loss / self.samples,
-            "train_accuracy": self.correct / self.samples,
+            "train_loss": self.loss / self.samples if self.samples else None,
+            "train_accuracy": self.correct / self.samples if self.samples else None,
             "weights_gradient_norm": self.gradient_norm / self.steps,
         }
+
+    def over_ranks(self) -> Totals:
+        """Return the totals of all processes; steps and gradient norms are the same on each. One message."""
+        loss, correct, samples = sum_over_ranks([self.loss, float(self.correct), float(self.samples)])
+        return replace(self, loss=loss, correct=int(correct), samples=int(samples))
+
+    @classmethod
+    def shared(cls, states: Sequence[Mapping[str, Any]], *, mine: int) -> Totals:
+        """Return the totals of process `mine` of those that take over from processes of another number."""
+        totals = [cls(**state) for state in states]
+        whole = replace(
+            totals[0],
+            loss=sum(each.loss for each in totals),
+            correct=sum(each.correct for each in totals),
+            samples=sum(each.samples for each in totals),
+        )
+        return whole if mine == 0 else replace(whole, loss=0.0, correct=0, samples=0)
 
     def state(self) -> dict[str, Any]:
         """Return the sums, as arguments of a new `Totals`; everything noted must have been read."""

@@ -53,9 +53,10 @@ from archgrad.supernet import Supernet
 __all__ = ["SearchResult", "search"]
 
 _MAY_DIFFER = (
-    "device", "workers", "fast", "checkpoint_minutes", "checkpoint_steps", "log_frequency", "wandb", "mlflow",
+    "device", "workers", "fast", "checkpoint_minutes", "checkpoint_steps", "log_frequency", "on_nonfinite", "wandb",
+    "mlflow",
 )  # fmt: skip
-"""Options that a resumed run may change, since the result does not depend on them (beyond rounding)."""
+"""Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,7 @@ def search(
             alphas_optimizer,
             batch=batch_size * world_size(),
             batches_per_epoch=train.batches_per_epoch,
+            samples=len(data.train_targets),
         )
         seed_for_rank(seed)
         everything = {

@@ -117,6 +117,8 @@ class Loop:
             f"a smaller batch_size (now {options.batch_size}), fewer channels or cells, "
             f"step=FirstOrder() or finite differences in place of the exact step, precision='bf16'."
         )
+        skips = options.on_nonfinite == "skip"
+        buffers = [buffer.clone() for buffer in state.supernet.network.buffers()] if skips else []
         try:
             with (
                 memory_explained(remedies),
@@ -135,11 +137,14 @@ class Loop:
                 )
             self._measure(report, train_batch, valid_batch)
         except NonFiniteError as error:
-            if options.on_nonfinite == "stop":
+            if not skips:
                 kept = "" if self._folder is None else f" The last checkpoint is kept in '{self._folder.path}'."
                 raise NonFiniteError(
-                    f"The search stopped in epoch {state.epoch} at step {state.step}. {error}{kept}"
+                    f"The search stopped in epoch {state.epoch} at step {state.step}. {error} Or leave such steps out "
+                    f"with on_nonfinite='skip'.{kept}"
                 ) from error
+            for buffer, before in zip(state.supernet.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # one forward pass would leave BatchNorm's running statistics at nan for good
             state.skipped += 1
         self._progress.step(state.step, images=len(train_batch[1]) * world_size(), read=lambda: figures_now(state))
         state.step += 1

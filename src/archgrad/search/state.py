@@ -34,6 +34,8 @@ class SearchState:
     batch: int
     """Samples of a full batch over all processes."""
     batches_per_epoch: int
+    samples: int
+    """Of the training data, both halves."""
     epoch: int = 0
     """The epoch that is running, or comes next."""
     step: int = 0
@@ -64,6 +66,7 @@ class SearchState:
             "skipped": self.skipped,
             "batch": self.batch,
             "batches_per_epoch": self.batches_per_epoch,
+            "samples": self.samples,
             "clock": asdict(self.clock),
             "history": self.history,
             "ranks": gather_parts(own),
@@ -81,6 +84,11 @@ class SearchState:
         """
         if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") != 1:
             raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
+        if state.get("samples") != self.samples:
+            raise RunError(
+                f"The run had {state.get('samples')} training samples, but the data now has {self.samples}. "
+                f"Resume with the data that the run was started with."
+            )
         try:
             self.supernet.load_state_dict(state["supernet"])
             self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
