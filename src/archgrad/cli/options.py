@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.cli.parser import Parser, dashed
+from archgrad.distributed import restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
 
@@ -103,8 +104,13 @@ def kept(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_free(name: str, parent: Path = Path("runs")) -> Path:
-    """Return `parent/name-N` with the first number, from 1, that is not taken."""
+    """Return `parent/name-N` with the first number, from 1, that is not taken.
+
+    Where torchrun has started the command again (`--max-restarts`) it is the last taken one: that of the first start.
+    """
     number = 1
     while (parent / f"{name}-{number}").exists():
         number += 1
+    if restarted() and number > 1:
+        number -= 1
     return parent / f"{name}-{number}"

@@ -20,10 +20,11 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
-from archgrad.distributed import rank
+from archgrad.distributed import local_first, process_group, rank, together
 from archgrad.errors import OptionError
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.runs import Interrupted, seeded
+from archgrad.sharing import send_state
 
 __all__ = ["make_parser", "run"]
 
@@ -53,18 +54,25 @@ def run(arguments: Sequence[str]) -> int:
     values["data"] = data_options.settled_name(values["data"])
     if values["arch"] is None:
         raise OptionError(f"retrain needs an architecture: --arch with {FORMS}, or {_RANDOM}. Or --resume RUN.")
+    with process_group():
+        _run(parser, values)
+    return 0
+
+
+def _run(parser: Parser, values: dict[str, Any]) -> None:
     resume = values["resume"] is not None
     out = Path(values["resume"]) if resume else None
     if values["arch"] != _RANDOM and not (resume and not Path(values["arch"]).exists()):  # a run has its own copy
         values["arch"] = settled_architecture(values["arch"])
-    data = data_options.open_data(values)
+    with together(), local_first():
+        data = data_options.open_data(values)
     architecture = _architecture(values, data, out)
     if values["space"] is None:
         values["space"] = architecture.space
     if values["space"] is None:
         raise OptionError("The architecture does not name its space. Give --space, as for the search.")
     values["space"] = space_options.settled_name(values["space"])
-    out = out or Path(values["out"] or first_free(_name(values)))
+    out = Path(send_state(str(out or values["out"] or first_free(_name(values)))))
     network, sizes = _network(architecture, values, data)
     try:
         result = retrain(
@@ -77,11 +85,11 @@ def run(arguments: Sequence[str]) -> int:
             **{name: values[name] for name in parser.passed_on},
         )
     except Interrupted as interruption:
-        print(f"Retraining {interruption}; its state is saved. Go on with it:\n  archgrad retrain --resume {out}")
+        if rank() == 0:
+            print(f"Retraining {interruption}; its state is saved. Go on with it:\n  archgrad retrain --resume {out}")
         raise
     if rank() == 0:
         print(_summary(result, out), end="")
-    return 0
 
 
 def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> Architecture:

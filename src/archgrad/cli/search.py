@@ -13,9 +13,10 @@ from archgrad.cli.main import COMMANDS
 from archgrad.cli.options import add_run_options, first_free, kept, parse
 from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose
-from archgrad.distributed import rank
+from archgrad.distributed import local_first, process_group, rank, together
 from archgrad.runs import Interrupted, seeded
 from archgrad.search import SearchResult, search
+from archgrad.sharing import send_state
 from archgrad.show import to_text
 
 __all__ = ["make_parser", "run"]
@@ -37,16 +38,23 @@ def run(arguments: Sequence[str]) -> int:
     """Search, and say what came out."""
     parser = make_parser()
     values = parse(parser, arguments, command="search")
+    with process_group():
+        _run(parser, values)
+    return 0
+
+
+def _run(parser: Parser, values: dict[str, Any]) -> None:
     values["space"] = space_options.settled_name(values["space"])
     values["data"] = data_options.settled_name(values["data"])
     step, step_options = choose("step", STEPS, values)
     relaxation, relaxation_options = choose("relaxation", RELAXATIONS, values)
-    data = data_options.open_data(values)
+    with together(), local_first():
+        data = data_options.open_data(values)
     with seeded(values["seed"]):  # the space's first weights follow from the seed, too
         space, sizes = space_options.build_space(
             values["space"], data, stage="search", channels=values["channels"], cells=values["cells"]
         )
-    out = Path(values["resume"] or values["out"] or first_free(_name(values)))
+    out = Path(send_state(str(values["resume"] or values["out"] or first_free(_name(values)))))
     foreign = {option for parts in (STEPS, RELAXATIONS) for part in parts.values() for option in part.options}
     config = {name: value for name, value in kept(values).items() if name not in foreign}
     try:
@@ -61,11 +69,13 @@ def run(arguments: Sequence[str]) -> int:
             **{name: values[name] for name in parser.passed_on},
         )
     except Interrupted as interruption:
-        print(f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}")
+        if rank() == 0:
+            print(
+                f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}"
+            )
         raise
     if rank() == 0:
         print(_summary(result, out, values), end="")
-    return 0
 
 
 def _name(values: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
 from archgrad.bilevel.passes import Loss
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
+from archgrad.distributed import own_device
 from archgrad.errors import DataError, OptionError, RunError
 from archgrad.nni.export import export
 from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, describe_optimizer, take_optimizer
@@ -126,7 +127,7 @@ class DartsTrainer:
         self._loss, self._metrics = loss, metrics
         self._num_epochs, self._batch_size, self._workers = num_epochs, batch_size, workers
         self._grad_clip, self._learning_rate, self._arc_learning_rate = grad_clip, learning_rate, arc_learning_rate
-        self._device = pick_device("auto" if device is None else device)
+        self._device = pick_device(own_device("auto" if device is None else device))
         self._log_frequency, self._schedule, self._seed, self._quiet = log_frequency, schedule, seed, quiet
         self._run_dir, self._overwrite = None if run_dir is None else Path(run_dir), overwrite
         self._step: BilevelStep = Unrolled() if unrolled else FirstOrder()
@@ -157,7 +158,7 @@ class DartsTrainer:
         return [dict(row) for row in self._history]
 
     def fit(self, resume: bool | str | Path | None = None) -> SearchResult:
-        """Search for `num_epochs` epochs.
+        """Search for `num_epochs` epochs, on all processes that torchrun or SLURM has started.
 
         Args:
             resume: True goes on with the run in `run_dir`, a path with the run in that folder, from its last
