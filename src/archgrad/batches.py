@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["count", "cut", "prepare"]
+__all__ = ["count", "cut", "prepare", "uncut"]
 
 
 def prepare(inputs: Any, *, dtype: torch.dtype, channels_last: bool) -> Any:
@@ -41,6 +41,21 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
     bounds = [part * samples // parts for part in range(parts + 1)]
     for first, end in pairwise(bounds):
         yield _on_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
+
+
+def uncut(outputs: Sequence[Any]) -> Any:
+    """Return the outputs of the parts of a batch as those of the whole."""
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(outputs))
+    if isinstance(first, Mapping):
+        return {key: uncut([part[key] for part in outputs]) for key in first}
+    if isinstance(first, tuple | list):
+        parts = [uncut([part[i] for part in outputs]) for i in range(len(first))]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return first
 
 
 def _on_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.mixing import joined, weighted_sum
+from archgrad.recompute import recomputed
 
 __all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
 
@@ -53,6 +56,15 @@ class MixtureTable:
 
     current: dict[str, Mixture] = field(default_factory=dict)
 
+    @contextmanager
+    def again(self, mixtures: dict[str, Mixture]) -> Iterator[None]:
+        """Put back the mixtures of a forward pass that has ended."""
+        before, self.current = self.current, mixtures
+        try:
+            yield
+        finally:
+            self.current = before
+
 
 class Choice(nn.Module, ABC):
     """Base of the open choices.
@@ -67,8 +79,16 @@ class Choice(nn.Module, ABC):
         if label is not None and (not isinstance(label, str) or not label):
             raise SpaceError(f"A label must be a non-empty string, but got label={label!r}.")
         self.label = label
+        self.recomputes = False
+        """Whether the backward pass computes this choice's activations again, instead of the forward keeping them."""
         self._row: str | None = None
         self._table: MixtureTable | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`; if `recomputes`, without keeping what the backward pass can compute again."""
+        if self.recomputes and self._table is not None and torch.is_grad_enabled():
+            return recomputed(self, args, kwargs, partial(self._table.again, self._table.current))
+        return super().__call__(*args, **kwargs)
 
     @abstractmethod
     def rows(self, label: str) -> dict[str, AlphaRow]:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _NormBase
 
-from archgrad.batches import cut
+from archgrad.batches import cut, uncut
+from archgrad.buffers import frozen_buffers
 from archgrad.distributed import average_over_ranks
 from archgrad.supernet import Supernet
 
@@ -80,7 +80,7 @@ def local_pass(
             gradients = added(gradients, torch.autograd.grad(part_loss, wrt, allow_unused=True), share)
             losses.append(part_loss.detach() * share)
             outputs.append(detached(part_outputs))
-    return Pass(gradients, torch.stack(losses).sum() if len(losses) > 1 else losses[0], joined(outputs))
+    return Pass(gradients, torch.stack(losses).sum() if len(losses) > 1 else losses[0], uncut(outputs))
 
 
 def run_pass(
@@ -144,31 +144,6 @@ def fixed(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter]) -> Iterat
             parameter.requires_grad_(True)
 
 
-@contextmanager
-def frozen_buffers(module: nn.Module) -> Iterator[None]:
-    """Leave every buffer, BatchNorm's running statistics among them, bit for bit as it was.
-
-    In training mode a BatchNorm that tracks no statistics computes the same as one that does. A module may write into
-    its buffers or put other tensors in their place; both are undone.
-    """
-    norms = [m for m in module.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
-    theirs = set(norms)
-    others = [(m, dict(m._buffers)) for m in module.modules() if m._buffers and m not in theirs]
-    saved = [(buffer, buffer.clone()) for _, buffers in others for buffer in buffers.values() if buffer is not None]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-        for owner, buffers in others:
-            owner._buffers.update(buffers)
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
-
-
 class repeated_random:  # noqa: N801 (used as a context manager)
     """Give several passes the same global random numbers, so that they see the same dropout masks.
 
@@ -213,18 +188,3 @@ def detached(outputs: Any) -> Any:
         parts = [detached(value) for value in outputs]
         return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
     return outputs
-
-
-def joined(outputs: Sequence[Any]) -> Any:
-    """Return the outputs of the parts of a batch as those of the whole."""
-    first = outputs[0]
-    if len(outputs) == 1:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(outputs))
-    if isinstance(first, Mapping):
-        return {key: joined([part[key] for part in outputs]) for key in first}
-    if isinstance(first, tuple | list):
-        parts = [joined([part[i] for part in outputs]) for i in range(len(first))]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    return first
