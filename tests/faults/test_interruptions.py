@@ -1,0 +1,65 @@
+"""SIGTERM and SIGINT finish the step, save, and end with 128 + signal; a second one ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from archgrad.runs import Interrupted
+
+from .campaign import ended, fork
+from .problems import position
+from .runs import STEPS, loss_that, outcome, search
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [0, 2, 4, 8])
+def test_a_signal_finishes_the_step_saves_and_ends(
+    number: signal.Signals, step: int, tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    with pytest.raises(Interrupted) as caught:
+        search(tmp_path / "run", loss=loss_that(lambda: os.kill(os.getpid(), number), step=step))
+    assert caught.value.code == 128 + number
+    epoch, done = position(tmp_path / "run")
+    assert epoch * STEPS + done == step + 1
+    search(tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == uninterrupted
+
+
+def test_the_message_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted):
+        search(tmp_path / "run", loss=loss_that(lambda: os.kill(os.getpid(), signal.SIGTERM), step=4), quiet=False)
+    text = capsys.readouterr().err
+    assert "interrupted by SIGTERM in epoch 1, before step 2" in text
+    assert f"archgrad search --resume {tmp_path / 'run'}" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_second_signal_ends_a_search_at_once_and_it_goes_on_from_the_last_checkpoint(
+    tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    run, reached = tmp_path / "run", tmp_path / "reached"
+
+    def a_step_that_takes_a_minute() -> None:
+        reached.touch()
+        until = time.monotonic() + 60
+        while time.monotonic() < until:  # a signal ends a sleep, but not the work of a step
+            time.sleep(0.05)
+
+    loss = loss_that(a_step_that_takes_a_minute, step=5)
+    child = fork(lambda: search(run, loss=loss, checkpoint_steps=2), tmp_path / "log")
+    while not reached.exists():
+        time.sleep(0.02)
+    os.kill(child, signal.SIGTERM)
+    time.sleep(0.4)
+    sent = time.monotonic()
+    os.kill(child, signal.SIGINT)
+    assert ended(child) == 128 + signal.SIGINT
+    assert time.monotonic() - sent < 10
+    assert position(run) == (1, 2)
+    search(run, resume=True)
+    assert outcome(run) == uninterrupted
