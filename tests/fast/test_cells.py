@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 import archgrad as ag
 from archgrad.cell import Cell
+from archgrad.fast import pointwise
 from archgrad.operations import SepConv, Zero
 from archgrad.relaxation import Gumbel, Softmax
 from archgrad.spaces import darts_cifar, nasbench201
@@ -186,3 +187,20 @@ def test_a_supernet_in_the_fast_way_can_be_copied():
         weight.data.zero_()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     assert not torch.equal(twin(x), fast(x))
+
+
+@pytest.mark.parametrize("limit", [0, 1000], ids=["kept", "folded"])
+def test_under_bf16_autocast_the_fast_path_is_no_further_from_the_truth_than_the_plain_one(limit, monkeypatch):
+    monkeypatch.setattr(pointwise, "FOLDED_UP_TO", {False: limit, True: limit})
+    torch.manual_seed(0)
+    plain, fast = pair(darts_cifar(4, 3, nodes=2), dtype=torch.float32)
+    x, targets = torch.randn(8, 3, 8, 8), torch.arange(8)
+    truth = torch.cat([g.flatten() for g in gradients(plain, x, targets)[1].values()])
+    errors = []
+    for net in (plain, fast):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(net(x), targets)
+        parameters = [*net.weights.values(), *net.alphas.values()]
+        found = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+        errors.append(float((found - truth).norm() / truth.norm()))
+    assert errors[1] < 1.5 * errors[0]

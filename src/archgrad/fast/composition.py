@@ -11,15 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["compose", "differentiable_gradients", "gram", "statistics", "variances", "wide"]
+__all__ = ["compose", "differentiable_gradients", "full_precision", "gram", "statistics", "variances", "wide"]
 
 
 def statistics(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Means (T, C) and covariances (T, C, C) of the rows of every term."""
     n = rows[0].shape[0]
-    means = torch.stack([z.mean(0) for z in rows])
+    means = torch.stack([z.mean(0, dtype=statistics_dtype(z)) for z in rows])
     squares = torch.stack([gram(z, z) for z in rows])
     return means, torch.baddbmm(squares, means.unsqueeze(2), means.unsqueeze(1), beta=1 / n, alpha=-1)
+
+
+def statistics_dtype(z: Tensor) -> torch.dtype:
+    """The type of statistics of z."""
+    return torch.promote_types(z.dtype, torch.float32)
 
 
 def gram(a: Tensor, b: Tensor) -> Tensor:
@@ -27,6 +32,11 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype in (torch.float16, torch.bfloat16):
         return a.float().t() @ b.float()
     return a.t() @ b
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """Leave autocast aside on x's device: statistics and small matrices stay in single precision."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ def depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     Returns:
         (B, C, H', W').
     """
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
-        return _forward(x, weight, geometry)  # the library's own backward is good elsewhere
+    if _leave_to_library(x):
+        return _forward(x, weight, geometry)
     return _Depthwise.apply(x, weight, geometry)
 
 
@@ -80,7 +80,7 @@ def fan_out(x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry]
     Returns:
         One output for each kernel.
     """
-    if x.device.type != "cpu" or len(weights) == 1 or not torch.is_grad_enabled():
+    if _leave_to_library(x) or len(weights) == 1:
         return tuple(depthwise(x, w, g) for w, g in zip(weights, geometries, strict=True))
     return _FanOut.apply(x, tuple(geometries), *weights)
 
@@ -97,6 +97,11 @@ class FastDepthwiseConv2d(nn.Conv2d):
         """Return (B, C, H', W')."""
         geometry = Geometry.of(self)
         return super().forward(input) if geometry is None else depthwise(input, self.weight, geometry)
+
+
+def _leave_to_library(x: Tensor) -> bool:
+    """Whether the library's own backward is good (beside the CPU), or would have to choose the precision."""
+    return x.device.type != "cpu" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -29,7 +29,7 @@ class Kept(torch.autograd.Function):
         dtype = rows[0].dtype
         products = [z @ p.to(dtype).t() for z, p in zip(rows, projections, strict=True)]
         moments = [torch.batch_norm_update_stats(u, None, None, 0.0) for u in products]
-        mean, variance = torch.stack([m for m, _ in moments]), torch.stack([v for _, v in moments])
+        mean, variance = (wide(torch.stack(parts)) for parts in zip(*moments, strict=True))
         inverse = (variance + eps).rsqrt()
         strength = wide(scale) * inverse
         offset = -(strength * mean).sum(0)

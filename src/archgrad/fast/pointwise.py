@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from archgrad.fast.composition import full_precision
 from archgrad.fast.folded import Folded
 from archgrad.fast.kept import Kept
 
@@ -80,11 +81,12 @@ def blend(
     features = [term.features for term in terms]
     projections = torch.stack([term.projection for term in terms])
     rows = [rows_of(f) for f in features]
-    if fixed is None and projections.shape[1] > FOLDED_UP_TO[projections.requires_grad]:
-        y, batch_mean, batch_variance = Kept.apply(scale, projections, shift, eps, relu, *rows)
-    else:
-        mean, variance = (None, None) if fixed is None else fixed
-        y, batch_mean, batch_variance = Folded.apply(scale, projections, shift, mean, variance, eps, relu, *rows)
+    with full_precision(rows[0]):
+        if fixed is None and projections.shape[1] > FOLDED_UP_TO[projections.requires_grad]:
+            y, batch_mean, batch_variance = Kept.apply(scale, projections, shift, eps, relu, *rows)
+        else:
+            mean, variance = (None, None) if fixed is None else fixed
+            y, batch_mean, batch_variance = Folded.apply(scale, projections, shift, mean, variance, eps, relu, *rows)
     b, _, h, w = features[0].shape
     return y.view(b, h, w, -1).permute(0, 3, 1, 2), Moments(batch_mean, batch_variance, rows[0].shape[0])
 
