@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.errors import ExportError, OptionError
-from archgrad.export import Exported, ModelDescription, describe_run, export_onnx, export_program, load_retrained
+from archgrad.export import Exported, ModelDescription, export_onnx, export_program, load_retrained
 from archgrad.export.trace import largest_difference
 from archgrad.retrain import RetrainResult
 
@@ -29,20 +29,6 @@ def run_onnx(path: Path, inputs: Tensor) -> Tensor:
     assert [value.name for value in session.get_inputs()] == ["inputs"]
     assert [value.name for value in session.get_outputs()] == ["logits"]
     return torch.from_numpy(session.run(["logits"], {"inputs": inputs.numpy()})[0])
-
-
-@pytest.fixture(scope="module")
-def exported(finished: RetrainResult, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    assert finished.run_dir is not None
-    described = describe_run(finished.run_dir)
-    return export_onnx(
-        load_retrained(finished.run_dir),
-        tmp_path_factory.mktemp("onnx") / "net.onnx",
-        input_shape=described.input_shape,
-        classes=described.classes,
-        mean=described.mean,
-        std=described.std,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -163,15 +149,15 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     with torch.no_grad():
         network.classifier.bias[0] = float("nan")
     with pytest.raises(ExportError, match="not written"):
-        export_onnx(network, tmp_path / "net.onnx", input_shape=(1, 8, 8))
+        export_program(network, tmp_path / "net.pt2", input_shape=(1, 8, 8))
     assert not list(tmp_path.iterdir())
 
 
 def test_both_heads_in_prediction_leave_the_first(tmp_path: Path) -> None:
     network = with_auxiliary(always=True).eval()
-    file = export_onnx(network, tmp_path / "net.onnx", **SMALL)
+    file = export_program(network, tmp_path / "net.pt2", **SMALL)
     inputs = torch.randn(3, 1, 6, 6)
-    torch.testing.assert_close(run_onnx(file.path, inputs), network(inputs)[0])
+    torch.testing.assert_close(torch.export.load(file.path).module()(inputs), network(inputs)[0])
 
 
 def test_whole_numbers_as_inputs(tmp_path: Path) -> None:

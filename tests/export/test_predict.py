@@ -1,0 +1,211 @@
+"""Predictions on image files are those that the network makes in retraining; what is no image or model is refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from archgrad import spaces
+from archgrad.data import evaluation_batches, load
+from archgrad.errors import DataError, ExportError, OptionError
+from archgrad.export import Exported, predict
+from archgrad.retrain import RetrainResult, retrain
+from archgrad.runs import load_tensors
+
+from .runs import OPTIONS, TINY, few_digits, tiny_network
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The test set of the run as PNG files."""
+    data, folder = few_digits(), tmp_path_factory.mktemp("digits")
+    assert data.test is not None
+    files = []
+    for index, (images, _) in enumerate(evaluation_batches(data.test, batch_size=1)):
+        files.append(folder / f"{index}.png")
+        Image.fromarray(images[0, 0].numpy()).save(files[-1])
+    return files
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG whose header claims this size, without the pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def test_run_folder_and_onnx_predict_what_the_run_recorded(
+    finished: RetrainResult, exported: Exported, digits: list[Path]
+) -> None:
+    assert finished.run_dir is not None
+    recorded = load_tensors(finished.run_dir / "predictions.safetensors")["logits"].softmax(1)
+    for model in (finished.run_dir, exported.path):
+        found = predict(model, digits, top=10)
+        assert [prediction.image for prediction in found] == [str(file) for file in digits]
+        for prediction, expected in zip(found, recorded, strict=True):
+            by_class = [share for _, share in sorted(zip(prediction.classes, prediction.probabilities, strict=True))]
+            torch.testing.assert_close(torch.tensor(by_class), expected, rtol=1e-4, atol=1e-5)
+            assert list(prediction.probabilities) == sorted(prediction.probabilities, reverse=True)
+            assert sum(prediction.probabilities) == pytest.approx(1)
+    assert finished.test_accuracy is not None
+    _, targets = next(evaluation_batches(few_digits().test, batch_size=60))  # type: ignore[arg-type]
+    hits = sum(int(p.classes[0]) == target for p, target in zip(found, targets.tolist(), strict=True))
+    assert hits / 60 == pytest.approx(finished.test_accuracy)
+
+
+def test_any_size_and_colour_is_prepared_as_a_class_folder_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    sizes = [(12, 12), (12, 12), (12, 12), (31, 12), (12, 19), (40, 50)]
+    for part in ("train", "test"):
+        for label in ("blue", "red"):
+            (tmp_path / "set" / part / label).mkdir(parents=True)
+            for index, (width, height) in enumerate(sizes):
+                pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                image = Image.fromarray(pixels)
+                image = image.convert("L") if index == 1 else image.convert("RGBA") if index == 3 else image
+                image.save(tmp_path / "set" / part / label / f"{index}.png")
+    data = load(f"folder:{tmp_path / 'set'}", root=tmp_path / "cache")
+    assert (data.channels, data.image_size) == (3, 12)
+    result = retrain(
+        tiny_network(num_classes=2, in_channels=3),
+        data,
+        architecture=TINY,
+        run_dir=tmp_path / "run",
+        config={"space": "tiny", "channels": 4},
+        **{**OPTIONS, "batch_size": 4},
+    )
+    assert result.run_dir is not None
+    files = [tmp_path / "set" / "test" / label / f"{index}.png" for label in ("blue", "red") for index in range(6)]
+    found = predict(result.run_dir, files)
+    recorded = load_tensors(result.run_dir / "predictions.safetensors")["logits"].softmax(1)
+    for prediction, expected in zip(found, recorded, strict=True):
+        shares = dict(zip(prediction.classes, prediction.probabilities, strict=True))
+        torch.testing.assert_close(torch.tensor([shares["blue"], shares["red"]]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_top_is_how_many_classes_are_told(exported: Exported, digits: list[Path]) -> None:
+    for top, told in ((1, 1), (5, 5), (99, 10)):
+        assert len(predict(exported.path, digits[:1], top=top)[0].classes) == told
+    with pytest.raises(OptionError, match="at least 1, but got 0"):
+        predict(exported.path, digits[:1], top=0)
+
+
+def test_the_file_beside_the_model_names_the_classes(exported: Exported, digits: list[Path], tmp_path: Path) -> None:
+    alone = tmp_path / "alone.onnx"
+    alone.write_bytes(exported.path.read_bytes())
+    assert predict(alone, digits[:3]) == predict(exported.path, digits[:3])
+    text = exported.description_path.read_text().replace('"7"', '"seven"')
+    alone.with_suffix(".json").write_text(text)
+    assert "seven" in predict(alone, digits[:1], top=10)[0].classes
+
+
+def test_what_is_no_image_is_refused(exported: Exported, digits: list[Path], tmp_path: Path) -> None:
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(digits[0].read_bytes()[:-30])
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(png(8_000, 8_000))
+    huge = tmp_path / "huge.png"
+    huge.write_bytes(png(60_000, 60_000))
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    for file, message in (
+        (cut, "cut.png cannot be read as an image"),
+        (bomb, r"bomb.png is refused: it has 8000 x 8000 pixels, and at most 50,000,000"),
+        (huge, "huge.png"),
+        (text, "text.png cannot be read as an image"),
+        (tmp_path / "none.png", "none.png is no file"),
+        (tmp_path, "is no file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predict(exported.path, [digits[0], file])
+
+
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.mark), "w")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".pt", ".pth", ".onnx"])
+def test_no_model_file_is_unpickled(suffix: str, digits: list[Path], tmp_path: Path) -> None:
+    model, mark = tmp_path / f"net{suffix}", tmp_path / "it ran"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("net/data.pkl", pickle.dumps(Trap(mark)))
+    for forged in (content.getvalue(), pickle.dumps(Trap(mark))):
+        model.write_bytes(forged)
+        refusal = r"onnxruntime" if suffix == ".onnx" else r"can run any code.*torch.export"
+        with pytest.raises(ExportError, match=refusal):
+            predict(model, digits[:1])
+    assert not mark.exists()
+
+
+def test_what_is_no_model_is_refused(exported: Exported, digits: list[Path], tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    with pytest.raises(ExportError, match="does not exist"):
+        predict(model, digits[:1])
+    with pytest.raises(ExportError, match=r"neither an .onnx file nor a run folder"):
+        predict(digits[0], digits[:1])
+    model.write_bytes(exported.path.read_bytes()[:-200])
+    with pytest.raises(ExportError, match="cannot be run by onnxruntime"):
+        predict(model, digits[:1])
+    model.write_bytes(exported.path.read_bytes())
+    good = exported.description_path.read_text()
+    for change, message in (
+        (("archgrad.model", "other"), "does not describe a model"),
+        (('"9"', '"9", "10"'), r"shape \(1, 10\) for 1 images, but its description names 11"),
+        (('"batch",\n      1,', '"batch",\n      3,'), "per channel"),
+        (("8,\n      8", "9,\n      9"), r"cannot take inputs of shape \(1, 1, 9, 9\)"),
+    ):
+        assert change[0] in good
+        model.with_suffix(".json").write_text(good.replace(*change))
+        with pytest.raises(ExportError, match=message):
+            predict(model, digits[:1])
+    with pytest.raises(OptionError, match="go with a run folder"):
+        predict(model, digits[:1], space=spaces.tiny())
+
+
+def test_a_model_that_says_nothing_of_itself_is_refused(digits: list[Path], exported: Exported, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(exported.path))
+    del model.metadata_props[:]
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    with pytest.raises(ExportError, match=r"Nothing tells the classes.*no 'net.json' beside it"):
+        predict(tmp_path / "net.onnx", digits[:1])
+
+
+def test_networks_of_other_inputs_are_told_apart(digits: list[Path], tmp_path: Path) -> None:
+    inputs, network = torch.randn(40, 5), nn.Linear(5, 2)
+    retrain(network, (inputs, (inputs[:, 0] > 0).long()), run_dir=tmp_path / "run", **OPTIONS)
+    with pytest.raises(ExportError, match=r"takes float32 inputs of shape \(5,\), not square images"):
+        predict(tmp_path / "run", digits[:1], space=network)
+
+
+def test_run_folders_need_no_extra(
+    finished: RetrainResult, exported: Exported, digits: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert finished.run_dir is not None
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert len(predict(finished.run_dir, digits[:2])) == 2
+    with pytest.raises(OptionError, match=r"'onnxruntime'.*pip install 'archgrad\[onnx\]'"):
+        predict(exported.path, digits[:1])
