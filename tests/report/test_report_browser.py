@@ -208,6 +208,8 @@ def test_the_theme_follows_the_system_until_the_button_is_pressed(browser, repor
     button.send_keys(Keys.ENTER)
     assert browser.execute_script(ground) == dark
     browser.execute_script("localStorage.clear()")
+    browser.execute_script("delete document.documentElement.dataset.theme")  # as without scripts
+    assert browser.execute_script(ground) == dark
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

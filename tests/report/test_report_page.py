@@ -234,6 +234,18 @@ def test_runs_are_called_by_as_many_folders_as_tell_them_apart(tmp_path):
     assert run_names([read_run(path) for path in paths]) == ["x/run", "y/run", "other"]
 
 
+def test_a_page_of_too_many_runs_shows_their_comparison_and_numbers_only(tmp_path, monkeypatch):
+    runs = [run_factory.write_general(tmp_path / name) for name in "abc"]
+    whole = write_report(runs, out=tmp_path / "whole.html")
+    monkeypatch.setattr("archgrad.report.write.MAX_PAGE_BYTES", whole.stat().st_size // 2)
+    brief = write_report(runs, out=tmp_path / "brief.html")
+    assert brief.stat().st_size < whole.stat().st_size // 2
+    page = Page(brief)
+    assert "Comparison of 3 runs" in page.text("h2")
+    assert page.text("p").count("would make the page too large") == 3
+    assert (runs[2] / "report" / "loss.png").is_file()
+
+
 def test_the_page_goes_where_it_is_told(tmp_path):
     first, second = (run_factory.write_general(tmp_path / name, epochs=1) for name in "ab")
     assert write_report([first], out=tmp_path / "new" / "page.html") == tmp_path / "new" / "page.html"

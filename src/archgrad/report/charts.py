@@ -154,14 +154,14 @@ def _final(one: Series, percent: bool) -> str:
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round values around [low, high], about `count` of them."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / max(count - 1, 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * magnitude >= raw * 0.999)
     start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(start, end + 1)]
+    return [float(f"{k * step:.12g}") for k in range(start, end + 1)]
 
 
 def _log_ticks(shown: Sequence[float]) -> list[float]:

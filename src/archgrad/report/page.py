@@ -39,7 +39,9 @@ def page(title: str, sections: Sequence[str], links: Sequence[tuple[str, str]]) 
         sections: The parts in order, HTML already.
         links: (id of a section, its name) for the navigation, where there are several.
     """
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    style, dark, script = (_asset(name) for name in ("report.css", "dark.css", "report.js"))
+    style += f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme]) {{ {dark} }} }}\n"  # also without scripts
+    style += f':root[data-theme="dark"] {{ {dark} }}\n'
     navigation = "".join(f'<a href="#{escape(target)}">{escape(name)}</a>' for target, name in links)
     navigation = f'<nav aria-label="Runs">{navigation}</nav>' if len(links) > 1 else ""
     return (

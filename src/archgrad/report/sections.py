@@ -27,6 +27,11 @@ from archgrad.report.scene import Picture, operation_roles
 from archgrad.report.svg import escape, png_data_uri
 from archgrad.report.trees import all_candidates_fit, tree_scene
 
+_ELSEWHERE = (
+    '<p class="hint">The pictures of this run would make the page too large; they lie in its folder report/, and a '
+    "report of this run alone shows them.</p>"
+)
+
 __all__ = ["run_pictures", "run_section", "run_status", "run_tiles"]
 
 
@@ -50,18 +55,22 @@ def run_section(run: Run, name: str, number: int, pictures: Mapping[str, Sequenc
         run: The run.
         name: What the page calls it.
         number: Place of the run on the page, from 1; part of the section's address.
-        pictures: As `run_pictures` returns them.
+        pictures: As `run_pictures` returns them; empty for a section of numbers only.
     """
     done, text = run_status(run)
-    parts = [
+    badge = f'<span class="badge {"done" if done else "open"}">{escape(text)}</span>'
+    return (
         f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
-        f'<h2 id="run-{number}-title">{escape(name)} <span class="badge {"done" if done else "open"}">'
-        f"{escape(text)}</span></h2>",
-        tiles(run_tiles(run)),
-        notes(run.notes),
-    ]
+        f'<h2 id="run-{number}-title">{escape(name)} {badge}</h2>'
+        f"{tiles(run_tiles(run))}{notes(run.notes)}"
+        f"{_figures(run, number, pictures) if pictures else _ELSEWHERE}{_record(run)}</section>"
+    )
+
+
+def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]]) -> str:
     cells = [picture for picture in pictures["architecture"] if picture.slug.startswith("cell-")]
     others = [picture for picture in pictures["architecture"] if picture not in cells]
+    parts = []
     if cells:
         heading = "Architecture" if run.command == "retrain" else "Derived cells"
         parts.append(f'<h3>{heading}</h3><div class="pair">{"".join(map(figure, cells))}</div>')
@@ -76,8 +85,6 @@ def run_section(run: Run, name: str, number: int, pictures: Mapping[str, Sequenc
     parts += [_predictions(run, pictures["predictions"]), _worst(run)]
     if pictures["timings"]:
         parts.append("<h3>Time and memory</h3>" + grid([figure(picture) for picture in pictures["timings"]]))
-    parts.append(_record(run))
-    parts.append("</section>")
     return "".join(parts)
 
 

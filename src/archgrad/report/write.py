@@ -24,8 +24,9 @@ from archgrad.report.svg import svg_file
 __all__ = ["architecture_image", "draw_architecture", "write_report"]
 
 MAX_PAGE_BYTES = 6_000_000
-"""Largest page that is written while leaving out epochs from its sliders can keep it below."""
-_FRAMES = (200, 50, 12, 2)
+"""Largest page that is written, unless even the numbers of its runs alone take more."""
+_LEVELS = ((200, False), (60, False), (20, False), (2, True))
+"""Most epochs that the sliders share among them, and whether single runs are shown without pictures; tried in turn."""
 
 
 def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
@@ -53,8 +54,8 @@ def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
     single = len(folders) == 1
     name = "report.html" if single else "comparison.html"
     target = folders[0] / name if out is None else out / name if _is_folder(Path(out)) else Path(out)
-    for most in _FRAMES:
-        text, pictures = _compose(folders, max(most // len(folders), 2))
+    for frames, brief in _LEVELS:
+        text, pictures = _compose(folders, max(frames // len(folders), 2), brief=brief)
         if len(text) <= MAX_PAGE_BYTES:
             break
     try:
@@ -74,7 +75,7 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or out.suffix.lower() not in (".html", ".htm")
 
 
-def _compose(folders: Sequence[Path], max_frames: int) -> tuple[str, list[tuple[Path, list[Picture]]]]:
+def _compose(folders: Sequence[Path], max_frames: int, *, brief: bool) -> tuple[str, list[tuple[Path, list[Picture]]]]:
     """The page, and the pictures for each folder."""
     runs = [read_run(folder, max_frames=max_frames) for folder in folders]
     names = run_names(runs)
@@ -87,7 +88,7 @@ def _compose(folders: Sequence[Path], max_frames: int) -> tuple[str, list[tuple[
         pictures.append((folders[0], shown))
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         parts = run_pictures(run)
-        sections.append(run_section(run, name, number, parts))
+        sections.append(run_section(run, name, number, {} if brief else parts))
         links.append((f"run-{number}", name))
         pictures.append((run.path, [picture for part in parts.values() for picture in part]))
     title = f"Report of {names[0]}" if len(runs) == 1 else f"Report of {len(runs)} runs"
