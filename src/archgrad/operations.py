@@ -149,10 +149,13 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, c_out, ceil(H/2), ceil(W/2))."""
         x = F.relu(x)
-        shifted = x[:, :, 1:, 1:]
+        shifted = x[:, :, 1::2, 1::2]
         if x.shape[-2] % 2 or x.shape[-1] % 2:
             shifted = F.pad(shifted, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
-        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+        # Pixels are picked before the convolutions: oneDNN (torch 2.14, CPU) writes past its buffer in the weight
+        # gradient of a strided pointwise convolution of at most four channels in channels_last.
+        halves = [F.conv2d(x[:, :, ::2, ::2], self.conv_1.weight), F.conv2d(shifted, self.conv_2.weight)]
+        return self.bn(torch.cat(halves, dim=1))
 
 
 class DropPath(nn.Module):

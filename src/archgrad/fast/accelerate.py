@@ -13,17 +13,30 @@ __all__ = ["accelerate"]
 
 
 def accelerate(network: nn.Module) -> None:
-    """Bring the weights into the channels_last memory format and let cells and depthwise convolutions compute fast.
+    """Bring the kernels into the channels_last memory format and let cells and depthwise convolutions compute fast.
 
     Operations that the fast path does not know run as they are. Parameters are read at every forward pass, so that
-    loading, moving or replacing them needs nothing more.
+    loading, moving or replacing them needs nothing more. Only plain convolutions change their memory format: a user's
+    own layer may want to `view` its weight.
 
     Args:
         network: A space, or a derived network; changed in place.
     """
-    network.to(memory_format=torch.channels_last)
+    safe = not any(_breaks_channels_last(module) for module in network.modules())
     for module in network.modules():
+        if safe and type(module) is nn.Conv2d:
+            module.to(memory_format=torch.channels_last)
         if isinstance(module, Cell):
             module.evaluator = evaluate
         elif type(module) is nn.Conv2d and Geometry.of(module) is not None:
             FastDepthwiseConv2d.turn(module)
+
+
+def _breaks_channels_last(module: nn.Module) -> bool:
+    """Return whether oneDNN (torch 2.14, CPU) may write past its buffer in the module's weight gradient."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and tuple(module.kernel_size) == (1, 1)
+        and tuple(module.stride) != (1, 1)
+        and module.in_channels < 8 * module.groups
+    )
