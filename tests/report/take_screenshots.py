@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from archgrad.report import write_report
 
 ARGUMENTS = "--headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-background-networking"
-COLOURS = 128
+COLOURS = 220
 
 
 def main(search: Path, retrain: Path, folder: Path) -> None:
@@ -34,7 +34,7 @@ def main(search: Path, retrain: Path, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             shoot(browser, pages["search"], folder / "report-search.png", width=1280, height=1040)
             shoot(browser, pages["search"], folder / "report-search-dark-400.png", width=400, height=1560, theme="dark")
-            shoot(browser, pages["retrain"], folder / "report-retrain.png", width=1280, height=1240, start="Test set")
+            shoot(browser, pages["retrain"], folder / "report-retrain.png", width=1280, height=1000, start="Test set")
         finally:
             browser.quit()
 

@@ -230,13 +230,16 @@ def test_inline_drawings_take_their_colours_from_the_page():
     assert "xmlns" not in text
 
 
-def test_text_is_measured_from_above_and_cut_with_an_ellipsis():
+def test_text_is_measured_from_above_and_cut_in_the_middle():
     assert text_width("mmm", size=10) > text_width("iii", size=10) > 0
     assert text_width("搜", size=10) == 10.0
-    cut = shorten("a_very_long_candidate_name", size=12, width=60)
-    assert cut.endswith("…")
-    assert text_width(cut, size=12) <= 60
+    cut, other = (shorten(f"a_very_long_candidate_name_{k}", size=12, width=100) for k in (1, 2))
+    assert cut != other  # names that begin alike stay apart
+    assert cut.startswith("a_very")
+    assert cut.endswith("_1")
+    assert text_width(cut, size=12) <= 100
     assert shorten("short", size=12, width=60) == "short"
+    assert shorten("mmm", size=12, width=1) == "…"
 
 
 def test_signs_that_xml_cannot_hold_are_replaced():

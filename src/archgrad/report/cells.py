@@ -11,7 +11,7 @@ from typing import Any, cast
 from archgrad.architecture import CellDecision
 from archgrad.decision import cell_nodes, joined_nodes
 from archgrad.report.layout import GraphLayout, LinkPlace, LinkSize, NodeSize, lay_out
-from archgrad.report.scene import Box, Command, Curve, Item, Label, Scene, clean_text, shorten, text_width
+from archgrad.report.scene import Box, Command, Curve, Group, Item, Label, Scene, clean_text, shorten, text_width
 
 __all__ = [
     "CellEdge",
@@ -29,6 +29,7 @@ _OUTPUT = "output"
 _TEXT = 12.0
 _TITLE = 26.0
 _LEGEND = 34.0
+_LEAST_WIDTH = 330.0
 _MARGIN = 6.0
 
 
@@ -122,22 +123,22 @@ def cell_scene(graph: CellGraph, *, roles: Mapping[str, str], narrow: bool = Fal
     ]
     layout = _layout(graph.n_inputs, graph.n_nodes, tuple(links), graph.joined, narrow, 14.0)
     drawing = _Drawing(layout, narrow)
-    items: list[Item] = [_heading(graph.label)]
-    items += drawing.output_edges(graph, len(links))
+    body = drawing.output_edges(graph, len(links))
     for edge, place in zip(graph.edges, layout.links, strict=False):
         marks = {"data-edge": edge.key}
         role, width = roles.get(edge.operation, "muted"), edge_width(edge.strength)
-        items.append(drawing.edge(place, role, width, {"class": "edge", **marks}))
-        items.append(drawing.tip(place, role, width, {"class": "tip", **marks}))
+        body.append(drawing.edge(place, role, width, {"class": "edge", **marks}))
+        body.append(drawing.tip(place, role, width, {"class": "tip", **marks}))
     for edge, text, place in zip(graph.edges, texts, layout.links, strict=False):
-        items.append(drawing.edge_label(place, text, _edge_title(edge, graph.n_inputs), {"data-edge": edge.key}))
-    items += drawing.nodes(graph)
-    height = drawing.height
+        body.append(drawing.edge_label(place, text, _edge_title(edge, graph.n_inputs), {"data-edge": edge.key}))
+    body += drawing.nodes(graph)
+    width, height = max(drawing.width, _LEAST_WIDTH), drawing.height
+    items: list[Item] = [_heading(graph.label), Group(items=tuple(body), x=(width - drawing.width) / 2)]
     if any(edge.strength is not None for edge in graph.edges):
         items += _width_legend(height)
         height += _LEGEND
     name = f"Cell {clean_text(graph.label)}: " + "; ".join(_edge_title(edge, graph.n_inputs) for edge in graph.edges)
-    return Scene(width=max(drawing.width, 330.0), height=height, items=tuple(items), name=name)
+    return Scene(width=width, height=height, items=tuple(items), name=name)
 
 
 def forming_scene(

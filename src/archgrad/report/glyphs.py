@@ -16,7 +16,9 @@ __all__ = ["advance", "outline"]
 _EM = 1000.0
 _FILES = {False: "DejaVuSans.ttf", True: "DejaVuSans-Bold.ttf"}
 _MOVE, _LINE, _CLOSE = 1, 2, 79  # matplotlib's codes of a path
-_BOX = np.array([[0.06, 0.0], [0.54, 0.0], [0.54, 0.72], [0.06, 0.72], [0.06, 0.0]])  # for letters that the font lacks
+_FRAME = [[0.06, 0.0], [0.54, 0.0], [0.54, 0.72], [0.06, 0.72], [0.06, 0.0]]
+_HOLE = [[0.11, 0.05], [0.11, 0.67], [0.49, 0.67], [0.49, 0.05], [0.11, 0.05]]  # runs the other way round
+_BOX = np.array([*_FRAME, *_HOLE])  # for letters that the font lacks
 
 
 @functools.cache
@@ -40,7 +42,7 @@ def _glyph(sign: str, bold: bool) -> tuple[np.ndarray, np.ndarray]:
     """The outline at size 1, y upwards from the baseline: (points, 2) and matplotlib's codes."""
     font = _font(bold)
     if font.get_char_index(ord(sign)) == 0:
-        return _BOX, np.array([_MOVE, _LINE, _LINE, _LINE, _CLOSE], dtype=np.uint8)
+        return _BOX, np.array([_MOVE, _LINE, _LINE, _LINE, _CLOSE] * 2, dtype=np.uint8)
     font.load_char(ord(sign))
     vertices, codes = font.get_path()
     return np.asarray(vertices, dtype=np.float64) / _EM, np.asarray(codes, dtype=np.uint8)

@@ -218,13 +218,19 @@ def clean_text(text: object) -> str:
 
 
 def shorten(text: object, *, size: float, width: float) -> str:
-    """Return `text`, cut with an ellipsis where it would be wider than `width` pixels."""
+    """Return `text`, with an ellipsis in its middle where it would be wider than `width` pixels.
+
+    Names that begin alike, such as those of a family of candidates, stay apart by their ends.
+    """
     text = clean_text(text)
     if text_width(text, size=size) <= width:
         return text
-    while text and text_width(text + "…", size=size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    for kept in range(len(text) - 1, 0, -1):
+        head = (kept + 1) // 2
+        short = f"{text[:head]}…{text[len(text) - kept + head :]}"
+        if text_width(short, size=size) <= width:
+            return short
+    return "…"
 
 
 def text_width(text: str, *, size: float, bold: bool = False) -> float:
