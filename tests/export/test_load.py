@@ -164,3 +164,6 @@ def test_networks_of_other_inputs_than_images(tmp_path: Path) -> None:
     (result.run_dir / "summary.json").write_text(json.dumps({**summary, "input_shape": None}))
     with pytest.raises(ExportError, match="one input tensor"):
         describe_run(result.run_dir)
+    (result.run_dir / "summary.json").write_text(json.dumps({**summary, "input_dtype": "uint8"}))
+    with pytest.raises(ExportError, match="type uint8, and only those of float32 or int64"):
+        describe_run(result.run_dir)

@@ -16,7 +16,7 @@ from archgrad import spaces
 from archgrad.architecture import Architecture
 from archgrad.derive import derive
 from archgrad.errors import ExportError, OptionError, RunError
-from archgrad.export.description import ModelDescription
+from archgrad.export.description import DTYPES, ModelDescription
 from archgrad.runs import load_tensors, read_config, seeded
 from archgrad.runs.files import disk_error
 
@@ -84,7 +84,7 @@ def describe_run(run_dir: str | os.PathLike[str]) -> ModelDescription:
 
     Raises:
         RunError: The folder holds no finished retraining.
-        ExportError: Its inputs are not one tensor a sample.
+        ExportError: Its inputs are not one tensor of float32 or int64 a sample.
     """
     run = Path(run_dir)
     summary = _summary(run)
@@ -94,11 +94,17 @@ def describe_run(run_dir: str | os.PathLike[str]) -> ModelDescription:
             f"The network of '{run}' takes inputs of several tensors, or of a shape that its summary.json does not "
             f"tell. Only networks of one input tensor are exported."
         )
+    dtype = summary.get("input_dtype", "float32")
+    if dtype not in DTYPES:
+        raise ExportError(
+            f"The network of '{run}' takes inputs of type {dtype}, and only those of {' or '.join(DTYPES)} are "
+            f"exported. Retrain it on data of one of these types."
+        )
     try:
         return ModelDescription(
             classes=tuple(summary["classes"]),
             input_shape=tuple(shape),
-            input_dtype=summary.get("input_dtype", "float32"),
+            input_dtype=dtype,
             mean=tuple(summary["mean"]),
             std=tuple(summary["std"]),
         )
