@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import torch
@@ -89,3 +91,53 @@ def searched(step: str, *, norm: bool, batch_size: int, cells: bool = False, **o
 
 def state_of(module: nn.Module) -> dict[str, Any]:
     return {"state": {name: value.detach().clone() for name, value in module.state_dict().items()}}
+
+
+class Network(nn.Module):
+    """A plain classifier with BatchNorm, and no random numbers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.classifier = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def retrained(*, batch_size: int, **options: Any) -> dict[str, Any]:
+    """Retrain in double precision on 45 images, tested on 7."""
+    torch.manual_seed(6)
+    network = Network()
+    result = ag.retrain(
+        network,
+        images(45, test=7),
+        epochs=EPOCHS,
+        batch_size=batch_size,
+        precision="64",
+        device="cpu",
+        drop_path=0.0,
+        cutout=0,
+        quiet=True,
+        **options,
+    )
+    return state_of(network) | {"history": result.history}
+
+
+def dropping_space() -> nn.Module:
+    """A space with BatchNorm, whose statistics are each process's own, and with dropout."""
+    torch.manual_seed(5)
+    return nn.Sequential(Space(norm=True), nn.Dropout(0.2))
+
+
+class Dropping(Network):
+    """The classifier with dropout; sends its process SIGTERM when it is called for the `left`-th time in training."""
+
+    left = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return nn.functional.dropout(super().forward(x), 0.2, self.training)

@@ -69,5 +69,3 @@ class Ranks:
         for status, text in self.wait():
             assert status == 0, text
         return [torch.load(output, weights_only=True) for output in self.outputs]
-
-

@@ -1,4 +1,4 @@
-"""Run by each of two processes: every search of `test_equality.py`, with half of the batch."""
+"""Run by each of two processes: everything that `test_equality.py` compares, with half of the batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from archgrad.distributed import process_group
 torch.set_num_threads(1)
 with process_group():
     results = {
-        f"{step}-{norm}": problems.searched(step, norm=norm, batch_size=8, sync_batchnorm=norm)
+        f"{step}-{'norm' if norm else 'plain'}": problems.searched(step, norm=norm, batch_size=8, sync_batchnorm=norm)
         for step in problems.STEPS
         for norm in (False, True)
     }
-    results["cells"] = problems.searched("fd", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
+    results["cells"] = problems.searched("first", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
+    results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])

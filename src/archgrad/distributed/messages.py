@@ -23,6 +23,7 @@ __all__ = [
     "broadcast_bytes",
     "broadcast_tensors",
     "check_same",
+    "forget_wishes",
     "gather_bytes",
     "gather_rows",
     "heard",
@@ -85,6 +86,12 @@ def announce(wishes: Wishes) -> None:
     """Let wishes travel with every average from now on, at no message of their own."""
     global _own_wishes
     _own_wishes = wishes
+
+
+def forget_wishes() -> None:
+    """Forget what was announced and heard; a run begins with this, as it may not be the first in its processes."""
+    global _own_wishes, _wishes_heard
+    _own_wishes, _wishes_heard = Wishes(), None
 
 
 def heard() -> Wishes:

@@ -15,12 +15,13 @@ from archgrad.distributed import (
     announce,
     broadcast_tensors,
     check_same,
+    forget_wishes,
     heard,
     largest_over_ranks,
     rank,
     world_size,
 )
-from archgrad.errors import RunError
+from archgrad.errors import NonFiniteError, RunError
 from archgrad.retrain.evaluation import Evaluation
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.totals import NonfiniteStep, Totals
@@ -99,9 +100,11 @@ class Loop:
         """Train to the end, and return the evaluation after the last epoch.
 
         Raises:
-            RunError: Loss or gradient are not finite, memory is short, or the disk is.
+            NonFiniteError: Loss or gradient are not finite.
+            RunError: Memory is short, or the disk is.
             Interrupted: A signal came; the state was saved.
         """
+        forget_wishes()
         evaluation = None
         batches = self._stream.batches(self.epoch * self._stream.batches_per_epoch + self.step)
         with self._explained():
@@ -128,7 +131,7 @@ class Loop:
             self._save_if_due()
         self._learner.totals.read()
         if not self._learner.totals.steps:
-            raise RunError(
+            raise NonFiniteError(
                 f"Not one step of epoch {self.epoch} had a finite loss and gradient, so nothing is learnt. "
                 f"Start anew with a lower learning_rate or precision='32'."
             )
@@ -319,7 +322,7 @@ class Loop:
             with memory_explained(remedies):
                 yield
         except NonfiniteStep as error:
-            raise RunError(self._explain_nonfinite(error)) from error
+            raise NonFiniteError(self._explain_nonfinite(error)) from error
 
     def _explain_nonfinite(self, error: NonfiniteStep) -> str:
         kept = f" The last good checkpoint is kept in '{self._folder.path}'." if self._folder is not None else ""

@@ -1,0 +1,46 @@
+"""Two processes with batches of 8 compute what one does with batches of 16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import problems
+import pytest
+import torch
+from ranks import Ranks
+
+CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm")] + ["cells", "retrain"]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return Ranks("worker_equality.py", tmp_path_factory.mktemp("equality")).results()
+
+
+def alone(case: str) -> dict[str, Any]:
+    if case == "retrain":
+        return problems.retrained(batch_size=16)
+    if case == "cells":
+        return problems.searched("first", norm=True, batch_size=16, cells=True)
+    step, norm = case.split("-")
+    return problems.searched(step, norm=norm == "norm", batch_size=16)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_of_batch_8_equal_one_of_batch_16(two: list[dict[str, Any]], case: str) -> None:
+    one = alone(case)
+    for name, value in one["state"].items():
+        torch.testing.assert_close(two[0][case]["state"][name], value, rtol=1e-9, atol=1e-9, msg=name)
+    for row, together in zip(one["history"], two[0][case]["history"], strict=True):
+        # A metric is the mean of single-precision values; everything else is in double precision.
+        tolerance = {name: 1e-7 if "accuracy" in name else 1e-9 for name in row}
+        for name, value in row.items():
+            assert together[name] == (value if value is None else pytest.approx(value, abs=tolerance[name])), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_processes_hold_the_same_bits(two: list[dict[str, Any]], case: str) -> None:
+    first, second = two
+    assert first[case]["history"] == second[case]["history"]
+    for name, value in first[case]["state"].items():
+        assert torch.equal(second[case]["state"][name], value), name

@@ -1,0 +1,76 @@
+"""Run by each of two processes: runs that are broken off by a signal to process 1 alone, and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import problems
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import archgrad as ag
+from archgrad.distributed import process_group, rank
+from archgrad.runs import Interrupted
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+
+
+class Signalling:
+    """A loss that sends this process SIGTERM when process 1 calls it for the n-th time."""
+
+    def __init__(self, call: int) -> None:
+        self.left = call
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0 and rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return F.cross_entropy(outputs, targets)
+
+
+def searched(name: str, loss: Any = F.cross_entropy, **options: Any) -> dict[str, Any]:
+    supernet = ag.Supernet(problems.dropping_space(), ag.relaxation.Gumbel(), seed=3)
+    try:
+        ag.search(
+            supernet, problems.images(), epochs=2, batch_size=8, seed=3, loss=loss, device="cpu",
+            run_dir=folder / name, quiet=True, **options,
+        )  # fmt: skip
+    except Interrupted as interruption:
+        return {"status": interruption.code}
+    return problems.state_of(supernet)
+
+
+def retrained(name: str, signal_at: int = 0, **options: Any) -> dict[str, Any]:
+    torch.manual_seed(6)
+    network = problems.Dropping()
+    network.left = signal_at if rank() == 1 else 0
+    try:
+        ag.retrain(
+            network, problems.images(45, test=7), epochs=2, batch_size=8, seed=3, device="cpu", cutout=0,
+            run_dir=folder / name, quiet=True, **options,
+        )  # fmt: skip
+    except Interrupted as interruption:
+        return {"status": interruption.code}
+    return problems.state_of(network)
+
+
+with process_group():
+    # The search's loss is called twice a step. All stop after the step that begins next: the first search at the end of
+    # its epoch, the others before the last of 3 steps.
+    results = {
+        "search": searched("search"),
+        "search, signalled": searched("search-2", Signalling(4)),
+        "search, resumed": searched("search-2", resume=True),
+        "search, left by two": searched("search-1", Signalling(2)),
+        "retrain": retrained("retrain"),
+        "retrain, signalled": retrained("retrain-2", signal_at=1),
+        "retrain, resumed": retrained("retrain-2", resume=True),
+        "retrain, left by two": retrained("retrain-1", signal_at=1),
+    }
+torch.save(results, sys.argv[-1])
