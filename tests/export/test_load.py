@@ -10,9 +10,11 @@ import torch
 import yaml
 from torch import nn
 
-from archgrad import architectures, spaces
+from archgrad import spaces
+from archgrad.cli.spaces import SPACES, build_space
 from archgrad.data import TensorSamples, evaluation_batches
 from archgrad.derive import derive
+from archgrad.discretize import random_architecture
 from archgrad.errors import ExportError, OptionError, RunError
 from archgrad.export import ModelDescription, describe_run, load_retrained
 from archgrad.retrain import RetrainResult, retrain
@@ -55,23 +57,21 @@ def test_the_description_is_that_of_the_data(run_dir: Path) -> None:
     )
 
 
-def test_the_paper_s_network_comes_back_with_its_auxiliary_head(tmp_path: Path) -> None:
-    space = spaces.darts_cifar(channels=2, cells=3, in_channels=1, auxiliary=True, stage="retrain")
-    network = derive(space, architectures.DARTS_V2)
-    config = {"space": "darts-cifar", "channels": 2, "cells": 3}
-    retrain(
-        network,
-        few_digits(train=32, test=8),
-        architecture=architectures.DARTS_V2,
-        run_dir=tmp_path / "run",
-        config=config,
-        **OPTIONS,
-    )
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_every_space_comes_back_with_its_auxiliary_head(name: str, tmp_path: Path) -> None:
+    data = few_digits(train=32, test=8)
+    sizes = {"channels": 4, "cells": None if name == "tiny" else 3 if name.startswith("darts") else 1}
+    searched, _ = build_space(name, data, stage="search", **sizes)
+    architecture = random_architecture(searched, seed=0, name=name)
+    space, found = build_space(name, data, stage="retrain", auxiliary=True, **sizes)
+    network = derive(space, architecture)
+    config = {"space": name, **found}
+    retrain(network, data, architecture=architecture, run_dir=tmp_path / "run", config=config, **OPTIONS)
     loaded = load_retrained(tmp_path / "run")
     inputs = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(loaded(inputs), network(inputs))
     assert loaded.state_dict().keys() == network.state_dict().keys()
-    assert any("auxiliary" in name for name in loaded.state_dict())
+    assert any("auxiliary" in weight for weight in loaded.state_dict()) == name.startswith("darts")
 
 
 def test_loading_leaves_random_numbers_alone(run_dir: Path) -> None:
