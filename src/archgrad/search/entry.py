@@ -53,8 +53,8 @@ from archgrad.supernet import Supernet
 __all__ = ["SearchResult", "search"]
 
 _MAY_DIFFER = (
-    "device", "workers", "fast", "checkpoint_minutes", "checkpoint_steps", "log_frequency", "on_nonfinite", "wandb",
-    "mlflow",
+    "device", "workers", "fast", "activation_checkpointing", "checkpoint_minutes", "checkpoint_steps", "log_frequency",
+    "on_nonfinite", "wandb", "mlflow",
 )  # fmt: skip
 """Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on."""
 
@@ -95,6 +95,7 @@ def search(
     alphas_betas: tuple[float, float] = (0.5, 0.999),
     alphas_weight_decay: float = 1e-3,
     weights_fraction: float = 0.5,
+    accumulation: int = 1,
     weights_first: bool = False,
     cutout: int = 0,
     precision: Precision = "32",
@@ -106,6 +107,7 @@ def search(
     device: str | torch.device = "auto",
     workers: int = 0,
     fast: bool = True,
+    activation_checkpointing: bool = False,
     checkpoint_minutes: float = 10.0,
     checkpoint_steps: int | None = None,
     log_frequency: int | None = None,
@@ -146,6 +148,8 @@ def search(
         alphas_betas: Of the alphas' Adam; each from 0 to below 1.
         alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0.
         weights_fraction: Share of the training data that the weights learn from, between 0 and 1.
+        accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
+            that of the whole batch, up to BatchNorm, which sees the parts.
         weights_first: Update the weights before the alphas in each step, as GDAS does.
         cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
         precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
@@ -159,6 +163,7 @@ def search(
         device: "auto" (CUDA where there is one), or a torch device.
         workers: Processes that read data which is not in memory; 0 reads in this process.
         fast: Compute the same numbers the fast way; False runs every operation as it is written.
+        activation_checkpointing: Compute activations again in the backward pass instead of keeping them.
         checkpoint_minutes: Time between checkpoints within an epoch, above 0; each epoch ends with one.
         checkpoint_steps: Steps between checkpoints within an epoch, at least 1; None goes by time alone.
         log_frequency: Steps between plain progress lines; None for one an epoch.
@@ -192,6 +197,7 @@ def search(
         alphas_betas=alphas_betas,
         alphas_weight_decay=alphas_weight_decay,
         weights_fraction=weights_fraction,
+        accumulation=accumulation,
         weights_first=weights_first,
         cutout=cutout,
         precision=precision,
@@ -211,7 +217,11 @@ def search(
         with together(), local_first():
             data = as_data(data)
         stack.enter_context(seeded(seed))
-        supernet = space if isinstance(space, Supernet) else Supernet(space, relaxation, seed=seed, fast=fast)
+        supernet = (
+            space
+            if isinstance(space, Supernet)
+            else Supernet(space, relaxation, seed=seed, fast=fast, activation_checkpointing=activation_checkpointing)
+        )
         supernet.to(device, torch.float64 if precision == "64" else None).train()
         optimizer = optimizer_for_weights(
             supernet,
@@ -248,6 +258,7 @@ def search(
             "device": str(device),
             "workers": workers,
             "fast": fast,
+            "activation_checkpointing": activation_checkpointing,
             **(config or {}),
         }
         folder, saved, moved = None, None, ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -38,30 +40,32 @@ def open_streams(
         cutout=options.cutout or None, dtype=dtype, channels_last=channels_last and data.channels > 0
     )
     halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=options.seed)
-    streams: list[BatchStream] = []
-    for half, name, seed in zip(halves, ("weights", "alphas"), (2 * options.seed, 2 * options.seed + 1), strict=True):
-        try:
-            stream = BatchStream(
-                data.train,
-                batch_size=options.batch_size,
-                seed=seed,
-                indices=half,
-                transform=transform,
-                device=device,
-                rank=rank(),
-                world_size=world_size(),
-                workers=workers,
-            )
-        except DataError as error:
-            for opened in streams:
-                opened.close()
-            raise DataError(f"The half of '{data.name}' for the {name} has {len(half)} samples. {error}") from error
-        streams.append(stream)
-        if normalises and stream.smallest_part < 2:
-            for opened in streams:
-                opened.close()
-            raise DataError(
-                f"The network has BatchNorm, which cannot train on a batch of one sample, but a batch for the {name} "
-                f"has {stream.smallest_part}. Choose a batch_size of at least 2 that leaves no single sample over."
-            )
+    with ExitStack() as opened:
+        streams = []
+        for half, name, seed in zip(
+            halves, ("weights", "alphas"), (2 * options.seed, 2 * options.seed + 1), strict=True
+        ):
+            try:
+                stream = BatchStream(
+                    data.train,
+                    batch_size=options.batch_size,
+                    seed=seed,
+                    indices=half,
+                    transform=transform,
+                    device=device,
+                    rank=rank(),
+                    world_size=world_size(),
+                    workers=workers,
+                )
+            except DataError as error:
+                raise DataError(f"The half of '{data.name}' for the {name} has {len(half)} samples. {error}") from error
+            streams.append(opened.enter_context(stream))
+            smallest = stream.smallest_part // options.accumulation
+            if normalises and smallest < 2:
+                raise DataError(
+                    f"The network has BatchNorm, which cannot train on a batch of one sample, but the smallest part "
+                    f"of a batch for the {name} has {smallest}. Choose a batch_size of at least 2 that leaves no single "
+                    f"sample over, and accumulation of at most half the last batch."
+                )
+        opened.pop_all()  # the caller closes them
     return streams[0], streams[1]

@@ -15,6 +15,7 @@ from archgrad.distributed import (
     announce,
     broadcast_tensors,
     check_same,
+    forget_wishes,
     heard,
     largest_over_ranks,
     world_size,
@@ -81,6 +82,7 @@ class Loop:
 
     def run(self) -> Architecture:
         """Search to the end and return the architecture after the last epoch."""
+        forget_wishes()
         state, epochs = self._state, self._options.epochs
         architecture = architecture_after(state, epoch=state.epoch - 1, seed=self._options.seed)
         done = state.epoch * self._train.batches_per_epoch + state.step
@@ -114,8 +116,8 @@ class Loop:
         state, options = self._state, self._options
         announce(self._wishes(steps=self._steps_since_save + 1))
         remedies = (
-            f"a smaller batch_size (now {options.batch_size}), fewer channels or cells, "
-            f"step=FirstOrder() or finite differences in place of the exact step, precision='bf16'."
+            f"a smaller batch_size (now {options.batch_size}); accumulation={2 * options.accumulation}, which keeps "
+            f"the batch; activation_checkpointing=True; fewer channels or cells; precision='bf16'."
         )
         skips = options.on_nonfinite == "skip"
         buffers = [buffer.clone() for buffer in state.supernet.network.buffers()] if skips else []
@@ -134,6 +136,7 @@ class Loop:
                     loss=self._loss,
                     grad_clip=options.grad_clip,
                     weights_first=options.weights_first,
+                    accumulation=options.accumulation,
                 )
             self._measure(report, train_batch, valid_batch)
         except NonFiniteError as error:

@@ -48,6 +48,8 @@ class SearchOptions:
     """Of the alphas' Adam, added to the gradient; at least 0."""
     weights_fraction: float = 0.5
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
+    accumulation: int = 1
+    """Parts that each batch is cut into, one after the other, to save memory; at least 1."""
     weights_first: bool = False
     """Update the weights before the alphas in each step, as GDAS does."""
     cutout: int = 0
@@ -61,7 +63,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulation"):
             _check(name, getattr(self, name), "a whole number of at least 1", lambda v: _whole(v) and v >= 1)
         _check("cutout", self.cutout, "a whole number of at least 0", lambda v: _whole(v) and v >= 0)
         for name in ("learning_rate", "alphas_learning_rate"):
