@@ -64,8 +64,8 @@ def open_streams(
             if normalises and smallest < 2:
                 raise DataError(
                     f"The network has BatchNorm, which cannot train on a batch of one sample, but the smallest part "
-                    f"of a batch for the {name} has {smallest}. Choose a batch_size of at least 2 that leaves no single "
-                    f"sample over, and accumulation of at most half the last batch."
+                    f"of a batch for the {name} has {smallest}. Choose a batch_size of at least 2 that leaves no "
+                    f"single sample over, and accumulation of at most half the last batch."
                 )
         opened.pop_all()  # the caller closes them
     return streams[0], streams[1]

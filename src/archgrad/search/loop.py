@@ -7,6 +7,7 @@ import time
 import torch
 
 from archgrad.architecture import Architecture
+from archgrad.batches import prepare
 from archgrad.bilevel import BilevelStep, StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.data import BatchStream
@@ -91,12 +92,17 @@ class Loop:
             rate = self._start_epoch()
             while state.step < self._train.batches_per_epoch:
                 waited = self._waited()
-                train_batch, valid_batch = next(batches)
+                train_batch, valid_batch = (self._cast(batch) for batch in next(batches))
                 state.clock.waiting += self._waited() - waited
                 self._take_step(train_batch, valid_batch)
                 self._save_if_due()
             architecture = self._end_epoch(rate)
         return architecture
+
+    def _cast(self, batch: Batch) -> Batch:
+        """Bring inputs that are no images (those have their transform) to the weights' precision."""
+        dtype = torch.float64 if self._options.precision == "64" else torch.float32
+        return prepare(batch[0], dtype=dtype, channels_last=False), batch[1]
 
     def _waited(self) -> float:
         return self._train.waiting_seconds + self._valid.waiting_seconds
