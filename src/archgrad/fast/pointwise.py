@@ -31,7 +31,7 @@ from archgrad.fast.kept import Kept
 
 __all__ = ["Moments", "Term", "blend", "rows_of"]
 
-FOLDED_UP_TO = {False: 16, True: 32}
+FOLDED_UP_TO = {False: 16, True: 64}
 """Output channels up to which folding is preferred, by whether the projections need gradients: folding keeps half as
 much then (measured on AVX2)."""
 
