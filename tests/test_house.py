@@ -1,0 +1,45 @@
+"""Habits of the house that a reader relies on."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import archgrad
+
+PACKAGE = Path(archgrad.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_median_module_is_about_150_lines_at_most() -> None:
+    lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES)
+    assert lengths[len(lengths) // 2] <= 150
+
+
+def test_no_module_is_called_by_what_it_is_not() -> None:
+    assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.parent.relative_to(PACKAGE.parent))
+)
+def test_packages_say_what_they_offer(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    if any(isinstance(node, ast.ImportFrom) for node in tree.body):
+        assert any(
+            isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+            for node in tree.body
+        )
+
+
+def test_every_public_name_is_there() -> None:
+    for name in archgrad.__all__:
+        assert getattr(archgrad, name) is not None

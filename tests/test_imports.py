@@ -1,0 +1,90 @@
+"""Imports flow one way: a room imports only from rooms above it in this list."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import archgrad
+
+PACKAGE = Path(archgrad.__file__).parent
+
+FLOW = (
+    # no room of archgrad's needed
+    ("errors",),
+    ("batches", "buffers", "json_text"),
+    # what a person writes: a module with open choices
+    ("mixing", "recompute"),
+    ("choices",),
+    ("cell",),
+    ("operations", "labels"),
+    ("spaces",),
+    # the continuous relaxation
+    ("relaxation", "fast"),
+    ("supernet",),
+    # the gradient of the alphas
+    ("distributed",),
+    ("bilevel",),
+    # the result, as plain data
+    ("decision", "genotype", "nni_format"),
+    ("architecture",),
+    ("architectures", "nasbench"),
+    ("show",),
+    ("discretize", "derive"),
+    ("official",),
+    # what a run is made of
+    ("data", "cost"),
+    ("runs",),
+    ("sharing",),
+    ("report",),  # drawn from run files alone; the search logs a picture of its cell
+    # the loops
+    ("search",),
+    ("retrain",),
+    ("export",),
+    # thin fronts
+    ("nni",),
+    ("cli",),
+    ("__init__",),
+    ("__main__",),
+)
+PLACE = {room: place for place, rooms in enumerate(FLOW) for room in rooms}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the flow"
+            if node.module == "archgrad":
+                yield from (alias.name if alias.name in PLACE else "__init__" for alias in node.names)
+            elif node.module and node.module.startswith("archgrad."):
+                yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == "archgrad":
+                    yield parts[1] if len(parts) > 1 else "__init__"
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_earlier_rooms(path: Path) -> None:
+    own = room_of(path)
+    assert own in PLACE, f"'{own}' has no place in the flow"
+    version_only = own == "cli"  # reads archgrad.__version__
+    for other in set(imported_rooms(path)):
+        if other == own or (version_only and other == "__init__"):
+            continue
+        assert PLACE[other] < PLACE[own], f"{path.relative_to(PACKAGE)} imports {other}, which comes later"
+
+
+def test_every_room_of_the_flow_exists() -> None:
+    assert {room_of(path) for path in FILES} == set(PLACE)
