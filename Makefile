@@ -13,7 +13,7 @@ help:
 	@echo "make test    lint, type-check and test"
 	@echo "make lint types unit   the parts of make test"
 	@echo "make bench   time a search step, plain and fast"
-	@echo "make clean   remove $(VENV) and what tools cache"
+	@echo "make clean   remove $(VENV), site and what tools cache"
 
 $(READY): pyproject.toml
 	@echo "== installing archgrad and its tools into $(VENV) (a few minutes the first time)"
@@ -44,4 +44,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/search_step.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
