@@ -12,6 +12,7 @@ from torch import nn
 from archgrad.architecture import Architecture
 from archgrad.choices import Choice
 from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.fast.accelerate import restore
 from archgrad.labels import label_choices
 from archgrad.supernet import Supernet
 
@@ -50,6 +51,7 @@ def derive(
         raise SpaceError("derive was given a supernet but not keep_weights=True. Leave it out, or keep its weights.")
     if isinstance(space, Supernet):
         network = _close(copy.deepcopy(space.network), architecture)
+        restore(network)
         if not keep_weights:
             _renew(network)
         return network

@@ -9,7 +9,7 @@ from archgrad.cell import Cell
 from archgrad.fast.cells import evaluate
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
 
-__all__ = ["accelerate"]
+__all__ = ["accelerate", "restore"]
 
 
 def accelerate(network: nn.Module) -> None:
@@ -30,6 +30,19 @@ def accelerate(network: nn.Module) -> None:
             module.evaluator = evaluate
         elif type(module) is nn.Conv2d and Geometry.of(module) is not None:
             FastDepthwiseConv2d.turn(module)
+
+
+def restore(network: nn.Module) -> None:
+    """Make plain convolutions of those that `accelerate` turned, in the memory format that they are built with.
+
+    Args:
+        network: What `derive` left of an accelerated space; changed in place.
+    """
+    for module in network.modules():
+        if isinstance(module, FastDepthwiseConv2d):
+            setattr(module, "__class__", nn.Conv2d)  # noqa: B010 (a type checker refuses the plain assignment)
+        if type(module) is nn.Conv2d:
+            module.to(memory_format=torch.contiguous_format)
 
 
 def _breaks_channels_last(module: nn.Module) -> bool:
