@@ -13,6 +13,8 @@ help:
 	@echo "make test    lint, type-check and test"
 	@echo "make lint types unit   the parts of make test"
 	@echo "make bench   time a search step, plain and fast"
+	@echo "make docs    build the documentation into site/"
+	@echo "make soak    kill 200 real runs, go on with them, and compare them with runs that nobody killed"
 	@echo "make clean   remove $(VENV), site and what tools cache"
 
 $(READY): pyproject.toml
@@ -40,8 +42,17 @@ unit: $(READY)
 	@echo "== tests"
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+soak: $(READY)
+	@echo "== 200 kills of real runs (two minutes)"
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py
+
 bench: $(READY)
 	$(BIN)/python benchmarks/search_step.py
+
+docs: $(READY)
+	@echo "== documentation"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html in a browser"
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

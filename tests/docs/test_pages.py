@@ -11,7 +11,7 @@ import pytest
 import torch
 from pages import DOCS, PAGES, ROOT, Block, archgrad_arguments, blocks
 
-from archgrad.cli import main, query, report, retrain, search, show
+from archgrad.cli import export, main, predict, query, report, retrain, search, show
 from archgrad.cli.main import COMMANDS
 
 OWN_TEST = {"migrating-from-nni.md": "tests/nni/test_migration_guide.py"}
@@ -24,7 +24,8 @@ SMALLER = {
 """Added to the pages' commands, where they win over what is there, so that these run in a moment."""
 
 PARSERS: dict[str, Callable[[], Any]] = {
-    module.__name__.rpartition(".")[2]: module.make_parser for module in (search, retrain, report, show, query)
+    module.__name__.rpartition(".")[2]: module.make_parser
+    for module in (search, retrain, report, export, predict, show, query)
 }
 LISTS = ("spaces", "steps", "relaxations")
 LANGUAGES = {"python", "sh", "text", "yaml", "json", "csv"}
