@@ -78,7 +78,7 @@ def searched(step: str, *, norm: bool, batch_size: int, cells: bool = False, **o
         cell_space() if cells else space(norm=norm),
         images(),
         step=STEPS[step](),
-        epochs=EPOCHS,
+        epochs=1 if cells else EPOCHS,
         batch_size=batch_size,
         precision="64",
         device="cpu",

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from archgrad.distributed.heartbeat import Heartbeat
-from archgrad.distributed.launch import Launch, find_launch
+from archgrad.distributed.launch import Launch, find_launch, restarts
 from archgrad.distributed.messages import barrier
 from archgrad.errors import RunError
 
@@ -44,7 +44,8 @@ def process_group() -> Iterator[None]:
     except SystemExit:  # an interruption, which all processes agree on
         raise
     except BaseException as error:
-        heartbeat.raise_alarm(f"process {launch.rank} stopped: {type(error).__name__}: {error}")
+        first_sentence = str(error).partition(". ")[0]
+        heartbeat.raise_alarm(f"process {launch.rank} stopped: {type(error).__name__}: {first_sentence}")
         raise
     finally:
         heartbeat.stop()
@@ -55,8 +56,8 @@ def _connect(launch: Launch) -> Heartbeat:
     if torch.cuda.is_available() and launch.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(launch.local_rank)
     try:
-        # A number of its own for each group, so that a second run in a script meets no keys of the first.
-        store = dist.PrefixStore(f"archgrad/{next(_numbers)}", _store(launch))
+        # torchrun keeps one store over its restarts, and a script may run several groups: none meets another's keys.
+        store = dist.PrefixStore(f"archgrad/{restarts()}/{next(_numbers)}", _store(launch))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             store=dist.PrefixStore("group", store),

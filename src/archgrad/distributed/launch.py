@@ -13,7 +13,7 @@ import torch
 
 from archgrad.errors import OptionError
 
-__all__ = ["Launch", "find_launch", "own_device", "restarted"]
+__all__ = ["Launch", "find_launch", "own_device", "restarted", "restarts"]
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _OTHERS = ("SLURM_PROCID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -92,8 +92,13 @@ def _from_cluster() -> Launch | None:
 
 
 def restarted() -> bool:
-    """Return whether torchrun has started this process again after another ended (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """Return whether torchrun has started this process again after one had failed (`--max-restarts`)."""
+    return restarts() > 0
+
+
+def restarts() -> int:
+    """Return how often torchrun has started the processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def own_device(name: str | torch.device) -> str | torch.device:

@@ -58,10 +58,10 @@ def answered() -> Iterator[None]:
         raise
     except RuntimeError as error:
         reason = reason_of_end()
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # advice follows
         raise RunError(
             f"Process {rank()} of {world_size()} gets no answer from the others: {reason or 'one has ended'} "
-            f"({first_line}). Go on from the last checkpoint, with resume or torchrun --max-restarts."
+            f"({what}). Go on from the last checkpoint, with resume or torchrun --max-restarts."
         ) from error
 
 

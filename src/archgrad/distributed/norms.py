@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from archgrad.distributed.messages import answered, world_size
 from archgrad.errors import OptionError
 
-__all__ = ["is_synchronised", "statistics_over_ranks", "synchronised_norms"]
+__all__ = [
+    "SynchronisedBatchNorm1d",
+    "SynchronisedBatchNorm2d",
+    "SynchronisedBatchNorm3d",
+    "is_synchronised",
+    "statistics_over_ranks",
+    "synchronised_norms",
+]
 
 
 class _MeanOverRanks(torch.autograd.Function):

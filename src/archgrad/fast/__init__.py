@@ -7,6 +7,7 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product.
 - `sums`: weighted sums in one buffer.
 - `norms`: what BatchNorm modules keep of a batch.
+- `over_ranks`: the same product with statistics over several processes.
 - `cells`: the forward pass of a cell made of these.
 """
 

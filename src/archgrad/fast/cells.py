@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
+from archgrad.distributed.norms import is_synchronised
 from archgrad.fast.depthwise import Geometry, depthwise, fan_out
 from archgrad.fast.norms import affine, fixed_statistics, is_plain_norm, track, uses_batch
+from archgrad.fast.over_ranks import blend_over_ranks
 from archgrad.fast.pointwise import Term, blend
 from archgrad.fast.sums import weighted_total
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
@@ -188,12 +190,12 @@ class _Node:
             self._project(z, _matrix(stages[-2]), weight, stages[-1])
 
     def _project(self, z: Tensor, projection: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> None:
-        key = (z.shape, projection.shape, norm.eps, uses_batch(norm), norm.affine)
+        key = (z.shape, projection.shape, norm.eps, uses_batch(norm), is_synchronised(norm), norm.affine)
         self._projected.setdefault(key, []).append((z, projection, weight, norm))
 
     def _add_pool(self, state: _State, operation: PoolBN, weight: Tensor) -> None:
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(operation))
-        if not uses_batch(norm):
+        if not uses_batch(norm) or is_synchronised(norm):
             self._weighted.append((norm(state.pooled(pool)), weight))
             return
         output, mean, unbiased = state.pooled_and_normalised(pool, norm)
@@ -215,12 +217,7 @@ def project(z: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     gamma, beta = affine(norm)
     if gamma is None:
         gamma = z.new_ones(norm.num_features, dtype=convolution.weight.dtype)
-    fixed = None if uses_batch(norm) else fixed_statistics([norm])
-    term = Term(z, _matrix(convolution))
-    y, moments = blend([term], gamma.unsqueeze(0), eps=norm.eps, shift=beta, fixed=fixed, relu=True)
-    if fixed is None:
-        track([norm], moments.mean, moments.variance, moments.pixels)
-    return y
+    return _blend([Term(z, _matrix(convolution))], gamma.unsqueeze(0), [norm], shift=beta, relu=True)
 
 
 def _blend_group(group: Sequence[tuple[Tensor, Tensor, Tensor, nn.BatchNorm2d]]) -> Tensor:
@@ -233,9 +230,21 @@ def _blend_group(group: Sequence[tuple[Tensor, Tensor, Tensor, nn.BatchNorm2d]])
         shift = mixing @ torch.stack([norm.bias for norm in norms])
     else:
         scale = scale.expand(-1, norms[0].num_features)
-    fixed = None if uses_batch(norms[0]) else fixed_statistics(norms)
-    y, moments = blend([Term(z, p) for z, p, _, _ in group], scale, eps=norms[0].eps, shift=shift, fixed=fixed)
-    if fixed is None:
+    return _blend([Term(z, p) for z, p, _, _ in group], scale, norms, shift=shift)
+
+
+def _blend(
+    terms: Sequence[Term], scale: Tensor, norms: Sequence[nn.BatchNorm2d], *, shift: Tensor | None, relu: bool = False
+) -> Tensor:
+    """Return the sum over terms of scale * norm, with the statistics that the norms take, and let them track those."""
+    eps = norms[0].eps
+    if not uses_batch(norms[0]):
+        return blend(terms, scale, eps=eps, shift=shift, fixed=fixed_statistics(norms), relu=relu)[0]
+    if is_synchronised(norms[0]):
+        y, mean, variance, pixels = blend_over_ranks(terms, scale, eps=eps, shift=shift, relu=relu)
+        track(norms, mean, variance, pixels)
+    else:
+        y, moments = blend(terms, scale, eps=eps, shift=shift, relu=relu)
         track(norms, moments.mean, moments.variance, moments.pixels)
     return y
 

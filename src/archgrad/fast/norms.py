@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from archgrad.distributed.norms import SynchronisedBatchNorm2d
+
 __all__ = ["affine", "fixed_statistics", "is_plain_norm", "track", "uses_batch"]
 
 
 def is_plain_norm(module: nn.Module) -> bool:
-    """Return whether the module is a BatchNorm2d itself, and not a kind of its own (SyncBatchNorm)."""
-    return type(module) is nn.BatchNorm2d
+    """Return whether the module is a BatchNorm2d itself or one over all processes, and not a kind of its own."""
+    return type(module) in (nn.BatchNorm2d, SynchronisedBatchNorm2d)
 
 
 def uses_batch(norm: nn.BatchNorm2d) -> bool:
@@ -37,19 +39,19 @@ def affine(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None]:
 
 
 @torch.no_grad()
-def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, count: int) -> None:
+def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, count: int | Tensor) -> None:
     """Move the running statistics of every module that tracks them, as its own forward pass would.
 
     Args:
         norms: T modules.
         means: (T, C), of the batch.
         variances: (T, C), biased.
-        count: Number of values behind each, at least 2.
+        count: Number of values behind each, at least 2; a tensor (1,) where it lies on the device, and is not checked.
 
     Raises:
         ValueError: A training batch with a single value for each channel, as BatchNorm itself says.
     """
-    if count < 2 and any(norm.training for norm in norms):
+    if isinstance(count, int) and count < 2 and any(norm.training for norm in norms):
         raise ValueError("Expected more than 1 value per channel when training, got one image of one pixel.")
     moving = [t for t, norm in enumerate(norms) if norm.training and norm.track_running_stats]
     tracked = [t for t in moving if norms[t].running_mean is not None and norms[t].running_var is not None]
