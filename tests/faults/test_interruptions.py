@@ -12,7 +12,7 @@ import pytest
 from archgrad.runs import Interrupted
 
 from .campaign import ended, fork
-from .problems import position
+from .problems import PROBLEMS, position, results, run_trainer
 from .runs import STEPS, loss_that, outcome, search
 
 
@@ -63,3 +63,47 @@ def test_a_second_signal_ends_a_search_at_once_and_it_goes_on_from_the_last_chec
     assert position(run) == (1, 2)
     search(run, resume=True)
     assert outcome(run) == uninterrupted
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_killed_run_with_data_workers_goes_on_though_its_workers_live_a_little_longer(tmp_path: Path) -> None:
+    run_trainer(tmp_path / "whole", resume=False)
+    run = tmp_path / "run"
+    child = fork(lambda: run_trainer(run, resume=False, workers=1), tmp_path / "log")
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    assert ended(child) == -signal.SIGKILL
+    run_trainer(run, resume=True)
+    assert results(PROBLEMS["trainer"], run) == results(PROBLEMS["trainer"], tmp_path / "whole")
+
+
+def test_the_command_line_goes_on_with_nothing_but_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from archgrad.cli import main
+    from archgrad.search import loop
+
+    options = ["--space", "tiny", "--channels", "2", "--train-samples", "64", "--batch-size", "16", "--epochs", "2"]
+    options += ["--relaxation", "gumbel", "--seed", "4", "--quiet"]
+    assert main(["search", *options, "--out", str(tmp_path / "whole")]) == 0
+
+    real_step, calls = loop.search_step, 0
+
+    def step(*arguments: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real_step(*arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "search_step", step)
+        with pytest.raises(SystemExit) as caught:
+            main(["search", *options, "--out", str(tmp_path / "run")])
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert f"archgrad search --resume {tmp_path / 'run'}" in capsys.readouterr().out
+    assert main(["search", "--resume", str(tmp_path / "run"), "--epochs", "3"]) == 2
+    assert "epochs: the run has 2, asked for 3" in capsys.readouterr().err
+    assert main(["search", "--resume", str(tmp_path / "run")]) == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
