@@ -22,11 +22,12 @@ FLOW = (
     ("cell",),
     ("operations", "labels"),
     ("spaces",),
+    # what many processes share
+    ("distributed",),
     # the continuous relaxation
     ("relaxation", "fast"),
     ("supernet",),
     # the gradient of the alphas
-    ("distributed",),
     ("bilevel",),
     # the result, as plain data
     ("decision", "genotype", "nni_format"),

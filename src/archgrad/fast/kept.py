@@ -69,8 +69,10 @@ class Kept(torch.autograd.Function):
         by_scale, by_projection = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         d_scales, d_matrices, d_rows = [], [], []
         for k, (u, needed) in enumerate(zip(products, ctx.needs_input_grad[5:], strict=True)):
+            # contiguous: a mixing weight spread over channels has stride 0, which the CPU kernel reads past
+            weight = wide(scale[k]).contiguous()
             d_u, d_scale, _ = torch.ops.aten.native_batch_norm_backward(
-                g, u, wide(scale[k]), None, None, mean[k], inverse[k], True, ctx.eps, [True, by_scale, False]
+                g, u, weight, None, None, mean[k], inverse[k], True, ctx.eps, [True, by_scale, False]
             )
             d_scales.append(d_scale)
             if by_projection:
