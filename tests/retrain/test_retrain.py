@@ -290,3 +290,9 @@ def test_an_earlier_run_is_kept_unless_told(finished: RetrainResult) -> None:
     with pytest.raises(RunError, match="is not empty"):
         run(run_dir=finished.run_dir)
     assert (finished.run_dir / "weights" / "last.safetensors").read_bytes() == before
+
+
+def test_synchronised_norms_need_equally_many_parts_on_every_process() -> None:
+    # 33 samples are 4 batches of 8 and one sample that is left out; of 36, the last batch has 4.
+    with pytest.raises(OptionError, match="accumulation=8 and a batch with 4 samples"):
+        retrain(small_network(), small_images(36), epochs=1, batch_size=8, accumulation=8, sync_batchnorm=True)

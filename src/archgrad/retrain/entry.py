@@ -235,6 +235,12 @@ def retrain(
                 workers=workers,
             )
         )
+        if sync_batchnorm and stream.smallest_part < accumulation:
+            raise OptionError(
+                f"With sync_batchnorm all processes must cut their batches into equally many parts, but got "
+                f"accumulation={accumulation} and a batch with {stream.smallest_part} samples on a process. "
+                f"Choose accumulation={stream.smallest_part} or less."
+            )
         seed_for_rank(seed)
         progress = Progress(
             "retrain",
