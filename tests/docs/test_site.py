@@ -47,7 +47,7 @@ def test_every_page_is_built(site: Path) -> None:
 
 def test_the_reference_holds_the_docstrings(site: Path) -> None:
     text = (site / "api" / "search.html").read_text(encoding="utf-8")
-    for name in ("search", "Supernet", "relaxation.Softmax", "bilevel.Unrolled", "search_step"):
+    for name in ("search.search", "Supernet", "relaxation.Softmax", "bilevel.Unrolled", "search_step"):
         assert f'id="archgrad.{name}"' in text
     assert "alphas_learning_rate" in text
     assert "Liu et al. 2019, algorithm 1" in text
@@ -64,6 +64,8 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 def test_a_page_opens_from_the_disk_without_errors_or_requests(browser: Any, site: Path, page: str, theme: str) -> None:
     visit(browser, site / page, theme=theme)
     assert browser.find_element(By.TAG_NAME, "h1").is_displayed()
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (max(ground) < 128) == (theme == "dark")
     assert errors(browser) == []
     assert [url for url in requested(browser) if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
