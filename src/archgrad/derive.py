@@ -27,8 +27,9 @@ def derive(
     The space is copied and stays as it is. Without `keep_weights` the network has fresh weights: those that the space
     was built with, or, given a supernet as the space, new ones from each layer's `reset_parameters`.
 
-    A space may define `sized_for(architecture)`, which returns the module with open choices to derive from; a module
-    in it may define `after_derive()`, called once its choices are replaced.
+    A space may define `sized_for(architecture)`, which returns the module with open choices to derive from. That may
+    have `optional_labels`, which an architecture may decide though a small network has no such choice. A module in it
+    may define `after_derive()`, called once its choices are replaced.
 
     Args:
         space: A module with open choices, or a `Supernet`.
@@ -68,7 +69,8 @@ def derive(
 
 def _close(network: nn.Module, architecture: Architecture) -> nn.Module:
     labels = {id(entry.choice): entry.label for entry in label_choices(network)}
-    unknown = [label for label in architecture.choices if label not in labels.values()]
+    allowed = {*labels.values(), *getattr(network, "optional_labels", ())}
+    unknown = [label for label in architecture.choices if label not in allowed]
     if unknown:
         known = ", ".join(repr(label) for label in dict.fromkeys(labels.values())) or "none"
         raise ArchitectureError(

@@ -130,6 +130,7 @@ class DartsNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.space_name = "darts-imagenet" if imagenet else "darts-cifar"
+        self.optional_labels = ("normal", "reduce")  # a network of one or two cells has no normal cell
         self.imagenet = imagenet
         if imagenet:
             self.stem0 = nn.Sequential(
