@@ -16,6 +16,13 @@ from .problems import PROBLEMS, position, results, run_trainer
 from .runs import STEPS, loss_that, outcome, search
 
 
+def wait_for(file: Path) -> None:
+    until = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < until, f"{file} did not appear"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [0, 2, 4, 8])
 def test_a_signal_finishes_the_step_saves_and_ends(
@@ -52,8 +59,7 @@ def test_a_second_signal_ends_a_search_at_once_and_it_goes_on_from_the_last_chec
 
     loss = loss_that(a_step_that_takes_a_minute, step=5)
     child = fork(lambda: search(run, loss=loss, checkpoint_steps=2), tmp_path / "log")
-    while not reached.exists():
-        time.sleep(0.02)
+    wait_for(reached)
     os.kill(child, signal.SIGTERM)
     time.sleep(0.4)
     sent = time.monotonic()
@@ -70,8 +76,7 @@ def test_a_killed_run_with_data_workers_goes_on_though_its_workers_live_a_little
     run_trainer(tmp_path / "whole", resume=False)
     run = tmp_path / "run"
     child = fork(lambda: run_trainer(run, resume=False, workers=1), tmp_path / "log")
-    while not (run / "checkpoints" / "last.ckpt").exists():
-        time.sleep(0.02)
+    wait_for(run / "checkpoints" / "last.ckpt")
     os.kill(child, signal.SIGKILL)
     assert ended(child) == -signal.SIGKILL
     run_trainer(run, resume=True)
