@@ -13,6 +13,21 @@ import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; see the extra 'dev'")
 from selenium.webdriver.chrome.service import Service  # noqa: E402 - after the check that selenium is there
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+__all__ = [
+    "By",
+    "Keys",
+    "WebDriverWait",
+    "errors",
+    "needs_chromium",
+    "open_browser",
+    "requested",
+    "visit",
+    "webdriver",
+]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 from pages import PAGES, ROOT
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
-from chromium import errors, needs_chromium, open_browser, requested, visit
+from chromium import By, WebDriverWait, errors, needs_chromium, open_browser, requested, visit
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocstrings") is None,
