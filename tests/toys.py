@@ -60,10 +60,15 @@ class TabularSpace(nn.Module):
         self.join = ag.InputChoice(n_candidates=3, n_chosen=2, reduction="concat", label="join")
         self.head = nn.Linear(2 * width, classes)
 
+    def after_derive(self) -> None:
+        """Drop the second layer if the head does not read it."""
+        if 2 not in self.join.chosen:
+            self.second = None
+
     def forward(self, x: Tensor) -> Tensor:
         stem = torch.tanh(self.stem(x))
         first = self.first(stem)
-        return self.head(self.join([stem, first, self.second(first)]))
+        return self.head(self.join([stem, first, None if self.second is None else self.second(first)]))
 
 
 def relaxed(
@@ -95,3 +100,9 @@ def in_fresh_process(code: str, *, hash_seed: int) -> str:
         env={"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
     )
     return result.stdout.strip()
+
+
+def same_state(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether the module's state dict is this one, bit for bit and in this order."""
+    own = module.state_dict()
+    return list(own) == list(state) and all(torch.equal(own[name], value) for name, value in state.items())

@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam
 
 import archgrad as ag
 from archgrad.bilevel import FirstOrder, Unrolled
-from toys import relaxed
+from toys import relaxed, same_state
 
 BOTH = [Unrolled(hvp="finite-difference"), Unrolled(hvp="exact")]
 TRAIN, VALID = table_batch(0), table_batch(1)
@@ -126,7 +126,7 @@ def test_the_statistics_of_cells_stay_too(step: Unrolled, fast: bool) -> None:
     before = copy.deepcopy(supernet.state_dict())
     batch = (torch.randn(3, 3, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 2]))
     gradient(step, supernet, SGD(supernet.weights.values(), 0.1), batch, batch, F.cross_entropy)
-    assert all(torch.equal(supernet.state_dict()[name], value) for name, value in before.items())
+    assert same_state(supernet, before)
 
 
 def test_an_error_in_a_look_ahead_pass_leaves_everything_as_it_was() -> None:
@@ -135,7 +135,7 @@ def test_an_error_in_a_look_ahead_pass_leaves_everything_as_it_was() -> None:
     broken = (torch.randn(6, 5, dtype=torch.float64), TRAIN[1])
     with pytest.raises(RuntimeError):
         gradient(Unrolled(), supernet, SGD(supernet.weights.values(), 0.1), TRAIN, broken, F.cross_entropy)
-    assert all(torch.equal(supernet.state_dict()[name], value) for name, value in before.items())
+    assert same_state(supernet, before)
     assert supernet.network.norm.track_running_stats
     assert all(p.requires_grad for p in [*supernet.weights.values(), *supernet.alphas.values()])
     supernet(TRAIN[0])
