@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.parser import Parser, dashed
+from archgrad.cli.parser import Parser
 from archgrad.distributed import restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
@@ -68,6 +68,11 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
         if not file.is_file():
             raise RunError(f"Cannot resume '{places.resume}': it holds no config.yaml, so it is no run folder.")
         stored = _read(parser, file, command)
+        if stored.get("space") is None:
+            raise OptionError(
+                f"The run in '{places.resume}' was started from Python: its config.yaml does not name a space. Go on "
+                f"with it there, with resume=True."
+            )
     else:
         stored = _read(parser, Path(places.config), command) if places.config else {}
     values = parser.parse_args(list(arguments), namespace=parser.parse_object(stored) if stored else None).as_dict()
@@ -92,8 +97,8 @@ def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
     for name in ("step", "relaxation"):
         if isinstance(stored.get(name), Mapping):
             raise OptionError(
-                f"'{file}' is of a run that was started from Python ({dashed('--' + name)} is an object there). "
-                f"Go on with it from Python: archgrad.search(..., run_dir=..., resume=True)."
+                f"'{file}' is of a run that was started from Python: its {name} is an object. Go on with it there, "
+                f"with resume=True; or write the {name} as it is typed."
             )
     return stored
 

@@ -1,0 +1,88 @@
+"""`archgrad retrain`: which architectures it takes, what it writes, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import archgrad as ag
+
+from .typed import QUICK, Type, content
+
+QUICK_RETRAIN = QUICK[2:]
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+def test_a_searched_architecture_is_trained_and_told_of(searched: Path, archgrad: Type) -> None:
+    file = searched / "checkpoints" / "epoch_0.json"
+    outcome = archgrad("retrain", "--arch", file, *QUICK_RETRAIN, "--out", "r")
+    assert outcome.status == 0
+    summary = json.loads(Path("r/summary.json").read_text())
+    assert f"Test accuracy:  {100 * summary['test_accuracy']:.2f} %" in outcome.out
+    assert f"{summary['parameters']:,} parameters" in outcome.out
+    assert "archgrad report r\n" in outcome.out
+    assert Path("r/weights/last.safetensors").is_file()
+    assert ag.Architecture.load("r/architecture.json") == ag.Architecture.load(file)
+    config = config_of(Path("r"))
+    assert (config["command"], config["space"], config["arch"]) == ("retrain", "tiny", str(file))
+
+
+def test_a_config_trains_the_same_network_again(retrained: Path, archgrad: Type) -> None:
+    assert archgrad("retrain", "--config", retrained / "config.yaml", "--out", "again", "--quiet").status == 0
+    again = content(Path("again"))
+    for file in ("config.yaml", "metrics.csv", "architecture.json", "weights/last.safetensors"):
+        assert again[file] == content(retrained)[file], file
+
+
+def test_a_run_goes_on_without_the_file_that_it_came_from(searched: Path, archgrad: Type) -> None:
+    shutil.copy(searched / "checkpoints" / "epoch_0.json", "a.json")
+    first = archgrad("retrain", "--arch", "a.json", *QUICK_RETRAIN, "--out", "r")
+    before = content(Path("r"))
+    Path("a.json").unlink()
+    again = archgrad("retrain", "--resume", "r", "--quiet")
+    assert (again.status, again.out) == (0, first.out)
+    assert content(Path("r"))["metrics.csv"] == before["metrics.csv"]
+    refused = archgrad("retrain", "--resume", "r", "--weight-decay", 0.1)
+    assert refused.status == 2
+    assert "weight_decay: the run has 0.0003, asked for 0.1" in refused.err
+    assert archgrad("search", "--resume", "r").status == 2  # a retraining is no search
+
+
+def test_a_random_architecture_follows_from_the_seed(archgrad: Type) -> None:
+    drawn = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2), ("d", 3), ("e", 4)):
+        assert archgrad("retrain", "--arch", "random", *QUICK, "--seed", seed, "--out", name).status == 0
+        drawn.append(ag.Architecture.load(Path(name) / "architecture.json"))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+    assert drawn[0].space == "tiny"
+
+
+def test_published_names_and_foreign_forms_are_architectures(archgrad: Type) -> None:
+    Path("genotype.txt").write_text(ag.architectures.DARTS_V2.to_genotype())
+    quick = ("--channels", 2, "--cells", 3, *QUICK[4:], "--auxiliary-weight", 0)
+    assert archgrad("retrain", "--arch", "DARTS_V2", *quick, "--out", "a").status == 0
+    assert archgrad("retrain", "--arch", "genotype.txt", *quick, "--out", "b").status == 0
+    assert content(Path("a"))["metrics.csv"] == content(Path("b"))["metrics.csv"]
+
+
+def test_the_auxiliary_head_is_there_when_it_has_weight(archgrad: Type) -> None:
+    quick = ("--arch", "DARTS_V1", "--channels", 2, "--cells", 3, *QUICK[4:])
+    for name, weight in (("with", 0.4), ("without", 0)):
+        assert archgrad("retrain", *quick, "--auxiliary-weight", weight, "--out", name).status == 0
+    size = {name: len(content(Path(name))["weights/last.safetensors"]) for name in ("with", "without")}
+    assert size["with"] > size["without"]
+
+
+def test_without_sizes_the_papers_are_taken(archgrad: Type) -> None:
+    # Refused for its drop path, before anything is built or written but after the sizes are settled.
+    shown = archgrad("retrain", "--help").out
+    assert "darts-cifar 36" in shown
+    assert "darts-cifar 20" in shown
