@@ -4,7 +4,9 @@
 
 Both see the same batch in total and use the same number of cores: one process with two threads, two processes with one
 thread each, connected by gloo over loopback. Rounds alternate between them; the figure is the median over rounds of the
-mean step. One JSON line each, then one line for each number of processes of the model.
+mean step. Beside it stands the processor time of all processes together, for machines that are busy beside; there
+`--threads 1` gives one process one thread, since threads that wait for a core burn time. One JSON line each, then one
+line for each number of processes of the model.
 
 The model: a ring all-reduce of n bytes over R processes sends 2 (R - 1) / R n bytes over each link, in 2 (R - 1) hops,
 
@@ -57,12 +59,17 @@ def main() -> None:
             "processes": ranks,
             "batch_per_process": options.batch // ranks,
             "step_seconds": statistics.median(f["step_seconds"] for f in figures),
+            "processor_seconds": statistics.median(f["processor_seconds"] for f in figures),
             "all_step_seconds": [round(f["step_seconds"], 4) for f in figures],
             "messages": figures[0]["messages"],
             "bytes": figures[0]["bytes"],
         }
         print(json.dumps(results[ranks]))
-    print(json.dumps({"ratio_2_to_1": results[2]["step_seconds"] / results[1]["step_seconds"], **machine(options)}))
+    ratios = {
+        f"ratio_{clock}": results[2][f"{clock}_seconds"] / results[1][f"{clock}_seconds"]
+        for clock in ("step", "processor")
+    }
+    print(json.dumps({**ratios, **machine(options)}))
     for bandwidth, latency, network in ((1.25e9, 50e-6, "10 Gbit/s Ethernet"), (25e9, 10e-6, "200 Gbit/s InfiniBand")):
         for ranks in MODELLED:
             print(json.dumps(modelled(results[2], ranks, bandwidth, latency, network)))
@@ -85,7 +92,7 @@ def start(options: argparse.Namespace, ranks: int) -> dict:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    threads = str(2 // ranks)
+    threads = str(max(1, options.threads // ranks))
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--worker"],
@@ -121,11 +128,14 @@ def work(options: argparse.Namespace) -> None:
         with distributed.synchronised_norms(supernet.network, enabled=options.sync_batchnorm):
             sent = messages_of(step)
             distributed.sum_over_ranks([0.0])
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             for _ in range(options.steps):
                 step()
             seconds = (time.perf_counter() - began) / options.steps
-    print(json.dumps({"step_seconds": seconds, "messages": len(sent), "bytes": sum(sent)}))
+            (processor,) = distributed.sum_over_ranks([(time.process_time() - worked) / options.steps])
+    print(
+        json.dumps({"step_seconds": seconds, "processor_seconds": processor, "messages": len(sent), "bytes": sum(sent)})
+    )
 
 
 def messages_of(step: object) -> list[int]:
@@ -151,6 +161,7 @@ def machine(options: argparse.Namespace) -> dict:
         "step": options.step,
         "sync_batchnorm": options.sync_batchnorm,
         "batch": options.batch,
+        "threads": options.threads,
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
@@ -166,6 +177,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=16, help="Side of the images.")
     parser.add_argument("--step", choices=STEPS, default="first-order")
     parser.add_argument("--steps", type=int, default=5, help="Steps timed a round.")
+    parser.add_argument("--threads", type=int, default=2, help="Of one process; each of two has half, at least 1.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sync-batchnorm", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
