@@ -8,9 +8,31 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["count", "cut", "prepare", "uncut"]
+from archgrad.errors import DataError
+
+__all__ = ["check_smallest_part", "count", "cut", "prepare", "uncut"]
+
+
+def check_smallest_part(network: nn.Module, samples: int, *, of: str) -> None:
+    """Check that BatchNorm never sees a single sample.
+
+    Args:
+        network: Looked at for BatchNorm.
+        samples: Fewest samples that go through it at once.
+        of: What a batch is of, for the message.
+
+    Raises:
+        DataError: It would.
+    """
+    if samples < 2 and any(isinstance(module, _BatchNorm) for module in network.modules()):
+        raise DataError(
+            f"The network has BatchNorm, which cannot train on a batch of one sample, but the smallest part of a batch "
+            f"{of} has {samples}. Choose a batch_size of at least 2 that leaves no single sample over, and "
+            f"accumulation of at most half the last batch."
+        )
 
 
 def prepare(inputs: Any, *, dtype: torch.dtype, channels_last: bool) -> Any:

@@ -14,6 +14,7 @@ import archgrad as ag
 from .typed import QUICK, Type, class_folders
 
 GENOTYPE = ag.architectures.DARTS_V1.to_genotype()
+CODE = "__import__('pathlib').Path('it-ran').touch()"
 
 
 def changed(text: str, *keys: str, value: object) -> str:
@@ -32,8 +33,10 @@ FILES: dict[str, tuple[Callable[[str], str], str]] = {
     "newer version": (lambda text: changed(text, "version", value=99), "Update archgrad"),
     "version of another kind": (lambda text: changed(text, "version", value="one"), "'version' must be an integer"),
     "code in a genotype": (
-        lambda _: GENOTYPE.replace("normal_concat=[2, 3, 4, 5]", "normal_concat=__import__('pathlib').Path('it-ran').touch()"),
-        "__import__",
+        lambda _: GENOTYPE.replace(
+            "normal_concat=[2, 3, 4, 5]", "normal_concat=__import__('pathlib').Path('it-ran').touch()"
+        ),
+        "A genotype holds names, numbers, lists",
     ),
     "empty file": (lambda _: "", "empty"),
 }
@@ -66,7 +69,7 @@ def test_architectures_that_are_none(case: str, searched: Path, archgrad: Type) 
         (("--epochs", "0"), "epochs"),
         (("--seed", "-1"), "seed"),
         (("--learning-rate", "0"), "learning_rate"),
-        (("--learning-rate", "nan"), "learning_rate"),
+        (("--learning-rate", "1e999"), "learning_rate"),
         (("--momentum", "1"), "momentum"),
         (("--weights-fraction", "1"), "weights_fraction"),
         (("--device", "abacus"), "abacus"),

@@ -49,7 +49,7 @@ def test_flags_and_defaults_are_those_of_nnis_scripts(
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit, match="0"):
         run(monkeypatch, f"{script} --help")
-    found = re.findall(r"^  --([\w-]+) .*\(default: (.*)\)$", capsys.readouterr().out, flags=re.MULTILINE)
+    found = re.findall(r"^  --([\w-]+).*?\(default: (\S*)\)$", capsys.readouterr().out, flags=re.MULTILINE | re.DOTALL)
     assert dict(found) == {name: str(default) for name, default in FLAGS[script].items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections import Counter
 from pathlib import Path
@@ -247,6 +248,7 @@ def test_train_samples_keep_the_share_of_each_class() -> None:
 
 
 def test_an_interrupted_search_says_how_to_go_on(archgrad: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    @functools.wraps(command.search)  # the options are made from its signature
     def interrupted(*_: object, **__: object) -> None:
         raise Interrupted(signal.SIGTERM)
 

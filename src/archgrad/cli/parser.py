@@ -92,14 +92,29 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest option where one is unknown, and exit with status 2."""
-        text = message
-        for unknown in re.findall(r"(--[\w-]+)", message) if "unrecognized arguments" in message else []:
-            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-            if unknown not in self._option_string_actions and near:
-                text += f". Did you mean {near[0]}?"
-                break
+        text = self._readable(message)
         print(f"{self.prog}: error: {text}\n'{self.prog} --help' documents every option.", file=sys.stderr)
         sys.exit(2)
+
+    def _readable(self, message: str) -> str:
+        """Return jsonargparse's message in the words of who typed the option."""
+        actions = {action.dest: action for action in self._actions}
+        if (match := re.match(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL)) and (
+            action := actions.get(match[1])
+        ):
+            kind = _Help(self.prog)._get_type_str(action) or ""
+            kind = f"one of {str(action.metavar)[1:-1].replace(',', ', ')}" if kind.startswith("Literal") else kind
+            example = f", such as {list(action.default)}" if isinstance(action.default, tuple) else ""
+            return f"{dashed(f'--{match[1]}')} takes {kind}{example}, but got {match[2]}"
+        if "arguments are required: " in message:
+            head, _, missing = message.partition("required: ")
+            names = [actions[name] for name in missing.split(", ") if name in actions]
+            return f"{head}required: " + ", ".join((*action.option_strings, str(action.metavar))[0] for action in names)
+        for unknown in re.findall(r"--[\w-]+", message) if "unrecognized arguments" in message else []:
+            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+            if unknown not in self._option_string_actions and near:
+                return f"{message}. Did you mean {near[0]}?"
+        return message
 
 
 def dashed(name: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
+from archgrad.batches import check_smallest_part
 from archgrad.data import BatchStream, Data, as_data, evaluation_batches
 from archgrad.distributed import (
     broadcast_tensors,
@@ -235,6 +236,8 @@ def retrain(
                 workers=workers,
             )
         )
+        if not (sync_batchnorm and world_size() > 1):
+            check_smallest_part(network, max(stream.smallest_part // accumulation, 1), of="for training")
         if sync_batchnorm and stream.smallest_part < accumulation:
             raise OptionError(
                 f"With sync_batchnorm all processes must cut their batches into equally many parts, but got "

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from archgrad.batches import check_smallest_part
 from archgrad.data import BatchStream, Data, stratified_halves
 from archgrad.distributed import rank, world_size
 from archgrad.errors import DataError
@@ -34,7 +34,6 @@ def open_streams(
     Raises:
         DataError: A half is smaller than a batch, or BatchNorm would see a single sample.
     """
-    normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
     dtype = torch.float64 if options.precision == "64" else torch.float32
     transform = data.training_transform(
         cutout=options.cutout or None, dtype=dtype, channels_last=channels_last and data.channels > 0
@@ -60,12 +59,6 @@ def open_streams(
             except DataError as error:
                 raise DataError(f"The half of '{data.name}' for the {name} has {len(half)} samples. {error}") from error
             streams.append(opened.enter_context(stream))
-            smallest = stream.smallest_part // options.accumulation
-            if normalises and smallest < 2:
-                raise DataError(
-                    f"The network has BatchNorm, which cannot train on a batch of one sample, but the smallest part "
-                    f"of a batch for the {name} has {smallest}. Choose a batch_size of at least 2 that leaves no "
-                    f"single sample over, and accumulation of at most half the last batch."
-                )
+            check_smallest_part(network, stream.smallest_part // options.accumulation, of=f"for the {name}")
         opened.pop_all()  # the caller closes them
     return streams[0], streams[1]
