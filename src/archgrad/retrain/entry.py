@@ -236,14 +236,14 @@ def retrain(
                 workers=workers,
             )
         )
-        if not (sync_batchnorm and world_size() > 1):
-            check_smallest_part(network, max(stream.smallest_part // accumulation, 1), of="for training")
         if sync_batchnorm and stream.smallest_part < accumulation:
             raise OptionError(
                 f"With sync_batchnorm all processes must cut their batches into equally many parts, but got "
                 f"accumulation={accumulation} and a batch with {stream.smallest_part} samples on a process. "
                 f"Choose accumulation={stream.smallest_part} or less."
             )
+        if not (sync_batchnorm and world_size() > 1):
+            check_smallest_part(network, max(stream.smallest_part // accumulation, 1), of="for training")
         seed_for_rank(seed)
         progress = Progress(
             "retrain",
