@@ -96,7 +96,7 @@ def test_what_is_typed_beside_a_config_wins(searched: Path, archgrad: Type) -> N
         ("epochs: many\n", "epochs"),
         ("epochs: [1\n", "no valid YAML"),
         ("step: {name: FirstOrder}\n", "started from Python"),
-        ("out: elsewhere\n", "'out'"),
+        ("resume: a\n", "'resume'"),
     ],
 )
 def test_a_config_that_is_none_is_refused(text: str, message: str, archgrad: Type) -> None:
@@ -157,8 +157,9 @@ def test_a_run_is_replaced_only_when_told(archgrad: Type) -> None:
 
 def test_without_out_the_first_free_number_in_runs_is_taken(archgrad: Type) -> None:
     Path("runs/tiny-digits-1").mkdir(parents=True)
-    outcome = archgrad("search", *QUICK)
-    assert "Run folder:    runs/tiny-digits-2\n" in outcome.out
+    outcome = archgrad("search", *QUICK, "--no-quiet")
+    assert outcome.out.startswith("Run folder:    runs/tiny-digits-2\n")  # told at once, and again at the end
+    assert outcome.out.count("Run folder:    runs/tiny-digits-2\n") == 2
     assert Path("runs/tiny-digits-2/metrics.csv").is_file()
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.cli.parser import Parser
-from archgrad.distributed import restarted
+from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
+from archgrad.sharing import send_state
 
-__all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse"]
+__all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder"]
 
 NOT_KEPT = ("out", "resume", "overwrite", "quiet", "config")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
@@ -88,7 +89,7 @@ def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
     found = stored.pop("command", command)
     if found != command:
         raise OptionError(f"'{file}' holds the options of 'archgrad {found}', not of 'archgrad {command}'.")
-    known = [action.dest for action in parser._actions if action.dest not in (*NOT_KEPT, "help")]
+    known = [action.dest for action in parser._actions if action.dest not in ("config", "resume", "help")]
     for name in stored:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -106,6 +107,21 @@ def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
 def kept(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that go into config.yaml."""
     return {name: value for name, value in values.items() if name not in NOT_KEPT}
+
+
+def settled_folder(values: Mapping[str, Any], name: str) -> Path:
+    """Return the run folder, on every process the same: the one that was named, else the first free one, told at once.
+
+    Args:
+        values: Of the command line.
+        name: What a folder that was not named is called, beside its number.
+    """
+    if named := values["resume"] or values["out"]:
+        return Path(named)
+    folder = Path(send_state(str(first_free(name))))
+    if rank() == 0 and not values["quiet"]:
+        print(f"Run folder:    {folder}", flush=True)
+    return folder
 
 
 def first_free(name: str, parent: Path = Path("runs")) -> Path:

@@ -216,7 +216,7 @@ class Checkpoints:
             return state
         if failures:
             raise RunError(
-                " ".join([*failures, "No intact checkpoint is left; start the run anew with overwrite=True."])
+                " ".join([*failures, "No intact checkpoint is left; start anew with overwrite=True (--overwrite)."])
             )
         return None
 

@@ -246,7 +246,8 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
     if occupied and not overwrite:
         raise RunError(
             f"The run folder '{path}' exists and is not empty (it holds {_some(occupied)}). "
-            f"Go on with it by resuming, choose another folder, or pass overwrite=True to start anew in it."
+            f"Go on with it by resuming, choose another folder, or pass overwrite=True (--overwrite) to start anew in "
+            f"it."
         )
     if occupied and not (path / _CONFIG).is_file():
         raise RunError(
