@@ -173,6 +173,15 @@ def test_a_pair_that_occurs_twice_gets_a_module_each() -> None:
     assert derived([state(1.0), None]).item() == 6.0
 
 
+def test_a_cell_that_is_used_twice_stays_one_cell() -> None:
+    space = nn.Module()
+    space.a = Cell(1, THREE, label="cell")
+    space.b = space.a
+    derived = ag.derive(space, ag.Architecture({"cell": {"2": [["one", 0], ["ten", 1]]}}))
+    assert isinstance(derived.a, DerivedCell)
+    assert derived.a is derived.b
+
+
 def test_drop_path_spares_the_identity() -> None:
     builders: Builders = {"skip": lambda source, node: nn.Identity(), "ten": THREE["ten"]}
     drop = DropPath(p=1.0)

@@ -305,3 +305,18 @@ def test_the_fast_way_computes_the_same_numbers(build: object) -> None:
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
     states = [{k: v for k, v in s.state_dict().items() if "running" in k or "tracked" in k} for s in (fast, plain)]
     assert all(torch.allclose(value, states[1][name], rtol=1e-9) for name, value in states[0].items())
+
+
+class Standardised(nn.Conv2d):
+    """A user's own convolution, which takes its weight for contiguous as built."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.view(self.out_channels, -1)
+        return nn.functional.conv2d(x, (flat - flat.mean(1, keepdim=True)).view_as(self.weight), self.bias)
+
+
+def test_the_fast_way_leaves_the_memory_of_users_own_layers_as_it_is() -> None:
+    space = nn.Sequential(nn.Conv2d(3, 4, 3), ag.LayerChoice([Standardised(4, 4, 3), nn.Conv2d(4, 4, 3)], label="c"))
+    supernet = ag.Supernet(space)
+    assert supernet(torch.randn(2, 3, 8, 8)).shape == (2, 4, 4, 4)
+    assert supernet.network[1]["0"].weight.is_contiguous()
