@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import multiprocessing.resource_sharer  # registers what a fork forgets
+import multiprocessing.util
 import os
 import random
 import shutil
@@ -81,6 +83,9 @@ def fork(work: Callable[[], object], log: Path) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # What multiprocessing does in its own children: forget the parent's servers of shared file descriptors, which a
+        # data worker of this child would otherwise ask for its batches.
+        multiprocessing.util._run_after_forkers()
         work()
         status = 0
     except SystemExit as error:

@@ -66,7 +66,7 @@ def test_two_damaged_checkpoints_are_an_error_that_names_both(tmp_path: Path) ->
     cut_run(tmp_path / "run")
     for name in ("last.ckpt", "previous.ckpt"):
         flip_a_bit(tmp_path / "run" / "checkpoints" / name)
-    with pytest.raises(RunError, match=r"last\.ckpt.*previous\.ckpt.*No intact checkpoint is left; start the run anew"):
+    with pytest.raises(RunError, match=r"last\.ckpt.*previous\.ckpt.*No intact checkpoint is left; start anew"):
         search(tmp_path / "run", resume=True)
 
 
