@@ -5,6 +5,7 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 
 - `depthwise`: depthwise convolution with a fast backward.
 - `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product.
+- `products`: products of many pixels with small matrices.
 - `sums`: weighted sums in one buffer.
 - `norms`: what BatchNorm modules keep of a batch.
 - `over_ranks`: the same product with statistics over several processes.

@@ -1,4 +1,4 @@
-"""The sum of scaled BatchNorms of pointwise convolutions, written with differentiable operations only.
+"""Scaled BatchNorms of pointwise convolutions, written with differentiable operations only.
 
 This is what `folded` and `kept` compute in their own ways; a second differentiation goes through here. A statistic that
 was saved in a forward pass would be a constant to it, so it is computed again from the inputs.
@@ -11,37 +11,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["compose", "differentiable_gradients", "full_precision", "gram", "statistics", "variances", "wide"]
+from archgrad.fast.products import column_sums, gram
+
+__all__ = ["compose", "differentiable_gradients", "full_precision", "statistics", "variances"]
 
 
 def statistics(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Means (T, C) and covariances (T, C, C) of the rows of every term."""
     n = rows[0].shape[0]
-    means = torch.stack([z.mean(0, dtype=statistics_dtype(z)) for z in rows])
+    means = torch.stack([column_sums(z) for z in rows]) / n
     squares = torch.stack([gram(z, z) for z in rows])
     return means, torch.baddbmm(squares, means.unsqueeze(2), means.unsqueeze(1), beta=1 / n, alpha=-1)
-
-
-def statistics_dtype(z: Tensor) -> torch.dtype:
-    """The type of statistics of z."""
-    return torch.promote_types(z.dtype, torch.float32)
-
-
-def gram(a: Tensor, b: Tensor) -> Tensor:
-    """a^T b in single precision at least."""
-    if a.dtype in (torch.float16, torch.bfloat16):
-        return a.float().t() @ b.float()
-    return a.t() @ b
 
 
 def full_precision(x: Tensor) -> torch.autocast:
     """Leave autocast aside on x's device: statistics and small matrices stay in single precision."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in single precision at least."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def variances(projections: Tensor, covariances: Tensor) -> Tensor:
@@ -55,24 +40,32 @@ def compose(
     shift: Tensor | None,
     fixed: tuple[Tensor, Tensor] | None,
     eps: float,
+    relu: bool,
+    summed: bool,
     rows: Sequence[Tensor],
-) -> Tensor:
-    """The sum before the ReLU, written with differentiable operations only."""
+) -> list[Tensor]:
+    """The sum, or the output of every term, written with differentiable operations only."""
     if fixed is None:
         means, covariances = statistics(rows)
         inverse = (variances(projections, covariances) + eps).rsqrt()
         folded = (scale * inverse).unsqueeze(2) * projections
-        offset = -torch.bmm(folded, means.unsqueeze(2)).sum((0, 2))
+        offset = -torch.bmm(folded, means.unsqueeze(2)).squeeze(2)
     else:
         inverse = (fixed[1] + eps).rsqrt()
         folded = (scale * inverse).unsqueeze(2) * projections
-        offset = -(scale * inverse * fixed[0]).sum(0)
+        offset = -(scale * inverse * fixed[0])
+    if summed:
+        offset = offset.sum(0, keepdim=True)
     if shift is not None:
         offset = offset + shift
-    total = offset
-    for z, a in zip(rows, folded, strict=True):
-        total = torch.addmm(total, z, a.t())
-    return total
+    if summed:
+        total = offset[0]
+        for z, a in zip(rows, folded, strict=True):
+            total = torch.addmm(total, z, a.t())
+        outputs = [total]
+    else:
+        outputs = [torch.addmm(b, z, a.t()) for z, a, b in zip(rows, folded, offset, strict=True)]
+    return [torch.relu(y) for y in outputs] if relu else outputs
 
 
 def differentiable_gradients(
@@ -82,15 +75,14 @@ def differentiable_gradients(
     fixed: tuple[Tensor, Tensor] | None,
     eps: float,
     relu: bool,
+    summed: bool,
     rows: Sequence[Tensor],
-    g: Tensor,
+    gs: Sequence[Tensor],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients by (scale, projections, shift, *rows) where `needed`, differentiable again."""
-    total = compose(scale, projections, shift, fixed, eps, rows)
-    if relu:
-        total = torch.relu(total)
+    outputs = compose(scale, projections, shift, fixed, eps, relu, summed, rows)
     inputs = [scale, projections, shift, *rows]
     wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
-    found = iter(torch.autograd.grad(total, wanted, g, create_graph=True))
+    found = iter(torch.autograd.grad(outputs, wanted, gs, create_graph=True))
     return [next(found) if need and x is not None else None for x, need in zip(inputs, needed, strict=True)]

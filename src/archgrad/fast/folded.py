@@ -1,4 +1,4 @@
-"""The sum over terms, with BatchNorm and scale folded into the projections (see `pointwise`).
+"""Terms with BatchNorm and scale folded into the projections (see `pointwise`).
 
 Neither Z P^T nor its normalised form is ever kept: what is saved is what the depthwise convolutions gave.
 """
@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.fast.composition import differentiable_gradients, gram, statistics, variances, wide
+from archgrad.fast.composition import differentiable_gradients, statistics, variances
+from archgrad.fast.products import column_sums, gram, times_small, wide
 
 __all__ = ["Folded"]
 
 
 class Folded(torch.autograd.Function):
-    """The sum of `blend` over rows of pixels, and the batch statistics of every term."""
+    """Rows of pixels through folded projections, summed or each by itself; and the batch statistics of every term."""
 
     @staticmethod
     def forward(
@@ -28,9 +29,10 @@ class Folded(torch.autograd.Function):
         variance: Tensor | None,
         eps: float,
         relu: bool,
+        summed: bool,
         *rows: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (sum, mean, variance)."""
+    ) -> tuple[Tensor, ...]:
+        """Return (mean, variance, sum), or (mean, variance, output of every term)."""
         wide_scale, wide_projections = wide(scale), wide(projections)
         covariances = means = None
         if mean is None or variance is None:
@@ -40,44 +42,54 @@ class Folded(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         strength = wide_scale * inverse
         folded = (strength.unsqueeze(2) * wide_projections).to(rows[0].dtype)
-        offset = -(strength * mean).sum(0)
+        offset = -(strength * mean)
+        if summed:
+            offset = offset.sum(0, keepdim=True)
         if shift is not None:
             offset = offset + shift
-        y = torch.addmm(offset.to(rows[0].dtype), rows[0], folded[0].t())
-        for z, a in zip(rows[1:], folded[1:], strict=True):
-            y.addmm_(z, a.t())
+        offset = offset.to(rows[0].dtype)
+        if summed:
+            y = times_small(rows[0], folded[0], offset[0])
+            for z, a in zip(rows[1:], folded[1:], strict=True):
+                y.addmm_(z, a.t())
+            outputs = [y]
+        else:
+            outputs = [times_small(z, a, b) for z, a, b in zip(rows, folded, offset, strict=True)]
         if relu:
-            y.relu_()
-        ctx.eps, ctx.relu, ctx.has_shift, ctx.batch = eps, relu, shift is not None, means is not None
+            outputs = [y.relu_() for y in outputs]
+        ctx.eps, ctx.relu, ctx.summed, ctx.outputs = eps, relu, summed, len(outputs)
+        ctx.has_shift, ctx.batch = shift is not None, means is not None
         kept = (means, covariances) if means is not None else (mean, variance)
-        ctx.save_for_backward(scale, projections, shift, *kept, inverse, folded, y if relu else None, *rows)
+        ctx.save_for_backward(scale, projections, shift, *kept, inverse, folded, *(outputs if relu else ()), *rows)
         ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+        return mean, variance, *outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """Return the gradients by scale, projections, shift and rows."""
-        scale, projections, shift, means, covariances, inverse, folded, y, *rows = ctx.saved_tensors
-        g = grads[0]
+        scale, projections, shift, means, covariances, inverse, folded, *large = ctx.saved_tensors
+        outputs, rows = (large[: ctx.outputs], large[ctx.outputs :]) if ctx.relu else ([], large)
+        gs = list(grads[2:])
         if torch.is_grad_enabled():
             fixed = None if ctx.batch else (means, covariances)
-            needed = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[7:]]
+            needed = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[8:]]
             by_scale, by_projections, by_shift, *by_rows = differentiable_gradients(
-                scale, projections, shift, fixed, ctx.eps, ctx.relu, rows, g, needed
+                scale, projections, shift, fixed, ctx.eps, ctx.relu, ctx.summed, rows, gs, needed
             )
-            return by_scale, by_projections, by_shift, None, None, None, None, *by_rows
+            return by_scale, by_projections, by_shift, None, None, None, None, None, *by_rows
         if ctx.relu:
-            g = torch.ops.aten.threshold_backward(g, y, 0)
-        total = wide(g.sum(0))  # G^T 1
+            gs = [torch.ops.aten.threshold_backward(g, y, 0) for g, y in zip(gs, outputs, strict=True)]
+        totals = torch.stack([column_sums(g) for g in gs])  # G^T 1 of every output
+        of_term = gs * len(rows) if ctx.summed else gs
         scale, projections = wide(scale), wide(projections)
-        d_folded = torch.stack([gram(g, z) for z in rows])
+        d_folded = torch.stack([gram(g, z) for g, z in zip(of_term, rows, strict=True)])
         if ctx.batch:
             d_folded = torch.baddbmm(
-                d_folded, total.view(1, -1, 1).expand(len(rows), -1, 1), means.unsqueeze(1), alpha=-1
+                d_folded, totals.unsqueeze(2).expand(len(rows), -1, 1), means.unsqueeze(1), alpha=-1
             )
             d_strength = (d_folded * projections).sum(2)
         else:  # the offset is -strength * mean
-            d_strength = (d_folded * projections).sum(2) - total * means
+            d_strength = (d_folded * projections).sum(2) - totals * means
         d_scale = d_strength * inverse if ctx.needs_input_grad[0] else None
         d_projections = None
         spread = constant = None
@@ -88,19 +100,20 @@ class Folded(torch.autograd.Function):
             n = rows[0].shape[0]
             # dZ = G A + (Z - 1 m^T) 2/n dS - 1 (A^T G^T 1)^T / n
             spread = d_covariance * (2 / n)
-            constant = -torch.bmm(spread, means.unsqueeze(2)).squeeze(2) - torch.matmul(total, wide(folded)) / n
+            constant = -torch.bmm(spread, means.unsqueeze(2)).squeeze(2)
+            constant = constant - torch.matmul(totals.unsqueeze(1), wide(folded)).squeeze(1) / n
+            spread, constant = spread.to(rows[0].dtype), constant.to(rows[0].dtype)
         if ctx.needs_input_grad[1]:
             d_projections = (scale * inverse).unsqueeze(2) * d_folded
             if ctx.batch:
                 d_projections = d_projections + 2 * torch.bmm(weighted, covariances)
         d_rows: list[Tensor | None] = []
-        for k, (z, needed) in enumerate(zip(rows, ctx.needs_input_grad[7:], strict=True)):
+        for k, (g, z, needed) in enumerate(zip(of_term, rows, ctx.needs_input_grad[8:], strict=True)):
             if not needed:
                 d_rows.append(None)
             elif spread is None or constant is None:
-                d_rows.append(g @ folded[k])
-            else:
-                d_z = torch.addmm(constant[k].to(z.dtype), z, spread[k].to(z.dtype))
-                d_rows.append(d_z.addmm_(g, folded[k]))
-        d_shift = total if ctx.has_shift and ctx.needs_input_grad[2] else None
-        return d_scale, d_projections, d_shift, None, None, None, None, *d_rows
+                d_rows.append(times_small(g, folded[k].t()))
+            else:  # the small matrix is symmetric
+                d_rows.append(times_small(z, spread[k], constant[k]).addmm_(g, folded[k]))
+        d_shift = totals if ctx.has_shift and ctx.needs_input_grad[2] else None
+        return d_scale, d_projections, d_shift, None, None, None, None, None, *d_rows

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from archgrad.distributed.norms import statistics_over_ranks
-from archgrad.fast.composition import full_precision, statistics, variances, wide
+from archgrad.fast.composition import full_precision, statistics, variances
 from archgrad.fast.pointwise import Term, rows_of
+from archgrad.fast.products import wide
 
 __all__ = ["blend_over_ranks"]
 

@@ -29,7 +29,7 @@ from archgrad.fast.composition import full_precision
 from archgrad.fast.folded import Folded
 from archgrad.fast.kept import Kept
 
-__all__ = ["Moments", "Term", "blend", "rows_of"]
+__all__ = ["Moments", "Term", "blend", "project_each", "rows_of"]
 
 FOLDED_UP_TO = {False: 16, True: 64}
 """Output channels up to which folding is preferred, by whether the projections need gradients: folding keeps half as
@@ -78,17 +78,44 @@ def blend(
     Returns:
         The sum, (B, O, H, W), channels_last, and the statistics of the batch (of no meaning with `fixed`).
     """
-    features = [term.features for term in terms]
+    shift = None if shift is None else shift.unsqueeze(0)
+    (total,), moments = _apply(terms, scale, eps, shift, fixed, relu, summed=True)
+    return total, moments
+
+
+def project_each(
+    terms: Sequence[Term],
+    scale: Tensor,
+    *,
+    eps: float,
+    shift: Tensor | None = None,
+    fixed: tuple[Tensor, Tensor] | None = None,
+    relu: bool = False,
+) -> tuple[list[Tensor], Moments]:
+    """Return what `blend` would sum, each by itself; arguments as there, but for a `shift` of (T, O)."""
+    return _apply(terms, scale, eps, shift, fixed, relu, summed=False)
+
+
+def _apply(
+    terms: Sequence[Term],
+    scale: Tensor,
+    eps: float,
+    shift: Tensor | None,
+    fixed: tuple[Tensor, Tensor] | None,
+    relu: bool,
+    *,
+    summed: bool,
+) -> tuple[list[Tensor], Moments]:
+    rows = [rows_of(term.features) for term in terms]
     projections = torch.stack([term.projection for term in terms])
-    rows = [rows_of(f) for f in features]
     with full_precision(rows[0]):
         if fixed is None and projections.shape[1] > FOLDED_UP_TO[projections.requires_grad]:
-            y, batch_mean, batch_variance = Kept.apply(scale, projections, shift, eps, relu, *rows)
+            mean, variance, *outputs = Kept.apply(scale, projections, shift, eps, relu, summed, *rows)
         else:
-            mean, variance = (None, None) if fixed is None else fixed
-            y, batch_mean, batch_variance = Folded.apply(scale, projections, shift, mean, variance, eps, relu, *rows)
-    b, _, h, w = features[0].shape
-    return y.view(b, h, w, -1).permute(0, 3, 1, 2), Moments(batch_mean, batch_variance, rows[0].shape[0])
+            given = (None, None) if fixed is None else fixed
+            mean, variance, *outputs = Folded.apply(scale, projections, shift, *given, eps, relu, summed, *rows)
+    b, _, h, w = terms[0].features.shape
+    return [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in outputs], Moments(mean, variance, rows[0].shape[0])
 
 
 def rows_of(x: Tensor) -> Tensor:

@@ -1,0 +1,42 @@
+"""Which modules the fast path knows, and how it reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from archgrad.fast.norms import is_plain_norm
+from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv
+
+__all__ = ["is_known", "matrix", "pool_settings"]
+
+
+def is_known(operation: nn.Module) -> bool:
+    """Return whether the operation is exactly what its class says, with no hook that wants to see it run."""
+    kind = type(operation)
+    if kind not in (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, PoolBN, FactorizedReduce, ReLUConvBN, SepConv, DilConv):
+        return False
+    if _is_hooked(operation):
+        return False
+    inner = operation._modules.get("op", operation)
+    parts = [operation, *inner._modules.values()] if inner is not None else [operation]
+    if any(part is None or _is_hooked(part) or (part._modules and part is not operation) for part in parts):
+        return False
+    norms = [part for part in parts if isinstance(part, nn.modules.batchnorm._NormBase)]
+    return all(map(is_plain_norm, norms)) and (kind is not PoolBN or not norms[0].affine)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def matrix(convolution: nn.Conv2d) -> Tensor:
+    """The weight of a pointwise convolution as (O, C)."""
+    return convolution.weight.flatten(1)
+
+
+def pool_settings(pool: nn.Module) -> tuple[Any, ...]:
+    """What two pools of one input must have in common to give the same."""
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
+    return (type(pool), *(getattr(pool, name, None) for name in names))
