@@ -27,12 +27,13 @@ import torch.nn.functional as F
 
 import archgrad as ag
 from archgrad.bilevel.passes import fixed, pass_loss
-from archgrad.fast import cells, pointwise
+from archgrad.fast import cells, heap, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 
-IDEAS = ("depthwise", "products", "shared", "sums", "halves", "channels-last")
+IDEAS = ("depthwise", "products", "shared", "sums", "halves", "heap", "channels-last")
 """What `--without` switches off: own backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in
-one; sharing between the edges of a state; weighted sums in one buffer; gradients of one half only; memory format."""
+one; sharing between the edges of a state; weighted sums in one buffer; gradients of one half only; kept memory;
+memory format."""
 
 
 def main() -> None:
@@ -162,6 +163,8 @@ def work(options: argparse.Namespace) -> None:
         space = ag.spaces.darts_cifar(options.channels, options.cells)
     else:
         space = ag.spaces.nasbench201(options.channels, options.cells)
+    if fast and "heap" not in options.without:
+        heap.keep_freed_memory()
     begin = time.perf_counter()
     supernet = ag.Supernet(space, fast=fast).to(options.device)
     if fast:
@@ -240,18 +243,20 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     """Put the plain way in the place of one idea."""
     if idea == "channels-last":
         supernet.network.to(memory_format=torch.contiguous_format)
-        cells._State.__init__ = _any_format
+        states.State.__init__ = _any_format
     elif idea == "depthwise":
-        depthwise_module.depthwise = cells.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
-        cells.fan_out = lambda x, ws, gs: tuple(depthwise_module._forward(x, w, g) for w, g in zip(ws, gs, strict=True))
+        depthwise_module.depthwise = states.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
+        states.fan_out = lambda x, ws, gs: tuple(
+            depthwise_module._forward(x, w, g) for w, g in zip(ws, gs, strict=True)
+        )
     elif idea == "products":
-        cells.blend = _plain_blend
+        normalised.blend, normalised.project_each = _plain_blend, _plain_each
     elif idea == "sums":
         cells.weighted_total = lambda values, weights: sum(w * v for w, v in zip(weights, values, strict=True))
     elif idea == "shared":
         node = cells._Node._add
         cells._Node._add = lambda self, state, operation, weight: node(
-            self, cells._State(state.x, [operation]), operation, weight
+            self, states.State(state.x, [operation]), operation, weight
         )
 
 
@@ -260,17 +265,24 @@ def _any_format(self, x, leaving) -> None:
 
 
 def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False):
-    total, means, variances = 0, [], []
+    shift = None if shift is None else shift.expand(len(terms), -1) / len(terms)
+    outputs, moments = _plain_each(terms, scale, eps=eps, shift=shift, fixed=fixed)
+    total = sum(outputs)
+    return (F.relu(total) if relu else total), moments
+
+
+def _plain_each(terms, scale, *, eps, shift=None, fixed=None, relu=False):
+    outputs, means, variances = [], [], []
     for k, (x, p) in enumerate(terms):
         u = F.conv2d(x, p[:, :, None, None])
         statistics_ = (u.new_zeros(len(p)), u.new_zeros(len(p))) if fixed is None else (fixed[0][k], fixed[1][k])
         y = F.batch_norm(u, *statistics_, training=fixed is None, momentum=1.0, eps=eps)
-        total = total + scale[k].view(1, -1, 1, 1) * y
+        y = scale[k].view(1, -1, 1, 1) * y
+        y = y if shift is None else y + shift[k].view(1, -1, 1, 1)
+        outputs.append(F.relu(y) if relu else y)
         means.append(statistics_[0])
         variances.append(statistics_[1])
-    total = total if shift is None else total + shift.view(1, -1, 1, 1)
-    moments = pointwise.Moments(torch.stack(means), torch.stack(variances), u.numel() // u.shape[1])
-    return (F.relu(total) if relu else total), moments
+    return outputs, pointwise.Moments(torch.stack(means), torch.stack(variances), u.numel() // u.shape[1])
 
 
 if __name__ == "__main__":

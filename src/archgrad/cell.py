@@ -233,9 +233,12 @@ class DerivedCell(nn.Module):
                 entry += 1
             self.nodes.append(pairs)
         self.operations = nn.ModuleDict(kept)
+        self.evaluator: Callable[[DerivedCell, list[Tensor | None]], Tensor] | None = None
 
     def forward(self, states: Sequence[Tensor | None]) -> Tensor:
         """Return the cell's output; a state that is not among `used_inputs` may be None."""
+        if self.evaluator is not None:
+            return self.evaluator(self, list(states))
         every: list[Tensor | None] = list(states)
         for pairs in self.nodes:
             total: Tensor | None = None

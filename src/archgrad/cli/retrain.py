@@ -22,6 +22,7 @@ from archgrad.derive import derive
 from archgrad.discretize import random_architecture
 from archgrad.distributed import local_first, process_group, rank, together
 from archgrad.errors import OptionError
+from archgrad.fast.heap import keep_freed_memory
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.runs import Interrupted, seeded
 
@@ -54,6 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     values["data"] = data_options.settled_name(values["data"])
     if values["arch"] is None:
         raise OptionError(f"retrain needs an architecture: --arch with {FORMS}, or {_RANDOM}. Or --resume RUN.")
+    keep_freed_memory()
     with process_group():
         _run(parser, values)
     return 0

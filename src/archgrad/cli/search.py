@@ -14,6 +14,7 @@ from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose
 from archgrad.distributed import local_first, process_group, rank, together
+from archgrad.fast.heap import keep_freed_memory
 from archgrad.runs import Interrupted, seeded
 from archgrad.search import SearchResult, search
 from archgrad.show import to_text
@@ -39,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     """Search, and say what came out."""
     parser = make_parser()
     values = parse(parser, arguments, command="search")
+    keep_freed_memory()
     with process_group():
         _run(parser, values)
     return 0

@@ -4,14 +4,16 @@ Nothing else in the package needs this room, and its results are held to the pla
 an evaluator to every cell; the module tree, its parameters and its state dict stay as they are.
 
 - `depthwise`: depthwise convolution with a fast backward.
-- `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product.
+- `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product, in two ways: `folded`, `kept`;
+  `composition` writes it with differentiable operations, and `over_ranks` with statistics over several processes.
 - `products`: products of many pixels with small matrices.
-- `sums`: weighted sums in one buffer.
-- `norms`: what BatchNorm modules keep of a batch.
-- `over_ranks`: the same product with statistics over several processes.
-- `cells`: the forward pass of a cell made of these.
+- `norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
+- `sums`: weighted sums in one buffer, and joined states.
+- `recognise`, `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell;
+  `alone`: that of a single operation.
+- `heap`: a setting for programs that search.
 """
 
-from archgrad.fast.accelerate import accelerate
+from archgrad.fast.accelerate import accelerate, accelerated
 
-__all__ = ["accelerate"]
+__all__ = ["accelerate", "accelerated"]

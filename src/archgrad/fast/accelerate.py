@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
-from archgrad.cell import Cell
+from archgrad.cell import Cell, DerivedCell
+from archgrad.fast.alone import FastOperation
 from archgrad.fast.cells import evaluate
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
+from archgrad.fast.derived import evaluate_derived
 
-__all__ = ["accelerate", "restore"]
+__all__ = ["accelerate", "accelerated", "restore"]
 
 
 def accelerate(network: nn.Module) -> None:
@@ -22,25 +27,49 @@ def accelerate(network: nn.Module) -> None:
     Args:
         network: A space, or a derived network; changed in place.
     """
+    cells = [module for module in network.modules() if isinstance(module, Cell | DerivedCell)]
+    in_cells = {id(part) for cell in cells for part in cell.modules()}
     safe = not any(_breaks_channels_last(module) for module in network.modules())
     for module in network.modules():
         if safe and type(module) is nn.Conv2d:
             module.to(memory_format=torch.channels_last)
         if isinstance(module, Cell):
             module.evaluator = evaluate
+        elif isinstance(module, DerivedCell):
+            module.evaluator = evaluate_derived
         elif type(module) is nn.Conv2d and Geometry.of(module) is not None:
             FastDepthwiseConv2d.turn(module)
+        elif id(module) not in in_cells:  # there, the evaluator reads it
+            FastOperation.turn(module)
+
+
+@contextmanager
+def accelerated(network: nn.Module) -> Iterator[None]:
+    """Accelerate a network for a while.
+
+    Args:
+        network: A derived network, or any other; at the end it is as it was, with its convolutions contiguous.
+    """
+    accelerate(network)
+    try:
+        yield
+    finally:
+        restore(network)
 
 
 def restore(network: nn.Module) -> None:
-    """Make plain convolutions of those that `accelerate` turned, in the memory format that they are built with.
+    """Give modules that `accelerate` turned their own classes, and convolutions the memory format of their making.
 
     Args:
-        network: What `derive` left of an accelerated space; changed in place.
+        network: An accelerated network, or what `derive` left of one; changed in place.
     """
     for module in network.modules():
-        if isinstance(module, FastDepthwiseConv2d):
+        if isinstance(module, Cell | DerivedCell):
+            module.evaluator = None
+        elif isinstance(module, FastDepthwiseConv2d):
             setattr(module, "__class__", nn.Conv2d)  # noqa: B010 (a type checker refuses the plain assignment)
+        elif isinstance(module, FastOperation):
+            setattr(module, "__class__", module.turned_from)  # noqa: B010
         if type(module) is nn.Conv2d:
             module.to(memory_format=torch.contiguous_format)
 

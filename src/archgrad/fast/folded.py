@@ -69,7 +69,7 @@ class Folded(torch.autograd.Function):
         """Return the gradients by scale, projections, shift and rows."""
         scale, projections, shift, means, covariances, inverse, folded, *large = ctx.saved_tensors
         outputs, rows = (large[: ctx.outputs], large[ctx.outputs :]) if ctx.relu else ([], large)
-        gs = list(grads[2:])
+        gs = [g.contiguous() for g in grads[2:]]
         if torch.is_grad_enabled():
             fixed = None if ctx.batch else (means, covariances)
             needed = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[8:]]

@@ -70,7 +70,7 @@ class Kept(torch.autograd.Function):
         scale, projections, shift, mean, inverse, *large = ctx.saved_tensors
         outputs, large = (large[: ctx.outputs], large[ctx.outputs :]) if ctx.relu else ([], large)
         products, rows = large[: ctx.terms], large[ctx.terms :]
-        gs = list(grads[2:])
+        gs = [g.contiguous() for g in grads[2:]]
         if torch.is_grad_enabled():
             if not rows:
                 raise RuntimeError(

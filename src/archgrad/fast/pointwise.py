@@ -109,13 +109,19 @@ def _apply(
     rows = [rows_of(term.features) for term in terms]
     projections = torch.stack([term.projection for term in terms])
     with full_precision(rows[0]):
-        if fixed is None and projections.shape[1] > FOLDED_UP_TO[projections.requires_grad]:
+        if fixed is None and not _folds(projections):
             mean, variance, *outputs = Kept.apply(scale, projections, shift, eps, relu, summed, *rows)
         else:
             given = (None, None) if fixed is None else fixed
             mean, variance, *outputs = Folded.apply(scale, projections, shift, *given, eps, relu, summed, *rows)
     b, _, h, w = terms[0].features.shape
     return [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in outputs], Moments(mean, variance, rows[0].shape[0])
+
+
+def _folds(projections: Tensor) -> bool:
+    """Whether folding is the cheaper way; a covariance of many more inputs than outputs never pays."""
+    c_out, c_in = projections.shape[1:]
+    return c_out <= FOLDED_UP_TO[projections.requires_grad] and c_in <= 2 * c_out
 
 
 def rows_of(x: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from archgrad.fast.norms import is_plain_norm
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv
 
-__all__ = ["is_known", "matrix", "pool_settings"]
+__all__ = ["is_known", "kind_of", "matrix", "pool_settings"]
 
 
 def is_known(operation: nn.Module) -> bool:
     """Return whether the operation is exactly what its class says, with no hook that wants to see it run."""
-    kind = type(operation)
+    kind = kind_of(operation)
     if kind not in (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, PoolBN, FactorizedReduce, ReLUConvBN, SepConv, DilConv):
         return False
     if _is_hooked(operation):
@@ -29,6 +29,11 @@ def is_known(operation: nn.Module) -> bool:
 
 def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """The class as it was before `accelerate` turned it."""
+    return getattr(type(module), "turned_from", type(module))
 
 
 def matrix(convolution: nn.Conv2d) -> Tensor:

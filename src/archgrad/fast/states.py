@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from archgrad.fast.depthwise import Geometry, depthwise, fan_out
 from archgrad.fast.normalised import Projected, normalised, settings
 from archgrad.fast.pointwise import Term
-from archgrad.fast.recognise import is_known, matrix, pool_settings
+from archgrad.fast.recognise import is_known, kind_of, matrix, pool_settings
 from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
 
 __all__ = ["State", "is_projection"]
@@ -86,10 +86,7 @@ class State:
         return Term(z, matrix(stages[-2])), stages[-1]
 
     def _of_kind(self, *kinds: type[nn.Module]) -> list[nn.Module]:
-        """Those that leave, each once."""
-        return list(
-            {id(m): m for m in self._leaving if type(m) in kinds and is_known(m) and not self.repeats(m)}.values()
-        )
+        return [m for m in self._leaving if kind_of(m) in kinds and is_known(m) and not self.repeats(m)]
 
     def _convolved(self, operation: nn.Module) -> Tensor:
         """The first depthwise convolution of `operation`, made together with those of all edges that leave."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.errors import DataError, OptionError
+from archgrad.fast import accelerated
 from archgrad.retrain.evaluation import evaluate
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.loop import Loop
@@ -147,7 +148,7 @@ def retrain(
             a norm and step; R processes then compute what one would with a batch of R times the size, dropout aside.
         device: "auto" (CUDA if there is any), "cpu", "cuda:1", ...
         workers: Processes that read data which is not in memory; 0 reads in this process.
-        fast: Lay images and convolutions out channels_last, which is faster and rounds differently.
+        fast: Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently.
         run_dir: The run folder; None keeps nothing on disk.
         resume: Go on with the run in `run_dir`, from its last checkpoint.
         overwrite: Remove an earlier run in `run_dir` first.
@@ -215,6 +216,7 @@ def retrain(
         }
         stack.enter_context(seeded(seed))
         # Everything that can be wrong with the arguments shows before a folder is written to.
+        stack.enter_context(accelerated(network) if fast else nullcontext())
         learner = Learner(network, recipe, classes=len(data.classes), device=pick_device(device), fast=fast)
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=fast)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=fast)

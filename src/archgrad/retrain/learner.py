@@ -31,7 +31,7 @@ class Learner:
         recipe: The options.
         classes: Number of classes.
         device: Where to compute.
-        fast: Whether images and convolutions are laid out channels_last.
+        fast: Whether images are laid out channels_last, as the fast path wants them.
 
     Raises:
         OptionError: The network has nothing to train.
@@ -46,8 +46,6 @@ class Learner:
         self._channels_last = fast
         self.dtype = torch.float64 if recipe.precision == "64" else torch.float32
         self.network = network.to(device, self.dtype)
-        if fast:
-            self.network.to(memory_format=torch.channels_last)
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if not self._parameters:
             raise OptionError(f"The network {type(network).__name__} has no parameters that require a gradient.")
