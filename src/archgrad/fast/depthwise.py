@@ -149,7 +149,8 @@ class _Prepared:
         if key == (0, self.x.shape[3], 0):
             return self.x
         if key not in self._windows:
-            self._windows[key] = F.pad(self.x, (-start, start + length - self.x.shape[3], rows, rows))
+            window = _window(self.x, start, length)
+            self._windows[key] = F.pad(window, (0, 0, rows, rows)) if rows else window
         return self._windows[key]
 
     def parities(self) -> _Prepared:
@@ -157,6 +158,19 @@ class _Prepared:
         if self._parities is None:
             self._parities = _Prepared(_parities(self.x))
         return self._parities
+
+
+def _window(x: Tensor, start: int, length: int) -> Tensor:
+    """Columns start to start + length of a channels_last image; `F.pad` would first fill all of it with zeros."""
+    b, c, h, w = x.shape
+    columns = x.permute(0, 2, 3, 1)
+    left, right = max(-start, 0), max(start + length - w, 0)
+    parts = [columns[:, :, max(start, 0) : min(start + length, w)]]
+    if left:
+        parts.insert(0, x.new_zeros(b, h, left, c))
+    if right:
+        parts.append(x.new_zeros(b, h, right, c))
+    return torch.cat(parts, dim=2).permute(0, 3, 1, 2)
 
 
 def _parities(x: Tensor) -> Tensor:
