@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    paths = {"plain": Path("plain", options), "fast": Path("fast", options)}
+    paths = {"plain": Path("plain"), "fast": Path("fast")}
     rounds: dict[str, list[dict]] = {name: [] for name in paths}
     for index in range(options.rounds + 1):
         for name, path in paths.items():
@@ -99,8 +100,8 @@ def parse() -> argparse.Namespace:
 class Path:
     """A worker process for one path, which runs a round for every line that it reads."""
 
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
+    def __init__(self, name: str, typed: Sequence[str] = ()) -> None:
+        command = [sys.executable, __file__, *sys.argv[1:], *typed, "--worker", name]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.startup = json.loads(self._line())["startup"]
 

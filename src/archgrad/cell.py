@@ -232,6 +232,7 @@ class DerivedCell(nn.Module):
                     pairs.append((str(entry), source))
                 entry += 1
             self.nodes.append(pairs)
+        self.n_entries = entry  # of the decision, dropped ones included
         self.operations = nn.ModuleDict(kept)
         self.evaluator: Callable[[DerivedCell, list[Tensor | None]], Tensor] | None = None
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
+from archgrad.cell import DerivedCell
 from archgrad.derive import derive
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.operations import DARTS_PRIMITIVES
 from archgrad.spaces.darts import darts_cifar, darts_imagenet
-from archgrad.spaces.darts_network import DartsNetwork
+from archgrad.spaces.darts_network import DartsCell, DartsNetwork
 from archgrad.supernet import Supernet
 
 __all__ = ["network_from_state_dict", "supernet_from_state_dict", "to_official"]
@@ -119,8 +121,21 @@ def network_from_state_dict(
     floating = next((v.dtype for v in state_dict.values() if v.is_floating_point()), torch.float32)
     network.to(floating)
     renamed = {re.sub(r"\._ops\.(\d+)\.", r".graph.operations.\1.", k): v for k, v in state_dict.items()}
-    _load(network, renamed)
+    unused = _unused_parts(network)
+    _load(network, {name: value for name, value in renamed.items() if not name.startswith(unused)})
     return network
+
+
+def _unused_parts(network: nn.Module) -> tuple[str, ...]:
+    """Prefixes of what the authors' cells hold beside what their output uses, and `derive` leaves out."""
+    unused: list[str] = []
+    for name, cell in network.named_modules():
+        if isinstance(cell, DartsCell):
+            graph = cast(DerivedCell, cell.graph)
+            entries = (f"graph.operations.{k}" for k in range(graph.n_entries) if str(k) not in graph.operations)
+            inputs = (part for part in ("preprocess0", "preprocess1") if getattr(cell, part) is None)
+            unused.extend(f"{name}.{part}." for part in (*entries, *inputs))
+    return tuple(unused)
 
 
 def _alpha_rows(supernet: Supernet, label: str) -> list[nn.Parameter]:

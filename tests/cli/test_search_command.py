@@ -107,6 +107,20 @@ def test_a_config_that_is_none_is_refused(text: str, message: str, archgrad: Typ
     assert not Path("new").exists()
 
 
+@pytest.mark.parametrize("way", [("--resume", "a"), ("--config", "a/config.yaml", "--out", "b")])
+def test_a_space_of_somebody_s_own_runs_only_when_it_is_typed(way: tuple[str, ...], archgrad: Type) -> None:
+    space = Path("my_space.py")
+    space.write_text(OWN)
+    named = ("--space", "my_space.py:Net")
+    assert archgrad("search", *named, "--epochs", 1, "--out", "a", "--quiet").status == 0
+    space.write_text("raise SystemExit('it ran')\n")
+    outcome = archgrad("search", *way)
+    assert outcome.status == 2
+    assert f"add --space '{space.absolute()}:Net'" in outcome.err
+    space.write_text(OWN)
+    assert archgrad("search", *way, *named, "--quiet").status == 0
+
+
 def test_resuming_needs_nothing_else(archgrad: Type) -> None:
     first = archgrad("search", *QUICK, "--out", "a")
     before = content(Path("a"))

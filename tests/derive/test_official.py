@@ -92,6 +92,28 @@ def test_a_training_network_goes_out_and_in_bit_for_bit(auxiliary: bool) -> None
         assert torch.equal(back.eval()(x), network.eval()(x))
 
 
+def test_parts_that_the_authors_cells_hold_and_do_not_use_are_left_out() -> None:
+    # Node 2 of the normal cell, and its input 1, reach no joined node; the authors' module holds them nevertheless.
+    node = "('sep_conv_3x3', 0), ('skip_connect', 0)"
+    normal = f"[('sep_conv_3x3', 0), ('dil_conv_3x3', 1), {node}, {node}, {node}]"
+    reduce = f"[('max_pool_3x3', 0), ('max_pool_3x3', 1), {node}, {node}, {node}]"
+    text = f"Genotype(normal={normal}, normal_concat=[3, 4, 5], reduce={reduce}, reduce_concat=range(2, 6))"
+    network = ag.derive(ag.spaces.darts_cifar(4, 3, 5, stage="retrain"), ag.Architecture.from_genotype(text))
+    state = official_names(network)
+    normal_cells = [name for name, cell in network.named_modules() if getattr(cell, "preprocess1", cell) is None]
+    assert normal_cells
+    for name in normal_cells:
+        state[f"{name}._ops.0.op.1.weight"] = torch.randn(4, 1, 3, 3)
+        state[f"{name}._ops.1.op.1.weight"] = torch.randn(4, 1, 3, 3)
+        state[f"{name}.preprocess1.op.1.weight"] = torch.randn(4, 12, 1, 1)
+    sizes = {"channels": 4, "cells": 3, "num_classes": 5, "auxiliary": False}
+    back = official.network_from_state_dict(state, text, **sizes)
+    assert torch.equal(back.eval()(images(32)), network.eval()(images(32)))
+    state[f"{normal_cells[0]}._ops.8.op.1.weight"] = torch.randn(4, 1, 3, 3)  # the genotype has no ninth operation
+    with pytest.raises(ArchitectureError, match=r"it has unknown .*operations\.8\."):
+        official.network_from_state_dict(state, text, **sizes)
+
+
 def test_the_imagenet_network_goes_out_and_in() -> None:
     template = ag.spaces.darts_imagenet(4, 3, 5, auxiliary=True)
     network = ag.derive(template, ag.architectures.DARTS_V2)

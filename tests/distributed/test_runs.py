@@ -29,7 +29,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("command", ["search", "retrain"])
+@pytest.mark.parametrize("command", ["search", "retrain", "trainer"])
 def test_a_signal_to_one_process_stops_all_with_its_status(two: list[dict[str, Any]], command: str) -> None:
     assert [each[f"{command}, signalled"] for each in two] == [{"status": 128 + 15}] * 2
 
@@ -41,6 +41,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(two: list[dict[str, Any]], folde
             assert torch.equal(each[f"{command}, resumed"]["state"][name], value), name
     whole, resumed = ((folder / name / "metrics.csv").read_bytes() for name in (command, f"{command}-2"))
     assert resumed == whole
+
+
+def test_the_trainer_of_two_processes_ends_alike_on_both_and_goes_on(two: list[dict[str, Any]], folder: Path) -> None:
+    assert two[0]["trainer"] == two[1]["trainer"]
+    assert [each["trainer, resumed"] for each in two] == [each["trainer"] for each in two]
+    whole, resumed = ((folder / name / "metrics.csv").read_bytes() for name in ("trainer", "trainer-2"))
+    assert resumed == whole
+    assert len(list((folder / "trainer").glob("events.*"))) == 1
 
 
 def test_process_0_alone_writes(two: list[dict[str, Any]], folder: Path) -> None:

@@ -60,6 +60,22 @@ def retrained(name: str, signal_at: int = 0, **options: Any) -> dict[str, Any]:
     return problems.state_of(network)
 
 
+def trained(name: str, loss: Any = F.cross_entropy, *, resume: bool = False) -> dict[str, Any]:
+    trainer = ag.DartsTrainer(
+        problems.dropping_space(), loss, accuracy, torch.optim.SGD, 2,
+        problems.images(), batch_size=8, workers=0, device="cpu", seed=3, run_dir=folder / name, quiet=True,
+    )  # fmt: skip
+    try:
+        result = trainer.fit(resume=resume)
+    except Interrupted as interruption:
+        return {"status": interruption.code}
+    return {"architecture": result.architecture.to_json(), "accuracy": result.history[-1]["train_accuracy"]}
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    return {"accuracy": (outputs.argmax(1) == targets).float().mean().item()}
+
+
 with process_group():
     # The search's loss is called twice a step. All stop after the step that begins next: the first search at the end of
     # its epoch, the others before the last of 3 steps.
@@ -68,6 +84,9 @@ with process_group():
         "search, signalled": searched("search-2", Signalling(4)),
         "search, resumed": searched("search-2", resume=True),
         "search, left by two": searched("search-1", Signalling(2)),
+        "trainer": trained("trainer"),
+        "trainer, signalled": trained("trainer-2", Signalling(4)),
+        "trainer, resumed": trained("trainer-2", resume=True),
         "retrain": retrained("retrain"),
         "retrain, signalled": retrained("retrain-2", signal_at=1),
         "retrain, resumed": retrained("retrain-2", resume=True),

@@ -51,13 +51,15 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
         command: Which config files must be of.
 
     Raises:
-        OptionError: A config file holds something that is no option, or belongs to another command.
+        OptionError: A config file holds something that is no option, belongs to another command, or names a space that
+            is no part of archgrad and was not typed.
         RunError: A config file cannot be read.
         SystemExit: Usage error, or --help.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     first.add_argument("--resume")
+    first.add_argument("--space")
     try:
         places, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -76,6 +78,12 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
             )
     else:
         stored = _read(parser, Path(places.config), command) if places.config else {}
+    own = str(stored.get("space") or "")
+    if ":" in own and places.space is None:
+        raise OptionError(
+            f"The {'run' if places.resume else 'config'} names a space of somebody's own, {own!r}, which is run as "
+            f"Python. Nothing that a file names is run unless you name it too: add --space '{own}'."
+        )
     values = parser.parse_args(list(arguments), namespace=parser.parse_object(stored) if stored else None).as_dict()
     if values["resume"] and (values["out"] or values["overwrite"]):
         raise OptionError("--resume goes on in the run's own folder, so it does not go with --out or --overwrite.")
