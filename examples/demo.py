@@ -14,7 +14,7 @@ from archgrad.report import write_report
 from archgrad.show import to_text
 
 CHANNELS, CELLS = 8, 3
-SEARCH_EPOCHS, RETRAIN_EPOCHS = 10, 20
+SEARCH_EPOCHS, RETRAIN_EPOCHS = 10, 30
 
 
 def retrain(architecture: ag.Architecture, out: Path, seed: int) -> float:
