@@ -1,6 +1,6 @@
 """How a search step grows with channels, cells and batch: a table and a plot, plain and fast path side by side.
 
-    python benchmarks/growth.py --rounds 2 --out benchmarks/growth.svg
+    python benchmarks/growth.py --rounds 2 --out growth.svg
 
 Runs `search_step.py` once for every point; one quantity varies at a time, the others stay at --channels, --cells and
 --batch. Points that a path cannot hold in memory are left out, and said. Other options go to `search_step.py`.
@@ -32,6 +32,8 @@ def main() -> None:
     base = {name: getattr(options, name) for name in AXES}
     measured: dict[tuple[int, ...], dict[str, dict]] = {}
     points = {}
+    print("| varied | value | plain step | fast step | ratio | plain memory | fast memory |")
+    print("|---|---|---|---|---|---|---|")
     for axis in options.only or AXES:
         for value in AXES[axis]:
             sizes = {**base, axis: value}
@@ -40,7 +42,7 @@ def main() -> None:
                 measured[key] = measure(sizes, rest)
             if measured[key]:
                 points[axis, value] = measured[key]
-    table(points)
+                print_row(axis, value, measured[key])
     plot(points, base, options.out)
     print(f"\nPlot: {options.out}")
 
@@ -57,17 +59,14 @@ def measure(sizes: dict[str, int], rest: list[str]) -> dict[str, dict]:
     return {"plain": lines[0], "fast": lines[1], "ratios": lines[2]}
 
 
-def table(points: dict[tuple[str, int], dict]) -> None:
-    print("| varied | value | plain step | fast step | ratio | plain memory | fast memory |")
-    print("|---|---|---|---|---|---|---|")
-    for (axis, value), found in points.items():
-        plain, fast = found["plain"], found["fast"]
-        print(
-            f"| {axis} | {value} | {plain['step_seconds']:.2f} s | {fast['step_seconds']:.2f} s "
-            f"| {found['ratios']['ratio_step']:.1f} | {plain['peak_memory_mb'] / 1000:.1f} GB "
-            f"| {fast['peak_memory_mb'] / 1000:.1f} GB |",
-            flush=True,
-        )
+def print_row(axis: str, value: int, found: dict[str, dict]) -> None:
+    plain, fast = found["plain"], found["fast"]
+    print(
+        f"| {axis} | {value} | {plain['step_seconds']:.2f} s | {fast['step_seconds']:.2f} s "
+        f"| {found['ratios']['ratio_step']:.1f} | {plain['peak_memory_mb'] / 1000:.1f} GB "
+        f"| {fast['peak_memory_mb'] / 1000:.1f} GB |",
+        flush=True,
+    )
 
 
 def plot(points: dict[tuple[str, int], dict], base: dict[str, int], out: Path) -> None:
