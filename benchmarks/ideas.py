@@ -13,19 +13,14 @@ import json
 import statistics
 import sys
 
-from search_step import IDEAS, Path, environment, parse
+from search_step import IDEAS, Path, environment, in_turn, parse
 
 
 def main() -> None:
     options = parse()
     variants = {"all": [], **{idea: ["--without", idea] for idea in IDEAS}}
     paths = {name: Path("fast", typed) for name, typed in variants.items()}
-    rounds: dict[str, list[dict]] = {name: [] for name in variants}
-    for index in range(options.rounds + 1):
-        for name, path in paths.items():
-            figures = path.round()
-            if index:  # the first round warms up
-                rounds[name].append(figures)
+    rounds = in_turn(paths, options.rounds)
     print("| without | α pass | w pass | step: times slower | peak memory |")
     print("|---|---|---|---|---|")
     for name, found in rounds.items():

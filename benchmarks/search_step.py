@@ -43,12 +43,7 @@ def main() -> None:
         work(options)
         return
     paths = {"plain": Path("plain"), "fast": Path("fast")}
-    rounds: dict[str, list[dict]] = {name: [] for name in paths}
-    for index in range(options.rounds + 1):
-        for name, path in paths.items():
-            figures = path.round()
-            if index:  # the first round warms up
-                rounds[name].append(figures)
+    rounds = in_turn(paths, options.rounds)
     results = {}
     for name, path in paths.items():
         results[name] = summary(name, path, rounds[name], options)
@@ -115,6 +110,12 @@ class Path:
         if not line:
             raise SystemExit("a worker ended early; its message is above")
         return line
+
+
+def in_turn(paths: dict[str, Path], rounds: int) -> dict[str, list[dict]]:
+    """Return the figures of every path's rounds, which alternate between them; one more round first warms up."""
+    found = [{name: path.round() for name, path in paths.items()} for _ in range(rounds + 1)]
+    return {name: [figures[name] for figures in found[1:]] for name in paths}
 
 
 def summary(name: str, path: Path, rounds: list[dict], options: argparse.Namespace) -> dict:
@@ -262,7 +263,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
 
 
 def _any_format(self, x, leaving) -> None:
-    self.x, self._leaving, self._shared = x, leaving, {}
+    self.x, self._leaving, self._pooled = x, leaving, {}
 
 
 def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False):

@@ -111,6 +111,19 @@ class _Wrap(nn.Module):
         return self.cell([x, 2 * x])
 
 
+def test_an_instance_on_several_edges_runs_and_moves_its_statistics_on_each():
+    torch.manual_seed(0)
+    once = SepConv(2, 2, 3, 1, affine=False)
+    space = _Wrap(Cell(3, {"sep": lambda source, node: once, "skip": lambda source, node: nn.Identity()}, label="c"))
+    plain, fast = pair(space)
+    x = torch.randn(2, 2, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(fast(x), plain(x), rtol=1e-10, atol=1e-10)
+    for (name, a), b in zip(plain.state_dict().items(), fast.state_dict().values(), strict=True):
+        if "num_batches" in name:
+            assert int(a) > 3, name
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+
+
 def test_unknown_and_affine_and_hooked_operations_run_as_they_are():
     torch.manual_seed(0)
     calls = []

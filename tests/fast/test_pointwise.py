@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from archgrad.fast import pointwise
-from archgrad.fast.pointwise import Term, blend
-from archgrad.fast.sums import weighted_total
+from archgrad.fast.pointwise import Term, blend, project_each
+from archgrad.fast.sums import joined, weighted_total
 
 EPS = 1e-5
 
@@ -87,6 +87,35 @@ def test_first_and_second_derivatives_agree_with_finite_differences(way, fixed, 
     statistics = (random(2, 2), random(2, 2).abs() + 0.5) if fixed else None
     assert torch.autograd.gradcheck(lambda *x: ours(x, statistics, relu), x)
     assert torch.autograd.gradgradcheck(lambda *x: ours(x, statistics, relu), x)
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+def test_each_by_itself_is_what_one_term_gives_and_agrees_with_finite_differences(way, fixed, relu):
+    torch.manual_seed(1)
+    scale, _, *rest = inputs(2, 2, 2, 2, 3)
+    shift = random(2, 2).requires_grad_()
+    statistics = (random(2, 2), random(2, 2).abs() + 0.5) if fixed else None
+
+    def each(scale, shift, *rest):
+        terms = [Term(x, p) for x, p in zip(rest[:2], rest[2:], strict=True)]
+        return tuple(project_each(terms, scale, eps=EPS, shift=shift, fixed=statistics, relu=relu)[0])
+
+    for k, y in enumerate(each(scale, shift, *rest)):
+        own = None if statistics is None else (statistics[0][k : k + 1], statistics[1][k : k + 1])
+        torch.testing.assert_close(y, ours((scale[k : k + 1], shift[k], rest[k], rest[2 + k]), own, relu))
+    assert torch.autograd.gradcheck(each, (scale, shift, *rest))
+    assert torch.autograd.gradgradcheck(each, (scale, shift, *rest))
+
+
+def test_joined_parts_get_dense_gradients_and_can_be_differentiated_twice():
+    parts = [random(2, c, 2, 3).requires_grad_() for c in (1, 2)]
+    assert torch.autograd.gradcheck(lambda *x: joined(x), parts)
+    assert torch.autograd.gradgradcheck(lambda *x: joined(x), parts)
+    for gradient in torch.autograd.grad(joined(parts).square().sum(), parts):
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+    flat = [random(4, 2), random(4, 3)]
+    assert torch.equal(joined(flat), torch.cat(flat, dim=1))
 
 
 def test_moments_are_those_of_the_projected_pixels(way):

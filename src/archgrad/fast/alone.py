@@ -10,8 +10,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from archgrad.fast.normalised import normalised
-from archgrad.fast.recognise import is_known
-from archgrad.fast.states import State, is_projection
+from archgrad.fast.recognise import is_projection
+from archgrad.fast.states import State
 from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
 
 __all__ = ["FastOperation"]
@@ -30,9 +30,10 @@ class FastOperation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the class that this one was turned from does, (B, C', H', W')."""
-        if x.device.type != "cpu" or not is_known(self):
+        state = State(x, [self])
+        if x.device.type != "cpu" or not state.knows(self):
             return self.turned_from.forward(self, x)
-        return normalised([State(x, [self]).projected(self)], relu=False)[0]
+        return normalised([state.projected(self)], relu=False)[0]
 
 
 class _FastReLUConvBN(FastOperation, ReLUConvBN):

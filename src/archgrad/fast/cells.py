@@ -22,8 +22,8 @@ from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.norms import is_synchronised
 from archgrad.fast.normalised import Projected, normalised_sum, settings
 from archgrad.fast.norms import track, uses_batch
-from archgrad.fast.recognise import is_known
-from archgrad.fast.states import State, is_projection
+from archgrad.fast.recognise import is_projection
+from archgrad.fast.states import State
 from archgrad.fast.sums import joined, weighted_total
 from archgrad.operations import PoolBN, Zero
 
@@ -98,7 +98,7 @@ class _Node:
     def _add(self, state: State, operation: nn.Module, weight: Tensor) -> None:
         if isinstance(operation, Zero):
             return
-        if not is_known(operation) or state.repeats(operation):
+        if not state.knows(operation):
             self._weighted.append((operation(state.x), weight))
         elif isinstance(operation, nn.Identity):
             self._weighted.append((state.x, weight))
@@ -111,7 +111,7 @@ class _Node:
             self._projected.setdefault(settings(projected), []).append((projected, weight))
         else:  # a ReLUConvBN of larger kernel
             _, convolution, norm = cast("list[nn.Module]", list(cast(nn.Sequential, operation.op)))
-            self._weighted.append((norm(convolution(state.relu())), weight))
+            self._weighted.append((norm(convolution(state.relu)), weight))
 
     def _add_pool(self, state: State, operation: PoolBN, weight: Tensor) -> None:
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(operation))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from archgrad.fast.products import column_sums, gram
 
-__all__ = ["compose", "differentiable_gradients", "full_precision", "statistics", "variances"]
+__all__ = ["compose", "differentiable_gradients", "full_precision", "shifted", "statistics", "variances"]
 
 
 def statistics(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -32,6 +32,13 @@ def full_precision(x: Tensor) -> torch.autocast:
 def variances(projections: Tensor, covariances: Tensor) -> Tensor:
     """diag(P S P^T), (T, O); rounding must not make it negative."""
     return (torch.bmm(projections, covariances) * projections).sum(2).clamp_min(0)
+
+
+def shifted(offset: Tensor, shift: Tensor | None, summed: bool) -> Tensor:
+    """What is added to every output, (1, O) or (T, O), from the offsets of the terms, (T, O)."""
+    if summed:
+        offset = offset.sum(0, keepdim=True)
+    return offset if shift is None else offset + shift
 
 
 def compose(
@@ -54,10 +61,7 @@ def compose(
         inverse = (fixed[1] + eps).rsqrt()
         folded = (scale * inverse).unsqueeze(2) * projections
         offset = -(scale * inverse * fixed[0])
-    if summed:
-        offset = offset.sum(0, keepdim=True)
-    if shift is not None:
-        offset = offset + shift
+    offset = shifted(offset, shift, summed)
     if summed:
         total = offset[0]
         for z, a in zip(rows, folded, strict=True):

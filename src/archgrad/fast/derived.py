@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.fast.normalised import normalised
-from archgrad.fast.recognise import is_known
-from archgrad.fast.states import State, is_projection
+from archgrad.fast.recognise import is_projection
+from archgrad.fast.states import State
 from archgrad.fast.sums import joined
 
 __all__ = ["evaluate_derived"]
@@ -42,7 +42,7 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
 
 
 def _output(operation: nn.Module, state: State) -> Tensor:
-    if state.x.device.type != "cpu" or not is_known(operation) or state.repeats(operation):
+    if state.x.device.type != "cpu" or not state.knows(operation):
         return operation(state.x)
     if isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):
         return state.pooled(operation)

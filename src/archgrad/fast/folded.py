@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.fast.composition import differentiable_gradients, statistics, variances
+from archgrad.fast.composition import differentiable_gradients, shifted, statistics, variances
 from archgrad.fast.products import column_sums, gram, times_small, wide
 
 __all__ = ["Folded"]
@@ -42,11 +42,7 @@ class Folded(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         strength = wide_scale * inverse
         folded = (strength.unsqueeze(2) * wide_projections).to(rows[0].dtype)
-        offset = -(strength * mean)
-        if summed:
-            offset = offset.sum(0, keepdim=True)
-        if shift is not None:
-            offset = offset + shift
+        offset = shifted(-(strength * mean), shift, summed)
         offset = offset.to(rows[0].dtype)
         if summed:
             y = times_small(rows[0], folded[0], offset[0])

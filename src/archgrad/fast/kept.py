@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.fast.composition import differentiable_gradients
+from archgrad.fast.composition import differentiable_gradients, shifted
 from archgrad.fast.products import column_sums, gram, times_small, wide
 
 __all__ = ["Kept"]
@@ -43,11 +43,7 @@ class Kept(torch.autograd.Function):
         mean, variance = (wide(torch.stack(parts)) for parts in zip(*moments, strict=True))
         inverse = (variance + eps).rsqrt()
         strength = wide(scale) * inverse
-        offset = -(strength * mean)
-        if summed:
-            offset = offset.sum(0, keepdim=True)
-        if shift is not None:
-            offset = offset + shift
+        offset = shifted(-(strength * mean), shift, summed)
         strength, offset = strength.to(dtype), offset.to(dtype)
         if summed:
             y = torch.addcmul(offset[0], products[0], strength[0])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from archgrad.fast.norms import is_plain_norm
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv
 
-__all__ = ["is_known", "kind_of", "matrix", "pool_settings"]
+__all__ = ["is_known", "is_projection", "kind_of", "matrix", "pool_settings"]
 
 
 def is_known(operation: nn.Module) -> bool:
@@ -45,3 +45,12 @@ def pool_settings(pool: nn.Module) -> tuple[Any, ...]:
     """What two pools of one input must have in common to give the same."""
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
     return (type(pool), *(getattr(pool, name, None) for name in names))
+
+
+def is_projection(operation: nn.Module) -> bool:
+    """Return whether the operation, known as it is, ends in a pointwise convolution and a BatchNorm."""
+    if not isinstance(operation, ReLUConvBN):
+        return isinstance(operation, FactorizedReduce | SepConv | DilConv)
+    convolution = cast(nn.Conv2d, operation.op[1])
+    pointwise = (convolution.kernel_size, convolution.stride, convolution.padding) == ((1, 1), (1, 1), (0, 0))
+    return pointwise and convolution.bias is None and convolution.groups == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -15,7 +17,7 @@ from archgrad.fast.pointwise import Term
 from archgrad.fast.recognise import is_known, kind_of, matrix, pool_settings
 from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
 
-__all__ = ["State", "is_projection"]
+__all__ = ["State"]
 
 
 class State:
@@ -24,82 +26,76 @@ class State:
     def __init__(self, x: Tensor, leaving: Sequence[nn.Module]) -> None:
         self.x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
         self._leaving = leaving
-        self._shared: dict[Any, Any] = {}
+        self._pooled: dict[Any, Any] = {}
 
+    @cached_property
+    def _known(self) -> dict[int, nn.Module]:
+        """What leaves and is known, by identity; an instance that leaves twice must run twice, for its statistics."""
+        times = Counter(map(id, self._leaving))
+        return {id(m): m for m in self._leaving if times[id(m)] == 1 and is_known(m)}
+
+    def knows(self, operation: nn.Module) -> bool:
+        """Return whether `operation`, one of those that leave, may be computed in another way than by calling it."""
+        return id(operation) in self._known
+
+    @cached_property
     def relu(self) -> Tensor:
         """ReLU(x)."""
-        if "relu" not in self._shared:
-            self._shared["relu"] = F.relu(self.x)
-        return self._shared["relu"]
+        return F.relu(self.x)
 
+    @cached_property
     def even(self) -> Tensor:
         """Even rows and columns of ReLU(x)."""
-        if "even" not in self._shared:
-            self._shared["even"] = self.relu()[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
-        return self._shared["even"]
+        return self.relu[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
 
+    @cached_property
     def both_grids(self) -> Tensor:
         """What the two convolutions of a FactorizedReduce read, one after the other along the channels."""
-        if "both" not in self._shared:
-            odd = self.relu()[:, :, 1:, 1:]
-            if self.x.shape[2] % 2 or self.x.shape[3] % 2:
-                odd = F.pad(odd, (0, self.x.shape[3] % 2, 0, self.x.shape[2] % 2))
-            both = torch.cat([self.even(), odd[:, :, ::2, ::2]], dim=1)
-            self._shared["both"] = both.contiguous(memory_format=torch.channels_last)
-        return self._shared["both"]
+        odd = self.relu[:, :, 1:, 1:]
+        if self.x.shape[2] % 2 or self.x.shape[3] % 2:
+            odd = F.pad(odd, (0, self.x.shape[3] % 2, 0, self.x.shape[2] % 2))
+        return torch.cat([self.even, odd[:, :, ::2, ::2]], dim=1).contiguous(memory_format=torch.channels_last)
 
     def pooled(self, pool: nn.Module) -> Tensor:
         """The pool of x, the same for every pool with these settings."""
         key = pool_settings(pool)
-        if key not in self._shared:
-            self._shared[key] = pool(self.x)
-        return self._shared[key]
+        if key not in self._pooled:
+            self._pooled[key] = pool(self.x)
+        return self._pooled[key]
 
     def pooled_and_normalised(self, pool: nn.Module, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
         """BatchNorm of the pool by its own statistics, and these: output, mean (C,), unbiased variance (C,)."""
         key = (pool_settings(pool), norm.eps)
-        if key not in self._shared:
+        if key not in self._pooled:
             pooled = self.pooled(pool)
             statistics = pooled.new_zeros(2, norm.num_features, dtype=torch.promote_types(pooled.dtype, torch.float32))
             output = F.batch_norm(pooled, statistics[0], statistics[1], training=True, momentum=1.0, eps=norm.eps)
-            self._shared[key] = (output, statistics[0], statistics[1])
-        return self._shared[key]
-
-    def repeats(self, operation: nn.Module) -> bool:
-        """Return whether the same instance leaves more than once: then it runs, and moves its statistics, as often."""
-        return sum(m is operation for m in self._leaving) > 1
+            self._pooled[key] = (output, statistics[0], statistics[1])
+        return self._pooled[key]
 
     def projected(self, operation: nn.Module) -> Projected:
         """The last pointwise convolution of `operation`, for which `is_projection` holds, and its BatchNorm."""
         if isinstance(operation, FactorizedReduce):
             projection = torch.block_diag(matrix(operation.conv_1), matrix(operation.conv_2))
-            return Term(self.both_grids(), projection), operation.bn
+            return Term(self.both_grids, projection), operation.bn
         stages: list[Any] = list(cast(nn.Sequential, operation.op))
         if isinstance(operation, ReLUConvBN):
-            z = self.relu()
+            z = self.relu
         elif isinstance(operation, DilConv):
-            z = self._convolved(operation)
+            z = self._convolved[id(operation)]
         else:
-            if "separated" not in self._shared:
-                self._shared["separated"] = self._separated()
-            z = self._shared["separated"][id(operation)]
+            z = self._separated[id(operation)]
         return Term(z, matrix(stages[-2])), stages[-1]
 
-    def _of_kind(self, *kinds: type[nn.Module]) -> list[nn.Module]:
-        return [m for m in self._leaving if kind_of(m) in kinds and is_known(m) and not self.repeats(m)]
+    def _of_kind(self, *kinds: type[nn.Module]) -> dict[int, nn.Module]:
+        return {key: m for key, m in self._known.items() if kind_of(m) in kinds}
 
-    def _convolved(self, operation: nn.Module) -> Tensor:
-        """The first depthwise convolution of `operation`, made together with those of all edges that leave."""
-        if "convolved" not in self._shared:
-            self._shared["convolved"] = self._convolve()
-        return self._shared["convolved"][id(operation)]
-
-    def _convolve(self) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
+    @cached_property
+    def _convolved(self) -> dict[int, Tensor]:
+        """The first depthwise convolution of every SepConv and DilConv that leaves."""
         on_all: list[tuple[int, Tensor, Geometry]] = []
         on_even: list[tuple[int, Tensor, Geometry]] = []
-        for operation in self._of_kind(SepConv, DilConv):
-            key = id(operation)
+        for key, operation in self._of_kind(SepConv, DilConv).items():
             convolution = cast(nn.Conv2d, cast(nn.Sequential, operation.op)[1])
             geometry = cast(Geometry, Geometry.of(convolution))
             # With stride 2 and dilation 2 (and an even padding) only even rows and columns are read.
@@ -108,32 +104,26 @@ class State:
                 on_even.append((key, convolution.weight, halved))
             else:
                 on_all.append((key, convolution.weight, geometry))
-        for group, read in ((on_all, self.relu), (on_even, self.even)):
-            if group:
-                keys, weights, geometries = zip(*group, strict=True)
-                found.update(zip(keys, fan_out(read(), weights, geometries), strict=True))
-        return found
+        found = _fan_out(self.relu, on_all) if on_all else {}
+        return {**found, **_fan_out(self.even, on_even)} if on_even else found
 
+    @cached_property
     def _separated(self) -> dict[int, Tensor]:
         """The second depthwise convolution of every SepConv, from pointwise convolutions that are made together."""
-        groups: dict[Any, list[tuple[SepConv, Projected]]] = {}
-        for operation in self._of_kind(SepConv):
-            stages: list[Any] = list(cast(SepConv, operation).op)
-            projected = (Term(self._convolved(operation), matrix(stages[2])), stages[3])
-            groups.setdefault(settings(projected), []).append((cast(SepConv, operation), projected))
+        groups: dict[Any, list[tuple[int, nn.Sequential, Projected]]] = {}
+        for key, operation in self._of_kind(SepConv).items():
+            stages: Any = operation.op
+            projected = (Term(self._convolved[key], matrix(stages[2])), stages[3])
+            groups.setdefault(settings(projected), []).append((key, stages, projected))
         found: dict[int, Tensor] = {}
         for group in groups.values():
-            outputs = normalised([projected for _, projected in group], relu=True)
-            for (operation, _), y in zip(group, outputs, strict=True):
-                convolution = cast(nn.Conv2d, operation.op[5])
-                found[id(operation)] = depthwise(y, convolution.weight, cast(Geometry, Geometry.of(convolution)))
+            outputs = normalised([projected for _, _, projected in group], relu=True)
+            for (key, stages, _), y in zip(group, outputs, strict=True):
+                convolution = cast(nn.Conv2d, stages[5])
+                found[key] = depthwise(y, convolution.weight, cast(Geometry, Geometry.of(convolution)))
         return found
 
 
-def is_projection(operation: nn.Module) -> bool:
-    """Return whether the operation, known as it is, ends in a pointwise convolution and a BatchNorm."""
-    if not isinstance(operation, ReLUConvBN):
-        return isinstance(operation, FactorizedReduce | SepConv | DilConv)
-    convolution = cast(nn.Conv2d, operation.op[1])
-    pointwise = (convolution.kernel_size, convolution.stride, convolution.padding) == ((1, 1), (1, 1), (0, 0))
-    return pointwise and convolution.bias is None and convolution.groups == 1
+def _fan_out(x: Tensor, group: Sequence[tuple[int, Tensor, Geometry]]) -> dict[int, Tensor]:
+    keys, weights, geometries = zip(*group, strict=True)
+    return dict(zip(keys, fan_out(x, weights, geometries), strict=True))
