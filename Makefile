@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NATIVE := $(wildcard src/archgrad/fast/native/*.hpp src/archgrad/fast/native/*.cpp)
 
 .PHONY: help demo test lint types unit bench soak docs clean
 
@@ -17,7 +18,7 @@ help:
 	@echo "make soak    kill 200 real runs, go on with them, and compare them with runs that nobody killed"
 	@echo "make clean   remove $(VENV), site and what tools cache"
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml setup.py $(NATIVE)
 	@echo "== installing archgrad and its tools into $(VENV) (a few minutes the first time)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"

@@ -19,6 +19,8 @@ from archgrad.operations import SepConv, Zero
 from archgrad.relaxation import Gumbel, Softmax
 from archgrad.spaces import darts_cifar, nasbench201
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def pair(space: nn.Module, relaxation=Softmax, *, dtype=torch.float64) -> tuple[ag.Supernet, ag.Supernet]:
     """The same supernet, plain and fast, with alphas far from equal."""

@@ -16,6 +16,8 @@ from archgrad.fast.alone import FastOperation
 from archgrad.fast.depthwise import FastDepthwiseConv2d
 from archgrad.operations import DilConv, DropPath, FactorizedReduce, ReLUConvBN, SepConv
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 GENOTYPES = ("DARTS_V2", "AmoebaNet", "NASNet")
 
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 import archgrad as ag
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 @pytest.mark.parametrize("channels", [4, 20, 40])
 @pytest.mark.parametrize("seed", range(3))

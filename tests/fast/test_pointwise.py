@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from archgrad.fast import pointwise
+from archgrad.fast.native import library
 from archgrad.fast.pointwise import Term, blend, project_each
 from archgrad.fast.sums import joined, weighted_total
 
 EPS = 1e-5
 
 
-@pytest.fixture(params=["folded", "kept"])
+@pytest.fixture(params=["kernels", "folded", "kept"])
 def way(request, monkeypatch):
+    if request.param == "kernels":
+        request.getfixturevalue("built")
+        return request.param
+    monkeypatch.setattr(library, "is_built", lambda: False)
     limit = 1000 if request.param == "folded" else 0
     monkeypatch.setattr(pointwise, "FOLDED_UP_TO", {False: limit, True: limit})
     return request.param
@@ -139,6 +144,7 @@ def test_only_what_is_needed_gets_a_gradient(way):
 
 
 def test_a_second_derivative_that_would_lack_its_inputs_is_refused(monkeypatch):
+    monkeypatch.setattr(library, "is_built", lambda: False)  # the kernels' stage keeps them
     monkeypatch.setattr(pointwise, "FOLDED_UP_TO", {False: 0, True: 0})
     scale, shift, x, p = inputs(1, 2, 3, 4, 4)
     y = ours((scale, shift, x, p.detach()), None, False)

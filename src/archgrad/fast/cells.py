@@ -81,12 +81,15 @@ class _Node:
             count = shape.numel() // shape[1]
             track(norms, torch.stack(means), torch.stack(unbiased) * ((count - 1) / count), count)
         parts = self._whole
+        values, mixing = [value for value, _ in self._weighted], None
+        if values:
+            mixing = torch.stack([weight for _, weight in self._weighted])
         for group in self._projected.values():
             projected, weights = zip(*group, strict=True)
-            parts.append(normalised_sum(projected, torch.stack(weights)))
-        if self._weighted:
-            values, weights = zip(*self._weighted, strict=True)
-            parts.append(weighted_total(values, torch.stack(weights)))
+            parts.append(normalised_sum(projected, torch.stack(weights), values, mixing))
+            values, mixing = [], None  # the first group took them
+        if mixing is not None:
+            parts.append(weighted_total(values, mixing))
         if not parts:  # nothing but zeros: let one of them say of what shape
             source, operation, weight = self._edges[0]
             parts.append(operation(self._states[source].x) * weight)

@@ -52,6 +52,14 @@ class Geometry:
             return None
         return cls(_pair(convolution.stride), _pair(convolution.padding), _pair(convolution.dilation))
 
+    def output_size(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+        """Return (H', W') for an input of (H, W) and a kernel of (kh, kw)."""
+        height, width = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(size, kernel, self.stride, self.padding, self.dilation, strict=True)
+        )
+        return height, width
+
 
 def depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Convolve every channel with its own kernel.

@@ -11,8 +11,9 @@ from archgrad.distributed.norms import is_synchronised
 from archgrad.fast.norms import affine, fixed_statistics, track, uses_batch
 from archgrad.fast.over_ranks import blend_over_ranks
 from archgrad.fast.pointwise import Moments, Term, blend, project_each
+from archgrad.fast.sums import weighted_total
 
-__all__ = ["Projected", "normalised", "normalised_sum", "settings"]
+__all__ = ["Projected", "normalised", "normalised_sum", "scale_and_shift", "settings"]
 
 Projected = tuple[Term, nn.BatchNorm2d]
 """A pointwise convolution of some features and the BatchNorm behind it."""
@@ -21,7 +22,7 @@ Projected = tuple[Term, nn.BatchNorm2d]
 def settings(projected: Projected) -> tuple[object, ...]:
     """What must be equal for several to be computed together."""
     term, norm = projected
-    shapes = (term.features.shape, term.projection.shape)
+    shapes = (term.shape, term.projection.shape)
     return (*shapes, norm.eps, uses_batch(norm), is_synchronised(norm), norm.affine)
 
 
@@ -33,11 +34,7 @@ def normalised(group: Sequence[Projected], *, relu: bool) -> list[Tensor]:
         relu: Apply a ReLU.
     """
     terms, norms = [term for term, _ in group], [norm for _, norm in group]
-    gammas, betas = zip(*(affine(norm) for norm in norms), strict=True)
-    shift = None if betas[0] is None else torch.stack(betas)
-    scale = (
-        terms[0].projection.new_ones(len(group), norms[0].num_features) if gammas[0] is None else torch.stack(gammas)
-    )
+    scale, shift = scale_and_shift(norms, terms[0].projection)
     eps = norms[0].eps
     if uses_batch(norms[0]) and is_synchronised(norms[0]):
         outputs = []
@@ -54,12 +51,27 @@ def normalised(group: Sequence[Projected], *, relu: bool) -> list[Tensor]:
     return outputs
 
 
-def normalised_sum(group: Sequence[Projected], mixing: Tensor) -> Tensor:
-    """Return the sum of mixing[k] * norm_k(convolution_k(features_k)).
+def scale_and_shift(norms: Sequence[nn.BatchNorm2d], like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return gammas, or ones of `like`'s type, and betas, or None; (T, O) each."""
+    gammas, betas = zip(*(affine(norm) for norm in norms), strict=True)
+    if gammas[0] is None:
+        return like.new_ones(len(norms), norms[0].num_features), None
+    return torch.stack(gammas), torch.stack(betas)
+
+
+def normalised_sum(
+    group: Sequence[Projected],
+    mixing: Tensor,
+    values: Sequence[Tensor] = (),
+    value_mixing: Tensor | None = None,
+) -> Tensor:
+    """Return the sum of mixing[k] * norm_k(convolution_k(features_k)), and of more weighted values.
 
     Args:
         group: T with equal `settings`.
         mixing: (T,).
+        values: V tensors of the sum's shape.
+        value_mixing: (V,); None if there are none.
     """
     terms, norms = [term for term, _ in group], [norm for _, norm in group]
     scale = mixing.unsqueeze(1)
@@ -73,9 +85,9 @@ def normalised_sum(group: Sequence[Projected], mixing: Tensor) -> Tensor:
     if uses_batch(norms[0]) and is_synchronised(norms[0]):
         y, mean, variance, pixels = blend_over_ranks(terms, scale, eps=eps, shift=shift)
         track(norms, mean, variance, pixels)
-        return y
+        return y if value_mixing is None else y + weighted_total(values, value_mixing)
     fixed = None if uses_batch(norms[0]) else fixed_statistics(norms)
-    y, moments = blend(terms, scale, eps=eps, shift=shift, fixed=fixed)
+    y, moments = blend(terms, scale, eps=eps, shift=shift, fixed=fixed, values=values, mixing=value_mixing)
     _track(norms, moments, fixed)
     return y
 

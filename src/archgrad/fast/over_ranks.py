@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archgrad.distributed.norms import statistics_over_ranks
 from archgrad.fast.composition import full_precision, statistics, variances
-from archgrad.fast.pointwise import Term, rows_of
+from archgrad.fast.pointwise import Term, convolved, rows_of
 from archgrad.fast.products import wide
 
 __all__ = ["blend_over_ranks"]
@@ -30,6 +30,7 @@ def blend_over_ranks(
         shift: (O,), added to the sum; None for zero.
         relu: Apply a ReLU to the sum.
     """
+    terms = [convolved(term) for term in terms]
     rows = [rows_of(term.features) for term in terms]
     with full_precision(rows[0]):
         projections = wide(torch.stack([term.projection for term in terms]))

@@ -23,14 +23,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from archgrad.fast import native
 from archgrad.fast.composition import full_precision
+from archgrad.fast.depthwise import Geometry, depthwise
 from archgrad.fast.folded import Folded
 from archgrad.fast.kept import Kept
+from archgrad.fast.sums import weighted_total
 
-__all__ = ["Moments", "Term", "blend", "project_each", "rows_of"]
+__all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
 
+NATIVE_UP_TO = 128
+"""Output channels up to which the compiled kernels are preferred (measured on AVX2)."""
 FOLDED_UP_TO = {False: 16, True: 64}
 """Output channels up to which folding is preferred, by whether the projections need gradients: folding keeps half as
 much then (measured on AVX2)."""
@@ -47,6 +53,14 @@ class Moments(NamedTuple):
     """Number of pixels n."""
 
 
+class Convolution(NamedTuple):
+    """A depthwise convolution that is still to be done."""
+
+    weight: Tensor
+    """(C, 1, kh, kw)."""
+    geometry: Geometry
+
+
 class Term(NamedTuple):
     """One summand of `blend`."""
 
@@ -54,6 +68,24 @@ class Term(NamedTuple):
     """(B, C, H, W)."""
     projection: Tensor
     """(O, C)."""
+    convolution: Convolution | None = None
+    """Of the features, before the projection; None for none."""
+    relu: bool = False
+    """The features go through a ReLU first."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, C, H', W') of what the projection reads."""
+        if self.convolution is None:
+            return tuple(self.features.shape)
+        weight, geometry = self.convolution
+        return (*self.features.shape[:2], *geometry.output_size(self.features.shape[2:], weight.shape[2:]))
+
+
+def convolved(term: Term) -> Term:
+    """The term with all done that comes before its projection."""
+    z = F.relu(term.features) if term.relu else term.features
+    return Term(z if term.convolution is None else depthwise(z, *term.convolution), term.projection)
 
 
 def blend(
@@ -64,23 +96,30 @@ def blend(
     shift: Tensor | None = None,
     fixed: tuple[Tensor, Tensor] | None = None,
     relu: bool = False,
+    values: Sequence[Tensor] = (),
+    mixing: Tensor | None = None,
 ) -> tuple[Tensor, Moments]:
     """Return the sum over terms of scale * BatchNorm(projection applied to every pixel of features).
 
     Args:
-        terms: T summands with equal B, C, O, H and W.
+        terms: T summands with equal B, C, O, H' and W'.
         scale: (T, O), mixing weight times gamma.
         eps: Of the BatchNorms.
         shift: (O,), added to the sum; None for zero.
         fixed: Mean and variance, each (T, O), to normalise with; None for those of the batch.
-        relu: Apply a ReLU to the sum.
+        relu: Apply a ReLU to the sum; then there are no values.
+        values: V more summands, (B, O, H', W') each.
+        mixing: Their weights, (V,); None if there are none.
 
     Returns:
-        The sum, (B, O, H, W), channels_last, and the statistics of the batch (of no meaning with `fixed`).
+        The sum, (B, O, H', W'), channels_last, and the statistics of the batch (of no meaning with `fixed`).
     """
     shift = None if shift is None else shift.unsqueeze(0)
+    if suits_kernels(terms, scale, *values):
+        (total,), moments = _by_stage(terms, scale, eps, shift, fixed, relu, values, mixing, summed=True)
+        return total, moments
     (total,), moments = _apply(terms, scale, eps, shift, fixed, relu, summed=True)
-    return total, moments
+    return total if mixing is None else total + weighted_total(values, mixing), moments
 
 
 def project_each(
@@ -93,6 +132,8 @@ def project_each(
     relu: bool = False,
 ) -> tuple[list[Tensor], Moments]:
     """Return what `blend` would sum, each by itself; arguments as there, but for a `shift` of (T, O)."""
+    if suits_kernels(terms, scale):
+        return _by_stage(terms, scale, eps, shift, fixed, relu, (), None, summed=False)
     return _apply(terms, scale, eps, shift, fixed, relu, summed=False)
 
 
@@ -106,6 +147,7 @@ def _apply(
     *,
     summed: bool,
 ) -> tuple[list[Tensor], Moments]:
+    terms = [convolved(term) for term in terms]
     rows = [rows_of(term.features) for term in terms]
     projections = torch.stack([term.projection for term in terms])
     with full_precision(rows[0]):
@@ -116,6 +158,56 @@ def _apply(
             mean, variance, *outputs = Folded.apply(scale, projections, shift, *given, eps, relu, summed, *rows)
     b, _, h, w = terms[0].features.shape
     return [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in outputs], Moments(mean, variance, rows[0].shape[0])
+
+
+def suits_kernels(terms: Sequence[Term], *others: Tensor) -> bool:
+    """Return whether the compiled kernels can compute with these, and are the quicker way."""
+    weights = []
+    for term in terms:
+        if term.convolution is not None:
+            weight, geometry = term.convolution
+            if not native.understands(geometry, weight.shape[2:]):
+                return False
+            weights.append(weight)
+        weights.extend(term[:2])
+    widest = max((size for term in terms for size in term.projection.shape), default=0)
+    return widest <= NATIVE_UP_TO and native.takes(*others, *weights)
+
+
+def _by_stage(
+    terms: Sequence[Term],
+    scale: Tensor,
+    eps: float,
+    shift: Tensor | None,
+    fixed: tuple[Tensor, Tensor] | None,
+    relu: bool,
+    values: Sequence[Tensor],
+    mixing: Tensor | None,
+    *,
+    summed: bool,
+) -> tuple[list[Tensor], Moments]:
+    inputs: dict[int, Tensor] = {}
+    for x in (*(term.features for term in terms), *values):
+        inputs.setdefault(id(x), x)
+    at = {key: k for k, key in enumerate(inputs)}
+    units = [
+        native.Unit(at[id(term.features)], None if term.convolution is None else term.convolution.geometry, term.relu)
+        for term in terms
+    ]
+    units += [native.Unit(at[id(value)], projected=False) for value in values]
+    outputs, statistics = native.run(
+        native.Plan(tuple(units), eps, relu=relu, summed=summed),
+        list(inputs.values()),
+        [term.convolution.weight for term in terms if term.convolution is not None],
+        [term.projection for term in terms],
+        scale,
+        shift=shift,
+        fixed=fixed,
+        mixing=mixing,
+    )
+    assert statistics is not None
+    b, _, h, w = terms[0].shape
+    return outputs, Moments(*statistics, b * h * w)
 
 
 def _folds(projections: Tensor) -> bool:

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archgrad.fast.depthwise import Geometry, depthwise, fan_out
+from archgrad.distributed.norms import is_synchronised
+from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.normalised import Projected, normalised, settings
-from archgrad.fast.pointwise import Term
+from archgrad.fast.pointwise import Convolution, Term, suits_kernels
 from archgrad.fast.recognise import is_known, kind_of, matrix, pool_settings
-from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
+from archgrad.operations import DilConv, FactorizedReduce, SepConv
 
 __all__ = ["State"]
 
@@ -79,16 +80,44 @@ class State:
             projection = torch.block_diag(matrix(operation.conv_1), matrix(operation.conv_2))
             return Term(self.both_grids, projection), operation.bn
         stages: list[Any] = list(cast(nn.Sequential, operation.op))
-        if isinstance(operation, ReLUConvBN):
-            z = self.relu
-        elif isinstance(operation, DilConv):
-            z = self._convolved[id(operation)]
-        else:
-            z = self._separated[id(operation)]
-        return Term(z, matrix(stages[-2])), stages[-1]
+        projection, norm = matrix(stages[-2]), stages[-1]
+        if isinstance(operation, SepConv):
+            return Term(self._first_halves[id(operation)], projection, _as_convolution(stages[5])), norm
+        if self._is_native:  # what comes before the projection is done with it
+            convolution = _as_convolution(stages[1]) if isinstance(operation, DilConv) else None
+            return Term(self.x, projection, convolution, relu=True), norm
+        return Term(self._convolved[id(operation)] if isinstance(operation, DilConv) else self.relu, projection), norm
+
+    @cached_property
+    def _is_native(self) -> bool:
+        """Whether the compiled kernels are for this state and all that leaves it."""
+        firsts = []
+        for operation in self._of_kind(SepConv, DilConv).values():
+            parts = list(cast(nn.Sequential, operation.op))
+            if is_synchronised(cast(nn.BatchNorm2d, parts[-1])):
+                return False
+            firsts.append(Term(self.x, matrix(cast(nn.Conv2d, parts[2])), _as_convolution(parts[1])))
+        return suits_kernels(firsts, self.x)
 
     def _of_kind(self, *kinds: type[nn.Module]) -> dict[int, nn.Module]:
         return {key: m for key, m in self._known.items() if kind_of(m) in kinds}
+
+    @cached_property
+    def _first_halves(self) -> dict[int, Tensor]:
+        """Of every SepConv that leaves what its second half reads; those of equal settings are made together."""
+        groups: dict[Any, list[tuple[int, Projected]]] = {}
+        for key, operation in self._of_kind(SepConv).items():
+            stages: Any = operation.op
+            if self._is_native:
+                term = Term(self.x, matrix(stages[2]), _as_convolution(stages[1]), relu=True)
+            else:
+                term = Term(self._convolved[key], matrix(stages[2]))
+            groups.setdefault(settings((term, stages[3])), []).append((key, (term, stages[3])))
+        found: dict[int, Tensor] = {}
+        for group in groups.values():
+            keys, projected = zip(*group, strict=True)
+            found.update(zip(keys, normalised(projected, relu=True), strict=True))
+        return found
 
     @cached_property
     def _convolved(self) -> dict[int, Tensor]:
@@ -96,32 +125,21 @@ class State:
         on_all: list[tuple[int, Tensor, Geometry]] = []
         on_even: list[tuple[int, Tensor, Geometry]] = []
         for key, operation in self._of_kind(SepConv, DilConv).items():
-            convolution = cast(nn.Conv2d, cast(nn.Sequential, operation.op)[1])
-            geometry = cast(Geometry, Geometry.of(convolution))
+            weight, geometry = _as_convolution(cast(nn.Sequential, operation.op)[1])
             # With stride 2 and dilation 2 (and an even padding) only even rows and columns are read.
             if geometry.stride == geometry.dilation == (2, 2) and not any(p % 2 for p in geometry.padding):
                 halved = Geometry((1, 1), (geometry.padding[0] // 2, geometry.padding[1] // 2))
-                on_even.append((key, convolution.weight, halved))
+                on_even.append((key, weight, halved))
             else:
-                on_all.append((key, convolution.weight, geometry))
+                on_all.append((key, weight, geometry))
         found = _fan_out(self.relu, on_all) if on_all else {}
         return {**found, **_fan_out(self.even, on_even)} if on_even else found
 
-    @cached_property
-    def _separated(self) -> dict[int, Tensor]:
-        """The second depthwise convolution of every SepConv, from pointwise convolutions that are made together."""
-        groups: dict[Any, list[tuple[int, nn.Sequential, Projected]]] = {}
-        for key, operation in self._of_kind(SepConv).items():
-            stages: Any = operation.op
-            projected = (Term(self._convolved[key], matrix(stages[2])), stages[3])
-            groups.setdefault(settings(projected), []).append((key, stages, projected))
-        found: dict[int, Tensor] = {}
-        for group in groups.values():
-            outputs = normalised([projected for _, _, projected in group], relu=True)
-            for (key, stages, _), y in zip(group, outputs, strict=True):
-                convolution = cast(nn.Conv2d, stages[5])
-                found[key] = depthwise(y, convolution.weight, cast(Geometry, Geometry.of(convolution)))
-        return found
+
+def _as_convolution(module: nn.Module) -> Convolution:
+    """A depthwise convolution without bias as functions take it."""
+    convolution = cast(nn.Conv2d, module)
+    return Convolution(convolution.weight, cast(Geometry, Geometry.of(convolution)))
 
 
 def _fan_out(x: Tensor, group: Sequence[tuple[int, Tensor, Geometry]]) -> dict[int, Tensor]:

@@ -1,0 +1,16 @@
+"""Compiled kernels for the CPU, and the stage of a cell that is made of them.
+
+An image's separable convolutions fit the second-level cache, where operations of a library, each over the whole batch,
+pass through main memory dozens of times. Nothing is computed here that the rest of `fast` does not compute too.
+
+- `job.hpp`: what the kernels are given.
+- `tiles.hpp`, `channels.hpp`: what they do to one image; `stages.hpp`: to one batch; `kernels.cpp`: all of it, compiled
+  for several instruction sets.
+- `library`: how they are found and called.
+- `stage`: several depthwise convolutions and projections as one function of PyTorch's.
+"""
+
+from archgrad.fast.native.library import is_built, takes
+from archgrad.fast.native.stage import Plan, Unit, run, understands
+
+__all__ = ["Plan", "Unit", "is_built", "run", "takes", "understands"]

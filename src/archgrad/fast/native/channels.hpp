@@ -1,0 +1,135 @@
+// What is done to an image channel by channel, without a product of pixels with matrices.
+// Included once for each instruction set, inside a namespace of its own.
+//
+// Coefficients of C channels are repeated until they fill whole vectors: C lanes / gcd(C, lanes) values. An image is
+// then a flat array, whatever its number of channels; the few pixels that are left over go one value at a time.
+
+INLINE int64_t period_of(int64_t channels, int64_t lanes) {
+    int64_t a = channels, b = lanes;
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return channels / a * lanes;
+}
+
+template <class T>
+struct Periodic {
+    static int64_t size(int64_t channels) { return period_of(channels, Vector<T>::lanes); }
+
+    static void repeat(const void* values, int64_t channels, T* to) {
+        for (int64_t i = 0; i < size(channels); ++i) to[i] = values ? static_cast<const T*>(values)[i % channels] : T(0);
+    }
+};
+
+// to = a x + b, or to += a x; through a ReLU if asked for. Coefficients are repeated, the count is that of values.
+template <class T>
+void scale_and_shift(const T* x, const T* a, const T* b, int64_t period, int64_t count, T* to, bool add, bool relu) {
+    constexpr int64_t L = Vector<T>::lanes;
+    int64_t i = 0;
+    for (; i + period <= count; i += period)
+        for (int64_t e = 0; e < period; e += L) {
+            Vec<T> y = load(a + e) * load(x + i + e) + (add ? load(to + i + e) : load(b + e));
+            if (relu) y = where_positive<T>(y, y);
+            store(to + i + e, y);
+        }
+    for (int64_t e = 0; i < count; ++i, ++e) {
+        const T y = a[e] * x[i] + (add ? to[i] : b[e]);
+        to[i] = relu && y <= 0 ? T(0) : y;
+    }
+}
+
+// to = a grad + b x + c, with the gradient only where the mask is positive.
+template <class T>
+void mix(const T* grad, const T* mask, const T* x, const T* a, const T* b, const T* c, int64_t period, int64_t count,
+         T* to) {
+    constexpr int64_t L = Vector<T>::lanes;
+    int64_t i = 0;
+    for (; i + period <= count; i += period)
+        for (int64_t e = 0; e < period; e += L) {
+            Vec<T> g = load(grad + i + e);
+            if (mask) g = where_positive<T>(g, load(mask + i + e));
+            store(to + i + e, load(a + e) * g + (load(b + e) * load(x + i + e) + load(c + e)));
+        }
+    for (int64_t e = 0; i < count; ++i, ++e) {
+        const T g = mask && mask[i] <= 0 ? T(0) : grad[i];
+        to[i] = a[e] * g + (b[e] * x[i] + c[e]);
+    }
+}
+
+// to = values where `by` is positive.
+template <class T>
+void copy_where_positive(const T* values, const T* by, int64_t count, T* to) {
+    for (int64_t i = 0; i < count; ++i) to[i] = by[i] <= 0 ? T(0) : values[i];
+}
+
+// Sums over the pixels of N vectors of channels, beginning at `e`, of one image that was cut into periods.
+template <class T, int N, class Values>
+INLINE void sum_vectors(int64_t e, int64_t period, int64_t count, T* sums, T* weighted, Values values) {
+    constexpr int64_t L = Vector<T>::lanes;
+    Vec<T> one[N] = {}, other[N] = {};
+    for (int64_t i = 0; i + period <= count; i += period)
+        UNROLL for (int v = 0; v < N; ++v) values(i + e + v * L, e + v * L, one[v], other[v]);
+    UNROLL for (int v = 0; v < N; ++v) store(sums + e + v * L, one[v]);
+    UNROLL for (int v = 0; v < N; ++v) store(weighted + e + v * L, other[v]);
+}
+
+template <class T, class Values>
+INLINE void sum_periods(int64_t period, int64_t count, T* sums, T* weighted, Values values) {
+    constexpr int64_t L = Vector<T>::lanes;
+    int64_t e = 0;
+    for (; e + 4 * L <= period; e += 4 * L) sum_vectors<T, 4>(e, period, count, sums, weighted, values);
+    for (; e + 2 * L <= period; e += 2 * L) sum_vectors<T, 2>(e, period, count, sums, weighted, values);
+    for (; e < period; e += L) sum_vectors<T, 1>(e, period, count, sums, weighted, values);
+}
+
+// Sums (C,) of grad and of grad * x, with the gradient only where the mask is positive; `room` holds two periods.
+template <class T>
+void sum_gradients(const T* grad, const T* mask, const T* x, int64_t channels, int64_t count, T* room, double* totals,
+                   double* products) {
+    const int64_t period = Periodic<T>::size(channels);
+    const auto add = [&](int64_t i, int64_t, Vec<T>& total, Vec<T>& product) __attribute__((always_inline)) {
+        Vec<T> g = load(grad + i);
+        if (mask) g = where_positive<T>(g, load(mask + i));
+        total += g;
+        product += g * load(x + i);
+    };
+    sum_periods<T>(period, count, room, room + period, add);
+    for (int64_t c = 0; c < channels; ++c) totals[c] = products[c] = 0;
+    for (int64_t e = 0; e < period; ++e) {
+        totals[e % channels] += room[e];
+        products[e % channels] += room[period + e];
+    }
+    for (int64_t i = count / period * period; i < count; ++i) {
+        const T g = mask && mask[i] <= 0 ? T(0) : grad[i];
+        totals[i % channels] += g;
+        products[i % channels] += double(g) * x[i];
+    }
+}
+
+// Mean and sum of squared deviations (C,) of one image; `room` holds three periods.
+template <class T>
+void moments(const T* x, int64_t channels, int64_t count, T* room, double* mean, double* deviations) {
+    const int64_t period = Periodic<T>::size(channels), cut = count / period * period;
+    T* centre = room + 2 * period;
+    const auto add = [&](int64_t i, int64_t, Vec<T>& sum, Vec<T>&) __attribute__((always_inline)) {
+        sum += load(x + i);
+    };
+    sum_periods<T>(period, count, room, room + period, add);
+    for (int64_t c = 0; c < channels; ++c) mean[c] = deviations[c] = 0;
+    for (int64_t e = 0; e < period; ++e) mean[e % channels] += room[e];
+    for (int64_t i = cut; i < count; ++i) mean[i % channels] += x[i];
+    for (int64_t c = 0; c < channels; ++c) mean[c] /= count / channels;
+    for (int64_t e = 0; e < period; ++e) centre[e] = T(mean[e % channels]);
+    const auto deviate = [&](int64_t i, int64_t e, Vec<T>& sum, Vec<T>&) __attribute__((always_inline)) {
+        const Vec<T> d = load(x + i) - load(centre + e);
+        sum += d * d;
+    };
+    sum_periods<T>(period, count, room, room + period, deviate);
+    for (int64_t e = 0; e < period; ++e) deviations[e % channels] += room[e];
+    for (int64_t i = cut; i < count; ++i) {
+        const double d = x[i] - mean[i % channels];
+        deviations[i % channels] += d * d;
+    }
+}

@@ -1,0 +1,44 @@
+// What Python hands over: one depthwise convolution and the projection and BatchNorm behind it, with what goes in and
+// comes out. Keep in step with `Job` in library.py.
+//
+// Images are dense, channels last: (batch, height, width, channels). `understands` in stage.py guarantees what is assumed
+// here: square kernels, stride 1 or 2, the same padding and dilation both ways. Every pass reads and writes its own
+// fields; a field for a result that is null is not wanted.
+
+#pragma once
+
+#include <cstdint>
+
+// To be raised with every change of what a pass does with a job, here and in library.py.
+constexpr int64_t INTERFACE = 1;
+
+struct Job {
+    // transform: result = projection (convolution (input))
+    const void* input;       // (B, H, W, C)
+    const void* weight;      // (C, k, k); null: no convolution
+    const void* projection;  // (O, C); null: then there is no convolution either, and the result is the input
+    void* result;            // (B, h, w, O)
+    void* mean;              // (O,): of the result over all pixels
+    void* variance;          // (O,): biased
+    // combine: output = strength * result + offset, summed over jobs in a row with one output
+    const void* strength;  // (O,)
+    const void* offset;    // (O,)
+    void* output;          // (B, h, w, O)
+    // reduce: sums over all pixels
+    const void* grad;  // (B, h, w, O): gradient by the output
+    const void* mask;  // (B, h, w, O): `grad` counts where this is positive; null: everywhere
+    void* products;    // (O,): of grad * result
+    void* totals;      // (O,): of grad
+    // backpropagate: the gradient by the result is by_grad * grad + by_result * result + constant; null: it is grad
+    const void* by_grad;    // (O,)
+    const void* by_result;  // (O,)
+    const void* constant;   // (O,)
+    void* d_input;          // (B, H, W, C); summed over jobs in a row that share it
+    void* d_weight;         // (C, k, k)
+    void* d_projection;     // (O, C)
+
+    int64_t batch, in_height, in_width, channels, height, width, outputs;
+    int64_t kernel, stride, padding, dilation;
+    int64_t relu_input;   // it is ReLU(input) that is read, and d_input is the gradient by what is before it
+    int64_t relu_output;  // the sum goes through a ReLU
+};

@@ -1,0 +1,101 @@
+"""The compiled kernels: whether they are there, for which tensors, and how they are called.
+
+They are built when the package is installed, if there is a C++ compiler with OpenMP; without them, the rest of the fast
+path does the same with the operations of PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+__all__ = ["Job", "call", "image_like", "is_built", "takes"]
+
+_INTERFACE = 1  # of `job.hpp`
+_NAMES = {torch.float32: "f32", torch.float64: "f64"}
+_LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
+
+
+class Job(ctypes.Structure):
+    """One depthwise convolution and the projection behind it; the fields are explained in `job.hpp`."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                *("input", "weight", "projection", "result", "mean", "variance", "strength", "offset", "output"),
+                *("grad", "mask", "products", "totals", "by_grad", "by_result", "constant"),
+                *("d_input", "d_weight", "d_projection"),
+            )
+        ),
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                *("batch", "in_height", "in_width", "channels", "height", "width", "outputs"),
+                *("kernel", "stride", "padding", "dilation", "relu_input", "relu_output"),
+            )
+        ),
+    )
+
+
+def is_built() -> bool:
+    """Return whether the package was installed with its kernels."""
+    return _library() is not None
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Return whether the kernels can compute with these: on the CPU, of one type, and nobody watches operations."""
+    dtype = tensors[0].dtype
+    return (
+        dtype in _NAMES
+        and all(_is_plain(t, dtype) for t in tensors)
+        and is_built()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and _get_current_dispatch_mode() is None
+    )
+
+
+def _is_plain(x: Tensor, dtype: torch.dtype) -> bool:
+    return type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == dtype and x.numel() > 0
+
+
+def image_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """An image that has not been written to, (B, channels, height, width), channels_last."""
+    return x.new_empty(x.shape[0], height, width, channels).permute(0, 3, 1, 2)
+
+
+def call(name: str, jobs: Sequence[Job], dtype: torch.dtype) -> None:
+    """Run one of the four passes: "transform", "combine", "reduce" or "backpropagate"."""
+    if not jobs:
+        return
+    library = _library()
+    assert library is not None
+    function = library[f"archgrad_{name}_{_NAMES[dtype]}_{_level()}"]
+    function((Job * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
+        library = ctypes.CDLL(str(path))
+        library.archgrad_interface.restype = ctypes.c_int64
+        if library.archgrad_interface() == _INTERFACE * 10000 + ctypes.sizeof(Job):
+            return library
+        message = f"{path.name} was built from other sources; install archgrad again to compute with its kernels."
+        warnings.warn(message, stacklevel=2)
+    return None
+
+
+@cache
+def _level() -> str:
+    """The instruction set to use: the best that both the machine and the build have."""
+    level = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "baseline")
+    return level if hasattr(_library(), f"archgrad_reduce_f32_{level}") else "baseline"

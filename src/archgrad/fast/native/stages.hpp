@@ -1,0 +1,405 @@
+// The four passes over a batch that search needs, each over all images and all jobs at once.
+//
+// Threads take images; what is summed over images is kept by each thread and added up in the order of the threads.
+// Included once for each instruction set, inside a namespace of its own.
+
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Vectors that cross the lines of the cache cost double.
+constexpr int64_t LINE = 64;
+
+template <class T>
+T* allocate(int64_t size) {
+    void* memory = std::aligned_alloc(LINE, up_to(larger(size * int64_t(sizeof(T)), 1), LINE));
+    if (!memory) std::abort();
+    return static_cast<T*>(memory);
+}
+
+// Zeros that are freed at the end of their scope. The standard library's templates would be compiled once for all
+// instruction sets, and that once might be for one that the machine does not have.
+template <class T>
+class Array {
+   public:
+    explicit Array(int64_t size) : size_(size), data_(allocate<T>(size)) { std::memset(data_, 0, size * sizeof(T)); }
+    Array(const Array&) = delete;
+    ~Array() { std::free(data_); }
+    T& operator[](int64_t i) { return data_[i]; }
+    const T& operator[](int64_t i) const { return data_[i]; }
+    T* data() { return data_; }
+    int64_t size() const { return size_; }
+
+   private:
+    int64_t size_;
+    T* data_;
+};
+
+// Memory that a thread keeps from call to call.
+template <class T>
+T* scratch(int64_t size) {
+    static thread_local T* kept = nullptr;
+    static thread_local int64_t room = 0;
+    if (room < size) {
+        std::free(kept);
+        kept = allocate<T>(size);
+        room = size;
+    }
+    return kept;
+}
+
+// Sums over images: one copy a thread, each of `size`.
+template <class T>
+class Sums {
+   public:
+    explicit Sums(int64_t size) : size_(size), copies_(omp_get_max_threads() * size) {}
+    T* own() { return copies_.data() + omp_get_thread_num() * size_; }
+    // Copy number 0, with the others added to it.
+    const T* total() {
+        for (int64_t from = size_; from < copies_.size(); from += size_)
+            for (int64_t i = 0; i < size_; ++i) copies_[i] += copies_[from + i];
+        return copies_.data();
+    }
+
+   private:
+    int64_t size_;
+    Array<T> copies_;
+};
+
+// Where each job's part of a shared array begins: at the beginning of a line.
+class Parts {
+   public:
+    template <class Size>
+    Parts(const Job* jobs, int64_t n, Size size) : begin_(n + 1) {
+        for (int64_t k = 0; k < n; ++k) begin_[k + 1] = begin_[k] + up_to(size(jobs[k]), LINE);
+    }
+    int64_t operator[](int64_t k) const { return begin_[k]; }
+    int64_t size() const { return begin_[begin_.size() - 1]; }
+    int64_t largest() const {
+        int64_t most = 0;
+        for (int64_t k = 1; k < begin_.size(); ++k) most = larger(most, begin_[k] - begin_[k - 1]);
+        return most;
+    }
+
+   private:
+    Array<int64_t> begin_;
+};
+
+template <class T>
+const T* in(const void* images, int64_t image, int64_t size) {
+    return images ? static_cast<const T*>(images) + image * size : nullptr;
+}
+
+template <class T>
+T* out(void* images, int64_t image, int64_t size) {
+    return images ? static_cast<T*>(images) + image * size : nullptr;
+}
+
+// Sizes of one job, in values.
+template <class T>
+struct Size {
+    static int64_t up(int64_t channels) { return up_to(channels, Vector<T>::lanes); }
+    static int64_t pixels(const Job& j) { return j.height * j.width; }
+    static int64_t input(const Job& j) { return j.in_height * j.in_width * j.channels; }
+    static int64_t between(const Job& j) { return pixels(j) * j.channels; }
+    static int64_t result(const Job& j) { return pixels(j) * j.outputs; }
+    static int64_t kernel(const Job& j) { return j.weight ? up(j.channels) * j.kernel * j.kernel : 0; }
+    static int64_t projection(const Job& j) { return j.projection ? j.outputs * up(j.channels) : 0; }
+    static int64_t transposed(const Job& j) { return j.projection ? j.channels * up(j.outputs) : 0; }
+    static int64_t period(const Job& j) { return Periodic<T>::size(j.outputs); }
+    // A stride of 1 gathers the gradient by the input with the turned kernel, and reads beyond the edge.
+    static Shape gradient(const Job& j) {
+        const int64_t border = j.stride == 1 ? j.dilation * (j.kernel - 1) - j.padding : 0;
+        return {j.height, j.width, border, j.channels};
+    }
+};
+
+// The jobs from `first` on that share their input's tile and its gradient.
+inline int64_t group_end(const Job* jobs, int64_t first, int64_t n) {
+    int64_t end = first + 1;
+    if (jobs[first].weight)
+        while (end < n && jobs[end].weight && jobs[end].input == jobs[first].input &&
+               jobs[end].d_input == jobs[first].d_input && jobs[end].relu_input == jobs[first].relu_input)
+            ++end;
+    return end;
+}
+
+inline Shape tile_of(const Job* jobs, int64_t first, int64_t end) {
+    int64_t border = 0;
+    for (int64_t k = first; k < end; ++k) border = larger(border, jobs[k].padding);
+    return {jobs[first].in_height, jobs[first].in_width, border, jobs[first].channels};
+}
+
+template <class T>
+int64_t largest_tile(const Job* jobs, int64_t n) {
+    int64_t most = 0;
+    for (int64_t first = 0, end; first < n; first = end) {
+        end = group_end(jobs, first, n);
+        if (jobs[first].weight) most = larger(most, up_to(tile_of(jobs, first, end).template size<T>(), LINE));
+    }
+    return most;
+}
+
+// The convolution of one image, whose tile is given.
+template <class T>
+void convolve(const Job& j, const T* tile, Shape s, const T* kernel, T* to) {
+    constexpr int64_t L = Vector<T>::lanes;
+    const auto plane = j.stride == 1 ? convolve_plane<T, 1> : convolve_plane<T, 2>;
+    for (int64_t b = 0; b < s.template planes<T>(); ++b)
+        plane(tile + b * s.template plane<T>() + s.template at<T>(-j.padding, -j.padding), s.columns(),
+              kernel + b * j.kernel * j.kernel * L, j.kernel, j.dilation, to + b * L, j.width * j.channels, j.channels,
+              j.height, j.width, j.channels - b * L, false);
+}
+
+// What a projection without a convolution reads: the image, or its ReLU in `room`.
+template <class T>
+const T* read(const Job& j, int64_t i, T* room) {
+    const T* image = in<T>(j.input, i, Size<T>::input(j));
+    if (!j.relu_input) return image;
+    copy_where_positive(image, image, Size<T>::input(j), room);
+    return room;
+}
+
+// result = projection (convolution (input)), and its mean and variance over all images.
+template <class T>
+void transform(const Job* jobs, int64_t n) {
+    using S = Size<T>;
+    const int64_t batch = jobs[0].batch;
+    const Parts kernels(jobs, n, S::kernel), matrices(jobs, n, S::transposed), between(jobs, n, S::between);
+    const Parts channels(jobs, n, [](const Job& j) { return j.outputs; }), periods(jobs, n, S::period);
+    Array<T> kernel(kernels.size()), matrix(matrices.size());
+    for (int64_t k = 0; k < n; ++k) {
+        const Job& j = jobs[k];
+        if (j.weight)
+            pack_kernel(static_cast<const T*>(j.weight), j.channels, j.kernel * j.kernel, false, &kernel[kernels[k]]);
+        pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
+    }
+    Array<double> means(batch * channels.size()), deviations(batch * channels.size());
+    const int64_t tile_size = largest_tile<T>(jobs, n);
+#pragma omp parallel
+    {
+        T* tile = scratch<T>(tile_size + between.largest() + 3 * periods.largest());
+        T* kept = tile + tile_size;
+        T* room = kept + between.largest();
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < batch; ++i)
+            for (int64_t first = 0, end; first < n; first = end) {
+                end = group_end(jobs, first, n);
+                const Shape s = tile_of(jobs, first, end);
+                if (jobs[first].weight)
+                    fill<T>(tile, s, in<T>(jobs[first].input, i, S::input(jobs[first])), jobs[first].relu_input);
+                for (int64_t k = first; k < end; ++k) {
+                    const Job& j = jobs[k];
+                    T* result = out<T>(j.result, i, S::result(j));
+                    const T* z = kept;
+                    if (j.weight)
+                        convolve(j, tile, s, &kernel[kernels[k]], kept);
+                    else
+                        z = read(j, i, kept);
+                    multiply(z, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
+                             Sink<T>::image(result, j.outputs));
+                    const int64_t at = i * channels.size() + channels[k];
+                    if (j.mean) moments(result, j.outputs, S::result(j), room, &means[at], &deviations[at]);
+                }
+            }
+    }
+    for (int64_t k = 0; k < n; ++k)
+        for (int64_t c = 0; jobs[k].mean && c < jobs[k].outputs; ++c) {
+            double mean = 0, within = 0, across = 0;
+            for (int64_t i = 0; i < batch; ++i) mean += means[i * channels.size() + channels[k] + c] / batch;
+            for (int64_t i = 0; i < batch; ++i) {
+                const double d = means[i * channels.size() + channels[k] + c] - mean;
+                within += deviations[i * channels.size() + channels[k] + c];
+                across += d * d;
+            }
+            static_cast<T*>(jobs[k].mean)[c] = T(mean);
+            static_cast<T*>(jobs[k].variance)[c] = T((within / S::pixels(jobs[k]) + across) / batch);
+        }
+}
+
+// output = the sum over the jobs that share it of strength * result + offset; through a ReLU if asked for.
+template <class T>
+void combine(const Job* jobs, int64_t n) {
+    using S = Size<T>;
+    const Parts periods(jobs, n, S::period);
+    Array<T> strength(periods.size()), offset(periods.size());
+    for (int64_t k = 0; k < n; ++k) {
+        Periodic<T>::repeat(jobs[k].strength, jobs[k].outputs, &strength[periods[k]]);
+        Periodic<T>::repeat(jobs[k].offset, jobs[k].outputs, &offset[periods[k]]);
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < jobs[0].batch; ++i)
+        for (int64_t first = 0, end; first < n; first = end) {
+            for (end = first + 1; end < n && jobs[end].output == jobs[first].output;) ++end;
+            const int64_t period = S::period(jobs[first]), size = S::result(jobs[first]);
+            const int64_t chunk = up_to(8192 / sizeof(T), period);  // of the output, so that it stays in the first cache
+            for (int64_t begin = 0; begin < size; begin += chunk)
+                for (int64_t k = first; k < end; ++k)
+                    scale_and_shift(in<T>(jobs[k].result, i, size) + begin, &strength[periods[k]], &offset[periods[k]],
+                                    period, begin + chunk < size ? chunk : size - begin,
+                                    out<T>(jobs[k].output, i, size) + begin, k > first,
+                                    k + 1 == end && jobs[k].relu_output);
+        }
+}
+
+// products = sum of grad * result and totals = sum of grad, over all pixels.
+template <class T>
+void reduce(const Job* jobs, int64_t n) {
+    using S = Size<T>;
+    const int64_t batch = jobs[0].batch;
+    const Parts channels(jobs, n, [](const Job& j) { return j.outputs; }), periods(jobs, n, S::period);
+    Array<double> totals(batch * channels.size()), products(batch * channels.size());
+#pragma omp parallel
+    {
+        T* room = scratch<T>(2 * periods.largest());
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < batch; ++i)
+            for (int64_t k = 0; k < n; ++k) {
+                const Job& j = jobs[k];
+                const int64_t at = i * channels.size() + channels[k], size = S::result(j);
+                sum_gradients(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size), j.outputs, size,
+                              room, &totals[at], &products[at]);
+            }
+    }
+    for (int64_t k = 0; k < n; ++k)
+        for (int64_t c = 0; c < jobs[k].outputs; ++c) {
+            double total = 0, product = 0;
+            for (int64_t i = 0; i < batch; ++i) {
+                total += totals[i * channels.size() + channels[k] + c];
+                product += products[i * channels.size() + channels[k] + c];
+            }
+            static_cast<T*>(jobs[k].totals)[c] = T(total);
+            static_cast<T*>(jobs[k].products)[c] = T(product);
+        }
+}
+
+// The gradient by the result of one image's projection.
+template <class T>
+void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
+    const int64_t size = Size<T>::result(j), period = Size<T>::period(j);
+    mix(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size), coefficients, coefficients + period,
+        coefficients + 2 * period, period, size, to);
+}
+
+// The gradients of one image where there is no convolution, or not even a projection; `add` to that by the input.
+template <class T>
+void through_projection(const Job& j, int64_t i, const T* coefficients, const T* matrix, bool add, T* kept, T* d_result,
+                        T* d_matrix) {
+    using S = Size<T>;
+    T* to = out<T>(j.d_input, i, S::input(j));
+    if (!j.projection) {
+        const int64_t period = S::period(j);
+        if (to)
+            scale_and_shift(in<T>(j.grad, i, S::result(j)), coefficients, coefficients + 2 * period, period,
+                            S::result(j), to, add, false);
+        return;
+    }
+    by_result(j, i, coefficients, d_result);
+    if (j.d_projection) gram(d_result, j.outputs, read(j, i, kept), j.channels, S::pixels(j), d_matrix);
+    if (!to) return;
+    T* direct = add ? kept : to;
+    multiply(d_result, S::pixels(j), j.outputs, matrix, j.channels, Sink<T>::image(direct, j.channels));
+    if (j.relu_input) copy_where_positive(direct, in<T>(j.input, i, S::input(j)), S::input(j), direct);
+    for (int64_t p = 0; add && p < S::input(j); ++p) to[p] += kept[p];
+}
+
+// From the gradient by the result to those by projection, kernel and input.
+template <class T>
+void backpropagate(const Job* jobs, int64_t n) {
+    constexpr int64_t L = Vector<T>::lanes;
+    using S = Size<T>;
+    const Parts kernels(jobs, n, S::kernel), matrices(jobs, n, S::projection), periods(jobs, n, S::period);
+    const Parts between(jobs, n, S::between), results(jobs, n, S::result);
+    const Parts gradients(jobs, n, [](const Job& j) { return j.weight ? S::gradient(j).template size<T>() : 0; });
+    Array<T> kernel(kernels.size()), turned(kernels.size()), matrix(matrices.size()), coefficients(3 * periods.size());
+    Array<bool> adds(n);  // whether a job before has written to the same d_input
+    for (int64_t k = 0; k < n; ++k) {
+        const Job& j = jobs[k];
+        for (int64_t before = 0; before < k; ++before) adds[k] = adds[k] || jobs[before].d_input == j.d_input;
+        const T* weight = static_cast<const T*>(j.weight);
+        if (weight) {
+            pack_kernel(weight, j.channels, j.kernel * j.kernel, false, &kernel[kernels[k]]);
+            pack_kernel(weight, j.channels, j.kernel * j.kernel, true, &turned[kernels[k]]);
+        }
+        if (j.projection)
+            pack_matrix(static_cast<const T*>(j.projection), j.outputs, j.channels, false, &matrix[matrices[k]]);
+        T* at = &coefficients[3 * periods[k]];
+        const void* given[] = {j.by_grad, j.by_result, j.constant};
+        for (const void* values : given) {
+            Periodic<T>::repeat(values, j.outputs, at);
+            at += S::period(j);
+        }
+    }
+    Sums<T> kernel_sums(kernels.size()), matrix_sums(matrices.size());
+    const int64_t tile_size = largest_tile<T>(jobs, n);
+#pragma omp parallel
+    {
+        T* input = scratch<T>(2 * tile_size + gradients.largest() + between.largest() + results.largest());
+        T* d_input = input + tile_size;
+        T* d_z = d_input + tile_size;
+        T* kept = d_z + gradients.largest();
+        T* d_result = kept + between.largest();
+        T* d_kernels = kernel_sums.own();
+        T* d_matrices = matrix_sums.own();
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < jobs[0].batch; ++i)
+            for (int64_t first = 0, end; first < n; first = end) {
+                end = group_end(jobs, first, n);
+                const Job& head = jobs[first];
+                if (!head.weight) {
+                    through_projection(head, i, &coefficients[3 * periods[first]], &matrix[matrices[first]], adds[first], kept,
+                                       d_result, d_matrices + matrices[first]);
+                    continue;
+                }
+                const Shape s = tile_of(jobs, first, end);
+                bool is_read = head.relu_input && head.d_input;
+                for (int64_t k = first; k < end; ++k) is_read = is_read || jobs[k].d_weight || jobs[k].d_projection;
+                if (is_read) fill<T>(input, s, in<T>(head.input, i, S::input(head)), head.relu_input);
+                if (head.d_input) std::memset(d_input, 0, s.template size<T>() * sizeof(T));
+                for (int64_t k = first; k < end; ++k) {
+                    const Job& j = jobs[k];
+                    by_result(j, i, &coefficients[3 * periods[k]], d_result);
+                    if (j.d_projection) {  // the convolution's result was not kept
+                        convolve(j, input, s, &kernel[kernels[k]], kept);
+                        gram(d_result, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
+                    }
+                    if (!j.d_weight && !j.d_input) continue;
+                    const Shape g = S::gradient(j);
+                    clear_border(d_z, g);
+                    for (int64_t y = 0; y < j.height; ++y)
+                        multiply(d_result + y * j.width * j.outputs, j.width, j.outputs, &matrix[matrices[k]], j.channels,
+                                 Sink<T>::tile(d_z + g.template at<T>(y, 0), g));
+                    const int64_t taps = j.kernel * j.kernel;
+                    for (int64_t b = 0; b < s.template planes<T>(); ++b) {
+                        const T* plane = d_z + b * g.template plane<T>();
+                        const int64_t corner = b * s.template plane<T>() + s.template at<T>(-j.padding, -j.padding);
+                        const int64_t own = kernels[k] + b * taps * L;
+                        if (j.d_weight) {
+                            const auto tally = j.stride == 1 ? tally_plane<T, 1> : tally_plane<T, 2>;
+                            tally(input + corner, s.columns(), plane + g.template at<T>(0, 0), g.columns(), j.kernel,
+                                  j.dilation, d_kernels + own, j.height, j.width);
+                        }
+                        if (j.d_input && j.stride == 1)
+                            convolve_plane<T, 1>(plane, g.columns(), &turned[own], j.kernel, j.dilation,
+                                                 d_input + b * s.template plane<T>() + s.template at<T>(0, 0),
+                                                 s.columns() * L, L, s.height, s.width, L, true);
+                        else if (j.d_input)
+                            scatter_plane(plane, g.columns(), &kernel[own], j.kernel, j.dilation, d_input + corner,
+                                          s.columns(), j.height, j.width);
+                    }
+                }
+                if (head.d_input)
+                    empty<T>(d_input, s, out<T>(head.d_input, i, S::input(head)), head.relu_input ? input : nullptr, adds[first]);
+            }
+    }
+    const T* kernel_total = kernel_sums.total();
+    const T* matrix_total = matrix_sums.total();
+    for (int64_t k = 0; k < n; ++k) {
+        const Job& j = jobs[k];
+        const int64_t taps = j.kernel * j.kernel;
+        for (int64_t c = 0; j.d_weight && c < j.channels; ++c)
+            for (int64_t t = 0; t < taps; ++t)
+                static_cast<T*>(j.d_weight)[c * taps + t] = kernel_total[kernels[k] + (c / L * taps + t) * L + c % L];
+        for (int64_t o = 0; j.d_projection && o < j.outputs; ++o)
+            std::memcpy(static_cast<T*>(j.d_projection) + o * j.channels,
+                        matrix_total + matrices[k] + o * S::up(j.channels), j.channels * sizeof(T));
+    }
+}

@@ -1,0 +1,336 @@
+// What is done to one image, or to one image's tile: it fits the second-level cache.
+//
+// A tile holds an image as planes of `lanes` channels, each plane (rows, columns, lanes) with a border of zeros, so that
+// neighbouring pixels are one vector apart whatever the number of channels, and no convolution meets an edge.
+// Included once for each instruction set, inside a namespace of its own.
+
+template <class T>
+struct Vector {
+    static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
+    typedef T Type __attribute__((vector_size(VECTOR_BYTES)));
+};
+
+template <class T>
+using Vec = typename Vector<T>::Type;
+
+template <class T>
+INLINE Vec<T> load(const T* from) {
+    Vec<T> v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class T>
+INLINE void store(T* to, Vec<T> v) {
+    __builtin_memcpy(to, &v, sizeof v);
+}
+
+// The last plane of an image whose channels do not fill it.
+template <class T>
+INLINE Vec<T> load(const T* from, int64_t n) {
+    if (n >= Vector<T>::lanes) return load(from);
+    Vec<T> v = {};
+    __builtin_memcpy(&v, from, n * sizeof(T));
+    return v;
+}
+
+template <class T>
+INLINE void store(T* to, Vec<T> v, int64_t n) {
+    if (n >= Vector<T>::lanes) return store(to, v);
+    __builtin_memcpy(to, &v, n * sizeof(T));
+}
+
+// v where `by` is positive or not a number (which must not be hidden), else 0.
+template <class T>
+INLINE Vec<T> where_positive(Vec<T> v, Vec<T> by) {
+    return by <= 0 ? Vec<T>{} : v;
+}
+
+INLINE int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// --- tiles ------------------------------------------------------------------------------------------------------------
+
+struct Shape {
+    int64_t height, width, border, channels;
+
+    int64_t columns() const { return width + 2 * border; }
+    int64_t rows() const { return height + 2 * border; }
+
+    template <class T>
+    int64_t plane() const {
+        return rows() * columns() * Vector<T>::lanes;
+    }
+    template <class T>
+    int64_t planes() const {
+        return up_to(channels, Vector<T>::lanes) / Vector<T>::lanes;
+    }
+    template <class T>
+    int64_t size() const {
+        return planes<T>() * plane<T>();
+    }
+    // Where the pixel (y, x) of the image lies in a plane; the border has negative coordinates.
+    template <class T>
+    int64_t at(int64_t y, int64_t x) const {
+        return ((y + border) * columns() + x + border) * Vector<T>::lanes;
+    }
+};
+
+template <class T>
+void clear_border(T* tile, Shape s) {
+    constexpr int64_t L = Vector<T>::lanes;
+    if (s.border == 0) return;
+    for (int64_t b = 0; b < s.planes<T>(); ++b) {
+        T* plane = tile + b * s.plane<T>();
+        const int64_t band = s.border * s.columns() * L;
+        std::memset(plane, 0, band * sizeof(T));
+        std::memset(plane + s.plane<T>() - band, 0, band * sizeof(T));
+        for (int64_t y = 0; y < s.height; ++y) {
+            std::memset(plane + s.at<T>(y, -s.border), 0, s.border * L * sizeof(T));
+            std::memset(plane + s.at<T>(y, s.width), 0, s.border * L * sizeof(T));
+        }
+    }
+}
+
+// tile = image, or ReLU(image).
+template <class T>
+void fill(T* tile, Shape s, const T* image, bool relu) {
+    constexpr int64_t L = Vector<T>::lanes;
+    clear_border(tile, s);
+    for (int64_t y = 0; y < s.height; ++y)
+        for (int64_t b = 0; b < s.planes<T>(); ++b) {
+            T* to = tile + b * s.plane<T>() + s.at<T>(y, 0);
+            const int64_t n = s.channels - b * L, first = y * s.width * s.channels + b * L;
+            for (int64_t x = 0; x < s.width; ++x) {
+                Vec<T> v = load(image + first + x * s.channels, n);
+                if (relu) v = where_positive<T>(v, v);
+                store(to + x * L, v);
+            }
+        }
+}
+
+// image = tile, or tile where `by`, a tile of the same shape, is positive; or that is added to it.
+template <class T>
+void empty(const T* tile, Shape s, T* image, const T* by, bool add) {
+    constexpr int64_t L = Vector<T>::lanes;
+    for (int64_t y = 0; y < s.height; ++y)
+        for (int64_t b = 0; b < s.planes<T>(); ++b) {
+            const int64_t from = b * s.plane<T>() + s.at<T>(y, 0), n = s.channels - b * L;
+            T* to = image + y * s.width * s.channels + b * L;
+            for (int64_t x = 0; x < s.width; ++x) {
+                Vec<T> v = load(tile + from + x * L);
+                if (by) v = where_positive<T>(v, load(by + from + x * L));
+                if (add) v += load(to + x * s.channels, n);
+                store(to + x * s.channels, v, n);
+            }
+        }
+}
+
+// --- depthwise convolution: planes in, planes or an image out ---------------------------------------------------------
+
+// Kernel weights (C, k, k) -> (planes, k k, lanes), turned by 180 degrees if asked for.
+template <class T>
+void pack_kernel(const T* weight, int64_t channels, int64_t taps, bool turned, T* to) {
+    constexpr int64_t L = Vector<T>::lanes;
+    for (int64_t c = 0; c < up_to(channels, L); ++c)
+        for (int64_t t = 0; t < taps; ++t)
+            to[(c / L * taps + t) * L + c % L] = c < channels ? weight[c * taps + (turned ? taps - 1 - t : t)] : T(0);
+}
+
+template <class T, int P, int S>
+INLINE void convolve_pixels(const T* corner, int64_t columns, const T* taps, int64_t kernel, int64_t dilation, T* out,
+                            int64_t apart, int64_t n, bool add) {
+    constexpr int64_t L = Vector<T>::lanes;
+    Vec<T> sum[P];
+    UNROLL for (int p = 0; p < P; ++p) sum[p] = add ? load(out + p * apart, n) : Vec<T>{};
+    for (int64_t ty = 0; ty < kernel; ++ty) {
+        const T* from = corner + ty * dilation * columns * L;
+        for (int64_t tx = 0; tx < kernel; ++tx, from += dilation * L, taps += L) {
+            const Vec<T> tap = load(taps);
+            UNROLL for (int p = 0; p < P; ++p) sum[p] += load(from + p * S * L) * tap;
+        }
+    }
+    UNROLL for (int p = 0; p < P; ++p) store(out + p * apart, sum[p], n);
+}
+
+// out(y, x) (+)= sum over taps of tap * in(S y + dilation ty, S x + dilation tx), for one plane; `in` is the corner that
+// output (0, 0) reads first, `apart` is from pixel to pixel and `row` from row to row of the output.
+template <class T, int S>
+void convolve_plane(const T* in, int64_t columns, const T* taps, int64_t kernel, int64_t dilation, T* out, int64_t row,
+                    int64_t apart, int64_t height, int64_t width, int64_t n, bool add) {
+    constexpr int64_t L = Vector<T>::lanes;
+    for (int64_t y = 0; y < height; ++y) {
+        const T* from = in + y * S * columns * L;
+        T* to = out + y * row;
+        int64_t x = 0;
+        for (; x + 8 <= width; x += 8)
+            convolve_pixels<T, 8, S>(from + x * S * L, columns, taps, kernel, dilation, to + x * apart, apart, n, add);
+        for (; x + 4 <= width; x += 4)
+            convolve_pixels<T, 4, S>(from + x * S * L, columns, taps, kernel, dilation, to + x * apart, apart, n, add);
+        for (; x < width; ++x)
+            convolve_pixels<T, 1, S>(from + x * S * L, columns, taps, kernel, dilation, to + x * apart, apart, n, add);
+    }
+}
+
+// The gradient by the input of a convolution with stride 2: every output gives to what it read. `to` is the corner that
+// output (0, 0) read first.
+template <class T>
+void scatter_plane(const T* grad, int64_t grad_columns, const T* taps, int64_t kernel, int64_t dilation, T* to,
+                   int64_t columns, int64_t height, int64_t width) {
+    constexpr int64_t L = Vector<T>::lanes;
+    for (int64_t y = 0; y < height; ++y)
+        for (int64_t x = 0; x < width; ++x) {
+            const Vec<T> g = load(grad + (y * grad_columns + x) * L);
+            for (int64_t ty = 0; ty < kernel; ++ty) {
+                T* into = to + ((2 * y + ty * dilation) * columns + 2 * x) * L;
+                for (int64_t tx = 0; tx < kernel; ++tx) {
+                    T* at = into + tx * dilation * L;
+                    store(at, load(at) + g * load(taps + (ty * kernel + tx) * L));
+                }
+            }
+        }
+}
+
+// R rows of K taps of the gradient by the kernel: taps[r][t] += sum over pixels of grad * in.
+template <class T, int R, int K, int S>
+void tally_rows(const T* in, int64_t columns, const T* grad, int64_t grad_columns, int64_t dilation, T* taps,
+                int64_t tap_row, int64_t height, int64_t width) {
+    constexpr int64_t L = Vector<T>::lanes;
+    Vec<T> sum[R][K];
+    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int t = 0; t < K; ++t) sum[r][t] = load(taps + (r * tap_row + t) * L);
+    for (int64_t y = 0; y < height; ++y) {
+        const T* from[R];
+        UNROLL for (int r = 0; r < R; ++r) from[r] = in + (y * S + r * dilation) * columns * L;
+        const T* g = grad + y * grad_columns * L;
+        for (int64_t x = 0; x < width; ++x) {
+            const Vec<T> here = load(g + x * L);
+            UNROLL for (int r = 0; r < R; ++r) UNROLL for (int t = 0; t < K; ++t)
+                sum[r][t] += load(from[r] + (x * S + t * dilation) * L) * here;
+        }
+    }
+    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int t = 0; t < K; ++t) store(taps + (r * tap_row + t) * L, sum[r][t]);
+}
+
+template <class T, int S>
+void tally_plane(const T* in, int64_t columns, const T* grad, int64_t grad_columns, int64_t kernel, int64_t dilation,
+                 T* taps, int64_t height, int64_t width) {
+    constexpr int64_t L = Vector<T>::lanes;
+    for (int64_t ty = 0; ty < kernel;) {
+        const T* from = in + ty * dilation * columns * L;
+        T* to = taps + ty * kernel * L;
+        if (kernel == 3) {
+            tally_rows<T, 3, 3, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width);
+            ty += 3;
+        } else if (kernel == 5 && ty + 2 <= kernel) {
+            tally_rows<T, 2, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width);
+            ty += 2;
+        } else if (kernel == 5) {
+            tally_rows<T, 1, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width);
+            ty += 1;
+        } else {
+            for (int64_t tx = 0; tx < kernel; ++tx)
+                tally_rows<T, 1, 1, S>(from + tx * dilation * L, columns, grad, grad_columns, dilation, to + tx * L,
+                                       kernel, height, width);
+            ty += 1;
+        }
+    }
+}
+
+// --- products of pixels with small matrices ---------------------------------------------------------------------------
+
+// (rows, columns) or its transpose -> (rows, columns filled up to whole vectors).
+template <class T>
+void pack_matrix(const T* matrix, int64_t rows, int64_t columns, bool transposed, T* to) {
+    const int64_t width = up_to(columns, Vector<T>::lanes);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < width; ++c)
+            to[r * width + c] = c >= columns ? T(0) : transposed ? matrix[c * rows + r] : matrix[r * columns + c];
+}
+
+// Where the products of neighbouring pixels go: into a dense image, or into a row of a tile.
+template <class T>
+struct Sink {
+    T* at;
+    int64_t apart;     // from pixel to pixel
+    int64_t block;     // from vector to vector of one pixel
+    int64_t channels;  // how many of them there is room for
+
+    static Sink image(T* at, int64_t channels) { return {at, channels, Vector<T>::lanes, channels}; }
+    static Sink tile(T* at, Shape s) {
+        return {at, Vector<T>::lanes, s.plane<T>(), up_to(s.channels, Vector<T>::lanes)};
+    }
+};
+
+template <class T, int P, int N>
+INLINE void multiply_block(const T* pixels, int64_t depth, const T* matrix, int64_t width, Sink<T> sink, int64_t pixel,
+                           int64_t column) {
+    constexpr int64_t L = Vector<T>::lanes;
+    pixels += pixel * depth;
+    matrix += column;
+    Vec<T> sum[P][N] = {};
+    for (int64_t c = 0; c < depth; ++c) {
+        Vec<T> row[N];
+        UNROLL for (int v = 0; v < N; ++v) row[v] = load(matrix + c * width + v * L);
+        UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < N; ++v)
+            sum[p][v] += pixels[p * depth + c] * row[v];
+    }
+    T* to = sink.at + pixel * sink.apart + column / L * sink.block;
+    UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < N; ++v)
+        store(to + p * sink.apart + v * sink.block, sum[p][v], sink.channels - column - v * L);
+}
+
+template <class T, int P, int N>
+INLINE void multiply_columns(const T* pixels, int64_t count, int64_t depth, const T* matrix, int64_t width, Sink<T> sink,
+                             int64_t column) {
+    int64_t p = 0;
+    for (; p + P <= count; p += P) multiply_block<T, P, N>(pixels, depth, matrix, width, sink, p, column);
+    for (; p < count; ++p) multiply_block<T, 1, N>(pixels, depth, matrix, width, sink, p, column);
+}
+
+// sink = pixels (n, depth) * matrix (depth, columns), the latter packed.
+template <class T>
+void multiply(const T* pixels, int64_t count, int64_t depth, const T* matrix, int64_t columns, Sink<T> sink) {
+    constexpr int64_t L = Vector<T>::lanes;
+    const int64_t width = up_to(columns, L);
+    int64_t column = 0;
+    for (; column + 2 * L <= width; column += 2 * L)
+        multiply_columns<T, 4, 2>(pixels, count, depth, matrix, width, sink, column);
+    if (column < width) multiply_columns<T, 8, 1>(pixels, count, depth, matrix, width, sink, column);
+}
+
+template <class T, int R, int N>
+INLINE void gram_block(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width,
+                       int64_t room) {
+    constexpr int64_t L = Vector<T>::lanes;
+    Vec<T> sum[R][N];
+    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) sum[r][v] = load(to + r * width + v * L);
+    for (int64_t p = 0; p < pixels; ++p) {
+        Vec<T> row[N];
+        UNROLL for (int v = 0; v < N; ++v) row[v] = load(b + p * b_depth + v * L, room - v * L);
+        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) sum[r][v] += a[p * a_depth + r] * row[v];
+    }
+    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) store(to + r * width + v * L, sum[r][v]);
+}
+
+// to (A, B filled up) += a^T b, from (n, A) and (n, B).
+template <class T>
+void gram(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to) {
+    constexpr int64_t L = Vector<T>::lanes;
+    const int64_t width = up_to(b_depth, L);
+    for (int64_t r = 0; r < a_depth;) {
+        const int rows = a_depth - r >= 4 ? 4 : 1;
+        int64_t column = 0;
+        for (; column + 2 * L <= b_depth; column += 2 * L)
+            if (rows == 4)
+                gram_block<T, 4, 2>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, 2 * L);
+            else
+                gram_block<T, 1, 2>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, 2 * L);
+        for (; column < b_depth; column += L) {
+            const int64_t room = b_depth - column;
+            if (rows == 4)
+                gram_block<T, 4, 1>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, room);
+            else
+                gram_block<T, 1, 1>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, room);
+        }
+        r += rows;
+    }
+}

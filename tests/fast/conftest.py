@@ -1,0 +1,32 @@
+"""Fixtures that choose between the compiled kernels and what stands in for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from archgrad.fast.native import library
+
+
+@pytest.fixture(scope="module")
+def built() -> None:
+    """What needs the compiled kernels fails in CI where they were not built, and skips elsewhere."""
+    if not library.is_built():
+        message = "the compiled kernels were not built when archgrad was installed (a C++ compiler with OpenMP does it)"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="module", params=["kernels", "operations"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run with the compiled kernels, and with PyTorch's operations in their place."""
+    if request.param == "kernels":
+        request.getfixturevalue("built")
+        yield request.param
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "is_built", lambda: False)
+        yield request.param

@@ -1,0 +1,274 @@
+"""A stage by the compiled kernels, against the same computed from PyTorch's operations."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from archgrad.fast.depthwise import Geometry
+from archgrad.fast.native import Plan, Unit, library, run, takes, understands
+from archgrad.fast.native.stage import _compose
+
+pytestmark = pytest.mark.usefixtures("built")
+
+CONVOLUTIONS = {
+    "3": (3, Geometry((1, 1), (1, 1))),
+    "5": (5, Geometry((1, 1), (2, 2))),
+    "7": (7, Geometry((1, 1), (3, 3))),
+    "3, dilated": (3, Geometry((1, 1), (2, 2), (2, 2))),
+    "5, dilated": (5, Geometry((1, 1), (4, 4), (2, 2))),
+}
+HALVING = {
+    "3": (3, Geometry((2, 2), (1, 1))),
+    "5": (5, Geometry((2, 2), (2, 2))),
+    "7": (7, Geometry((2, 2), (3, 3))),
+    "3, dilated": (3, Geometry((2, 2), (2, 2), (2, 2))),
+    "5, dilated": (5, Geometry((2, 2), (4, 4), (2, 2))),
+}
+
+
+class Stage:
+    """Random arguments for a plan, and what they give in both ways."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        kernels: list[int],
+        *,
+        channels: int = 3,
+        outputs: int = 4,
+        size: tuple[int, int] = (5, 6),
+        fixed: bool = False,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=dtype, requires_grad=True)
+
+        terms = sum(unit.projected for unit in plan.units)
+        values = len(plan.units) - terms
+        self.plan = plan
+        self.inputs = [random(2, channels, *size) for _ in range(1 + max(unit.input for unit in plan.units))]
+        self.weights = [random(channels, 1, k, k) for k in kernels]
+        self.projections = [random(outputs, channels) for _ in range(terms)]
+        self.scale = random(terms, outputs) if terms else None
+        self.shift = random(1 if plan.summed else terms, outputs) if terms else None
+        self.mixing = random(values) if values else None
+        self.fixed = None
+        if fixed and terms:
+            self.fixed = (torch.randn(terms, outputs, dtype=dtype), torch.rand(terms, outputs, dtype=dtype) + 0.5)
+
+    @property
+    def arguments(self) -> list[Tensor]:
+        given = [*self.inputs, *self.weights, *self.projections, self.scale, self.shift, self.mixing]
+        return [x for x in given if x is not None]
+
+    def by_kernels(self) -> list[Tensor]:
+        return run(
+            self.plan, self.inputs, self.weights, self.projections, self.scale,
+            shift=self.shift, fixed=self.fixed, mixing=self.mixing,
+        )[0]  # fmt: skip
+
+    def by_operations(self) -> list[Tensor]:
+        stacked = torch.stack(self.projections) if self.projections else None
+        arguments = [self.scale, stacked, self.shift, self.mixing, *self.inputs, *self.weights]
+        return _compose(self.plan, arguments, self.fixed)
+
+    def function(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """By the kernels, as a function of `arguments`, for gradcheck."""
+        n, w, p = len(self.inputs), len(self.weights), len(self.projections)
+        inputs, weights, projections = arguments[:n], arguments[n : n + w], arguments[n + w : n + w + p]
+        rest = iter(arguments[n + w + p :])
+        scale, shift, mixing = (None if x is None else next(rest) for x in (self.scale, self.shift, self.mixing))
+        found, _ = run(self.plan, inputs, weights, projections, scale, shift=shift, fixed=self.fixed, mixing=mixing)
+        return tuple(found)
+
+    def check(self, tolerance: float) -> None:
+        """Outputs and the gradients by all arguments are the same."""
+        found, expected = self.by_kernels(), self.by_operations()
+        towards = [torch.randn_like(y) for y in expected]
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, self.arguments, towards),
+            torch.autograd.grad(expected, self.arguments, towards),
+            rtol=tolerance,
+            atol=10 * tolerance,
+        )
+
+
+def leaving(convolutions: dict[str, tuple[int, Geometry]]) -> tuple[Plan, list[int]]:
+    """What leaves a state: everything reads one input."""
+    units = [Unit(0, geometry, relu=True) for _, geometry in convolutions.values()]
+    return Plan(tuple(units), relu=True), [k for k, _ in convolutions.values()]
+
+
+def entering(*, with_values: bool) -> tuple[Plan, list[int]]:
+    """What enters a node: convolutions, projections alone, and values, in any order and of shared inputs."""
+    units = [
+        Unit(0, CONVOLUTIONS["3"][1]),
+        Unit(1),
+        Unit(2, CONVOLUTIONS["3, dilated"][1], relu=True),
+        Unit(1, relu=True),
+        Unit(2, CONVOLUTIONS["5, dilated"][1], relu=True),
+        Unit(0, CONVOLUTIONS["5"][1]),
+    ]
+    if with_values:
+        units.insert(0, Unit(2, projected=False))
+        units.insert(3, Unit(3, projected=False))
+        units.append(Unit(0, projected=False))
+    return Plan(tuple(units), summed=True), [3, 3, 5, 5]
+
+
+@given(
+    convolutions=st.sampled_from([CONVOLUTIONS, HALVING]),
+    channels=st.integers(1, 20),
+    outputs=st.integers(1, 20),
+    height=st.integers(2, 12),
+    width=st.integers(2, 12),
+    fixed=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25)
+def test_what_leaves_a_state_is_that_of_operations(convolutions, channels, outputs, height, width, fixed, seed):
+    torch.manual_seed(seed)
+    plan, kernels = leaving(convolutions)
+    Stage(plan, kernels, channels=channels, outputs=outputs, size=(height, width), fixed=fixed).check(1e-9)
+
+
+@given(
+    with_values=st.booleans(),
+    channels=st.integers(1, 20),
+    height=st.integers(2, 12),
+    width=st.integers(2, 12),
+    fixed=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25)
+def test_what_enters_a_node_is_that_of_operations(with_values, channels, height, width, fixed, seed):
+    torch.manual_seed(seed)
+    plan, kernels = entering(with_values=with_values)
+    outputs = channels if with_values else channels + 1
+    Stage(plan, kernels, channels=channels, outputs=outputs, size=(height, width), fixed=fixed).check(1e-9)
+
+
+def test_values_alone():
+    plan = Plan((Unit(1, projected=False), Unit(0, projected=False), Unit(1, projected=False)), summed=True)
+    Stage(plan, []).check(1e-12)
+
+
+@pytest.mark.parametrize("channels", [8, 16, 24, 36])
+def test_single_precision(channels):
+    torch.manual_seed(0)
+    for plan, kernels in (leaving(CONVOLUTIONS), leaving(HALVING), entering(with_values=True)):
+        Stage(plan, kernels, channels=channels, outputs=channels, size=(16, 16), dtype=torch.float32).check(5e-3)
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+@pytest.mark.parametrize("kind", ["leaving", "entering"])
+def test_first_and_second_derivatives_agree_with_finite_differences(kind, fixed):
+    torch.manual_seed(1)
+    chosen = {name: CONVOLUTIONS[name] for name in ("3", "3, dilated")}
+    plan, kernels = leaving(chosen) if kind == "leaving" else entering(with_values=True)
+    stage = Stage(plan, kernels, channels=2, outputs=2, size=(3, 3), fixed=fixed)
+    assert torch.autograd.gradcheck(stage.function, stage.arguments, fast_mode=True)
+    assert torch.autograd.gradgradcheck(stage.function, stage.arguments, fast_mode=True)
+
+
+def test_only_what_is_needed_gets_a_gradient():
+    torch.manual_seed(0)
+    plan, kernels = entering(with_values=True)
+    stage = Stage(plan, kernels, channels=4, outputs=4)
+    for chosen in ([stage.scale, stage.mixing], stage.weights, [stage.inputs[2]], stage.projections):
+        for x in stage.arguments:
+            x.requires_grad_(any(x is y for y in chosen))
+        found = torch.autograd.grad(stage.by_kernels()[0].square().sum(), chosen)
+        torch.testing.assert_close(found, torch.autograd.grad(stage.by_operations()[0].square().sum(), chosen))
+
+
+def test_an_output_that_nothing_reads_has_no_say():
+    torch.manual_seed(0)
+    plan, kernels = leaving(CONVOLUTIONS)
+    stage = Stage(plan, kernels)
+    for differentiable in (False, True):
+        found, expected = (
+            torch.autograd.grad(f()[1].square().sum(), stage.inputs, create_graph=differentiable)
+            for f in (stage.by_kernels, stage.by_operations)
+        )
+        torch.testing.assert_close(found, expected)
+
+
+def test_what_is_not_a_number_is_not_hidden():
+    plan, kernels = leaving(CONVOLUTIONS)
+    stage = Stage(plan, kernels)
+    stage.inputs[0].data[0, 0, 2, 2] = float("nan")
+    assert all(y.isnan().any() for y in stage.by_kernels())
+
+
+def test_threads_do_not_change_the_result():
+    torch.manual_seed(0)
+    plan, kernels = leaving(CONVOLUTIONS)
+    stage = Stage(plan, kernels)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            outputs = stage.by_kernels()
+            gradients = torch.autograd.grad(sum(y.square().sum() for y in outputs), stage.arguments)
+            found.append([*outputs, *gradients])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-12)
+
+
+def test_the_instruction_sets_agree():
+    """The others than this machine's best are tried in a process that is told to use no more."""
+    for level in ("default", "avx2"):
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": level, "ARCHGRAD_LEVEL_TEST": "1"}
+        if os.environ.get("ARCHGRAD_LEVEL_TEST"):
+            pytest.skip("this is that process")
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_what_the_kernels_leave_to_operations():
+    x = torch.zeros(1, 2, 3, 3)
+    assert takes(x)
+    assert not takes(x.half())
+    assert not takes(x, x.double())
+    assert not takes(x[:0])
+    assert not takes(x.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not takes(x)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False):
+        assert not takes(x)  # it could not see them
+    assert understands(Geometry((2, 2), (1, 1)), (3, 3))
+    assert not understands(Geometry((1, 2), (1, 1)), (3, 3))
+    assert not understands(Geometry((1, 1), (1, 1)), (3, 5))
+    assert not understands(Geometry((3, 3), (1, 1)), (3, 3))
+    assert not understands(Geometry((1, 1), (3, 3)), (3, 3))  # beyond what reads the image
+
+
+def test_a_build_of_other_sources_is_not_used(monkeypatch):
+    monkeypatch.setattr(library, "_INTERFACE", -1)
+    library._library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="install archgrad again"):
+            assert not library.is_built()
+    finally:
+        monkeypatch.undo()
+        library._library.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert library.is_built()
