@@ -105,11 +105,76 @@ struct Size {
     static int64_t projection(const Job& j) { return j.projection ? j.outputs * up(j.channels) : 0; }
     static int64_t transposed(const Job& j) { return j.projection ? j.channels * up(j.outputs) : 0; }
     static int64_t period(const Job& j) { return Periodic<T>::size(j.outputs); }
-    // A stride of 1 gathers the gradient by the input with the turned kernel, and reads beyond the edge.
-    static Shape gradient(const Job& j) {
-        const int64_t border = j.stride == 1 ? j.dilation * (j.kernel - 1) - j.padding : 0;
-        return {j.height, j.width, border, j.channels};
+};
+
+// The gradient by the input of a convolution, gathered from that by its result.
+//
+// An input at y (counted from the first that is read) was read by result (y - dilation t) / stride for every tap t for
+// which that is a whole number. With a stride of 1 that is a convolution with the turned kernel. With a stride of 2, even
+// and odd inputs are convolutions of their own, each with the taps that reach it.
+struct Gather {
+    explicit Gather(const Job& job) : j(job) {}
+
+    int64_t phases() const { return j.stride; }
+
+    // The taps that reach inputs y = stride i + phase, and the result that the first of them comes from: i - base.
+    Taps taps(int64_t phase, int64_t* base) const {
+        if (j.stride == 1 || j.dilation % 2 == 0) {
+            *base = 0;
+            return {0, 1, phase == 0 ? j.kernel : 0, j.dilation / j.stride};
+        }
+        *base = phase * (j.dilation - 1) / 2;
+        return {phase, 2, (j.kernel - phase + 1) / 2, j.dilation};
     }
+
+    // A tile for the gradient by the result, with as much border as is read.
+    Shape tile() const {
+        const int64_t reach = j.dilation * (j.kernel - 1);
+        return {j.height, j.width, j.stride == 1 ? reach - j.padding : reach / 2 + 1, j.channels};
+    }
+
+    // Call f(taps down, taps across, where they are packed) for every pair of phases that any tap reaches.
+    template <class F>
+    void each(F f) const {
+        int64_t packed = 0;
+        for (int64_t a = 0; a < phases(); ++a)
+            for (int64_t b = 0; b < phases(); ++b) {
+                int64_t base[2];
+                const Taps down = taps(a, &base[0]), across = taps(b, &base[1]);
+                if (down.count == 0 || across.count == 0) continue;
+                f(a, b, down, across, base, packed);
+                packed += down.count * across.count;
+            }
+    }
+
+    template <class T>
+    void pack(T* to) const {
+        each([&](int64_t, int64_t, Taps down, Taps across, const int64_t*, int64_t at) {
+            pack_kernel(static_cast<const T*>(j.weight), j.channels, j.kernel, down, across, true, j.kernel * j.kernel,
+                        to + at * Vector<T>::lanes);
+        });
+    }
+
+    // Add one plane's gradient by the input to that of an input tile.
+    template <class T>
+    void plane(const T* grad, const T* packed, T* d_input, Shape s) const {
+        constexpr int64_t L = Vector<T>::lanes;
+        const Shape g = tile();
+        each([&](int64_t a, int64_t b, Taps down, Taps across, const int64_t* base, int64_t at) {
+            // inputs y = stride i + phase that are inside: padding <= y < padding + height
+            const auto begin = [&](int64_t phase) { return (j.padding - phase + j.stride - 1) / j.stride; };
+            const auto end = [&](int64_t phase, int64_t size) { return (j.padding + size - 1 - phase) / j.stride + 1; };
+            const int64_t y = begin(a), x = begin(b);
+            const int64_t rows = end(a, j.in_height) - y, columns = end(b, j.in_width) - x;
+            const int64_t top = y - base[0] - (down.count - 1) * down.dilation;
+            const int64_t left = x - base[1] - (across.count - 1) * across.dilation;
+            convolve_plane<T, 1>(grad + g.at<T>(top, left), g.columns(), packed + at * L, down, across,
+                                 d_input + s.at<T>(j.stride * y + a - j.padding, j.stride * x + b - j.padding),
+                                 j.stride * s.columns() * L, j.stride * L, rows, columns, L, true);
+        });
+    }
+
+    const Job& j;
 };
 
 // The jobs from `first` on that share their input's tile and its gradient.
@@ -138,14 +203,23 @@ int64_t largest_tile(const Job* jobs, int64_t n) {
     return most;
 }
 
+inline Taps every_tap(const Job& j) { return {0, 1, j.kernel, j.dilation}; }
+
+template <class T>
+void pack_kernel(const Job& j, T* to) {
+    pack_kernel(static_cast<const T*>(j.weight), j.channels, j.kernel, every_tap(j), every_tap(j), false,
+                j.kernel * j.kernel, to);
+}
+
 // The convolution of one image, whose tile is given.
 template <class T>
 void convolve(const Job& j, const T* tile, Shape s, const T* kernel, T* to) {
     constexpr int64_t L = Vector<T>::lanes;
     const auto plane = j.stride == 1 ? convolve_plane<T, 1> : convolve_plane<T, 2>;
+    const Taps taps = every_tap(j);
     for (int64_t b = 0; b < s.template planes<T>(); ++b)
         plane(tile + b * s.template plane<T>() + s.template at<T>(-j.padding, -j.padding), s.columns(),
-              kernel + b * j.kernel * j.kernel * L, j.kernel, j.dilation, to + b * L, j.width * j.channels, j.channels,
+              kernel + b * j.kernel * j.kernel * L, taps, taps, to + b * L, j.width * j.channels, j.channels,
               j.height, j.width, j.channels - b * L, false);
 }
 
@@ -168,8 +242,7 @@ void transform(const Job* jobs, int64_t n) {
     Array<T> kernel(kernels.size()), matrix(matrices.size());
     for (int64_t k = 0; k < n; ++k) {
         const Job& j = jobs[k];
-        if (j.weight)
-            pack_kernel(static_cast<const T*>(j.weight), j.channels, j.kernel * j.kernel, false, &kernel[kernels[k]]);
+        if (j.weight) pack_kernel(j, &kernel[kernels[k]]);
         pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
     }
     Array<double> means(batch * channels.size()), deviations(batch * channels.size());
@@ -308,16 +381,15 @@ void backpropagate(const Job* jobs, int64_t n) {
     using S = Size<T>;
     const Parts kernels(jobs, n, S::kernel), matrices(jobs, n, S::projection), periods(jobs, n, S::period);
     const Parts between(jobs, n, S::between), results(jobs, n, S::result);
-    const Parts gradients(jobs, n, [](const Job& j) { return j.weight ? S::gradient(j).template size<T>() : 0; });
+    const Parts gradients(jobs, n, [](const Job& j) { return j.weight ? Gather(j).tile().template size<T>() : 0; });
     Array<T> kernel(kernels.size()), turned(kernels.size()), matrix(matrices.size()), coefficients(3 * periods.size());
     Array<bool> adds(n);  // whether a job before has written to the same d_input
     for (int64_t k = 0; k < n; ++k) {
         const Job& j = jobs[k];
         for (int64_t before = 0; before < k; ++before) adds[k] = adds[k] || jobs[before].d_input == j.d_input;
-        const T* weight = static_cast<const T*>(j.weight);
-        if (weight) {
-            pack_kernel(weight, j.channels, j.kernel * j.kernel, false, &kernel[kernels[k]]);
-            pack_kernel(weight, j.channels, j.kernel * j.kernel, true, &turned[kernels[k]]);
+        if (j.weight) {
+            pack_kernel(j, &kernel[kernels[k]]);
+            Gather(j).pack(&turned[kernels[k]]);
         }
         if (j.projection)
             pack_matrix(static_cast<const T*>(j.projection), j.outputs, j.channels, false, &matrix[matrices[k]]);
@@ -362,7 +434,8 @@ void backpropagate(const Job* jobs, int64_t n) {
                         gram(d_result, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
                     }
                     if (!j.d_weight && !j.d_input) continue;
-                    const Shape g = S::gradient(j);
+                    const Gather gather(j);
+                    const Shape g = gather.tile();
                     clear_border(d_z, g);
                     for (int64_t y = 0; y < j.height; ++y)
                         multiply(d_result + y * j.width * j.outputs, j.width, j.outputs, &matrix[matrices[k]], j.channels,
@@ -377,13 +450,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                             tally(input + corner, s.columns(), plane + g.template at<T>(0, 0), g.columns(), j.kernel,
                                   j.dilation, d_kernels + own, j.height, j.width);
                         }
-                        if (j.d_input && j.stride == 1)
-                            convolve_plane<T, 1>(plane, g.columns(), &turned[own], j.kernel, j.dilation,
-                                                 d_input + b * s.template plane<T>() + s.template at<T>(0, 0),
-                                                 s.columns() * L, L, s.height, s.width, L, true);
-                        else if (j.d_input)
-                            scatter_plane(plane, g.columns(), &kernel[own], j.kernel, j.dilation, d_input + corner,
-                                          s.columns(), j.height, j.width);
+                        if (j.d_input) gather.plane(plane, &turned[own], d_input + b * s.template plane<T>(), s);
                     }
                 }
                 if (head.d_input)

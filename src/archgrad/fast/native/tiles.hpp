@@ -127,24 +127,36 @@ void empty(const T* tile, Shape s, T* image, const T* by, bool add) {
 
 // --- depthwise convolution: planes in, planes or an image out ---------------------------------------------------------
 
-// Kernel weights (C, k, k) -> (planes, k k, lanes), turned by 180 degrees if asked for.
+// Some taps of a kernel along one axis: first, first + step, ... Neighbours of them read inputs `dilation` apart.
+struct Taps {
+    int64_t first, step, count, dilation;
+};
+
+// Kernel weights (C, k, k) -> (planes, taps down, taps across, lanes), turned by 180 degrees if asked for. Planes are
+// `plane` taps apart.
 template <class T>
-void pack_kernel(const T* weight, int64_t channels, int64_t taps, bool turned, T* to) {
+void pack_kernel(const T* weight, int64_t channels, int64_t kernel, Taps down, Taps across, bool turned, int64_t plane,
+                 T* to) {
     constexpr int64_t L = Vector<T>::lanes;
+    const int64_t taps = down.count * across.count;
     for (int64_t c = 0; c < up_to(channels, L); ++c)
-        for (int64_t t = 0; t < taps; ++t)
-            to[(c / L * taps + t) * L + c % L] = c < channels ? weight[c * taps + (turned ? taps - 1 - t : t)] : T(0);
+        for (int64_t t = 0; t < taps; ++t) {
+            const int64_t from = turned ? taps - 1 - t : t;
+            const int64_t y = down.first + from / across.count * down.step;
+            const int64_t x = across.first + from % across.count * across.step;
+            to[(c / L * plane + t) * L + c % L] = c < channels ? weight[(c * kernel + y) * kernel + x] : T(0);
+        }
 }
 
 template <class T, int P, int S>
-INLINE void convolve_pixels(const T* corner, int64_t columns, const T* taps, int64_t kernel, int64_t dilation, T* out,
+INLINE void convolve_pixels(const T* corner, int64_t columns, const T* taps, Taps down, Taps across, T* out,
                             int64_t apart, int64_t n, bool add) {
     constexpr int64_t L = Vector<T>::lanes;
     Vec<T> sum[P];
     UNROLL for (int p = 0; p < P; ++p) sum[p] = add ? load(out + p * apart, n) : Vec<T>{};
-    for (int64_t ty = 0; ty < kernel; ++ty) {
-        const T* from = corner + ty * dilation * columns * L;
-        for (int64_t tx = 0; tx < kernel; ++tx, from += dilation * L, taps += L) {
+    for (int64_t ty = 0; ty < down.count; ++ty) {
+        const T* from = corner + ty * down.dilation * columns * L;
+        for (int64_t tx = 0; tx < across.count; ++tx, from += across.dilation * L, taps += L) {
             const Vec<T> tap = load(taps);
             UNROLL for (int p = 0; p < P; ++p) sum[p] += load(from + p * S * L) * tap;
         }
@@ -155,7 +167,7 @@ INLINE void convolve_pixels(const T* corner, int64_t columns, const T* taps, int
 // out(y, x) (+)= sum over taps of tap * in(S y + dilation ty, S x + dilation tx), for one plane; `in` is the corner that
 // output (0, 0) reads first, `apart` is from pixel to pixel and `row` from row to row of the output.
 template <class T, int S>
-void convolve_plane(const T* in, int64_t columns, const T* taps, int64_t kernel, int64_t dilation, T* out, int64_t row,
+void convolve_plane(const T* in, int64_t columns, const T* taps, Taps down, Taps across, T* out, int64_t row,
                     int64_t apart, int64_t height, int64_t width, int64_t n, bool add) {
     constexpr int64_t L = Vector<T>::lanes;
     for (int64_t y = 0; y < height; ++y) {
@@ -163,31 +175,12 @@ void convolve_plane(const T* in, int64_t columns, const T* taps, int64_t kernel,
         T* to = out + y * row;
         int64_t x = 0;
         for (; x + 8 <= width; x += 8)
-            convolve_pixels<T, 8, S>(from + x * S * L, columns, taps, kernel, dilation, to + x * apart, apart, n, add);
+            convolve_pixels<T, 8, S>(from + x * S * L, columns, taps, down, across, to + x * apart, apart, n, add);
         for (; x + 4 <= width; x += 4)
-            convolve_pixels<T, 4, S>(from + x * S * L, columns, taps, kernel, dilation, to + x * apart, apart, n, add);
+            convolve_pixels<T, 4, S>(from + x * S * L, columns, taps, down, across, to + x * apart, apart, n, add);
         for (; x < width; ++x)
-            convolve_pixels<T, 1, S>(from + x * S * L, columns, taps, kernel, dilation, to + x * apart, apart, n, add);
+            convolve_pixels<T, 1, S>(from + x * S * L, columns, taps, down, across, to + x * apart, apart, n, add);
     }
-}
-
-// The gradient by the input of a convolution with stride 2: every output gives to what it read. `to` is the corner that
-// output (0, 0) read first.
-template <class T>
-void scatter_plane(const T* grad, int64_t grad_columns, const T* taps, int64_t kernel, int64_t dilation, T* to,
-                   int64_t columns, int64_t height, int64_t width) {
-    constexpr int64_t L = Vector<T>::lanes;
-    for (int64_t y = 0; y < height; ++y)
-        for (int64_t x = 0; x < width; ++x) {
-            const Vec<T> g = load(grad + (y * grad_columns + x) * L);
-            for (int64_t ty = 0; ty < kernel; ++ty) {
-                T* into = to + ((2 * y + ty * dilation) * columns + 2 * x) * L;
-                for (int64_t tx = 0; tx < kernel; ++tx) {
-                    T* at = into + tx * dilation * L;
-                    store(at, load(at) + g * load(taps + (ty * kernel + tx) * L));
-                }
-            }
-        }
 }
 
 // R rows of K taps of the gradient by the kernel: taps[r][t] += sum over pixels of grad * in.
