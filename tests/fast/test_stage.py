@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.native import Plan, Unit, library, run, takes, understands
+from archgrad.fast.native import Plan, Pool, Unit, library, run, takes, understands
 from archgrad.fast.native.stage import _compose
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -52,12 +52,13 @@ class Stage:
         def random(*shape: int) -> Tensor:
             return torch.randn(*shape, dtype=dtype, requires_grad=True)
 
-        terms = sum(unit.projected for unit in plan.units)
+        terms = sum(unit.is_normalised for unit in plan.units)
         values = len(plan.units) - terms
+        projected = sum(unit.projected for unit in plan.units)
         self.plan = plan
         self.inputs = [random(2, channels, *size) for _ in range(1 + max(unit.input for unit in plan.units))]
         self.weights = [random(channels, 1, k, k) for k in kernels]
-        self.projections = [random(outputs, channels) for _ in range(terms)]
+        self.projections = [random(outputs, channels) for _ in range(projected)]
         self.scale = random(terms, outputs) if terms else None
         self.shift = random(1 if plan.summed else terms, outputs) if terms else None
         self.mixing = random(values) if values else None
@@ -158,6 +159,39 @@ def test_what_enters_a_node_is_that_of_operations(with_values, channels, height,
     Stage(plan, kernels, channels=channels, outputs=outputs, size=(height, width), fixed=fixed).check(1e-9)
 
 
+@given(
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    channels=st.integers(1, 20),
+    height=st.integers(4, 12),
+    width=st.integers(4, 12),
+    ties=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=40)
+def test_pools_are_those_of_operations(kernel, stride, channels, height, width, ties, seed):
+    torch.manual_seed(seed)
+    kinds = [Pool(kind, kernel, stride, padding) for kind in ("max", "mean") for padding in {0, kernel // 2}]
+    for kind in kinds:
+        plan = Plan((Unit(0, projected=False, pool=kind), Unit(0, projected=False, pool=kind)))
+        stage = Stage(plan, [], channels=channels, outputs=channels, size=(height, width))
+        if ties:
+            stage.inputs[0].data.round_()
+        stage.check(1e-9)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_every_padding(kernel, stride, dilation):
+    torch.manual_seed(0)
+    for padding in range(dilation * (kernel - 1) + 1):
+        geometry = Geometry((stride, stride), (padding, padding), (dilation, dilation))
+        assert understands(geometry, (kernel, kernel))
+        for size in ((10, 11), (12, 10)):
+            Stage(Plan((Unit(0, geometry, relu=True),)), [kernel], size=size).check(1e-9)
+
+
 def test_values_alone():
     plan = Plan((Unit(1, projected=False), Unit(0, projected=False), Unit(1, projected=False)), summed=True)
     Stage(plan, []).check(1e-12)
@@ -177,6 +211,14 @@ def test_first_and_second_derivatives_agree_with_finite_differences(kind, fixed)
     chosen = {name: CONVOLUTIONS[name] for name in ("3", "3, dilated")}
     plan, kernels = leaving(chosen) if kind == "leaving" else entering(with_values=True)
     stage = Stage(plan, kernels, channels=2, outputs=2, size=(3, 3), fixed=fixed)
+    assert torch.autograd.gradcheck(stage.function, stage.arguments, fast_mode=True)
+    assert torch.autograd.gradgradcheck(stage.function, stage.arguments, fast_mode=True)
+
+
+def test_first_and_second_derivatives_of_pools_agree_with_finite_differences():
+    torch.manual_seed(1)
+    units = [Unit(0, projected=False, pool=Pool(kind, 3, 2, 1)) for kind in ("max", "mean")]
+    stage = Stage(Plan(tuple(units)), [], channels=2, outputs=2, size=(4, 3))
     assert torch.autograd.gradcheck(stage.function, stage.arguments, fast_mode=True)
     assert torch.autograd.gradgradcheck(stage.function, stage.arguments, fast_mode=True)
 
@@ -205,6 +247,10 @@ def test_an_output_that_nothing_reads_has_no_say():
 
 
 def test_what_is_not_a_number_is_not_hidden():
+    pools = tuple(Unit(0, projected=False, pool=Pool(kind, 3, 1, 1)) for kind in ("max", "mean"))
+    stage = Stage(Plan(pools), [], outputs=3)
+    stage.inputs[0].data[0, 0, 2, 2] = float("nan")
+    assert all(y.isnan().any() for y in stage.by_kernels())
     plan, kernels = leaving(CONVOLUTIONS)
     stage = Stage(plan, kernels)
     stage.inputs[0].data[0, 0, 2, 2] = float("nan")

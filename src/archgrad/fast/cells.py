@@ -77,9 +77,8 @@ class _Node:
         for source, operation, weight in self._edges:
             self._add(self._states[source], operation, weight)
         for shape, tracking in self._tracking.items():
-            norms, means, unbiased = zip(*tracking, strict=True)
-            count = shape.numel() // shape[1]
-            track(norms, torch.stack(means), torch.stack(unbiased) * ((count - 1) / count), count)
+            norms, means, variances = zip(*tracking, strict=True)
+            track(norms, torch.stack(means), torch.stack(variances), shape.numel() // shape[1])
         parts = self._whole
         values, mixing = [value for value, _ in self._weighted], None
         if values:
@@ -121,6 +120,6 @@ class _Node:
         if not uses_batch(norm) or is_synchronised(norm):
             self._weighted.append((norm(state.pooled(pool)), weight))
             return
-        output, mean, unbiased = state.pooled_and_normalised(pool, norm)
-        self._tracking.setdefault(output.shape, []).append((norm, mean, unbiased))
+        output, mean, variance = state.pooled_and_normalised(pool, norm)
+        self._tracking.setdefault(output.shape, []).append((norm, mean, variance))
         self._weighted.append((output, weight))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
+from archgrad.fast import native
 from archgrad.fast.norms import is_plain_norm
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv
 
-__all__ = ["is_known", "is_projection", "kind_of", "matrix", "pool_settings"]
+__all__ = ["as_native_pool", "is_known", "is_projection", "kind_of", "matrix", "pool_settings"]
 
 
 def is_known(operation: nn.Module) -> bool:
@@ -45,6 +46,21 @@ def pool_settings(pool: nn.Module) -> tuple[Any, ...]:
     """What two pools of one input must have in common to give the same."""
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override")
     return (type(pool), *(getattr(pool, name, None) for name in names))
+
+
+def as_native_pool(pool: nn.Module) -> native.Pool | None:
+    """The pool as the compiled kernels compute it; None if they cannot."""
+    if not isinstance(pool, nn.MaxPool2d | nn.AvgPool2d):
+        return None
+    kernel, stride, padding = pool.kernel_size, pool.stride, pool.padding
+    if isinstance(kernel, tuple) or isinstance(stride, tuple) or isinstance(padding, tuple) or pool.ceil_mode:
+        return None
+    if isinstance(pool, nn.MaxPool2d):
+        plain = pool.dilation == 1 and not pool.return_indices
+    else:
+        plain = not pool.count_include_pad and pool.divisor_override is None
+    kind: Literal["max", "mean"] = "max" if isinstance(pool, nn.MaxPool2d) else "mean"
+    return native.Pool(kind, kernel, stride, padding) if plain else None
 
 
 def is_projection(operation: nn.Module) -> bool:

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archgrad.distributed.norms import is_synchronised
+from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.normalised import Projected, normalised, settings
+from archgrad.fast.norms import uses_batch
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
-from archgrad.fast.recognise import is_known, kind_of, matrix, pool_settings
-from archgrad.operations import DilConv, FactorizedReduce, SepConv
+from archgrad.fast.recognise import as_native_pool, is_known, kind_of, matrix, pool_settings
+from archgrad.operations import DilConv, FactorizedReduce, PoolBN, SepConv
 
 __all__ = ["State"]
 
@@ -65,14 +67,35 @@ class State:
         return self._pooled[key]
 
     def pooled_and_normalised(self, pool: nn.Module, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
-        """BatchNorm of the pool by its own statistics, and these: output, mean (C,), unbiased variance (C,)."""
+        """BatchNorm of the pool by its own statistics, and these: output, mean (C,), biased variance (C,)."""
         key = (pool_settings(pool), norm.eps)
+        if key in self._native_pools:
+            return self._native_pools[key]
         if key not in self._pooled:
             pooled = self.pooled(pool)
             statistics = pooled.new_zeros(2, norm.num_features, dtype=torch.promote_types(pooled.dtype, torch.float32))
             output = F.batch_norm(pooled, statistics[0], statistics[1], training=True, momentum=1.0, eps=norm.eps)
-            self._pooled[key] = (output, statistics[0], statistics[1])
+            count = pooled.numel() // norm.num_features
+            self._pooled[key] = (output, statistics[0], statistics[1] * ((count - 1) / count))
         return self._pooled[key]
+
+    @cached_property
+    def _native_pools(self) -> dict[Any, tuple[Tensor, Tensor, Tensor]]:
+        """Those of `pooled_and_normalised` that the compiled kernels compute, all in one."""
+        groups: dict[float, dict[Any, native.Pool]] = {}
+        for operation in self._of_kind(PoolBN).values():
+            pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(cast(PoolBN, operation)))
+            kernel = as_native_pool(pool)
+            if kernel is not None and uses_batch(norm) and not is_synchronised(norm):
+                groups.setdefault(norm.eps, {})[pool_settings(pool), norm.eps] = kernel
+        found: dict[Any, tuple[Tensor, Tensor, Tensor]] = {}
+        for eps, group in groups.items() if native.takes(self.x) else ():
+            units = [native.Unit(0, projected=False, pool=pool) for pool in group.values()]
+            ones = self.x.new_ones(len(units), self.x.shape[1])
+            outputs, statistics = native.run(native.Plan(tuple(units), eps), [self.x], [], [], ones)
+            assert statistics is not None
+            found.update(zip(group, zip(outputs, *statistics, strict=True), strict=True))
+        return found
 
     def projected(self, operation: nn.Module) -> Projected:
         """The last pointwise convolution of `operation`, for which `is_projection` holds, and its BatchNorm."""

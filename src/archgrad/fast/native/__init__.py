@@ -4,13 +4,13 @@ An image's separable convolutions fit the second-level cache, where operations o
 pass through main memory dozens of times. Nothing is computed here that the rest of `fast` does not compute too.
 
 - `job.hpp`: what the kernels are given.
-- `tiles.hpp`, `channels.hpp`: what they do to one image; `stages.hpp`: to one batch; `kernels.cpp`: all of it, compiled
-  for several instruction sets.
+- `tiles.hpp`, `channels.hpp`, `pools.hpp`: what they do to one image; `stages.hpp`: to one batch.
+- `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.
 - `stage`: several depthwise convolutions and projections as one function of PyTorch's.
 """
 
 from archgrad.fast.native.library import is_built, takes
-from archgrad.fast.native.stage import Plan, Unit, run, understands
+from archgrad.fast.native.stage import Plan, Pool, Unit, run, understands
 
-__all__ = ["Plan", "Unit", "is_built", "run", "takes", "understands"]
+__all__ = ["Plan", "Pool", "Unit", "is_built", "run", "takes", "understands"]

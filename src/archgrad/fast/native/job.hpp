@@ -10,10 +10,12 @@
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 1;
+constexpr int64_t INTERFACE = 2;
+
+enum Pool : int64_t { NONE, MAX, MEAN };
 
 struct Job {
-    // transform: result = projection (convolution (input))
+    // transform: result = projection (convolution (input)), or pool (input)
     const void* input;       // (B, H, W, C)
     const void* weight;      // (C, k, k); null: no convolution
     const void* projection;  // (O, C); null: then there is no convolution either, and the result is the input
@@ -39,6 +41,7 @@ struct Job {
 
     int64_t batch, in_height, in_width, channels, height, width, outputs;
     int64_t kernel, stride, padding, dilation;
+    int64_t pool;         // NONE, or the result is a pool of the input, which has no weight and no projection
     int64_t relu_input;   // it is ReLU(input) that is read, and d_input is the gradient by what is before it
     int64_t relu_output;  // the sum goes through a ReLU
 };

@@ -30,6 +30,7 @@ extern "C" int64_t archgrad_interface() { return INTERFACE * 10000 + int64_t(siz
 namespace baseline {
 #include "tiles.hpp"
 #include "channels.hpp"
+#include "pools.hpp"
 #include "stages.hpp"
 }
 EXPORT(baseline)
@@ -42,6 +43,7 @@ EXPORT(baseline)
 namespace avx2 {
 #include "tiles.hpp"
 #include "channels.hpp"
+#include "pools.hpp"
 #include "stages.hpp"
 }
 EXPORT(avx2)
@@ -54,6 +56,7 @@ EXPORT(avx2)
 namespace avx512 {
 #include "tiles.hpp"
 #include "channels.hpp"
+#include "pools.hpp"
 #include "stages.hpp"
 }
 EXPORT(avx512)

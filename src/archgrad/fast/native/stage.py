@@ -11,20 +11,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.fast.composition import compose, shifted
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.native.library import Job, call, image_like
 
-__all__ = ["Plan", "Unit", "run", "understands"]
+__all__ = ["Plan", "Pool", "Unit", "run", "understands"]
+
+
+class Pool(NamedTuple):
+    """A pool with a square window, to which only what is inside the image counts."""
+
+    kind: Literal["max", "mean"]
+    kernel: int
+    stride: int
+    padding: int
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return (H', W') for an input of (H, W)."""
+        height, width = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in size)
+        return height, width
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Pool an image by PyTorch's operations."""
+        if self.kind == "max":
+            return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, count_include_pad=False)
 
 
 class Unit(NamedTuple):
-    """One depthwise convolution and the projection behind it, or only the latter, or only a value to be added."""
+    """A depthwise convolution and the projection behind it, or only the latter; a pool; or only a value to be added."""
 
     input: int
     """Which of the inputs it reads."""
@@ -33,7 +54,14 @@ class Unit(NamedTuple):
     relu: bool = False
     """It reads ReLU(input)."""
     projected: bool = True
-    """Whether there is a projection; if not, there is no convolution either, and the plan is summed."""
+    """Whether there is a projection; if not, there is no convolution either."""
+    pool: Pool | None = None
+    """A pool, then without a projection; where one unit is a pool, all are."""
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether there is a BatchNorm, behind the projection or the pool."""
+        return self.projected or self.pool is not None
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,9 @@ class Plan:
     """Outputs are those of a ReLU."""
     summed: bool = False
     """All units are added to one output."""
+
+
+_POOLS = {"max": 1, "mean": 2}  # of `job.hpp`
 
 
 class Statistics(NamedTuple):
@@ -89,11 +120,12 @@ def run(
         plan: What to compute.
         inputs: (B, C, H, W) each.
         weights: Of the convolutions, in the order of their units, (C, 1, k, k) each.
-        projections: T of the same shape (O, C), in the order of their units, whose results have one size.
-        scale: (T, O), mixing weight times gamma; None without projections.
+        projections: T of the same shape (O, C), in the order of their units, whose results have one size. Pools have
+            none.
+        scale: (T, O) of the units with a BatchNorm, mixing weight times gamma; None if there are none.
         shift: (T, O), or (1, O) if the plan is summed; None for zero.
         fixed: Mean and variance, each (T, O), to normalise with; None for those of the batch.
-        mixing: Weights of the units that are not projected, (V,).
+        mixing: Weights of the other units, (V,).
 
     Returns:
         The sum alone if the plan is summed, else an output for each unit; and the statistics that it normalised with,
@@ -128,14 +160,14 @@ class _Stage(torch.autograd.Function):
         fixed = mean is not None
         results: list[Tensor] = []
         inverse = strength = offset = None
-        if projections is not None and scale is not None:
-            projected = [job for job, unit in zip(jobs, plan.units, strict=True) if unit.projected]
-            results = [image_like(inputs[0], job.outputs, job.height, job.width) for job in projected]
+        if scale is not None:
+            normalised = _normalised(plan, jobs)
+            results = [image_like(inputs[0], job.outputs, job.height, job.width) for job in normalised]
             if mean is None or variance is None:
-                mean, variance = projections.new_empty(2, *projections.shape[:2])
-                _point(projected, mean=mean, variance=variance)
-            _point(projected, result=results)
-            call("transform", projected, dtype)
+                mean, variance = scale.new_empty(2, *scale.shape)
+                _point(normalised, mean=mean, variance=variance)
+            _point(normalised, result=results)
+            call("transform", normalised, dtype)
             inverse = (variance + plan.eps).rsqrt()
             strength = scale * inverse
             offset = shifted(-(strength * mean), shift, plan.summed)
@@ -169,8 +201,8 @@ class _Stage(torch.autograd.Function):
         inputs, weights = _split(plan, tensors)
         dtype = inputs[0].dtype
         jobs = _jobs(plan, inputs, weights, projections)
-        projected = [job for job, unit in zip(jobs, plan.units, strict=True) if unit.projected]
-        _point(projected, result=results)
+        normalised = _normalised(plan, jobs)
+        _point(normalised, result=results)
         gs = [
             torch.zeros_like(results[t]) if g is None else g.contiguous(memory_format=torch.channels_last)
             for t, g in enumerate(grads[2:])
@@ -182,8 +214,8 @@ class _Stage(torch.autograd.Function):
         _point(jobs, products=products, totals=totals)
         call("reduce", jobs, dtype)
         strength = by_scale = by_projections = by_shift = small = None
-        if scale is not None and projections is not None:
-            at = [k for k, unit in enumerate(plan.units) if unit.projected]
+        if scale is not None:
+            at = [k for k, unit in enumerate(plan.units) if unit.is_normalised]
             own = slice(None) if len(at) == len(jobs) else at
             strength = scale * inverse
             pixels = jobs[0].batch * jobs[0].height * jobs[0].width
@@ -193,13 +225,13 @@ class _Stage(torch.autograd.Function):
             by_scale = small.scale
             if needed[3]:
                 by_shift = totals[:1] if plan.summed else totals
-            _point(projected, by_result=small.by_result, constant=small.constant)
+            _point(normalised, by_result=small.by_result, constant=small.constant)
             if needed[2]:
                 by_projections = torch.empty_like(projections)
-                _point(projected, d_projection=by_projections)
+                _point(normalised, d_projection=by_projections)
         by_mixing = None
         if needed[4]:
-            by_mixing = products[[k for k, unit in enumerate(plan.units) if not unit.projected]].sum(1)
+            by_mixing = products[[k for k, unit in enumerate(plan.units) if not unit.is_normalised]].sum(1)
         strengths = _by_unit(plan, strength, mixing, jobs[0].outputs)
         _point(jobs, by_grad=strengths)
         by_inputs, by_weights = _through(plan, jobs, inputs, weights, needed[7:])
@@ -260,7 +292,12 @@ def _by_unit(plan: Plan, strength: Tensor | None, mixing: Tensor | None, outputs
     if strength is None:
         return spread.contiguous()
     rows = iter(strength), iter(spread)
-    return torch.stack([next(rows[0] if unit.projected else rows[1]) for unit in plan.units])
+    return torch.stack([next(rows[0] if unit.is_normalised else rows[1]) for unit in plan.units])
+
+
+def _normalised(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs of units with a BatchNorm."""
+    return [job for job, unit in zip(jobs, plan.units, strict=True) if unit.is_normalised]
 
 
 def _jobs(plan: Plan, inputs: Sequence[Tensor], weights: Sequence[Tensor], projections: Tensor | None) -> list[Job]:
@@ -277,8 +314,12 @@ def _jobs(plan: Plan, inputs: Sequence[Tensor], weights: Sequence[Tensor], proje
         if unit.projected:
             matrix = next(matrices)
             job.outputs, job.projection = matrix.shape[0], matrix.data_ptr()
-        else:
+        elif unit.pool is None:
             job.result = job.input
+        else:
+            job.pool = _POOLS[unit.pool.kind]
+            job.height, job.width = unit.pool.output_size((height, width))
+            job.kernel, job.stride, job.padding = unit.pool[1:]
         if unit.geometry is not None and weight is not None:
             job.height, job.width = unit.geometry.output_size((height, width), weight.shape[2:])
             job.weight, job.kernel = weight.data_ptr(), weight.shape[2]
@@ -356,9 +397,14 @@ def _compose(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Tensor] 
         keys, kernels, geometries = zip(*group, strict=True)
         for k, z in zip(keys, fan_out(values[keys[0]], kernels, geometries), strict=True):
             values[k] = z
-    at = [k for k, unit in enumerate(plan.units) if unit.projected]
+    for k, unit in enumerate(plan.units):
+        if unit.pool is not None:
+            values[k] = unit.pool(values[k])
+    at = [k for k, unit in enumerate(plan.units) if unit.is_normalised]
     images: list[Tensor] = []
     if at:
+        if projections is None:
+            projections = torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1)
         rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
         b, _, h, w = values[at[0]].shape
         found = compose(scale, projections, shift, fixed, plan.eps, plan.relu, plan.summed, rows)
@@ -366,8 +412,4 @@ def _compose(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Tensor] 
     if mixing is None:
         return images
     others = [value for k, value in enumerate(values) if k not in at]
-    return (
-        [sum((m * v for m, v in zip(mixing, others, strict=True)), *images)]
-        if images
-        else [sum(m * v for m, v in zip(mixing, others, strict=True))]
-    )
+    return [sum((m * v for m, v in zip(mixing, others, strict=True)), *images)]

@@ -3,8 +3,6 @@
 // Threads take images; what is summed over images is kept by each thread and added up in the order of the threads.
 // Included once for each instruction set, inside a namespace of its own.
 
-INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // Vectors that cross the lines of the cache cost double.
 constexpr int64_t LINE = 64;
 
@@ -232,7 +230,7 @@ const T* read(const Job& j, int64_t i, T* room) {
     return room;
 }
 
-// result = projection (convolution (input)), and its mean and variance over all images.
+// result = projection (convolution (input)) or pool (input), and its mean and variance over all images.
 template <class T>
 void transform(const Job* jobs, int64_t n) {
     using S = Size<T>;
@@ -243,7 +241,8 @@ void transform(const Job* jobs, int64_t n) {
     for (int64_t k = 0; k < n; ++k) {
         const Job& j = jobs[k];
         if (j.weight) pack_kernel(j, &kernel[kernels[k]]);
-        pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
+        if (j.projection)
+            pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
     }
     Array<double> means(batch * channels.size()), deviations(batch * channels.size());
     const int64_t tile_size = largest_tile<T>(jobs, n);
@@ -265,10 +264,13 @@ void transform(const Job* jobs, int64_t n) {
                     const T* z = kept;
                     if (j.weight)
                         convolve(j, tile, s, &kernel[kernels[k]], kept);
-                    else
+                    else if (j.projection)
                         z = read(j, i, kept);
-                    multiply(z, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
-                             Sink<T>::image(result, j.outputs));
+                    if (j.pool)
+                        pool(j, in<T>(j.input, i, S::input(j)), result);
+                    else
+                        multiply(z, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
+                                 Sink<T>::image(result, j.outputs));
                     const int64_t at = i * channels.size() + channels[k];
                     if (j.mean) moments(result, j.outputs, S::result(j), room, &means[at], &deviations[at]);
                 }
@@ -352,12 +354,20 @@ void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
         coefficients + 2 * period, period, size, to);
 }
 
-// The gradients of one image where there is no convolution, or not even a projection; `add` to that by the input.
+// The gradients of one image where there is no convolution: a projection, a pool, or only a value; `add` to that by the
+// input.
 template <class T>
-void through_projection(const Job& j, int64_t i, const T* coefficients, const T* matrix, bool add, T* kept, T* d_result,
+void without_convolution(const Job& j, int64_t i, const T* coefficients, const T* matrix, bool add, T* kept, T* d_result,
                         T* d_matrix) {
     using S = Size<T>;
     T* to = out<T>(j.d_input, i, S::input(j));
+    if (j.pool) {
+        if (!to) return;
+        by_result(j, i, coefficients, d_result);
+        if (!add) std::memset(to, 0, S::input(j) * sizeof(T));
+        through_pool(j, in<T>(j.input, i, S::input(j)), in<T>(j.result, i, S::result(j)), d_result, to);
+        return;
+    }
     if (!j.projection) {
         const int64_t period = S::period(j);
         if (to)
@@ -417,8 +427,8 @@ void backpropagate(const Job* jobs, int64_t n) {
                 end = group_end(jobs, first, n);
                 const Job& head = jobs[first];
                 if (!head.weight) {
-                    through_projection(head, i, &coefficients[3 * periods[first]], &matrix[matrices[first]], adds[first], kept,
-                                       d_result, d_matrices + matrices[first]);
+                    without_convolution(head, i, &coefficients[3 * periods[first]], &matrix[matrices[first]],
+                                        adds[first], kept, d_result, d_matrices + matrices[first]);
                     continue;
                 }
                 const Shape s = tile_of(jobs, first, end);

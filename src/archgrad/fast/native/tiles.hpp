@@ -46,6 +46,10 @@ INLINE Vec<T> where_positive(Vec<T> v, Vec<T> by) {
     return by <= 0 ? Vec<T>{} : v;
 }
 
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 INLINE int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // --- tiles ------------------------------------------------------------------------------------------------------------
