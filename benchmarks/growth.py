@@ -19,7 +19,7 @@ import matplotlib
 matplotlib.use("agg")
 from matplotlib import pyplot
 
-AXES = {"channels": (8, 16, 24, 36), "cells": (4, 8, 14, 20), "batch": (16, 32, 64, 128)}
+AXES = {"channels": (8, 16, 24, 36), "cells": (4, 8, 14, 20), "batch": (8, 16, 32, 64)}
 
 
 def main() -> None:

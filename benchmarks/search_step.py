@@ -30,11 +30,12 @@ import archgrad as ag
 from archgrad.bilevel.passes import fixed, pass_loss
 from archgrad.fast import cells, heap, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
+from archgrad.fast.native import library
 
-IDEAS = ("depthwise", "products", "shared", "sums", "halves", "heap", "channels-last")
-"""What `--without` switches off: own backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in
-one; sharing between the edges of a state; weighted sums in one buffer; gradients of one half only; kept memory;
-memory format."""
+IDEAS = ("kernels", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums")
+"""What `--without` switches off: compiled kernels; gradients of one half only; kept memory; sharing between the edges
+of a state; memory format; and what only counts without the kernels: own backward of depthwise convolutions; pointwise
+convolution, BatchNorm and mixing in one; weighted sums in one buffer."""
 
 
 def main() -> None:
@@ -243,11 +244,13 @@ def both_halves(supernet: ag.Supernet, batch: tuple) -> None:
 
 def switch_off(idea: str, supernet: ag.Supernet) -> None:
     """Put the plain way in the place of one idea."""
-    if idea == "channels-last":
+    if idea == "kernels":
+        library.is_built = lambda: False
+    elif idea == "channels-last":
         supernet.network.to(memory_format=torch.contiguous_format)
         states.State.__init__ = _any_format
     elif idea == "depthwise":
-        depthwise_module.depthwise = states.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
+        depthwise_module.depthwise = pointwise.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
         states.fan_out = lambda x, ws, gs: tuple(
             depthwise_module._forward(x, w, g) for w, g in zip(ws, gs, strict=True)
         )
@@ -266,16 +269,18 @@ def _any_format(self, x, leaving) -> None:
     self.x, self._leaving, self._pooled = x, leaving, {}
 
 
-def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False):
+def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False, values=(), mixing=None):
     shift = None if shift is None else shift.expand(len(terms), -1) / len(terms)
     outputs, moments = _plain_each(terms, scale, eps=eps, shift=shift, fixed=fixed)
     total = sum(outputs)
+    if mixing is not None:
+        total = total + cells.weighted_total(values, mixing)
     return (F.relu(total) if relu else total), moments
 
 
 def _plain_each(terms, scale, *, eps, shift=None, fixed=None, relu=False):
     outputs, means, variances = [], [], []
-    for k, (x, p) in enumerate(terms):
+    for k, (x, p, _, _) in enumerate(map(pointwise.convolved, terms)):
         u = F.conv2d(x, p[:, :, None, None])
         statistics_ = (u.new_zeros(len(p)), u.new_zeros(len(p))) if fixed is None else (fixed[0][k], fixed[1][k])
         y = F.batch_norm(u, *statistics_, training=fixed is None, momentum=1.0, eps=eps)

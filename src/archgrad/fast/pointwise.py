@@ -35,8 +35,9 @@ from archgrad.fast.sums import weighted_total
 
 __all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
 
-NATIVE_UP_TO = 128
-"""Output channels up to which the compiled kernels are preferred (measured on AVX2)."""
+NATIVE_UP_TO = 192
+"""Channels up to which the compiled kernels are preferred: with more, a library's matrix products are the better ones
+(measured on AVX2)."""
 FOLDED_UP_TO = {False: 16, True: 64}
 """Output channels up to which folding is preferred, by whether the projections need gradients: folding keeps half as
 much then (measured on AVX2)."""
