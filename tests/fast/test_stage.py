@@ -234,6 +234,20 @@ def test_only_what_is_needed_gets_a_gradient():
         torch.testing.assert_close(found, torch.autograd.grad(stage.by_operations()[0].square().sum(), chosen))
 
 
+def test_tensors_may_be_kept_elsewhere_between_the_passes():
+    """Hooks that move saved tensors away bring them back in another memory format."""
+    torch.manual_seed(0)
+    for plan, kernels in (leaving(CONVOLUTIONS), entering(with_values=True)):
+        stage = Stage(plan, kernels, channels=4, outputs=4)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x.contiguous().clone(), lambda x: x):
+            found = stage.by_kernels()
+        towards = [torch.randn_like(y) for y in found]
+        torch.testing.assert_close(
+            torch.autograd.grad(found, stage.arguments, towards),
+            torch.autograd.grad(stage.by_operations(), stage.arguments, towards),
+        )
+
+
 def test_an_output_that_nothing_reads_has_no_say():
     torch.manual_seed(0)
     plan, kernels = leaving(CONVOLUTIONS)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from archgrad.architecture import Architecture
 from archgrad.errors import RunError
+from archgrad.fast.native import instruction_set
 from archgrad.runs import RunFolder, config_difference, load_state, read_config
 from archgrad.runs.config import plain_config, write_config
 
@@ -372,6 +373,7 @@ def test_the_environment_is_recorded_and_a_resumed_run_adds_its_own(tmp_path: Pa
     assert record["seed"] == 7
     assert {"python", "torch", "archgrad"} <= set(record["versions"])
     assert record["hardware"]["cores"] == os.cpu_count()
+    assert record["hardware"]["kernels"] == instruction_set()
     assert record["command_line"]
     assert [again["seed"] for again in record["resumed"]] == [7, 7]
 

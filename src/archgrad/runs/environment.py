@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from archgrad.errors import OptionError
+from archgrad.fast.native import instruction_set
 
 __all__ = ["peak_memory_mb", "pick_device", "record_environment"]
 
@@ -36,6 +37,7 @@ def record_environment(*, seed: int) -> dict[str, Any]:
             "processor": _processor_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "kernels": instruction_set(),
             "memory_mb": _memory_mb(),
             "gpus": _gpus(),
         },

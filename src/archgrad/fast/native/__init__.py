@@ -10,7 +10,7 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `stage`: several depthwise convolutions and projections as one function of PyTorch's.
 """
 
-from archgrad.fast.native.library import is_built, takes
+from archgrad.fast.native.library import instruction_set, is_built, takes
 from archgrad.fast.native.stage import Plan, Pool, Unit, run, understands
 
-__all__ = ["Plan", "Pool", "Unit", "is_built", "run", "takes", "understands"]
+__all__ = ["Plan", "Pool", "Unit", "instruction_set", "is_built", "run", "takes", "understands"]

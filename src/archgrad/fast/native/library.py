@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["Job", "call", "image_like", "is_built", "takes"]
+__all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes"]
 
 _INTERFACE = 2  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
@@ -94,8 +94,13 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
+def instruction_set() -> str | None:
+    """Return which the kernels use: "avx512", "avx2" or "baseline"; None if they were not built."""
+    return _level() if is_built() else None
+
+
 @cache
 def _level() -> str:
-    """The instruction set to use: the best that both the machine and the build have."""
+    """The best that both the machine and the build have."""
     level = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "baseline")
     return level if hasattr(_library(), f"archgrad_reduce_f32_{level}") else "baseline"

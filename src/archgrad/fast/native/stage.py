@@ -131,8 +131,12 @@ def run(
         The sum alone if the plan is summed, else an output for each unit; and the statistics that it normalised with,
         None without projections.
     """
-    inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+    inputs = [_dense(x) for x in inputs]
+    weights = [weight.contiguous() for weight in weights]
     stacked = torch.stack(list(projections)) if projections else None
+    dtype = inputs[0].dtype
+    shift = None if shift is None else shift.to(dtype)
+    fixed = None if fixed is None else (fixed[0].to(dtype), fixed[1].to(dtype))
     mean, variance, *outputs = _Stage.apply(
         plan, scale, stacked, shift, mixing, *(fixed or (None, None)), *inputs, *weights
     )
@@ -190,7 +194,7 @@ class _Stage(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         plan, needed = ctx.plan, ctx.needs_input_grad
         scale, projections, shift, mixing, mean, variance, inverse, *large = ctx.saved_tensors
-        tensors, large = large[: ctx.counts[0]], large[ctx.counts[0] :]
+        tensors, large = large[: ctx.counts[0]], [_dense(x) for x in large[ctx.counts[0] :]]
         results, masks = large[: ctx.counts[1]], large[ctx.counts[1] :]
         if all(g is None for g in grads[2:]):
             return (None,) * len(needed)
@@ -199,14 +203,12 @@ class _Stage(torch.autograd.Function):
             arguments = (scale, projections, shift, mixing, *tensors)
             return _differentiable(plan, arguments, fixed, grads[2:], [*needed[1:5], *needed[7:]])
         inputs, weights = _split(plan, tensors)
+        inputs = [_dense(x) for x in inputs]  # whatever keeps tensors between the passes
         dtype = inputs[0].dtype
         jobs = _jobs(plan, inputs, weights, projections)
         normalised = _normalised(plan, jobs)
         _point(normalised, result=results)
-        gs = [
-            torch.zeros_like(results[t]) if g is None else g.contiguous(memory_format=torch.channels_last)
-            for t, g in enumerate(grads[2:])
-        ]
+        gs = [torch.zeros_like(results[t]) if g is None else _dense(g) for t, g in enumerate(grads[2:])]
         _point(jobs, grad=gs * len(jobs) if plan.summed else gs)
         if masks:
             _point(jobs, mask=masks * len(jobs) if plan.summed else masks)
@@ -270,6 +272,11 @@ def _small_gradients(
         return _Small(d_strength * inverse, nothing, nothing)
     by_result = d_strength * scale * inverse**3 / -pixels
     return _Small(d_strength * inverse, by_result, -by_result * mean - strength * totals / pixels)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The image as the kernels read it."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _split(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
