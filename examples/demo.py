@@ -16,7 +16,7 @@ from archgrad.report import write_report
 from archgrad.show import to_text
 
 CHANNELS, CELLS = 8, 3
-SEARCH_EPOCHS, RETRAIN_EPOCHS = 6, 30
+SEARCH_EPOCHS, RETRAIN_EPOCHS = 6, 45
 
 
 def retrain(architecture: ag.Architecture, out: Path, seed: int) -> float:

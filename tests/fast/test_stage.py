@@ -15,7 +15,7 @@ from torch import Tensor
 
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Plan, Pool, Unit, library, run, takes, understands
-from archgrad.fast.native.stage import _compose
+from archgrad.fast.native.composed import compose_stage
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -80,7 +80,7 @@ class Stage:
     def by_operations(self) -> list[Tensor]:
         stacked = torch.stack(self.projections) if self.projections else None
         arguments = [self.scale, stacked, self.shift, self.mixing, *self.inputs, *self.weights]
-        return _compose(self.plan, arguments, self.fixed)
+        return compose_stage(self.plan, arguments, self.fixed)
 
     def function(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """By the kernels, as a function of `arguments`, for gradcheck."""

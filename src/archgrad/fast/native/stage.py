@@ -9,72 +9,18 @@ are done once more where the gradient by a projection needs their results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from archgrad.fast.composition import compose, shifted
-from archgrad.fast.depthwise import Geometry, fan_out
+from archgrad.fast.composition import shifted
+from archgrad.fast.native.composed import differentiable_stage_gradients
 from archgrad.fast.native.library import Job, call, image_like
+from archgrad.fast.native.plan import Plan, of_every_unit, split
 
-__all__ = ["Plan", "Pool", "Unit", "run", "understands"]
-
-
-class Pool(NamedTuple):
-    """A pool with a square window, to which only what is inside the image counts."""
-
-    kind: Literal["max", "mean"]
-    kernel: int
-    stride: int
-    padding: int
-
-    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
-        """Return (H', W') for an input of (H, W)."""
-        height, width = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in size)
-        return height, width
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Pool an image by PyTorch's operations."""
-        if self.kind == "max":
-            return F.max_pool2d(x, self.kernel, self.stride, self.padding)
-        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, count_include_pad=False)
-
-
-class Unit(NamedTuple):
-    """A depthwise convolution and the projection behind it, or only the latter; a pool; or only a value to be added."""
-
-    input: int
-    """Which of the inputs it reads."""
-    geometry: Geometry | None = None
-    """Of the convolution; None if there is none."""
-    relu: bool = False
-    """It reads ReLU(input)."""
-    projected: bool = True
-    """Whether there is a projection; if not, there is no convolution either."""
-    pool: Pool | None = None
-    """A pool, then without a projection; where one unit is a pool, all are."""
-
-    @property
-    def is_normalised(self) -> bool:
-        """Whether there is a BatchNorm, behind the projection or the pool."""
-        return self.projected or self.pool is not None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a stage computes."""
-
-    units: tuple[Unit, ...]
-    eps: float = 1e-5
-    """Of the BatchNorms behind the projections."""
-    relu: bool = False
-    """Outputs are those of a ReLU."""
-    summed: bool = False
-    """All units are added to one output."""
+__all__ = ["Statistics", "run"]
 
 
 _POOLS = {"max": 1, "mean": 2}  # of `job.hpp`
@@ -85,22 +31,6 @@ class Statistics(NamedTuple):
 
     mean: Tensor
     variance: Tensor
-
-
-def understands(geometry: Geometry, kernel: Sequence[int]) -> bool:
-    """Return whether the kernels compute such a convolution: the same both ways, with stride 1 or 2.
-
-    Args:
-        geometry: Stride, padding and dilation.
-        kernel: Height and width.
-    """
-    pairs = (geometry.stride, geometry.padding, geometry.dilation, kernel)
-    reach = geometry.dilation[0] * (kernel[0] - 1)
-    return (
-        all(vertical == horizontal for vertical, horizontal in pairs)
-        and geometry.stride[0] in (1, 2)
-        and geometry.padding[0] <= reach
-    )
 
 
 def run(
@@ -158,7 +88,7 @@ class _Stage(torch.autograd.Function):
         variance: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        inputs, weights = _split(plan, tensors)
+        inputs, weights = split(plan, tensors)
         dtype = inputs[0].dtype
         jobs = _jobs(plan, inputs, weights, projections)
         fixed = mean is not None
@@ -201,8 +131,8 @@ class _Stage(torch.autograd.Function):
         if torch.is_grad_enabled():
             fixed = (mean, variance) if ctx.fixed else None
             arguments = (scale, projections, shift, mixing, *tensors)
-            return _differentiable(plan, arguments, fixed, grads[2:], [*needed[1:5], *needed[7:]])
-        inputs, weights = _split(plan, tensors)
+            return differentiable_stage_gradients(plan, arguments, fixed, grads[2:], [*needed[1:5], *needed[7:]])
+        inputs, weights = split(plan, tensors)
         inputs = [_dense(x) for x in inputs]  # whatever keeps tensors between the passes
         dtype = inputs[0].dtype
         jobs = _jobs(plan, inputs, weights, projections)
@@ -279,17 +209,6 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _split(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    n = len(tensors) - sum(unit.geometry is not None for unit in plan.units)
-    return tensors[:n], tensors[n:]
-
-
-def _every(plan: Plan, weights: Sequence[Tensor]) -> Iterator[Tensor | None]:
-    """The weight of every unit."""
-    found = iter(weights)
-    return (None if unit.geometry is None else next(found) for unit in plan.units)
-
-
 def _by_unit(plan: Plan, strength: Tensor | None, mixing: Tensor | None, outputs: int) -> Tensor:
     """What the result of every unit is multiplied by, (K, O)."""
     if mixing is None:
@@ -311,7 +230,7 @@ def _jobs(plan: Plan, inputs: Sequence[Tensor], weights: Sequence[Tensor], proje
     """A job for each unit; what is not projected is its own result."""
     jobs = []
     matrices = iter(() if projections is None else projections)
-    for unit, weight in zip(plan.units, _every(plan, weights), strict=True):
+    for unit, weight in zip(plan.units, of_every_unit(plan, weights), strict=True):
         x = inputs[unit.input]
         batch, channels, height, width = x.shape
         job = Job(
@@ -368,55 +287,3 @@ def _through(
             job.d_input = image.data_ptr()
     call("backpropagate", jobs, inputs[0].dtype)
     return by_inputs, by_weights
-
-
-def _differentiable(
-    plan: Plan,
-    arguments: Sequence[Tensor | None],
-    fixed: tuple[Tensor, Tensor] | None,
-    gs: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    """The gradients by all arguments, differentiable again: the stage is computed once more, from its inputs."""
-    # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
-    aliases = [None if t is None else t.view_as(t) for t in arguments]
-    outputs = _compose(plan, aliases, fixed)
-    used = [(y, g) for y, g in zip(outputs, gs, strict=True) if g is not None]
-    wanted = [t for t, need in zip(aliases, needed, strict=True) if need and t is not None]
-    found = iter(
-        torch.autograd.grad([y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True)
-    )
-    grads = [next(found) if need and t is not None else None for t, need in zip(aliases, needed, strict=True)]
-    return None, *grads[:4], None, None, *grads[4:]
-
-
-def _compose(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Tensor] | None) -> list[Tensor]:
-    """What the stage computes, from differentiable functions."""
-    scale, projections, shift, mixing, *tensors = arguments
-    inputs, weights = _split(plan, tensors)
-    rectified = {unit.input: torch.relu(inputs[unit.input]) for unit in plan.units if unit.relu}
-    values = [(rectified if unit.relu else inputs)[unit.input] for unit in plan.units]
-    shared: dict[tuple[int, bool], list[tuple[int, Tensor, Geometry]]] = {}
-    for k, (unit, weight) in enumerate(zip(plan.units, _every(plan, weights), strict=True)):
-        if unit.geometry is not None and weight is not None:
-            shared.setdefault((unit.input, unit.relu), []).append((k, weight, unit.geometry))
-    for group in shared.values():
-        keys, kernels, geometries = zip(*group, strict=True)
-        for k, z in zip(keys, fan_out(values[keys[0]], kernels, geometries), strict=True):
-            values[k] = z
-    for k, unit in enumerate(plan.units):
-        if unit.pool is not None:
-            values[k] = unit.pool(values[k])
-    at = [k for k, unit in enumerate(plan.units) if unit.is_normalised]
-    images: list[Tensor] = []
-    if at:
-        if projections is None:
-            projections = torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1)
-        rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
-        b, _, h, w = values[at[0]].shape
-        found = compose(scale, projections, shift, fixed, plan.eps, plan.relu, plan.summed, rows)
-        images = [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in found]
-    if mixing is None:
-        return images
-    others = [value for k, value in enumerate(values) if k not in at]
-    return [sum((m * v for m, v in zip(mixing, others, strict=True)), *images)]

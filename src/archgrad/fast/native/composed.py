@@ -1,0 +1,67 @@
+"""A stage written with PyTorch's operations: what tests hold the kernels to, and what is differentiated twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archgrad.fast.composition import compose
+from archgrad.fast.depthwise import Geometry, fan_out
+from archgrad.fast.native.plan import Plan, of_every_unit, split
+
+__all__ = ["compose_stage", "differentiable_stage_gradients"]
+
+
+def differentiable_stage_gradients(
+    plan: Plan,
+    arguments: Sequence[Tensor | None],
+    fixed: tuple[Tensor, Tensor] | None,
+    gs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """The gradients by all arguments, differentiable again: the stage is computed once more, from its inputs."""
+    # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
+    aliases = [None if t is None else t.view_as(t) for t in arguments]
+    outputs = compose_stage(plan, aliases, fixed)
+    used = [(y, g) for y, g in zip(outputs, gs, strict=True) if g is not None]
+    wanted = [t for t, need in zip(aliases, needed, strict=True) if need and t is not None]
+    found = iter(
+        torch.autograd.grad([y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True)
+    )
+    grads = [next(found) if need and t is not None else None for t, need in zip(aliases, needed, strict=True)]
+    return None, *grads[:4], None, None, *grads[4:]
+
+
+def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Tensor] | None) -> list[Tensor]:
+    """What the stage computes, from differentiable functions."""
+    scale, projections, shift, mixing, *tensors = arguments
+    inputs, weights = split(plan, tensors)
+    rectified = {unit.input: torch.relu(inputs[unit.input]) for unit in plan.units if unit.relu}
+    values = [(rectified if unit.relu else inputs)[unit.input] for unit in plan.units]
+    shared: dict[tuple[int, bool], list[tuple[int, Tensor, Geometry]]] = {}
+    for k, (unit, weight) in enumerate(zip(plan.units, of_every_unit(plan, weights), strict=True)):
+        if unit.geometry is not None and weight is not None:
+            shared.setdefault((unit.input, unit.relu), []).append((k, weight, unit.geometry))
+    for group in shared.values():
+        keys, kernels, geometries = zip(*group, strict=True)
+        for k, z in zip(keys, fan_out(values[keys[0]], kernels, geometries), strict=True):
+            values[k] = z
+    for k, unit in enumerate(plan.units):
+        if unit.pool is not None:
+            values[k] = unit.pool(values[k])
+    at = [k for k, unit in enumerate(plan.units) if unit.is_normalised]
+    images: list[Tensor] = []
+    if at:
+        if projections is None:
+            projections = torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1)
+        rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
+        b, _, h, w = values[at[0]].shape
+        found = compose(scale, projections, shift, fixed, plan.eps, plan.relu, plan.summed, rows)
+        images = [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in found]
+    if mixing is None:
+        return images
+    others = [value for k, value in enumerate(values) if k not in at]
+    return [sum((m * v for m, v in zip(mixing, others, strict=True)), *images)]

@@ -1,0 +1,95 @@
+"""What a stage computes, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from archgrad.fast.depthwise import Geometry
+
+__all__ = ["Plan", "Pool", "Unit", "of_every_unit", "split", "understands"]
+
+
+class Pool(NamedTuple):
+    """A pool with a square window, to which only what is inside the image counts."""
+
+    kind: Literal["max", "mean"]
+    kernel: int
+    stride: int
+    padding: int
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return (H', W') for an input of (H, W)."""
+        height, width = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in size)
+        return height, width
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Pool an image by PyTorch's operations."""
+        if self.kind == "max":
+            return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, count_include_pad=False)
+
+
+class Unit(NamedTuple):
+    """A depthwise convolution and the projection behind it, or only the latter; a pool; or only a value to be added."""
+
+    input: int
+    """Which of the inputs it reads."""
+    geometry: Geometry | None = None
+    """Of the convolution; None if there is none."""
+    relu: bool = False
+    """It reads ReLU(input)."""
+    projected: bool = True
+    """Whether there is a projection; if not, there is no convolution either."""
+    pool: Pool | None = None
+    """A pool, then without a projection; where one unit is a pool, all are."""
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether there is a BatchNorm, behind the projection or the pool."""
+        return self.projected or self.pool is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage computes."""
+
+    units: tuple[Unit, ...]
+    eps: float = 1e-5
+    """Of the BatchNorms behind the projections."""
+    relu: bool = False
+    """Outputs are those of a ReLU."""
+    summed: bool = False
+    """All units are added to one output."""
+
+
+def understands(geometry: Geometry, kernel: Sequence[int]) -> bool:
+    """Return whether the kernels compute such a convolution: the same both ways, with stride 1 or 2.
+
+    Args:
+        geometry: Stride, padding and dilation.
+        kernel: Height and width.
+    """
+    pairs = (geometry.stride, geometry.padding, geometry.dilation, kernel)
+    reach = geometry.dilation[0] * (kernel[0] - 1)
+    return (
+        all(vertical == horizontal for vertical, horizontal in pairs)
+        and geometry.stride[0] in (1, 2)
+        and geometry.padding[0] <= reach
+    )
+
+
+def split(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The inputs and the weights of convolutions, from both in a row."""
+    n = len(tensors) - sum(unit.geometry is not None for unit in plan.units)
+    return tensors[:n], tensors[n:]
+
+
+def of_every_unit(plan: Plan, weights: Sequence[Tensor]) -> Iterator[Tensor | None]:
+    """The weight of every unit."""
+    found = iter(weights)
+    return (None if unit.geometry is None else next(found) for unit in plan.units)
