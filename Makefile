@@ -10,7 +10,7 @@ NATIVE := $(wildcard src/archgrad/fast/native/*.hpp src/archgrad/fast/native/*.c
 .PHONY: help demo test lint types unit bench soak docs clean
 
 help:
-	@echo "make demo    search on real digits, retrain the result, write a report (about 4 minutes on 2 cores)"
+	@echo "make demo    search on real digits, retrain the result, write a report (about 3 minutes on 2 cores)"
 	@echo "make test    lint, type-check and test"
 	@echo "make lint types unit   the parts of make test"
 	@echo "make bench   time a search step, plain and fast"
