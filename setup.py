@@ -13,7 +13,7 @@ NATIVE = "src/archgrad/fast/native"
 kernels = Extension(
     "archgrad.fast.native._kernels",
     [f"{NATIVE}/kernels.cpp"],
-    depends=[f"{NATIVE}/{name}.hpp" for name in ("channels", "job", "pools", "stages", "tiles")],
+    depends=[f"{NATIVE}/{name}.hpp" for name in ("channels", "job", "level", "pools", "stages", "tiles")],
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp", "-fno-exceptions", "-fno-rtti", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],
     language="c++",

@@ -52,8 +52,7 @@ class Stage:
         def random(*shape: int) -> Tensor:
             return torch.randn(*shape, dtype=dtype, requires_grad=True)
 
-        terms = sum(unit.is_normalised for unit in plan.units)
-        values = len(plan.units) - terms
+        terms, values = len(plan.normalised), len(plan.values)
         projected = sum(unit.projected for unit in plan.units)
         self.plan = plan
         self.inputs = [random(2, channels, *size) for _ in range(1 + max(unit.input for unit in plan.units))]

@@ -13,7 +13,7 @@ from archgrad.fast.over_ranks import blend_over_ranks
 from archgrad.fast.pointwise import Moments, Term, blend, project_each
 from archgrad.fast.sums import weighted_total
 
-__all__ = ["Projected", "normalised", "normalised_sum", "scale_and_shift", "settings"]
+__all__ = ["Projected", "normalised", "normalised_sum", "settings"]
 
 Projected = tuple[Term, nn.BatchNorm2d]
 """A pointwise convolution of some features and the BatchNorm behind it."""
@@ -34,7 +34,11 @@ def normalised(group: Sequence[Projected], *, relu: bool) -> list[Tensor]:
         relu: Apply a ReLU.
     """
     terms, norms = [term for term, _ in group], [norm for _, norm in group]
-    scale, shift = scale_and_shift(norms, terms[0].projection)
+    gammas, betas = zip(*(affine(norm) for norm in norms), strict=True)
+    shift = None if betas[0] is None else torch.stack(betas)
+    scale = (
+        terms[0].projection.new_ones(len(group), norms[0].num_features) if gammas[0] is None else torch.stack(gammas)
+    )
     eps = norms[0].eps
     if uses_batch(norms[0]) and is_synchronised(norms[0]):
         outputs = []
@@ -49,14 +53,6 @@ def normalised(group: Sequence[Projected], *, relu: bool) -> list[Tensor]:
     outputs, moments = project_each(terms, scale, eps=eps, shift=shift, fixed=fixed, relu=relu)
     _track(norms, moments, fixed)
     return outputs
-
-
-def scale_and_shift(norms: Sequence[nn.BatchNorm2d], like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return gammas, or ones of `like`'s type, and betas, or None; (T, O) each."""
-    gammas, betas = zip(*(affine(norm) for norm in norms), strict=True)
-    if gammas[0] is None:
-        return like.new_ones(len(norms), norms[0].num_features), None
-    return torch.stack(gammas), torch.stack(betas)
 
 
 def normalised_sum(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.fast.composition import compose
 from archgrad.fast.depthwise import Geometry, fan_out
-from archgrad.fast.native.plan import Plan, of_every_unit, split
+from archgrad.fast.native.plan import Plan
 
 __all__ = ["compose_stage", "differentiable_stage_gradients"]
 
@@ -38,11 +38,11 @@ def differentiable_stage_gradients(
 def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Tensor] | None) -> list[Tensor]:
     """What the stage computes, from differentiable functions."""
     scale, projections, shift, mixing, *tensors = arguments
-    inputs, weights = split(plan, tensors)
+    inputs, weights = plan.split(tensors)
     rectified = {unit.input: torch.relu(inputs[unit.input]) for unit in plan.units if unit.relu}
     values = [(rectified if unit.relu else inputs)[unit.input] for unit in plan.units]
     shared: dict[tuple[int, bool], list[tuple[int, Tensor, Geometry]]] = {}
-    for k, (unit, weight) in enumerate(zip(plan.units, of_every_unit(plan, weights), strict=True)):
+    for k, (unit, weight) in enumerate(zip(plan.units, plan.weight_of_each(weights), strict=True)):
         if unit.geometry is not None and weight is not None:
             shared.setdefault((unit.input, unit.relu), []).append((k, weight, unit.geometry))
     for group in shared.values():
@@ -52,7 +52,7 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
     for k, unit in enumerate(plan.units):
         if unit.pool is not None:
             values[k] = unit.pool(values[k])
-    at = [k for k, unit in enumerate(plan.units) if unit.is_normalised]
+    at = plan.normalised
     images: list[Tensor] = []
     if at:
         if projections is None:
@@ -63,5 +63,5 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
         images = [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in found]
     if mixing is None:
         return images
-    others = [value for k, value in enumerate(values) if k not in at]
+    others = [values[k] for k in plan.values]
     return [sum((m * v for m, v in zip(mixing, others, strict=True)), *images)]

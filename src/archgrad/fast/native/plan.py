@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archgrad.fast.depthwise import Geometry
 
-__all__ = ["Plan", "Pool", "Unit", "of_every_unit", "split", "understands"]
+__all__ = ["Plan", "Pool", "Unit", "understands"]
 
 
 class Pool(NamedTuple):
@@ -48,11 +48,6 @@ class Unit(NamedTuple):
     pool: Pool | None = None
     """A pool, then without a projection; where one unit is a pool, all are."""
 
-    @property
-    def is_normalised(self) -> bool:
-        """Whether there is a BatchNorm, behind the projection or the pool."""
-        return self.projected or self.pool is not None
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,6 +60,26 @@ class Plan:
     """Outputs are those of a ReLU."""
     summed: bool = False
     """All units are added to one output."""
+
+    @property
+    def normalised(self) -> list[int]:
+        """The units with a BatchNorm, behind the projection or the pool."""
+        return [k for k, unit in enumerate(self.units) if unit.projected or unit.pool is not None]
+
+    @property
+    def values(self) -> list[int]:
+        """The units that are only added."""
+        return [k for k, unit in enumerate(self.units) if not unit.projected and unit.pool is None]
+
+    def split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return the inputs and the weights of convolutions, from both in a row."""
+        n = len(tensors) - sum(unit.geometry is not None for unit in self.units)
+        return tensors[:n], tensors[n:]
+
+    def weight_of_each(self, weights: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """Return the weight of every unit, from those of units with a convolution."""
+        found = iter(weights)
+        return (None if unit.geometry is None else next(found) for unit in self.units)
 
 
 def understands(geometry: Geometry, kernel: Sequence[int]) -> bool:
@@ -81,15 +96,3 @@ def understands(geometry: Geometry, kernel: Sequence[int]) -> bool:
         and geometry.stride[0] in (1, 2)
         and geometry.padding[0] <= reach
     )
-
-
-def split(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """The inputs and the weights of convolutions, from both in a row."""
-    n = len(tensors) - sum(unit.geometry is not None for unit in plan.units)
-    return tensors[:n], tensors[n:]
-
-
-def of_every_unit(plan: Plan, weights: Sequence[Tensor]) -> Iterator[Tensor | None]:
-    """The weight of every unit."""
-    found = iter(weights)
-    return (None if unit.geometry is None else next(found) for unit in plan.units)

@@ -18,19 +18,12 @@ from torch import Tensor
 from archgrad.fast.composition import shifted
 from archgrad.fast.native.composed import differentiable_stage_gradients
 from archgrad.fast.native.library import Job, call, image_like
-from archgrad.fast.native.plan import Plan, of_every_unit, split
+from archgrad.fast.native.plan import Plan
 
-__all__ = ["Statistics", "run"]
+__all__ = ["run"]
 
 
 _POOLS = {"max": 1, "mean": 2}  # of `job.hpp`
-
-
-class Statistics(NamedTuple):
-    """Mean and biased variance of every projection, (T, O) each."""
-
-    mean: Tensor
-    variance: Tensor
 
 
 def run(
@@ -43,7 +36,7 @@ def run(
     shift: Tensor | None = None,
     fixed: tuple[Tensor, Tensor] | None = None,
     mixing: Tensor | None = None,
-) -> tuple[list[Tensor], Statistics | None]:
+) -> tuple[list[Tensor], tuple[Tensor, Tensor] | None]:
     """Compute a stage.
 
     Args:
@@ -58,8 +51,8 @@ def run(
         mixing: Weights of the other units, (V,).
 
     Returns:
-        The sum alone if the plan is summed, else an output for each unit; and the statistics that it normalised with,
-        None without projections.
+        The sum alone if the plan is summed, else an output for each unit; and the means and biased variances that it
+        normalised with, (T, O) each, None without a BatchNorm.
     """
     inputs = [_dense(x) for x in inputs]
     weights = [weight.contiguous() for weight in weights]
@@ -70,7 +63,7 @@ def run(
     mean, variance, *outputs = _Stage.apply(
         plan, scale, stacked, shift, mixing, *(fixed or (None, None)), *inputs, *weights
     )
-    return outputs, None if mean is None else Statistics(mean, variance)
+    return outputs, None if mean is None else (mean, variance)
 
 
 class _Stage(torch.autograd.Function):
@@ -88,14 +81,14 @@ class _Stage(torch.autograd.Function):
         variance: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        inputs, weights = split(plan, tensors)
+        inputs, weights = plan.split(tensors)
         dtype = inputs[0].dtype
         jobs = _jobs(plan, inputs, weights, projections)
         fixed = mean is not None
         results: list[Tensor] = []
         inverse = strength = offset = None
         if scale is not None:
-            normalised = _normalised(plan, jobs)
+            normalised = [jobs[k] for k in plan.normalised]
             results = [image_like(inputs[0], job.outputs, job.height, job.width) for job in normalised]
             if mean is None or variance is None:
                 mean, variance = scale.new_empty(2, *scale.shape)
@@ -132,11 +125,11 @@ class _Stage(torch.autograd.Function):
             fixed = (mean, variance) if ctx.fixed else None
             arguments = (scale, projections, shift, mixing, *tensors)
             return differentiable_stage_gradients(plan, arguments, fixed, grads[2:], [*needed[1:5], *needed[7:]])
-        inputs, weights = split(plan, tensors)
+        inputs, weights = plan.split(tensors)
         inputs = [_dense(x) for x in inputs]  # whatever keeps tensors between the passes
         dtype = inputs[0].dtype
         jobs = _jobs(plan, inputs, weights, projections)
-        normalised = _normalised(plan, jobs)
+        normalised = [jobs[k] for k in plan.normalised]
         _point(normalised, result=results)
         gs = [torch.zeros_like(results[t]) if g is None else _dense(g) for t, g in enumerate(grads[2:])]
         _point(jobs, grad=gs * len(jobs) if plan.summed else gs)
@@ -147,8 +140,7 @@ class _Stage(torch.autograd.Function):
         call("reduce", jobs, dtype)
         strength = by_scale = by_projections = by_shift = small = None
         if scale is not None:
-            at = [k for k, unit in enumerate(plan.units) if unit.is_normalised]
-            own = slice(None) if len(at) == len(jobs) else at
+            own = plan.normalised
             strength = scale * inverse
             pixels = jobs[0].batch * jobs[0].height * jobs[0].width
             small = _small_gradients(
@@ -163,7 +155,7 @@ class _Stage(torch.autograd.Function):
                 _point(normalised, d_projection=by_projections)
         by_mixing = None
         if needed[4]:
-            by_mixing = products[[k for k, unit in enumerate(plan.units) if not unit.is_normalised]].sum(1)
+            by_mixing = products[plan.values].sum(1)
         strengths = _by_unit(plan, strength, mixing, jobs[0].outputs)
         _point(jobs, by_grad=strengths)
         by_inputs, by_weights = _through(plan, jobs, inputs, weights, needed[7:])
@@ -217,20 +209,17 @@ def _by_unit(plan: Plan, strength: Tensor | None, mixing: Tensor | None, outputs
     spread = mixing.unsqueeze(1).expand(-1, outputs)
     if strength is None:
         return spread.contiguous()
-    rows = iter(strength), iter(spread)
-    return torch.stack([next(rows[0] if unit.is_normalised else rows[1]) for unit in plan.units])
-
-
-def _normalised(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
-    """The jobs of units with a BatchNorm."""
-    return [job for job, unit in zip(jobs, plan.units, strict=True) if unit.is_normalised]
+    rows = strength.new_empty(len(plan.units), outputs)
+    rows[plan.normalised] = strength
+    rows[plan.values] = spread
+    return rows
 
 
 def _jobs(plan: Plan, inputs: Sequence[Tensor], weights: Sequence[Tensor], projections: Tensor | None) -> list[Job]:
     """A job for each unit; what is not projected is its own result."""
     jobs = []
     matrices = iter(() if projections is None else projections)
-    for unit, weight in zip(plan.units, of_every_unit(plan, weights), strict=True):
+    for unit, weight in zip(plan.units, plan.weight_of_each(weights), strict=True):
         x = inputs[unit.input]
         batch, channels, height, width = x.shape
         job = Job(

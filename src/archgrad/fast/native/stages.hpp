@@ -1,6 +1,7 @@
 // The four passes over a batch that search needs, each over all images and all jobs at once.
 //
-// Threads take images; what is summed over images is kept by each thread and added up in the order of the threads.
+// Threads take images. Sums over pixels are kept for each image and added up in the order of the images; sums of whole
+// matrices and kernels are kept by each thread and added up in the order of the threads.
 // Included once for each instruction set, inside a namespace of its own.
 
 // Vectors that cross the lines of the cache cost double.
@@ -81,6 +82,18 @@ class Parts {
     Array<int64_t> begin_;
 };
 
+// Sums over the pixels of one image: a value for each image, and each output of each job.
+class PerImage {
+   public:
+    PerImage(const Job* jobs, int64_t n)
+        : outputs_(jobs, n, [](const Job& j) { return j.outputs; }), values_(jobs[0].batch * outputs_.size()) {}
+    double* operator()(int64_t image, int64_t job) { return &values_[image * outputs_.size() + outputs_[job]]; }
+
+   private:
+    Parts outputs_;
+    Array<double> values_;
+};
+
 template <class T>
 const T* in(const void* images, int64_t image, int64_t size) {
     return images ? static_cast<const T*>(images) + image * size : nullptr;
@@ -113,8 +126,6 @@ struct Size {
 struct Gather {
     explicit Gather(const Job& job) : j(job) {}
 
-    int64_t phases() const { return j.stride; }
-
     // The taps that reach inputs y = stride i + phase, and the result that the first of them comes from: i - base.
     Taps taps(int64_t phase, int64_t* base) const {
         if (j.stride == 1 || j.dilation % 2 == 0) {
@@ -135,8 +146,8 @@ struct Gather {
     template <class F>
     void each(F f) const {
         int64_t packed = 0;
-        for (int64_t a = 0; a < phases(); ++a)
-            for (int64_t b = 0; b < phases(); ++b) {
+        for (int64_t a = 0; a < j.stride; ++a)
+            for (int64_t b = 0; b < j.stride; ++b) {
                 int64_t base[2];
                 const Taps down = taps(a, &base[0]), across = taps(b, &base[1]);
                 if (down.count == 0 || across.count == 0) continue;
@@ -236,7 +247,7 @@ void transform(const Job* jobs, int64_t n) {
     using S = Size<T>;
     const int64_t batch = jobs[0].batch;
     const Parts kernels(jobs, n, S::kernel), matrices(jobs, n, S::transposed), between(jobs, n, S::between);
-    const Parts channels(jobs, n, [](const Job& j) { return j.outputs; }), periods(jobs, n, S::period);
+    const Parts periods(jobs, n, S::period);
     Array<T> kernel(kernels.size()), matrix(matrices.size());
     for (int64_t k = 0; k < n; ++k) {
         const Job& j = jobs[k];
@@ -244,7 +255,7 @@ void transform(const Job* jobs, int64_t n) {
         if (j.projection)
             pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
     }
-    Array<double> means(batch * channels.size()), deviations(batch * channels.size());
+    PerImage means(jobs, n), deviations(jobs, n);
     const int64_t tile_size = largest_tile<T>(jobs, n);
 #pragma omp parallel
     {
@@ -261,28 +272,25 @@ void transform(const Job* jobs, int64_t n) {
                 for (int64_t k = first; k < end; ++k) {
                     const Job& j = jobs[k];
                     T* result = out<T>(j.result, i, S::result(j));
-                    const T* z = kept;
-                    if (j.weight)
-                        convolve(j, tile, s, &kernel[kernels[k]], kept);
-                    else if (j.projection)
-                        z = read(j, i, kept);
-                    if (j.pool)
+                    if (j.pool) {
                         pool(j, in<T>(j.input, i, S::input(j)), result);
-                    else
+                    } else {
+                        if (j.weight) convolve(j, tile, s, &kernel[kernels[k]], kept);
+                        const T* z = j.weight ? kept : read(j, i, kept);
                         multiply(z, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
                                  Sink<T>::image(result, j.outputs));
-                    const int64_t at = i * channels.size() + channels[k];
-                    if (j.mean) moments(result, j.outputs, S::result(j), room, &means[at], &deviations[at]);
+                    }
+                    if (j.mean) moments(result, j.outputs, S::result(j), room, means(i, k), deviations(i, k));
                 }
             }
     }
     for (int64_t k = 0; k < n; ++k)
         for (int64_t c = 0; jobs[k].mean && c < jobs[k].outputs; ++c) {
             double mean = 0, within = 0, across = 0;
-            for (int64_t i = 0; i < batch; ++i) mean += means[i * channels.size() + channels[k] + c] / batch;
+            for (int64_t i = 0; i < batch; ++i) mean += means(i, k)[c] / batch;
             for (int64_t i = 0; i < batch; ++i) {
-                const double d = means[i * channels.size() + channels[k] + c] - mean;
-                within += deviations[i * channels.size() + channels[k] + c];
+                const double d = means(i, k)[c] - mean;
+                within += deviations(i, k)[c];
                 across += d * d;
             }
             static_cast<T*>(jobs[k].mean)[c] = T(mean);
@@ -320,8 +328,8 @@ template <class T>
 void reduce(const Job* jobs, int64_t n) {
     using S = Size<T>;
     const int64_t batch = jobs[0].batch;
-    const Parts channels(jobs, n, [](const Job& j) { return j.outputs; }), periods(jobs, n, S::period);
-    Array<double> totals(batch * channels.size()), products(batch * channels.size());
+    const Parts periods(jobs, n, S::period);
+    PerImage totals(jobs, n), products(jobs, n);
 #pragma omp parallel
     {
         T* room = scratch<T>(2 * periods.largest());
@@ -329,17 +337,17 @@ void reduce(const Job* jobs, int64_t n) {
         for (int64_t i = 0; i < batch; ++i)
             for (int64_t k = 0; k < n; ++k) {
                 const Job& j = jobs[k];
-                const int64_t at = i * channels.size() + channels[k], size = S::result(j);
+                const int64_t size = S::result(j);
                 sum_gradients(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size), j.outputs, size,
-                              room, &totals[at], &products[at]);
+                              room, totals(i, k), products(i, k));
             }
     }
     for (int64_t k = 0; k < n; ++k)
         for (int64_t c = 0; c < jobs[k].outputs; ++c) {
             double total = 0, product = 0;
             for (int64_t i = 0; i < batch; ++i) {
-                total += totals[i * channels.size() + channels[k] + c];
-                product += products[i * channels.size() + channels[k] + c];
+                total += totals(i, k)[c];
+                product += products(i, k)[c];
             }
             static_cast<T*>(jobs[k].totals)[c] = T(total);
             static_cast<T*>(jobs[k].products)[c] = T(product);
@@ -464,7 +472,8 @@ void backpropagate(const Job* jobs, int64_t n) {
                     }
                 }
                 if (head.d_input)
-                    empty<T>(d_input, s, out<T>(head.d_input, i, S::input(head)), head.relu_input ? input : nullptr, adds[first]);
+                    empty<T>(d_input, s, out<T>(head.d_input, i, S::input(head)), head.relu_input ? input : nullptr,
+                             adds[first]);
             }
     }
     const T* kernel_total = kernel_sums.total();

@@ -308,26 +308,21 @@ INLINE void gram_block(const T* a, int64_t a_depth, const T* b, int64_t b_depth,
     UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) store(to + r * width + v * L, sum[r][v]);
 }
 
+template <class T, int R>
+void gram_rows(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width) {
+    constexpr int64_t L = Vector<T>::lanes;
+    int64_t column = 0;
+    for (; column + 2 * L <= b_depth; column += 2 * L)
+        gram_block<T, R, 2>(a, a_depth, b + column, b_depth, pixels, to + column, width, 2 * L);
+    for (; column < b_depth; column += L)
+        gram_block<T, R, 1>(a, a_depth, b + column, b_depth, pixels, to + column, width, b_depth - column);
+}
+
 // to (A, B filled up) += a^T b, from (n, A) and (n, B).
 template <class T>
 void gram(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to) {
-    constexpr int64_t L = Vector<T>::lanes;
-    const int64_t width = up_to(b_depth, L);
-    for (int64_t r = 0; r < a_depth;) {
-        const int rows = a_depth - r >= 4 ? 4 : 1;
-        int64_t column = 0;
-        for (; column + 2 * L <= b_depth; column += 2 * L)
-            if (rows == 4)
-                gram_block<T, 4, 2>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, 2 * L);
-            else
-                gram_block<T, 1, 2>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, 2 * L);
-        for (; column < b_depth; column += L) {
-            const int64_t room = b_depth - column;
-            if (rows == 4)
-                gram_block<T, 4, 1>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, room);
-            else
-                gram_block<T, 1, 1>(a + r, a_depth, b + column, b_depth, pixels, to + r * width + column, width, room);
-        }
-        r += rows;
-    }
+    const int64_t width = up_to(b_depth, Vector<T>::lanes);
+    int64_t r = 0;
+    for (; r + 4 <= a_depth; r += 4) gram_rows<T, 4>(a + r, a_depth, b, b_depth, pixels, to + r * width, width);
+    for (; r < a_depth; ++r) gram_rows<T, 1>(a + r, a_depth, b, b_depth, pixels, to + r * width, width);
 }

@@ -1,0 +1,26 @@
+// Everything for one instruction set: LEVEL is its name, and VECTOR_BYTES the width of its vectors.
+
+namespace LEVEL {
+#include "tiles.hpp"
+#include "channels.hpp"
+#include "pools.hpp"
+#include "stages.hpp"
+}  // namespace LEVEL
+
+#define EXPORT_NAMED(pass, name, T, level) \
+    extern "C" void archgrad_##pass##_##name##_##level(const Job* jobs, int64_t n) { level::pass<T>(jobs, n); }
+#define EXPORT_AT(pass, level)                 \
+    EXPORT_NAMED(pass, f32, float, level) \
+    EXPORT_NAMED(pass, f64, double, level)
+#define EXPORT(pass, level) EXPORT_AT(pass, level)  // once more, so that LEVEL is replaced first
+
+EXPORT(transform, LEVEL)
+EXPORT(combine, LEVEL)
+EXPORT(reduce, LEVEL)
+EXPORT(backpropagate, LEVEL)
+
+#undef EXPORT
+#undef EXPORT_AT
+#undef EXPORT_NAMED
+#undef VECTOR_BYTES
+#undef LEVEL
