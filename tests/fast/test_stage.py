@@ -126,6 +126,19 @@ def entering(*, with_values: bool) -> tuple[Plan, list[int]]:
     return Plan(tuple(units), summed=True), [3, 3, 5, 5]
 
 
+def halving(*, summed: bool) -> tuple[Plan, list[int]]:
+    """What enters a node of a reduction cell; the same input is read before, between and after the convolutions."""
+    units = [
+        Unit(0, relu=True, factorized=True),
+        Unit(0, HALVING["3, dilated"][1], relu=True),
+        Unit(1, HALVING["5, dilated"][1], relu=True),
+        Unit(1, relu=True, factorized=True),
+        Unit(0, factorized=True),
+        Unit(0, HALVING["5"][1], relu=True),
+    ]
+    return Plan(tuple(units), relu=not summed, summed=summed), [3, 5, 5]
+
+
 @given(
     convolutions=st.sampled_from([CONVOLUTIONS, HALVING]),
     channels=st.integers(1, 20),
@@ -156,6 +169,23 @@ def test_what_enters_a_node_is_that_of_operations(with_values, channels, height,
     plan, kernels = entering(with_values=with_values)
     outputs = channels if with_values else channels + 1
     Stage(plan, kernels, channels=channels, outputs=outputs, size=(height, width), fixed=fixed).check(1e-9)
+
+
+@given(
+    channels=st.integers(1, 20),
+    half=st.integers(1, 10),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    summed=st.booleans(),
+    fixed=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25)
+def test_factorized_reductions_beside_convolutions(channels, half, height, width, summed, fixed, seed):
+    torch.manual_seed(seed)
+    plan, kernels = halving(summed=summed)
+    size = (max(height, 2), width) if not fixed else (height, width)
+    Stage(plan, kernels, channels=channels, outputs=2 * half, size=size, fixed=fixed).check(1e-9)
 
 
 @given(
@@ -199,16 +229,22 @@ def test_values_alone():
 @pytest.mark.parametrize("channels", [8, 16, 24, 36])
 def test_single_precision(channels):
     torch.manual_seed(0)
-    for plan, kernels in (leaving(CONVOLUTIONS), leaving(HALVING), entering(with_values=True)):
+    for plan, kernels in (
+        leaving(CONVOLUTIONS), leaving(HALVING), entering(with_values=True), halving(summed=True)
+    ):  # fmt: skip
         Stage(plan, kernels, channels=channels, outputs=channels, size=(16, 16), dtype=torch.float32).check(5e-3)
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
-@pytest.mark.parametrize("kind", ["leaving", "entering"])
+@pytest.mark.parametrize("kind", ["leaving", "entering", "halving"])
 def test_first_and_second_derivatives_agree_with_finite_differences(kind, fixed):
     torch.manual_seed(1)
     chosen = {name: CONVOLUTIONS[name] for name in ("3", "3, dilated")}
-    plan, kernels = leaving(chosen) if kind == "leaving" else entering(with_values=True)
+    plan, kernels = {
+        "leaving": lambda: leaving(chosen),
+        "entering": lambda: entering(with_values=True),
+        "halving": lambda: halving(summed=True),
+    }[kind]()
     stage = Stage(plan, kernels, channels=2, outputs=2, size=(3, 3), fixed=fixed)
     assert torch.autograd.gradcheck(stage.function, stage.arguments, fast_mode=True)
     assert torch.autograd.gradgradcheck(stage.function, stage.arguments, fast_mode=True)

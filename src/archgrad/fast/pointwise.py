@@ -30,6 +30,7 @@ from archgrad.fast import native
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry, depthwise
 from archgrad.fast.folded import Folded
+from archgrad.fast.grids import both_grids, for_both_grids, grid_size
 from archgrad.fast.kept import Kept
 from archgrad.fast.sums import weighted_total
 
@@ -73,10 +74,14 @@ class Term(NamedTuple):
     """Of the features, before the projection; None for none."""
     relu: bool = False
     """The features go through a ReLU first."""
+    factorized: bool = False
+    """The first half of the outputs reads the even rows and columns, the other half the odd ones; no convolution."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(B, C, H', W') of what the projection reads."""
+        if self.factorized:
+            return (*self.features.shape[:2], *grid_size(self.features.shape[2:]))
         if self.convolution is None:
             return tuple(self.features.shape)
         weight, geometry = self.convolution
@@ -86,6 +91,8 @@ class Term(NamedTuple):
 def convolved(term: Term) -> Term:
     """The term with all done that comes before its projection."""
     z = F.relu(term.features) if term.relu else term.features
+    if term.factorized:
+        return Term(both_grids(z), for_both_grids(term.projection))
     return Term(z if term.convolution is None else depthwise(z, *term.convolution), term.projection)
 
 
@@ -192,7 +199,12 @@ def _by_stage(
         inputs.setdefault(id(x), x)
     at = {key: k for k, key in enumerate(inputs)}
     units = [
-        native.Unit(at[id(term.features)], None if term.convolution is None else term.convolution.geometry, term.relu)
+        native.Unit(
+            at[id(term.features)],
+            None if term.convolution is None else term.convolution.geometry,
+            relu=term.relu,
+            factorized=term.factorized,
+        )
         for term in terms
     ]
     units += [native.Unit(at[id(value)], projected=False) for value in values]

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from archgrad.distributed.norms import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry, fan_out
+from archgrad.fast.grids import both_grids, for_both_grids
 from archgrad.fast.normalised import Projected, normalised, settings
 from archgrad.fast.norms import uses_batch
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
-from archgrad.fast.recognise import as_native_pool, is_known, kind_of, matrix, pool_settings
+from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, matrix, pool_settings
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, SepConv
 
 __all__ = ["State"]
@@ -54,10 +55,7 @@ class State:
     @cached_property
     def both_grids(self) -> Tensor:
         """What the two convolutions of a FactorizedReduce read, one after the other along the channels."""
-        odd = self.relu[:, :, 1:, 1:]
-        if self.x.shape[2] % 2 or self.x.shape[3] % 2:
-            odd = F.pad(odd, (0, self.x.shape[3] % 2, 0, self.x.shape[2] % 2))
-        return torch.cat([self.even, odd[:, :, ::2, ::2]], dim=1).contiguous(memory_format=torch.channels_last)
+        return both_grids(self.relu)
 
     def pooled(self, pool: nn.Module) -> Tensor:
         """The pool of x, the same for every pool with these settings."""
@@ -99,28 +97,33 @@ class State:
 
     def projected(self, operation: nn.Module) -> Projected:
         """The last pointwise convolution of `operation`, for which `is_projection` holds, and its BatchNorm."""
-        if isinstance(operation, FactorizedReduce):
-            projection = torch.block_diag(matrix(operation.conv_1), matrix(operation.conv_2))
-            return Term(self.both_grids, projection), operation.bn
-        stages: list[Any] = list(cast(nn.Sequential, operation.op))
-        projection, norm = matrix(stages[-2]), stages[-1]
         if isinstance(operation, SepConv):
-            return Term(self._first_halves[id(operation)], projection, _as_convolution(stages[5])), norm
-        if self._is_native:  # what comes before the projection is done with it
-            convolution = _as_convolution(stages[1]) if isinstance(operation, DilConv) else None
-            return Term(self.x, projection, convolution, relu=True), norm
-        return Term(self._convolved[id(operation)] if isinstance(operation, DilConv) else self.relu, projection), norm
+            stages: Any = operation.op
+            second = Term(self._first_halves[id(operation)], matrix(stages[6]), _as_convolution(stages[5]))
+            return second, stages[7]
+        whole, norm = self._first(operation)
+        if self._is_native:
+            return whole, norm
+        if whole.factorized:
+            return Term(self.both_grids, for_both_grids(whole.projection)), norm
+        return Term(self.relu if whole.convolution is None else self._convolved[id(operation)], whole.projection), norm
+
+    def _first(self, operation: nn.Module) -> Projected:
+        """The first pointwise convolution of an operation, with all that comes before it, and its BatchNorm."""
+        if isinstance(operation, FactorizedReduce):
+            projection = torch.cat([matrix(operation.conv_1), matrix(operation.conv_2)])
+            return Term(self.x, projection, relu=True, factorized=True), operation.bn
+        stages: Any = operation.op
+        _, *convolutions, norm = stages[:4]
+        convolution = _as_convolution(convolutions[0]) if len(convolutions) > 1 else None
+        return Term(self.x, matrix(convolutions[-1]), convolution, relu=True), norm
 
     @cached_property
     def _is_native(self) -> bool:
         """Whether the compiled kernels are for this state and all that leaves it."""
-        firsts = []
-        for operation in self._of_kind(SepConv, DilConv).values():
-            parts = list(cast(nn.Sequential, operation.op))
-            if is_synchronised(cast(nn.BatchNorm2d, parts[-1])):
-                return False
-            firsts.append(Term(self.x, matrix(cast(nn.Conv2d, parts[2])), _as_convolution(parts[1])))
-        return suits_kernels(firsts, self.x)
+        firsts = [self._first(m) for m in self._known.values() if is_projection(m)]
+        synchronised = any(is_synchronised(norm) for _, norm in firsts)
+        return not synchronised and suits_kernels([term for term, _ in firsts], self.x)
 
     def _of_kind(self, *kinds: type[nn.Module]) -> dict[int, nn.Module]:
         return {key: m for key, m in self._known.items() if kind_of(m) in kinds}
@@ -130,12 +133,10 @@ class State:
         """Of every SepConv that leaves what its second half reads; those of equal settings are made together."""
         groups: dict[Any, list[tuple[int, Projected]]] = {}
         for key, operation in self._of_kind(SepConv).items():
-            stages: Any = operation.op
-            if self._is_native:
-                term = Term(self.x, matrix(stages[2]), _as_convolution(stages[1]), relu=True)
-            else:
-                term = Term(self._convolved[key], matrix(stages[2]))
-            groups.setdefault(settings((term, stages[3])), []).append((key, (term, stages[3])))
+            term, norm = self._first(operation)
+            if not self._is_native:
+                term = Term(self._convolved[key], term.projection)
+            groups.setdefault(settings((term, norm)), []).append((key, (term, norm)))
         found: dict[int, Tensor] = {}
         for group in groups.values():
             keys, projected = zip(*group, strict=True)

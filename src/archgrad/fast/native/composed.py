@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from archgrad.fast.composition import compose
 from archgrad.fast.depthwise import Geometry, fan_out
+from archgrad.fast.grids import both_grids, for_both_grids
 from archgrad.fast.native.plan import Plan
 
 __all__ = ["compose_stage", "differentiable_stage_gradients"]
@@ -52,16 +54,55 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
     for k, unit in enumerate(plan.units):
         if unit.pool is not None:
             values[k] = unit.pool(values[k])
+        if unit.factorized:
+            values[k] = both_grids(values[k])
     at = plan.normalised
     images: list[Tensor] = []
     if at:
-        if projections is None:
-            projections = torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1)
+        matrices = list(torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1))
+        if projections is not None:
+            matrices = [
+                for_both_grids(p) if plan.units[k].factorized else p for k, p in zip(at, projections, strict=True)
+            ]
         rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
         b, _, h, w = values[at[0]].shape
-        found = compose(scale, projections, shift, fixed, plan.eps, plan.relu, plan.summed, rows)
+        found = _compose_all(scale, matrices, shift, fixed, plan, rows)
         images = [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in found]
     if mixing is None:
         return images
     others = [values[k] for k in plan.values]
     return [sum((m * v for m, v in zip(mixing, others, strict=True)), *images)]
+
+
+def _compose_all(
+    scale: Tensor,
+    matrices: Sequence[Tensor],
+    shift: Tensor | None,
+    fixed: tuple[Tensor, Tensor] | None,
+    plan: Plan,
+    rows: Sequence[Tensor],
+) -> list[Tensor]:
+    """As `compose`, by a call for every width of the rows."""
+    groups: dict[int, list[int]] = {}
+    for k, z in enumerate(rows):
+        groups.setdefault(z.shape[1], []).append(k)
+    found: dict[int, Tensor] = {}  # if the plan is summed, the sum of each group
+    for at in groups.values():
+        own = shift
+        if shift is not None:
+            own = shift[at] if not plan.summed else None if found else shift
+        outputs = compose(
+            scale[at],
+            torch.stack([matrices[k] for k in at]),
+            own,
+            None if fixed is None else (fixed[0][at], fixed[1][at]),
+            plan.eps,
+            plan.relu and not plan.summed,
+            plan.summed,
+            [rows[k] for k in at],
+        )
+        found.update(zip(at, outputs, strict=not plan.summed))
+    if not plan.summed:
+        return [found[k] for k in range(len(rows))]
+    total = reduce(torch.add, found.values())
+    return [torch.relu(total) if plan.relu else total]

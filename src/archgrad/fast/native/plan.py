@@ -45,6 +45,9 @@ class Unit(NamedTuple):
     """It reads ReLU(input)."""
     projected: bool = True
     """Whether there is a projection; if not, there is no convolution either."""
+    factorized: bool = False
+    """The projection, without a convolution, is that of a FactorizedReduce: the first half of its outputs reads the
+    even rows and columns of the input, the other half the odd ones."""
     pool: Pool | None = None
     """A pool, then without a projection; where one unit is a pool, all are."""
 

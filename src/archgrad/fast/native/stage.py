@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from archgrad.fast.composition import shifted
+from archgrad.fast.grids import grid_size
 from archgrad.fast.native.composed import differentiable_stage_gradients
 from archgrad.fast.native.library import Job, call, image_like
 from archgrad.fast.native.plan import Plan
@@ -229,6 +230,9 @@ def _jobs(plan: Plan, inputs: Sequence[Tensor], weights: Sequence[Tensor], proje
         if unit.projected:
             matrix = next(matrices)
             job.outputs, job.projection = matrix.shape[0], matrix.data_ptr()
+            if unit.factorized:
+                job.factorized = True
+                job.height, job.width = grid_size((height, width))
         elif unit.pool is None:
             job.result = job.input
         else:

@@ -114,7 +114,11 @@ struct Size {
     static int64_t result(const Job& j) { return pixels(j) * j.outputs; }
     static int64_t kernel(const Job& j) { return j.weight ? up(j.channels) * j.kernel * j.kernel : 0; }
     static int64_t projection(const Job& j) { return j.projection ? j.outputs * up(j.channels) : 0; }
-    static int64_t transposed(const Job& j) { return j.projection ? j.channels * up(j.outputs) : 0; }
+    static int64_t transposed(const Job& j) {
+        return j.projection ? (j.factorized ? 2 : 1) * j.channels * up(part(j)) : 0;
+    }
+    // Outputs that are computed from one input: all, or those of one grid.
+    static int64_t part(const Job& j) { return j.factorized ? j.outputs / 2 : j.outputs; }
     static int64_t period(const Job& j) { return Periodic<T>::size(j.outputs); }
 };
 
@@ -241,6 +245,80 @@ const T* read(const Job& j, int64_t i, T* room) {
     return room;
 }
 
+// --- FactorizedReduce: grid 0 are the even rows and columns of the image, grid 1 the odd ones -------------------------
+
+// Call f(pixel of the image, or -1 outside, and pixel of the grid), row by row.
+template <class F>
+INLINE void each_of_grid(const Job& j, int64_t grid, F f) {
+    for (int64_t y = 0; y < j.height; ++y)
+        for (int64_t x = 0; x < j.width; ++x) {
+            const int64_t row = 2 * y + grid, column = 2 * x + grid;
+            const bool inside = row < j.in_height && column < j.in_width;
+            f(inside ? row * j.in_width + column : -1, y * j.width + x);
+        }
+}
+
+// to = the grid of the image, or of its ReLU.
+template <class T>
+void gather_grid(const Job& j, const T* image, int64_t grid, T* to) {
+    const int64_t channels = j.channels;
+    each_of_grid(j, grid, [=](int64_t from, int64_t pixel) __attribute__((always_inline)) {
+        for (int64_t c = 0; c < channels; ++c) {
+            const T value = from < 0 ? T(0) : image[from * channels + c];
+            to[pixel * channels + c] = j.relu_input && value <= 0 ? T(0) : value;
+        }
+    });
+}
+
+// d_image += the gradient by a grid, at its place.
+template <class T>
+void scatter_grid(const Job& j, const T* d_grid, const T* image, int64_t grid, T* d_image) {
+    const int64_t channels = j.channels;
+    each_of_grid(j, grid, [=](int64_t to, int64_t pixel) __attribute__((always_inline)) {
+        for (int64_t c = 0; to >= 0 && c < channels; ++c) {
+            const int64_t at = to * channels + c;
+            d_image[at] += j.relu_input && image[at] <= 0 ? T(0) : d_grid[pixel * channels + c];
+        }
+    });
+}
+
+template <class T>
+void pack_grids(const Job& j, T* to) {
+    const int64_t part = Size<T>::part(j);
+    for (int64_t grid = 0; grid < 2; ++grid)
+        pack_matrix(static_cast<const T*>(j.projection) + grid * part * j.channels, j.channels, part, true,
+                    to + grid * j.channels * Size<T>::up(part));
+}
+
+template <class T>
+void project_grids(const Job& j, const T* image, const T* matrix, T* room, T* result) {
+    const int64_t part = Size<T>::part(j);
+    for (int64_t grid = 0; grid < 2; ++grid) {
+        gather_grid(j, image, grid, room);
+        multiply(room, j.channels, Size<T>::pixels(j), j.channels, matrix + grid * j.channels * Size<T>::up(part), part,
+                 Sink<T>{result + grid * part, j.outputs, Vector<T>::lanes, part});
+    }
+}
+
+// The gradients by the projection, d_matrix, and by the image, to which they are added; the latter may be null.
+template <class T>
+void through_grids(const Job& j, const T* image, const T* d_result, const T* matrix, T* room, T* d_image, T* d_matrix) {
+    const int64_t part = Size<T>::part(j), pixels = Size<T>::pixels(j), width = Size<T>::up(j.channels);
+    for (int64_t grid = 0; grid < 2; ++grid) {
+        const T* d_part = d_result + grid * part;
+        if (j.d_projection) {
+            gather_grid(j, image, grid, room);
+            gram(d_part, j.outputs, part, room, j.channels, pixels, d_matrix + grid * part * width);
+        }
+        if (!d_image) continue;
+        multiply(d_part, j.outputs, pixels, part, matrix + grid * part * width, j.channels,
+                 Sink<T>::image(room, j.channels));
+        scatter_grid(j, room, image, grid, d_image);
+    }
+}
+
+// --- the passes -------------------------------------------------------------------------------------------------------
+
 // result = projection (convolution (input)) or pool (input), and its mean and variance over all images.
 template <class T>
 void transform(const Job* jobs, int64_t n) {
@@ -252,7 +330,9 @@ void transform(const Job* jobs, int64_t n) {
     for (int64_t k = 0; k < n; ++k) {
         const Job& j = jobs[k];
         if (j.weight) pack_kernel(j, &kernel[kernels[k]]);
-        if (j.projection)
+        if (j.factorized)
+            pack_grids(j, &matrix[matrices[k]]);
+        else if (j.projection)
             pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
     }
     PerImage means(jobs, n), deviations(jobs, n);
@@ -274,10 +354,12 @@ void transform(const Job* jobs, int64_t n) {
                     T* result = out<T>(j.result, i, S::result(j));
                     if (j.pool) {
                         pool(j, in<T>(j.input, i, S::input(j)), result);
+                    } else if (j.factorized) {
+                        project_grids(j, in<T>(j.input, i, S::input(j)), &matrix[matrices[k]], kept, result);
                     } else {
                         if (j.weight) convolve(j, tile, s, &kernel[kernels[k]], kept);
                         const T* z = j.weight ? kept : read(j, i, kept);
-                        multiply(z, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
+                        multiply(z, j.channels, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
                                  Sink<T>::image(result, j.outputs));
                     }
                     if (j.mean) moments(result, j.outputs, S::result(j), room, means(i, k), deviations(i, k));
@@ -384,10 +466,15 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
         return;
     }
     by_result(j, i, coefficients, d_result);
-    if (j.d_projection) gram(d_result, j.outputs, read(j, i, kept), j.channels, S::pixels(j), d_matrix);
+    if (j.factorized) {
+        if (to && !add) std::memset(to, 0, S::input(j) * sizeof(T));
+        through_grids(j, in<T>(j.input, i, S::input(j)), d_result, matrix, kept, to, d_matrix);
+        return;
+    }
+    if (j.d_projection) gram(d_result, j.outputs, j.outputs, read(j, i, kept), j.channels, S::pixels(j), d_matrix);
     if (!to) return;
     T* direct = add ? kept : to;
-    multiply(d_result, S::pixels(j), j.outputs, matrix, j.channels, Sink<T>::image(direct, j.channels));
+    multiply(d_result, j.outputs, S::pixels(j), j.outputs, matrix, j.channels, Sink<T>::image(direct, j.channels));
     if (j.relu_input) copy_where_positive(direct, in<T>(j.input, i, S::input(j)), S::input(j), direct);
     for (int64_t p = 0; add && p < S::input(j); ++p) to[p] += kept[p];
 }
@@ -449,15 +536,15 @@ void backpropagate(const Job* jobs, int64_t n) {
                     by_result(j, i, &coefficients[3 * periods[k]], d_result);
                     if (j.d_projection) {  // the convolution's result was not kept
                         convolve(j, input, s, &kernel[kernels[k]], kept);
-                        gram(d_result, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
+                        gram(d_result, j.outputs, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
                     }
                     if (!j.d_weight && !j.d_input) continue;
                     const Gather gather(j);
                     const Shape g = gather.tile();
                     clear_border(d_z, g);
                     for (int64_t y = 0; y < j.height; ++y)
-                        multiply(d_result + y * j.width * j.outputs, j.width, j.outputs, &matrix[matrices[k]], j.channels,
-                                 Sink<T>::tile(d_z + g.template at<T>(y, 0), g));
+                        multiply(d_result + y * j.width * j.outputs, j.outputs, j.width, j.outputs, &matrix[matrices[k]],
+                                 j.channels, Sink<T>::tile(d_z + g.template at<T>(y, 0), g));
                     const int64_t taps = j.kernel * j.kernel;
                     for (int64_t b = 0; b < s.template planes<T>(); ++b) {
                         const T* plane = d_z + b * g.template plane<T>();

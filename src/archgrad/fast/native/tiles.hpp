@@ -258,17 +258,17 @@ struct Sink {
 };
 
 template <class T, int P, int N>
-INLINE void multiply_block(const T* pixels, int64_t depth, const T* matrix, int64_t width, Sink<T> sink, int64_t pixel,
-                           int64_t column) {
+INLINE void multiply_block(const T* pixels, int64_t apart, int64_t depth, const T* matrix, int64_t width, Sink<T> sink,
+                           int64_t pixel, int64_t column) {
     constexpr int64_t L = Vector<T>::lanes;
-    pixels += pixel * depth;
+    pixels += pixel * apart;
     matrix += column;
     Vec<T> sum[P][N] = {};
     for (int64_t c = 0; c < depth; ++c) {
         Vec<T> row[N];
         UNROLL for (int v = 0; v < N; ++v) row[v] = load(matrix + c * width + v * L);
         UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < N; ++v)
-            sum[p][v] += pixels[p * depth + c] * row[v];
+            sum[p][v] += pixels[p * apart + c] * row[v];
     }
     T* to = sink.at + pixel * sink.apart + column / L * sink.block;
     UNROLL for (int p = 0; p < P; ++p) UNROLL for (int v = 0; v < N; ++v)
@@ -276,26 +276,27 @@ INLINE void multiply_block(const T* pixels, int64_t depth, const T* matrix, int6
 }
 
 template <class T, int P, int N>
-INLINE void multiply_columns(const T* pixels, int64_t count, int64_t depth, const T* matrix, int64_t width, Sink<T> sink,
-                             int64_t column) {
+INLINE void multiply_columns(const T* pixels, int64_t apart, int64_t count, int64_t depth, const T* matrix, int64_t width,
+                             Sink<T> sink, int64_t column) {
     int64_t p = 0;
-    for (; p + P <= count; p += P) multiply_block<T, P, N>(pixels, depth, matrix, width, sink, p, column);
-    for (; p < count; ++p) multiply_block<T, 1, N>(pixels, depth, matrix, width, sink, p, column);
+    for (; p + P <= count; p += P) multiply_block<T, P, N>(pixels, apart, depth, matrix, width, sink, p, column);
+    for (; p < count; ++p) multiply_block<T, 1, N>(pixels, apart, depth, matrix, width, sink, p, column);
 }
 
-// sink = pixels (n, depth) * matrix (depth, columns), the latter packed.
+// sink = pixels (n, depth) * matrix (depth, columns), the latter packed; pixels are `apart` values from each other.
 template <class T>
-void multiply(const T* pixels, int64_t count, int64_t depth, const T* matrix, int64_t columns, Sink<T> sink) {
+void multiply(const T* pixels, int64_t apart, int64_t count, int64_t depth, const T* matrix, int64_t columns,
+              Sink<T> sink) {
     constexpr int64_t L = Vector<T>::lanes;
     const int64_t width = up_to(columns, L);
     int64_t column = 0;
     for (; column + 2 * L <= width; column += 2 * L)
-        multiply_columns<T, 4, 2>(pixels, count, depth, matrix, width, sink, column);
-    if (column < width) multiply_columns<T, 8, 1>(pixels, count, depth, matrix, width, sink, column);
+        multiply_columns<T, 4, 2>(pixels, apart, count, depth, matrix, width, sink, column);
+    if (column < width) multiply_columns<T, 8, 1>(pixels, apart, count, depth, matrix, width, sink, column);
 }
 
 template <class T, int R, int N>
-INLINE void gram_block(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width,
+INLINE void gram_block(const T* a, int64_t apart, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width,
                        int64_t room) {
     constexpr int64_t L = Vector<T>::lanes;
     Vec<T> sum[R][N];
@@ -303,26 +304,26 @@ INLINE void gram_block(const T* a, int64_t a_depth, const T* b, int64_t b_depth,
     for (int64_t p = 0; p < pixels; ++p) {
         Vec<T> row[N];
         UNROLL for (int v = 0; v < N; ++v) row[v] = load(b + p * b_depth + v * L, room - v * L);
-        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) sum[r][v] += a[p * a_depth + r] * row[v];
+        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) sum[r][v] += a[p * apart + r] * row[v];
     }
     UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) store(to + r * width + v * L, sum[r][v]);
 }
 
 template <class T, int R>
-void gram_rows(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width) {
+void gram_rows(const T* a, int64_t apart, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width) {
     constexpr int64_t L = Vector<T>::lanes;
     int64_t column = 0;
     for (; column + 2 * L <= b_depth; column += 2 * L)
-        gram_block<T, R, 2>(a, a_depth, b + column, b_depth, pixels, to + column, width, 2 * L);
+        gram_block<T, R, 2>(a, apart, b + column, b_depth, pixels, to + column, width, 2 * L);
     for (; column < b_depth; column += L)
-        gram_block<T, R, 1>(a, a_depth, b + column, b_depth, pixels, to + column, width, b_depth - column);
+        gram_block<T, R, 1>(a, apart, b + column, b_depth, pixels, to + column, width, b_depth - column);
 }
 
-// to (A, B filled up) += a^T b, from (n, A) and (n, B).
+// to (A, B filled up) += a^T b, from (n, A), with pixels `apart`, and (n, B).
 template <class T>
-void gram(const T* a, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to) {
+void gram(const T* a, int64_t apart, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to) {
     const int64_t width = up_to(b_depth, Vector<T>::lanes);
     int64_t r = 0;
-    for (; r + 4 <= a_depth; r += 4) gram_rows<T, 4>(a + r, a_depth, b, b_depth, pixels, to + r * width, width);
-    for (; r < a_depth; ++r) gram_rows<T, 1>(a + r, a_depth, b, b_depth, pixels, to + r * width, width);
+    for (; r + 4 <= a_depth; r += 4) gram_rows<T, 4>(a + r, apart, b, b_depth, pixels, to + r * width, width);
+    for (; r < a_depth; ++r) gram_rows<T, 1>(a + r, apart, b, b_depth, pixels, to + r * width, width);
 }
