@@ -77,8 +77,7 @@ class Stage:
         )[0]  # fmt: skip
 
     def by_operations(self) -> list[Tensor]:
-        stacked = torch.stack(self.projections) if self.projections else None
-        arguments = [self.scale, stacked, self.shift, self.mixing, *self.inputs, *self.weights]
+        arguments = [self.scale, self.shift, self.mixing, *self.inputs, *self.weights, *self.projections]
         return compose_stage(self.plan, arguments, self.fixed)
 
     def function(self, *arguments: Tensor) -> tuple[Tensor, ...]:

@@ -25,6 +25,7 @@ from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.recognise import is_projection
 from archgrad.fast.states import State
 from archgrad.fast.sums import joined, weighted_total
+from archgrad.fast.whole import evaluate_whole
 from archgrad.operations import PoolBN, Zero
 
 __all__ = ["evaluate"]
@@ -41,6 +42,9 @@ def evaluate(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) 
         states: Its inputs, (B, C, H, W) each.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
     """
+    whole = evaluate_whole(cell, states, mixtures)
+    if whole is not None:
+        return whole
     entering: list[list[Edge]] = [[] for _ in range(cell.n_nodes)]
     leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
     offsets: list[list[Tensor]] = [[] for _ in range(cell.n_nodes)]

@@ -7,12 +7,26 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `tiles.hpp`, `channels.hpp`, `pools.hpp`: what they do to one image; `stages.hpp`: to one batch.
 - `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.
-- `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's.
+- `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
+  forward and backward; `program`: stages one after the other as one function.
 - `composed`: the same written with PyTorch's operations.
 """
 
 from archgrad.fast.native.library import instruction_set, is_built, takes
 from archgrad.fast.native.plan import Plan, Pool, Unit, understands
+from archgrad.fast.native.program import Program, Step, run_program
 from archgrad.fast.native.stage import run
 
-__all__ = ["Plan", "Pool", "Unit", "instruction_set", "is_built", "run", "takes", "understands"]
+__all__ = [
+    "Plan",
+    "Pool",
+    "Program",
+    "Step",
+    "Unit",
+    "instruction_set",
+    "is_built",
+    "run",
+    "run_program",
+    "takes",
+    "understands",
+]

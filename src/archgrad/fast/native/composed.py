@@ -34,13 +34,13 @@ def differentiable_stage_gradients(
         torch.autograd.grad([y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True)
     )
     grads = [next(found) if need and t is not None else None for t, need in zip(aliases, needed, strict=True)]
-    return None, *grads[:4], None, None, *grads[4:]
+    return None, *grads[:3], None, None, *grads[3:]
 
 
 def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Tensor] | None) -> list[Tensor]:
     """What the stage computes, from differentiable functions."""
-    scale, projections, shift, mixing, *tensors = arguments
-    inputs, weights = plan.split(tensors)
+    scale, shift, mixing, *tensors = arguments
+    inputs, weights, projections = plan.split(tensors)
     rectified = {unit.input: torch.relu(inputs[unit.input]) for unit in plan.units if unit.relu}
     values = [(rectified if unit.relu else inputs)[unit.input] for unit in plan.units]
     shared: dict[tuple[int, bool], list[tuple[int, Tensor, Geometry]]] = {}
@@ -59,11 +59,10 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
     at = plan.normalised
     images: list[Tensor] = []
     if at:
-        matrices = list(torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1))
-        if projections is not None:
-            matrices = [
-                for_both_grids(p) if plan.units[k].factorized else p for k, p in zip(at, projections, strict=True)
-            ]
+        matrices: Sequence[Tensor] = torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1)
+        if projections:
+            pairs = zip(at, projections, strict=True)
+            matrices = [for_both_grids(p) if plan.units[k].factorized else p for k, p in pairs]
         rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
         b, _, h, w = values[at[0]].shape
         found = _compose_all(scale, matrices, shift, fixed, plan, rows)

@@ -10,7 +10,7 @@
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 3;
+constexpr int64_t INTERFACE = 4;
 
 enum Pool : int64_t { NONE, MAX, MEAN };
 
@@ -45,4 +45,5 @@ struct Job {
     int64_t relu_input;   // it is ReLU(input) that is read, and d_input is the gradient by what is before it
     int64_t factorized;   // FactorizedReduce: the first half of the projection reads even rows and columns, the other odd
     int64_t relu_output;  // the sum goes through a ReLU
+    int64_t adds;         // d_input holds a gradient already, to which this one is added
 };

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 __all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes"]
 
-_INTERFACE = 3  # of `job.hpp`
+_INTERFACE = 4  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 
@@ -39,7 +39,7 @@ class Job(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in (
                 *("batch", "in_height", "in_width", "channels", "height", "width", "outputs"),
-                *("kernel", "stride", "padding", "dilation", "pool", "relu_input", "factorized", "relu_output"),
+                *("kernel", "stride", "padding", "dilation", "pool", "relu_input", "factorized", "relu_output", "adds"),
             )
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from archgrad.fast.depthwise import Geometry
 
 __all__ = ["Plan", "Pool", "Unit", "understands"]
+
+T = TypeVar("T")
 
 
 class Pool(NamedTuple):
@@ -74,12 +76,13 @@ class Plan:
         """The units that are only added."""
         return [k for k, unit in enumerate(self.units) if not unit.projected and unit.pool is None]
 
-    def split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Return the inputs and the weights of convolutions, from both in a row."""
-        n = len(tensors) - sum(unit.geometry is not None for unit in self.units)
-        return tensors[:n], tensors[n:]
+    def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Return what belongs to the inputs, the weights of convolutions and the projections, from all in a row."""
+        projections = len(items) - sum(unit.projected for unit in self.units)
+        weights = projections - sum(unit.geometry is not None for unit in self.units)
+        return items[:weights], items[weights:projections], items[projections:]
 
-    def weight_of_each(self, weights: Sequence[Tensor]) -> Iterator[Tensor | None]:
+    def weight_of_each(self, weights: Sequence[T]) -> Iterator[T | None]:
         """Return the weight of every unit, from those of units with a convolution."""
         found = iter(weights)
         return (None if unit.geometry is None else next(found) for unit in self.units)

@@ -488,9 +488,10 @@ void backpropagate(const Job* jobs, int64_t n) {
     const Parts between(jobs, n, S::between), results(jobs, n, S::result);
     const Parts gradients(jobs, n, [](const Job& j) { return j.weight ? Gather(j).tile().template size<T>() : 0; });
     Array<T> kernel(kernels.size()), turned(kernels.size()), matrix(matrices.size()), coefficients(3 * periods.size());
-    Array<bool> adds(n);  // whether a job before has written to the same d_input
+    Array<bool> adds(n);  // whether something was written to its d_input before
     for (int64_t k = 0; k < n; ++k) {
         const Job& j = jobs[k];
+        adds[k] = j.adds;
         for (int64_t before = 0; before < k; ++before) adds[k] = adds[k] || jobs[before].d_input == j.d_input;
         if (j.weight) {
             pack_kernel(j, &kernel[kernels[k]]);

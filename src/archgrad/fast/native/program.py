@@ -1,0 +1,226 @@
+"""Stages one after the other as one function of PyTorch's.
+
+Between the stages there is no graph: gradients of images that several stages read are added up where they are made, by
+the kernels, and nothing but the last output is handed over from node to node of autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from archgrad.fast.native.library import image_like
+from archgrad.fast.native.passes import Normalised, Operands, Target, backward, dense, forward
+from archgrad.fast.native.plan import Plan
+from archgrad.fast.native.stage import run
+
+__all__ = ["Program", "Step", "run_program"]
+
+
+class Step(NamedTuple):
+    """One stage of a program. Those that sum have mixing weights for all of their units; the others have none."""
+
+    plan: Plan
+    reads: tuple[int, ...]
+    """The image of each input of the plan, none twice."""
+
+
+class _Share(NamedTuple):
+    """What of a program's tensors is a step's own."""
+
+    images: slice
+    """Its outputs."""
+    weights: slice
+    projections: slice
+    terms: slice
+    """Mixing weights of the units with a BatchNorm."""
+    values: slice
+    """Mixing weights of the others."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Stages that read images and append their outputs to them; images 0 to `n_inputs` - 1 are given."""
+
+    n_inputs: int
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+    """The images that are returned, joined along the channels; each is an output of a step."""
+
+    @cached_property
+    def shares(self) -> list[_Share]:
+        """The share of every step, each beginning where that of the step before ended."""
+        shares, ends = [], [self.n_inputs, 0, 0, 0]
+
+        def take(which: int, n: int) -> slice:
+            begin, ends[which] = ends[which], ends[which] + n
+            return slice(begin, ends[which])
+
+        for plan, _ in self.steps:
+            images = take(0, 1 if plan.summed else len(plan.units))
+            weights = take(1, sum(unit.geometry is not None for unit in plan.units))
+            projections = take(2, sum(unit.projected for unit in plan.units))
+            terms = take(3, len(plan.normalised) if plan.summed else 0)
+            shares.append(_Share(images, weights, projections, terms, take(3, len(plan.values))))
+        return shares
+
+    def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Return what belongs to the inputs, the weights of convolutions and the projections, from all in a row."""
+        weights = self.n_inputs + self.shares[-1].weights.stop
+        return items[: self.n_inputs], items[self.n_inputs : weights], items[weights:]
+
+
+def run_program(
+    program: Program,
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    projections: Sequence[Tensor],
+    mixing: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute a program, with BatchNorms by the statistics of the batch.
+
+    Args:
+        program: What to compute.
+        inputs: (B, C, H, W) each.
+        weights: Of the convolutions, in the order of their units, (C, 1, k, k) each.
+        projections: In the order of their units, (O, C) or (O, C, 1, 1) each.
+        mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm.
+
+    Returns:
+        The output, (B, C', H', W'), and the means and biased variances of the units with a BatchNorm in their order,
+        (K, O) each.
+    """
+    tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *(p.contiguous() for p in projections)]
+    return _Program.apply(program, mixing, *tensors)
+
+
+class _Program(torch.autograd.Function):
+    """(program, mixing, *inputs, *weights, *projections) -> (output, means, variances)."""
+
+    @staticmethod
+    def forward(ctx: Any, program: Program, mixing: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, weights, projections = program.split(tensors)
+        images = list(inputs)
+        means, variances, inverses, results = [], [], [], []
+        for (plan, reads), share in zip(program.steps, program.shares, strict=True):
+            operands = Operands([images[i] for i in reads], weights[share.weights], projections[share.projections])
+            values = mixing[share.values] if plan.values else None
+            outputs, normalised = forward(plan, operands, _scale(plan, mixing, share), None, values, None)
+            images.extend(outputs)
+            if normalised is not None:
+                means.append(normalised.mean)
+                variances.append(normalised.variance)
+                inverses.append(normalised.inverse)
+                results.extend(normalised.results)
+        mean, variance, inverse = torch.cat(means), torch.cat(variances), torch.cat(inverses)
+        ctx.program, ctx.n_results = program, len(results)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.save_for_backward(mixing, mean, variance, inverse, *results, *tensors, *images[program.n_inputs :])
+        return _join([images[i] for i in program.outputs]), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        program, needed = ctx.program, ctx.needs_input_grad
+        mixing, mean, variance, inverse, *large = ctx.saved_tensors
+        results, rest = large[: ctx.n_results], large[ctx.n_results :]
+        tensors, made = rest[: len(needed) - 2], rest[len(needed) - 2 :]
+        g = grads[0]
+        if g is None:
+            return (None,) * len(needed)
+        if torch.is_grad_enabled():
+            return None, *_differentiable_gradients(program, mixing, tensors, g, needed[1:])
+        inputs, weights, projections = program.split(tensors)
+        need_inputs, need_weights, need_projections = program.split(needed[2:])
+        images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
+        results = [dense(x) for x in results]
+        of_image = dict(zip(program.outputs, _part(g, len(program.outputs)), strict=True))
+        by_mixing = torch.zeros_like(mixing) if needed[1] else None
+        by_weights: list[Tensor | None] = [None] * len(weights)
+        by_projections: list[Tensor | None] = [None] * len(projections)
+        end = len(results)
+        for (plan, reads), share in zip(reversed(program.steps), reversed(program.shares), strict=True):
+            rows = slice(end - len(plan.normalised), end)
+            end = rows.start
+            gs = [of_image.pop(i, None) for i in range(share.images.start, share.images.stop)]
+            if all(part is None for part in gs):
+                continue
+            targets: list[Target | None] = [None] * len(reads)
+            for t, i in enumerate(reads):
+                if i >= program.n_inputs or need_inputs[i]:
+                    adds = i in of_image
+                    of_image.setdefault(i, image_like(images[i], *images[i].shape[1:]) if not adds else of_image[i])
+                    targets[t] = Target(of_image[i], adds)
+            found = backward(
+                plan,
+                Operands([images[i] for i in reads], weights[share.weights], projections[share.projections]),
+                _scale(plan, mixing, share),
+                mixing[share.values] if plan.values else None,
+                Normalised(mean[rows], variance[rows], inverse[rows], results[rows]),
+                images[share.images] if plan.relu else [],
+                [torch.zeros_like(images[share.images.start]) if part is None else part for part in gs],
+                fixed=False,
+                to_inputs=targets,
+                to_weights=need_weights[share.weights],
+                to_projections=any(need_projections[share.projections]),
+                to_mixing=by_mixing is not None and bool(plan.values),
+            )
+            by_weights[share.weights] = found.weights
+            if found.projections is not None:
+                by_projections[share.projections] = found.projections
+            if by_mixing is not None and plan.summed:
+                if found.scale is not None:
+                    by_mixing[share.terms] = found.scale.sum(1)
+                if found.mixing is not None:
+                    by_mixing[share.values] = found.mixing
+        by_inputs = [of_image.get(i) for i in range(program.n_inputs)]
+        return None, by_mixing, *by_inputs, *by_weights, *by_projections
+
+
+def _scale(plan: Plan, mixing: Tensor, share: _Share) -> Tensor | None:
+    """(T, 1), by which the outputs of BatchNorms are multiplied; None if there are none."""
+    if not plan.normalised:
+        return None
+    return mixing[share.terms].unsqueeze(1) if plan.summed else mixing.new_ones(len(plan.normalised), 1)
+
+
+def _join(images: Sequence[Tensor]) -> Tensor:
+    return images[0] if len(images) == 1 else torch.cat(list(images), dim=1)
+
+
+def _part(g: Tensor, n: int) -> list[Tensor]:
+    """The gradients by n joined images, each a copy that may be added to."""
+    return [part.clone(memory_format=torch.channels_last) for part in g.chunk(n, dim=1)]
+
+
+def _differentiable_gradients(
+    program: Program, mixing: Tensor, tensors: Sequence[Tensor], g: Tensor, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients by (mixing, *tensors), differentiable again: computed once more, stage by stage."""
+    # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
+    arguments = [t.view_as(t) for t in (mixing, *tensors)]
+    mixing, tensors = arguments[0], arguments[1:]
+    inputs, weights, projections = program.split(tensors)
+    images = list(inputs)
+    for (plan, reads), share in zip(program.steps, program.shares, strict=True):
+        scale = _scale(plan, mixing, share)
+        matrices = [p.flatten(1) for p in projections[share.projections]]
+        channels = matrices[0].shape[0] if matrices else images[reads[0]].shape[1]
+        outputs, _ = run(
+            plan,
+            [images[i] for i in reads],
+            weights[share.weights],
+            matrices,
+            None if scale is None else scale.expand(-1, channels),
+            mixing=mixing[share.values] if plan.values else None,
+        )
+        images.extend(outputs)
+    wanted = [t for t, need in zip(arguments, needed, strict=True) if need]
+    output = _join([images[i] for i in program.outputs])
+    found = iter(torch.autograd.grad(output, wanted, g, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needed]
