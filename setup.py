@@ -9,11 +9,15 @@ import sys
 from setuptools import Extension, setup
 
 NATIVE = "src/archgrad/fast/native"
+HEADERS = (
+    *("ahead", "channels", "gather", "grids", "job", "level"),
+    *("pools", "stages", "storage", "tiles", "vectors"),
+)
 
 kernels = Extension(
     "archgrad.fast.native._kernels",
     [f"{NATIVE}/kernels.cpp"],
-    depends=[f"{NATIVE}/{name}.hpp" for name in ("channels", "job", "level", "pools", "stages", "tiles")],
+    depends=[f"{NATIVE}/{name}.hpp" for name in HEADERS],
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp", "-fno-exceptions", "-fno-rtti", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],
     language="c++",

@@ -234,6 +234,16 @@ def test_single_precision(channels):
         Stage(plan, kernels, channels=channels, outputs=channels, size=(16, 16), dtype=torch.float32).check(5e-3)
 
 
+@pytest.mark.parametrize("channels", [3, 16])
+def test_stages_that_no_cache_holds(channels):
+    """What they write goes past the caches, line by line where pixels fill lines."""
+    torch.manual_seed(0)
+    size = (128, 130) if channels == 16 else (300, 301)
+    for plan, kernels in (leaving(CONVOLUTIONS), entering(with_values=True), halving(summed=True)):
+        outputs = channels + channels % 2 if plan.units[0].factorized else channels
+        Stage(plan, kernels, channels=channels, outputs=outputs, size=size).check(1e-9)
+
+
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 @pytest.mark.parametrize("kind", ["leaving", "entering", "halving"])
 def test_first_and_second_derivatives_agree_with_finite_differences(kind, fixed):

@@ -151,9 +151,9 @@ class _Recorder:
         self.mixing += of_terms + of_values
         self._record(terms + values, sizes.pop(), summed=True)
 
-    def _project(self, stages: Sequence[nn.Module], size: Size, *, relu: bool) -> native.Unit:
+    def _project(self, stages: Sequence[Any], size: Size, *, relu: bool) -> native.Unit:
         """A unit of a projection and its BatchNorm, with a depthwise convolution before them if there are three."""
-        *before, pointwise, norm = cast("list[Any]", list(stages))
+        *before, pointwise, norm = stages
         geometry = Geometry.of(before[0]) if before else None
         if before:
             weight = before[0].weight

@@ -14,12 +14,22 @@ INLINE int64_t period_of(int64_t channels, int64_t lanes) {
     return channels / a * lanes;
 }
 
+// Call f(i, channel) for the values of whole pixels, from the first of one on.
+template <class F>
+INLINE void each_value(int64_t begin, int64_t end, int64_t channels, F f) {
+    for (int64_t i = begin, c = 0; i < end; ++i) {
+        f(i, c);
+        if (++c == channels) c = 0;
+    }
+}
+
 template <class T>
 struct Periodic {
     static int64_t size(int64_t channels) { return period_of(channels, Vector<T>::lanes); }
 
     static void repeat(const void* values, int64_t channels, T* to) {
-        for (int64_t i = 0; i < size(channels); ++i) to[i] = values ? static_cast<const T*>(values)[i % channels] : T(0);
+        each_value(0, size(channels), channels,
+                   [=](int64_t i, int64_t c) { to[i] = values ? static_cast<const T*>(values)[c] : T(0); });
     }
 };
 
@@ -97,15 +107,15 @@ void sum_gradients(const T* grad, const T* mask, const T* x, int64_t channels, i
     };
     sum_periods<T>(period, count, room, room + period, add);
     for (int64_t c = 0; c < channels; ++c) totals[c] = products[c] = 0;
-    for (int64_t e = 0; e < period; ++e) {
-        totals[e % channels] += room[e];
-        products[e % channels] += room[period + e];
-    }
-    for (int64_t i = count / period * period; i < count; ++i) {
+    each_value(0, period, channels, [=](int64_t e, int64_t c) {
+        totals[c] += room[e];
+        products[c] += room[period + e];
+    });
+    each_value(count / period * period, count, channels, [=](int64_t i, int64_t c) {
         const T g = mask && mask[i] <= 0 ? T(0) : grad[i];
-        totals[i % channels] += g;
-        products[i % channels] += double(g) * x[i];
-    }
+        totals[c] += g;
+        products[c] += double(g) * x[i];
+    });
 }
 
 // Mean and sum of squared deviations (C,) of one image; `room` holds three periods.
@@ -118,18 +128,18 @@ void moments(const T* x, int64_t channels, int64_t count, T* room, double* mean,
     };
     sum_periods<T>(period, count, room, room + period, add);
     for (int64_t c = 0; c < channels; ++c) mean[c] = deviations[c] = 0;
-    for (int64_t e = 0; e < period; ++e) mean[e % channels] += room[e];
-    for (int64_t i = cut; i < count; ++i) mean[i % channels] += x[i];
+    each_value(0, period, channels, [=](int64_t e, int64_t c) { mean[c] += room[e]; });
+    each_value(cut, count, channels, [=](int64_t i, int64_t c) { mean[c] += x[i]; });
     for (int64_t c = 0; c < channels; ++c) mean[c] /= count / channels;
-    for (int64_t e = 0; e < period; ++e) centre[e] = T(mean[e % channels]);
+    each_value(0, period, channels, [=](int64_t e, int64_t c) { centre[e] = T(mean[c]); });
     const auto deviate = [&](int64_t i, int64_t e, Vec<T>& sum, Vec<T>&) __attribute__((always_inline)) {
         const Vec<T> d = load(x + i) - load(centre + e);
         sum += d * d;
     };
     sum_periods<T>(period, count, room, room + period, deviate);
-    for (int64_t e = 0; e < period; ++e) deviations[e % channels] += room[e];
-    for (int64_t i = cut; i < count; ++i) {
-        const double d = x[i] - mean[i % channels];
-        deviations[i % channels] += d * d;
-    }
+    each_value(0, period, channels, [=](int64_t e, int64_t c) { deviations[c] += room[e]; });
+    each_value(cut, count, channels, [=](int64_t i, int64_t c) {
+        const double d = x[i] - mean[c];
+        deviations[c] += d * d;
+    });
 }

@@ -59,7 +59,7 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
     at = plan.normalised
     images: list[Tensor] = []
     if at:
-        matrices: Sequence[Tensor] = torch.eye(scale.shape[1], dtype=scale.dtype).expand(len(at), -1, -1)
+        matrices = [torch.eye(scale.shape[1], dtype=scale.dtype)] * len(at)
         if projections:
             pairs = zip(at, projections, strict=True)
             matrices = [for_both_grids(p) if plan.units[k].factorized else p for k, p in pairs]

@@ -1,9 +1,14 @@
 // Everything for one instruction set: LEVEL is its name, and VECTOR_BYTES the width of its vectors.
 
 namespace LEVEL {
+#include "vectors.hpp"
+#include "ahead.hpp"
 #include "tiles.hpp"
 #include "channels.hpp"
+#include "storage.hpp"
+#include "gather.hpp"
 #include "pools.hpp"
+#include "grids.hpp"
 #include "stages.hpp"
 }  // namespace LEVEL
 

@@ -106,7 +106,8 @@ class _Program(torch.autograd.Function):
     def forward(ctx: Any, program: Program, mixing: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inputs, weights, projections = program.split(tensors)
         images = list(inputs)
-        means, variances, inverses, results = [], [], [], []
+        means, variances, inverses = [], [], []
+        results: list[Tensor] = []
         for (plan, reads), share in zip(program.steps, program.shares, strict=True):
             operands = Operands([images[i] for i in reads], weights[share.weights], projections[share.projections])
             values = mixing[share.values] if plan.values else None

@@ -122,5 +122,5 @@ class _Stage(torch.autograd.Function):
         if needed[2] and found.totals is not None:
             by_shift = found.totals[:1] if plan.summed else found.totals
         by_inputs = [None if target is None else target.image for target in targets]
-        by_projections = found.projections or [None] * len(projections)
+        by_projections: Sequence[Tensor | None] = found.projections or [None] * len(projections)
         return None, found.scale, by_shift, found.mixing, None, None, *by_inputs, *found.weights, *by_projections

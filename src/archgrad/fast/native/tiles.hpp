@@ -4,56 +4,6 @@
 // neighbouring pixels are one vector apart whatever the number of channels, and no convolution meets an edge.
 // Included once for each instruction set, inside a namespace of its own.
 
-template <class T>
-struct Vector {
-    static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
-    typedef T Type __attribute__((vector_size(VECTOR_BYTES)));
-};
-
-template <class T>
-using Vec = typename Vector<T>::Type;
-
-template <class T>
-INLINE Vec<T> load(const T* from) {
-    Vec<T> v;
-    __builtin_memcpy(&v, from, sizeof v);
-    return v;
-}
-
-template <class T>
-INLINE void store(T* to, Vec<T> v) {
-    __builtin_memcpy(to, &v, sizeof v);
-}
-
-// The last plane of an image whose channels do not fill it.
-template <class T>
-INLINE Vec<T> load(const T* from, int64_t n) {
-    if (n >= Vector<T>::lanes) return load(from);
-    Vec<T> v = {};
-    __builtin_memcpy(&v, from, n * sizeof(T));
-    return v;
-}
-
-template <class T>
-INLINE void store(T* to, Vec<T> v, int64_t n) {
-    if (n >= Vector<T>::lanes) return store(to, v);
-    __builtin_memcpy(to, &v, n * sizeof(T));
-}
-
-// v where `by` is positive or not a number (which must not be hidden), else 0.
-template <class T>
-INLINE Vec<T> where_positive(Vec<T> v, Vec<T> by) {
-    return by <= 0 ? Vec<T>{} : v;
-}
-
-INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-INLINE int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-
-// --- tiles ------------------------------------------------------------------------------------------------------------
-
 struct Shape {
     int64_t height, width, border, channels;
 
@@ -114,8 +64,19 @@ void fill(T* tile, Shape s, const T* image, bool relu) {
 
 // image = tile, or tile where `by`, a tile of the same shape, is positive; or that is added to it.
 template <class T>
-void empty(const T* tile, Shape s, T* image, const T* by, bool add) {
+void empty(const T* tile, Shape s, T* image, const T* by, bool add, bool streams) {
     constexpr int64_t L = Vector<T>::lanes;
+    if (streams && !add && s.channels % L == 0 && is_aligned(image)) {  // line after line
+        for (int64_t y = 0; y < s.height; ++y)
+            for (int64_t x = 0; x < s.width; ++x)
+                for (int64_t b = 0; b < s.planes<T>(); ++b, image += L) {
+                    const int64_t from = b * s.plane<T>() + s.at<T>(y, x);
+                    Vec<T> v = load(tile + from);
+                    if (by) v = where_positive<T>(v, load(by + from));
+                    stream(image, v);
+                }
+        return;
+    }
     for (int64_t y = 0; y < s.height; ++y)
         for (int64_t b = 0; b < s.planes<T>(); ++b) {
             const int64_t from = b * s.plane<T>() + s.at<T>(y, 0), n = s.channels - b * L;
@@ -142,14 +103,16 @@ template <class T>
 void pack_kernel(const T* weight, int64_t channels, int64_t kernel, Taps down, Taps across, bool turned, int64_t plane,
                  T* to) {
     constexpr int64_t L = Vector<T>::lanes;
-    const int64_t taps = down.count * across.count;
-    for (int64_t c = 0; c < up_to(channels, L); ++c)
-        for (int64_t t = 0; t < taps; ++t) {
-            const int64_t from = turned ? taps - 1 - t : t;
-            const int64_t y = down.first + from / across.count * down.step;
-            const int64_t x = across.first + from % across.count * across.step;
-            to[(c / L * plane + t) * L + c % L] = c < channels ? weight[(c * kernel + y) * kernel + x] : T(0);
-        }
+    for (int64_t first = 0; first < channels; first += L, to += plane * L)
+        for (int64_t ty = 0; ty < down.count; ++ty)
+            for (int64_t tx = 0; tx < across.count; ++tx) {
+                const int64_t y = down.first + (turned ? down.count - 1 - ty : ty) * down.step;
+                const int64_t x = across.first + (turned ? across.count - 1 - tx : tx) * across.step;
+                const T* from = weight + (first * kernel + y) * kernel + x;
+                T* tap = to + (ty * across.count + tx) * L;
+                for (int64_t lane = 0; lane < L; ++lane)
+                    tap[lane] = first + lane < channels ? from[lane * kernel * kernel] : T(0);
+            }
 }
 
 template <class T, int P, int S>
@@ -172,12 +135,16 @@ INLINE void convolve_pixels(const T* corner, int64_t columns, const T* taps, Tap
 // output (0, 0) reads first, `apart` is from pixel to pixel and `row` from row to row of the output.
 template <class T, int S>
 void convolve_plane(const T* in, int64_t columns, const T* taps, Taps down, Taps across, T* out, int64_t row,
-                    int64_t apart, int64_t height, int64_t width, int64_t n, bool add) {
+                    int64_t apart, int64_t height, int64_t width, int64_t n, bool add, Ahead& ahead) {
     constexpr int64_t L = Vector<T>::lanes;
+    const int64_t work = width * down.count * across.count;
     for (int64_t y = 0; y < height; ++y) {
+        ahead.work(work);
         const T* from = in + y * S * columns * L;
         T* to = out + y * row;
         int64_t x = 0;
+        for (; MANY > 8 && x + MANY <= width; x += MANY)
+            convolve_pixels<T, MANY, S>(from + x * S * L, columns, taps, down, across, to + x * apart, apart, n, add);
         for (; x + 8 <= width; x += 8)
             convolve_pixels<T, 8, S>(from + x * S * L, columns, taps, down, across, to + x * apart, apart, n, add);
         for (; x + 4 <= width; x += 4)
@@ -190,11 +157,12 @@ void convolve_plane(const T* in, int64_t columns, const T* taps, Taps down, Taps
 // R rows of K taps of the gradient by the kernel: taps[r][t] += sum over pixels of grad * in.
 template <class T, int R, int K, int S>
 void tally_rows(const T* in, int64_t columns, const T* grad, int64_t grad_columns, int64_t dilation, T* taps,
-                int64_t tap_row, int64_t height, int64_t width) {
+                int64_t tap_row, int64_t height, int64_t width, Ahead& ahead) {
     constexpr int64_t L = Vector<T>::lanes;
     Vec<T> sum[R][K];
     UNROLL for (int r = 0; r < R; ++r) UNROLL for (int t = 0; t < K; ++t) sum[r][t] = load(taps + (r * tap_row + t) * L);
     for (int64_t y = 0; y < height; ++y) {
+        ahead.work(width * R * K);
         const T* from[R];
         UNROLL for (int r = 0; r < R; ++r) from[r] = in + (y * S + r * dilation) * columns * L;
         const T* g = grad + y * grad_columns * L;
@@ -209,24 +177,24 @@ void tally_rows(const T* in, int64_t columns, const T* grad, int64_t grad_column
 
 template <class T, int S>
 void tally_plane(const T* in, int64_t columns, const T* grad, int64_t grad_columns, int64_t kernel, int64_t dilation,
-                 T* taps, int64_t height, int64_t width) {
+                 T* taps, int64_t height, int64_t width, Ahead& ahead) {
     constexpr int64_t L = Vector<T>::lanes;
     for (int64_t ty = 0; ty < kernel;) {
         const T* from = in + ty * dilation * columns * L;
         T* to = taps + ty * kernel * L;
         if (kernel == 3) {
-            tally_rows<T, 3, 3, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width);
+            tally_rows<T, 3, 3, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width, ahead);
             ty += 3;
         } else if (kernel == 5 && ty + 2 <= kernel) {
-            tally_rows<T, 2, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width);
+            tally_rows<T, 2, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width, ahead);
             ty += 2;
         } else if (kernel == 5) {
-            tally_rows<T, 1, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width);
+            tally_rows<T, 1, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width, ahead);
             ty += 1;
         } else {
             for (int64_t tx = 0; tx < kernel; ++tx)
                 tally_rows<T, 1, 1, S>(from + tx * dilation * L, columns, grad, grad_columns, dilation, to + tx * L,
-                                       kernel, height, width);
+                                       kernel, height, width, ahead);
             ty += 1;
         }
     }
@@ -277,22 +245,25 @@ INLINE void multiply_block(const T* pixels, int64_t apart, int64_t depth, const 
 
 template <class T, int P, int N>
 INLINE void multiply_columns(const T* pixels, int64_t apart, int64_t count, int64_t depth, const T* matrix, int64_t width,
-                             Sink<T> sink, int64_t column) {
+                             Sink<T> sink, int64_t column, Ahead& ahead) {
     int64_t p = 0;
-    for (; p + P <= count; p += P) multiply_block<T, P, N>(pixels, apart, depth, matrix, width, sink, p, column);
+    for (; p + P <= count; p += P) {
+        ahead.work(P * N * depth);
+        multiply_block<T, P, N>(pixels, apart, depth, matrix, width, sink, p, column);
+    }
     for (; p < count; ++p) multiply_block<T, 1, N>(pixels, apart, depth, matrix, width, sink, p, column);
 }
 
 // sink = pixels (n, depth) * matrix (depth, columns), the latter packed; pixels are `apart` values from each other.
 template <class T>
 void multiply(const T* pixels, int64_t apart, int64_t count, int64_t depth, const T* matrix, int64_t columns,
-              Sink<T> sink) {
+              Sink<T> sink, Ahead& ahead) {
     constexpr int64_t L = Vector<T>::lanes;
     const int64_t width = up_to(columns, L);
     int64_t column = 0;
     for (; column + 2 * L <= width; column += 2 * L)
-        multiply_columns<T, 4, 2>(pixels, apart, count, depth, matrix, width, sink, column);
-    if (column < width) multiply_columns<T, 8, 1>(pixels, apart, count, depth, matrix, width, sink, column);
+        multiply_columns<T, MANY / 2, 2>(pixels, apart, count, depth, matrix, width, sink, column, ahead);
+    if (column < width) multiply_columns<T, MANY, 1>(pixels, apart, count, depth, matrix, width, sink, column, ahead);
 }
 
 template <class T, int R, int N>
@@ -324,6 +295,7 @@ template <class T>
 void gram(const T* a, int64_t apart, int64_t a_depth, const T* b, int64_t b_depth, int64_t pixels, T* to) {
     const int64_t width = up_to(b_depth, Vector<T>::lanes);
     int64_t r = 0;
+    for (; r + 8 <= a_depth; r += 8) gram_rows<T, 8>(a + r, apart, b, b_depth, pixels, to + r * width, width);
     for (; r + 4 <= a_depth; r += 4) gram_rows<T, 4>(a + r, apart, b, b_depth, pixels, to + r * width, width);
     for (; r < a_depth; ++r) gram_rows<T, 1>(a + r, apart, b, b_depth, pixels, to + r * width, width);
 }

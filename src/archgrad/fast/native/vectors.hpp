@@ -1,0 +1,91 @@
+// Vectors of the instruction set, and the few functions of numbers that everything uses.
+// Included once for each instruction set, inside a namespace of its own.
+
+// The cache's lines, in bytes: vectors that cross them cost double.
+constexpr int64_t LINE = 64;
+
+template <class T>
+struct Vector {
+    static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
+    typedef T Type __attribute__((vector_size(VECTOR_BYTES)));
+};
+
+template <class T>
+using Vec = typename Vector<T>::Type;
+
+template <class T>
+INLINE Vec<T> load(const T* from) {
+    Vec<T> v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class T>
+INLINE void store(T* to, Vec<T> v) {
+    __builtin_memcpy(to, &v, sizeof v);
+}
+
+// The last plane of an image whose channels do not fill it.
+template <class T>
+INLINE Vec<T> load(const T* from, int64_t n) {
+    if (n >= Vector<T>::lanes) return load(from);
+    Vec<T> v = {};
+    __builtin_memcpy(&v, from, n * sizeof(T));
+    return v;
+}
+
+template <class T>
+INLINE void store(T* to, Vec<T> v, int64_t n) {
+    if (n >= Vector<T>::lanes) return store(to, v);
+    __builtin_memcpy(to, &v, n * sizeof(T));
+}
+
+// Past the caches, for what is not read soon: the memory is not read first. `to` lies on a whole vector.
+template <class T>
+INLINE void stream(T* to, Vec<T> v) {
+#if !defined(__x86_64__) || defined(__clang__)
+    store(to, v);
+#elif VECTOR_BYTES == 64
+    __builtin_ia32_movntps512(reinterpret_cast<float*>(to), (typename Vector<float>::Type)v);
+#elif VECTOR_BYTES == 32
+    __builtin_ia32_movntps256(reinterpret_cast<float*>(to), (typename Vector<float>::Type)v);
+#else
+    __builtin_ia32_movntps(reinterpret_cast<float*>(to), (typename Vector<float>::Type)v);
+#endif
+}
+
+// What a thread has streamed, others may read behind this and a barrier.
+INLINE void finish_streams() {
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
+}
+
+template <class T>
+INLINE bool is_aligned(const T* at) {
+    return reinterpret_cast<uintptr_t>(at) % VECTOR_BYTES == 0;
+}
+
+template <class T>
+void stream_all(const T* from, int64_t count, T* to) {
+    constexpr int64_t L = Vector<T>::lanes;
+    int64_t i = 0;
+    if (is_aligned(to))
+        for (; i + L <= count; i += L) stream(to + i, load(from + i));
+    std::memcpy(to + i, from + i, (count - i) * sizeof(T));
+}
+
+// v where `by` is positive or not a number (which must not be hidden), else 0.
+template <class T>
+INLINE Vec<T> where_positive(Vec<T> v, Vec<T> by) {
+    return by <= 0 ? Vec<T>{} : v;
+}
+
+// Sums that fit the registers beside what they are made of: with 512 bits there are twice as many registers.
+constexpr int MANY = VECTOR_BYTES == 64 ? 16 : 8;
+
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
