@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from archgrad.fast import cells
 from archgrad.fast.native import library
 
 
@@ -20,13 +21,14 @@ def built() -> None:
         pytest.skip(message)
 
 
-@pytest.fixture(scope="module", params=["kernels", "operations"])
+@pytest.fixture(scope="module", params=["kernels", "stages", "operations"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run with the compiled kernels, and with PyTorch's operations in their place."""
-    if request.param == "kernels":
-        request.getfixturevalue("built")
-        yield request.param
-        return
+    """Run with the compiled kernels, with these but no cell as a whole, and with operations in their place."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "is_built", lambda: False)
+        if request.param == "operations":
+            patch.setattr(library, "is_built", lambda: False)
+        else:
+            request.getfixturevalue("built")
+        if request.param == "stages":
+            patch.setattr(cells, "evaluate_whole", lambda *_: None)
         yield request.param

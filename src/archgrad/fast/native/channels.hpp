@@ -34,12 +34,15 @@ struct Periodic {
 };
 
 // to = a x + b, or to += a x; through a ReLU if asked for. Coefficients are repeated, the count is that of values.
+// `next` is as long as x and brought near meanwhile.
 template <class T>
-void scale_and_shift(const T* x, const T* a, const T* b, int64_t period, int64_t count, T* to, bool add, bool relu) {
+void scale_and_shift(const T* x, const T* next, const T* a, const T* b, int64_t period, int64_t count, T* to, bool add,
+                     bool relu) {
     constexpr int64_t L = Vector<T>::lanes;
     int64_t i = 0;
     for (; i + period <= count; i += period)
         for (int64_t e = 0; e < period; e += L) {
+            __builtin_prefetch(next + i + e, 0, 2);
             Vec<T> y = load(a + e) * load(x + i + e) + (add ? load(to + i + e) : load(b + e));
             if (relu) y = where_positive<T>(y, y);
             store(to + i + e, y);
@@ -95,11 +98,13 @@ INLINE void sum_periods(int64_t period, int64_t count, T* sums, T* weighted, Val
 }
 
 // Sums (C,) of grad and of grad * x, with the gradient only where the mask is positive; `room` holds two periods.
+// `next` is as long as x and brought near meanwhile.
 template <class T>
-void sum_gradients(const T* grad, const T* mask, const T* x, int64_t channels, int64_t count, T* room, double* totals,
+void sum_gradients(const T* grad, const T* mask, const T* x, const T* next, int64_t channels, int64_t count, T* room, double* totals,
                    double* products) {
     const int64_t period = Periodic<T>::size(channels);
     const auto add = [&](int64_t i, int64_t, Vec<T>& total, Vec<T>& product) __attribute__((always_inline)) {
+        __builtin_prefetch(next + i, 0, 2);
         Vec<T> g = load(grad + i);
         if (mask) g = where_positive<T>(g, load(mask + i));
         total += g;

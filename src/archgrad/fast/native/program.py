@@ -140,6 +140,10 @@ class _Program(torch.autograd.Function):
         need_inputs, need_weights, need_projections = program.split(needed[2:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
         results = [dense(x) for x in results]
+        wanted = list(need_inputs)  # of every image, whether anything asks for its gradient
+        for (plan, reads), share in zip(program.steps, program.shares, strict=True):
+            own = (*need_weights[share.weights], *need_projections[share.projections], needed[1] and plan.summed)
+            wanted += [any(own) or any(wanted[i] for i in reads)] * (share.images.stop - share.images.start)
         of_image = dict(zip(program.outputs, _part(g, len(program.outputs)), strict=True))
         by_mixing = torch.zeros_like(mixing) if needed[1] else None
         by_weights: list[Tensor | None] = [None] * len(weights)
@@ -153,9 +157,10 @@ class _Program(torch.autograd.Function):
                 continue
             targets: list[Target | None] = [None] * len(reads)
             for t, i in enumerate(reads):
-                if i >= program.n_inputs or need_inputs[i]:
+                if wanted[i]:
                     adds = i in of_image
-                    of_image.setdefault(i, image_like(images[i], *images[i].shape[1:]) if not adds else of_image[i])
+                    if not adds:
+                        of_image[i] = image_like(images[i], *images[i].shape[1:])
                     targets[t] = Target(of_image[i], adds)
             found = backward(
                 plan,

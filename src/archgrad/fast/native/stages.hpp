@@ -177,7 +177,10 @@ void combine(const Job* jobs, int64_t n) {
                     const int64_t count = smaller(chunk, size - begin);
                     T* to = out<T>(jobs[first].output, i, size) + begin;
                     for (int64_t k = first; k < end; ++k)
-                        scale_and_shift(in<T>(jobs[k].result, i, size) + begin, &strength[periods[k]],
+                        scale_and_shift(in<T>(jobs[k].result, i, size) + begin,
+                                        k + 1 < end ? in<T>(jobs[k + 1].result, i, size) + begin
+                                                    : in<T>(jobs[first].result, i, size) + begin + chunk,
+                                        &strength[periods[k]],
                                         &offset[periods[k]], period, count, streams ? made : to, k > first,
                                         k + 1 == end && jobs[k].relu_output);
                     if (streams) stream_all(made, count, to);
@@ -202,7 +205,9 @@ void reduce(const Job* jobs, int64_t n) {
             for (int64_t k = 0; k < n; ++k) {
                 const Job& j = jobs[k];
                 const int64_t size = S::result(j);
-                sum_gradients(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size), j.outputs, size,
+                const Next next(jobs, n, k + 1, i);
+                sum_gradients(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size),
+                              in<T>(next.job.result, next.image, size), j.outputs, size,
                               room, totals(i, k), products(i, k));
             }
 #pragma omp for schedule(static)
@@ -245,7 +250,7 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
         if (!to) return;
         const int64_t period = S::period(j);
         T* direct = streams && !add ? kept : to;
-        scale_and_shift(in<T>(j.grad, i, S::result(j)), coefficients, coefficients + 2 * period, period, S::result(j),
+        scale_and_shift(in<T>(j.grad, i, S::result(j)), in<T>(j.grad, i, S::result(j)), coefficients, coefficients + 2 * period, period, S::result(j),
                         direct, add, false);
         if (direct == kept) stream_all(kept, S::input(j), to);
         return;

@@ -1,0 +1,211 @@
+"""Stages as one function: gradients that meet inside it, what it needs of its operands, and which cells it is for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import archgrad as ag
+from archgrad.cell import Cell
+from archgrad.errors import SpaceError
+from archgrad.fast import cells
+from archgrad.fast.depthwise import Geometry
+from archgrad.fast.native import Plan, Pool, Program, Step, Unit, run, run_program
+from archgrad.operations import DilConv, PoolBN, SepConv
+from archgrad.relaxation import Gumbel
+from archgrad.spaces import darts_cifar
+
+pytestmark = pytest.mark.usefixtures("built")
+
+THREE, DILATED = Geometry((1, 1), (1, 1)), Geometry((1, 1), (2, 2), (2, 2))
+# Images: 0 and 1 are given; 2 and 3 pools of 0, 4 and 5 convolutions of 1, 6 a node, 7 a convolution of it, 8 a node.
+PROGRAM = Program(
+    2,
+    (
+        Step(Plan(tuple(Unit(0, projected=False, pool=Pool(kind, 3, 1, 1)) for kind in ("max", "mean"))), (0,)),
+        Step(Plan((Unit(0, THREE, relu=True), Unit(0, DILATED, relu=True)), relu=True), (1,)),
+        Step(
+            Plan(
+                (
+                    Unit(0, THREE),
+                    Unit(1),
+                    Unit(2, DILATED, relu=True),
+                    Unit(3, projected=False),
+                    Unit(2, projected=False),
+                ),
+                summed=True,
+            ),
+            (4, 5, 0, 3),
+        ),
+        Step(Plan((Unit(0, THREE, relu=True),), relu=True), (6,)),
+        Step(
+            Plan((Unit(0, THREE), Unit(1, relu=True), *(Unit(k, projected=False) for k in (1, 2, 3))), summed=True),
+            (7, 6, 2, 1),
+        ),
+    ),
+    (6, 8),
+)
+KERNELS = (3, 3, 3, 3, 3, 3)
+
+
+class Operands:
+    def __init__(self, channels: int = 2, size: tuple[int, int] = (4, 3), outputs: tuple[int, ...] = (6, 8)) -> None:
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+        self.program = Program(2, PROGRAM.steps, outputs)
+        self.inputs = [random(2, channels, *size) for _ in range(2)]
+        self.weights = [random(channels, 1, k, k) for k in KERNELS]
+        self.projections = [random(channels, channels, 1, 1) for _ in range(8)]
+        self.mixing = random(10)
+        self.all = [self.mixing, *self.inputs, *self.weights, *self.projections]
+
+    def as_one(self, mixing: Tensor, *tensors: Tensor) -> Tensor:
+        inputs, weights, projections = self.program.split(tensors)
+        return run_program(self.program, inputs, weights, projections, mixing)[0]
+
+    def by_stages(self) -> tuple[Tensor, Tensor, Tensor]:
+        images, means, variances = list(self.inputs), [], []
+        weights, matrices, mixing = iter(self.weights), iter(self.projections), iter(self.mixing.unbind())
+        for plan, reads in self.program.steps:
+            own_weights = [next(weights) for unit in plan.units if unit.geometry is not None]
+            own_matrices = [next(matrices).flatten(1) for unit in plan.units if unit.projected]
+            scale = self.mixing.new_ones(len(plan.normalised))
+            if plan.summed:
+                scale = torch.stack([next(mixing) for _ in plan.normalised])
+            scale = scale.unsqueeze(1).expand(-1, images[0].shape[1])
+            values = torch.stack([next(mixing) for _ in plan.values]) if plan.values else None
+            outputs, found = run(plan, [images[i] for i in reads], own_weights, own_matrices, scale, mixing=values)
+            images += outputs
+            means.append(found[0])
+            variances.append(found[1])
+        return torch.cat([images[i] for i in self.program.outputs], 1), torch.cat(means), torch.cat(variances)
+
+
+@pytest.mark.parametrize("outputs", [(6, 8), (8,), (6,)])
+def test_stages_as_one_function_are_what_they_are_one_by_one(outputs):
+    torch.manual_seed(0)
+    operands = Operands(channels=5, size=(6, 7), outputs=outputs)
+    found = run_program(operands.program, operands.inputs, operands.weights, operands.projections, operands.mixing)
+    expected = operands.by_stages()
+    torch.testing.assert_close(found, expected)
+    towards = torch.randn_like(found[0])
+    for y, ours in ((found[0], True), (expected[0], False)):
+        gradients = torch.autograd.grad(y, operands.all, towards, allow_unused=True)
+        dense = [torch.zeros_like(x) if g is None else g for x, g in zip(operands.all, gradients, strict=True)]
+        if ours:
+            kept = dense
+    torch.testing.assert_close(kept, dense, rtol=1e-10, atol=1e-10)
+
+
+def test_first_and_second_derivatives_agree_with_finite_differences():
+    torch.manual_seed(1)
+    operands = Operands()
+    assert torch.autograd.gradcheck(operands.as_one, operands.all, fast_mode=True)
+    assert torch.autograd.gradgradcheck(operands.as_one, operands.all, fast_mode=True)
+
+
+@pytest.mark.parametrize("chosen", ["mixing", "inputs", "weights", "projections"])
+def test_only_what_is_needed_gets_a_gradient(chosen):
+    torch.manual_seed(0)
+    operands = Operands()
+    wanted = operands.mixing if chosen == "mixing" else getattr(operands, chosen)
+    everything = torch.autograd.grad(operands.as_one(*operands.all).square().sum(), wanted)
+    for x in operands.all:
+        x.requires_grad_(any(x is y for y in ([wanted] if chosen == "mixing" else wanted)))
+    alone = torch.autograd.grad(operands.as_one(*operands.all).square().sum(), wanted)
+    torch.testing.assert_close(alone, everything, rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradient_that_comes_in_is_left_as_it_is():
+    """It may have other readers; those inside add to copies."""
+    torch.manual_seed(0)
+    operands = Operands(outputs=(6,))
+    y = operands.as_one(*operands.all)
+    towards = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
+    before = towards.clone()
+    torch.autograd.grad(y, operands.all, towards, allow_unused=True)
+    assert torch.equal(towards, before)
+
+
+def test_tensors_may_be_kept_elsewhere_between_the_passes():
+    torch.manual_seed(0)
+    operands = Operands()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.contiguous().clone(), lambda x: x):
+        found = operands.as_one(*operands.all)
+    expected = operands.as_one(*operands.all)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), operands.all),
+        torch.autograd.grad(expected.square().sum(), operands.all),
+    )
+
+
+@pytest.fixture
+def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each cell that was evaluated was one function."""
+    seen: list[bool] = []
+    evaluate_whole = cells.evaluate_whole
+
+    def watched(*arguments: object) -> Tensor | None:
+        output = evaluate_whole(*arguments)
+        seen.append(output is not None)
+        return output
+
+    monkeypatch.setattr(cells, "evaluate_whole", watched)
+    return seen
+
+
+def test_cells_of_known_operations_are_whole(wholes):
+    x = torch.randn(2, 3, 8, 8)
+    ag.Supernet(darts_cifar(4, 3), fast=True)(x)
+    assert wholes == [True] * 3
+    wholes.clear()
+    ag.Supernet(darts_cifar(4, 3), Gumbel(constant_gradient=False), fast=True)(x)
+    assert len(wholes) == 3
+
+
+def test_cells_with_anything_else_are_not(wholes):
+    x = torch.randn(2, 3, 8, 8)
+    net = ag.Supernet(darts_cifar(4, 3), fast=True)
+    candidates = net.network.cells[1].graph.edges[0].candidates
+    handle = next(m for m in candidates if isinstance(m, SepConv)).register_forward_hook(lambda *_: None)
+    net(x)
+    assert wholes == [True, False, True]
+    handle.remove()
+    next(m for m in candidates if isinstance(m, DilConv)).op[3].eval()
+    next(m for m in net.network.cells[2].graph.modules() if isinstance(m, PoolBN))[1].eps = 1e-3
+    wholes.clear()
+    net(x)
+    assert wholes == [True, False, False]
+    wholes.clear()
+    net.eval()(x)
+    assert wholes == [False] * 3
+    with torch.autocast("cpu", torch.bfloat16):
+        net.train()(x)
+    assert wholes == [False] * 6
+
+
+class Halving(nn.Module):
+    """A space whose candidates disagree about the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = Cell(
+            1,
+            {"one": lambda source, node: SepConv(2, 2, 3, 1), "two": lambda source, node: SepConv(2, 2, 3, 2)},
+            n_inputs=1,
+            label="c",
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell([x])
+
+
+def test_sizes_that_do_not_fit_are_an_error_and_not_a_read_beyond_the_end():
+    with pytest.raises((SpaceError, RuntimeError, ValueError), match=r"shape|size"):
+        ag.Supernet(Halving(), fast=True)(torch.randn(2, 2, 6, 6))
+    values = Plan((Unit(0, projected=False), Unit(1, projected=False)), summed=True)
+    images = [torch.randn(1, 2, 4, 4), torch.randn(1, 2, 3, 4)]
+    with pytest.raises(ValueError, match=r"equal shapes, but got \(C, H, W\) of \(2, 4, 4\), \(2, 3, 4\)"):
+        run(values, images, [], [], None, mixing=torch.ones(2))
