@@ -315,6 +315,18 @@ def test_what_is_not_a_number_is_not_hidden():
     assert all(y.isnan().any() for y in stage.by_kernels())
 
 
+@pytest.mark.parametrize("channels", [3, 16])
+def test_statistics_far_from_zero_and_from_the_first_pixels_are_precise(channels):
+    torch.manual_seed(0)
+    x = 50 + torch.randn(4, channels, 24, 24)
+    x[:, :, 0] -= 4
+    ones = torch.ones(2, channels)
+    _, found = run(Plan((Unit(0), Unit(0))), [x], [], [torch.eye(channels), 3 * torch.eye(channels)], ones)
+    for mean, variance, factor in zip(*found, (1, 3), strict=True):
+        exact = torch.var_mean(factor * x.double(), (0, 2, 3), correction=0)
+        torch.testing.assert_close((variance.double(), mean.double()), exact, rtol=2e-5, atol=0)
+
+
 def test_threads_do_not_change_the_result():
     torch.manual_seed(0)
     plan, kernels = leaving(CONVOLUTIONS)

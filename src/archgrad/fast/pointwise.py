@@ -123,7 +123,7 @@ def blend(
         The sum, (B, O, H', W'), channels_last, and the statistics of the batch (of no meaning with `fixed`).
     """
     shift = None if shift is None else shift.unsqueeze(0)
-    if suits_kernels(terms, scale, *values):
+    if not relu and suits_kernels(terms, scale, *values):
         (total,), moments = _by_stage(terms, scale, eps, shift, fixed, relu, values, mixing, summed=True)
         return total, moments
     (total,), moments = _apply(terms, scale, eps, shift, fixed, relu, summed=True)

@@ -53,21 +53,32 @@ void scale_and_shift(const T* x, const T* next, const T* a, const T* b, int64_t 
     }
 }
 
-// to = a grad + b x + c, with the gradient only where the mask is positive.
+// What a ReLU behind strength * x + offset lets through; without these everything. Coefficients are repeated.
 template <class T>
-void mix(const T* grad, const T* mask, const T* x, const T* a, const T* b, const T* c, int64_t period, int64_t count,
+struct Gate {
+    const T *strength, *offset;
+
+    INLINE Vec<T> operator()(Vec<T> grad, Vec<T> x, int64_t e) const {
+        return strength ? where_positive<T>(grad, load(strength + e) * x + load(offset + e)) : grad;
+    }
+    INLINE T operator()(T grad, T x, int64_t e) const {
+        return strength && strength[e] * x + offset[e] <= 0 ? T(0) : grad;
+    }
+};
+
+// to = a grad + b x + c, with the gradient behind the gate.
+template <class T>
+void mix(const T* grad, Gate<T> gate, const T* x, const T* a, const T* b, const T* c, int64_t period, int64_t count,
          T* to) {
     constexpr int64_t L = Vector<T>::lanes;
     int64_t i = 0;
     for (; i + period <= count; i += period)
         for (int64_t e = 0; e < period; e += L) {
-            Vec<T> g = load(grad + i + e);
-            if (mask) g = where_positive<T>(g, load(mask + i + e));
-            store(to + i + e, load(a + e) * g + (load(b + e) * load(x + i + e) + load(c + e)));
+            const Vec<T> here = load(x + i + e), g = gate(load(grad + i + e), here, e);
+            store(to + i + e, load(a + e) * g + (load(b + e) * here + load(c + e)));
         }
     for (int64_t e = 0; i < count; ++i, ++e) {
-        const T g = mask && mask[i] <= 0 ? T(0) : grad[i];
-        to[i] = a[e] * g + (b[e] * x[i] + c[e]);
+        to[i] = a[e] * gate(grad[i], x[i], e) + (b[e] * x[i] + c[e]);
     }
 }
 
@@ -97,18 +108,17 @@ INLINE void sum_periods(int64_t period, int64_t count, T* sums, T* weighted, Val
     for (; e < period; e += L) sum_vectors<T, 1>(e, period, count, sums, weighted, values);
 }
 
-// Sums (C,) of grad and of grad * x, with the gradient only where the mask is positive; `room` holds two periods.
+// Sums (C,) of grad and of grad * x, with the gradient behind the gate; `room` holds two periods.
 // `next` is as long as x and brought near meanwhile.
 template <class T>
-void sum_gradients(const T* grad, const T* mask, const T* x, const T* next, int64_t channels, int64_t count, T* room, double* totals,
-                   double* products) {
+void sum_gradients(const T* grad, Gate<T> gate, const T* x, const T* next, int64_t channels, int64_t count, T* room,
+                   double* totals, double* products) {
     const int64_t period = Periodic<T>::size(channels);
-    const auto add = [&](int64_t i, int64_t, Vec<T>& total, Vec<T>& product) __attribute__((always_inline)) {
+    const auto add = [&](int64_t i, int64_t e, Vec<T>& total, Vec<T>& product) __attribute__((always_inline)) {
         __builtin_prefetch(next + i, 0, 2);
-        Vec<T> g = load(grad + i);
-        if (mask) g = where_positive<T>(g, load(mask + i));
+        const Vec<T> here = load(x + i), g = gate(load(grad + i), here, e);
         total += g;
-        product += g * load(x + i);
+        product += g * here;
     };
     sum_periods<T>(period, count, room, room + period, add);
     for (int64_t c = 0; c < channels; ++c) totals[c] = products[c] = 0;
@@ -117,34 +127,50 @@ void sum_gradients(const T* grad, const T* mask, const T* x, const T* next, int6
         products[c] += room[period + e];
     });
     each_value(count / period * period, count, channels, [=](int64_t i, int64_t c) {
-        const T g = mask && mask[i] <= 0 ? T(0) : grad[i];
+        const T g = gate(grad[i], x[i], c);
         totals[c] += g;
         products[c] += double(g) * x[i];
     });
 }
 
 // Mean and sum of squared deviations (C,) of one image; `room` holds three periods.
+//
+// Deviations are taken from the mean of a first few pixels, which is never further from that of all n than sqrt(n / few)
+// standard deviations: what cancels in the end is not large against what is left.
 template <class T>
 void moments(const T* x, int64_t channels, int64_t count, T* room, double* mean, double* deviations) {
     const int64_t period = Periodic<T>::size(channels), cut = count / period * period;
-    T* centre = room + 2 * period;
-    const auto add = [&](int64_t i, int64_t, Vec<T>& sum, Vec<T>&) __attribute__((always_inline)) {
-        sum += load(x + i);
-    };
-    sum_periods<T>(period, count, room, room + period, add);
-    for (int64_t c = 0; c < channels; ++c) mean[c] = deviations[c] = 0;
-    each_value(0, period, channels, [=](int64_t e, int64_t c) { mean[c] += room[e]; });
-    each_value(cut, count, channels, [=](int64_t i, int64_t c) { mean[c] += x[i]; });
-    for (int64_t c = 0; c < channels; ++c) mean[c] /= count / channels;
+    const int64_t few = smaller(larger(cut / period / 32, 1) * period, cut);
+    T *sums = room, *squares = room + period, *centre = room + 2 * period;
+    for (int64_t c = 0; c < channels; ++c) mean[c] = few ? 0 : x[c];
+    if (few) {
+        const auto add = [&](int64_t i, int64_t, Vec<T>& sum, Vec<T>&) __attribute__((always_inline)) {
+            sum += load(x + i);
+        };
+        sum_periods<T>(period, few, sums, squares, add);
+        each_value(0, period, channels, [=](int64_t e, int64_t c) { mean[c] += sums[e] / double(few / channels); });
+    }
     each_value(0, period, channels, [=](int64_t e, int64_t c) { centre[e] = T(mean[c]); });
-    const auto deviate = [&](int64_t i, int64_t e, Vec<T>& sum, Vec<T>&) __attribute__((always_inline)) {
+    const auto deviate = [&](int64_t i, int64_t e, Vec<T>& sum, Vec<T>& square) __attribute__((always_inline)) {
         const Vec<T> d = load(x + i) - load(centre + e);
-        sum += d * d;
+        sum += d;
+        square += d * d;
     };
-    sum_periods<T>(period, count, room, room + period, deviate);
-    each_value(0, period, channels, [=](int64_t e, int64_t c) { deviations[c] += room[e]; });
+    sum_periods<T>(period, count, sums, squares, deviate);
+    for (int64_t c = 0; c < channels; ++c) mean[c] = deviations[c] = 0;
+    each_value(0, period, channels, [=](int64_t e, int64_t c) {
+        mean[c] += sums[e];
+        deviations[c] += squares[e];
+    });
     each_value(cut, count, channels, [=](int64_t i, int64_t c) {
-        const double d = x[i] - mean[c];
+        const double d = double(x[i]) - centre[c];
+        mean[c] += d;
         deviations[c] += d * d;
     });
+    const double pixels = double(count / channels);
+    for (int64_t c = 0; c < channels; ++c) {
+        const double around = deviations[c] - mean[c] * mean[c] / pixels;
+        deviations[c] = around < 0 ? 0 : around;  // what is not a number is not hidden
+        mean[c] = centre[c] + mean[c] / pixels;
+    }
 }

@@ -96,12 +96,11 @@ def _compose_all(
             own,
             None if fixed is None else (fixed[0][at], fixed[1][at]),
             plan.eps,
-            plan.relu and not plan.summed,
+            plan.relu,
             plan.summed,
             [rows[k] for k in at],
         )
         found.update(zip(at, outputs, strict=not plan.summed))
     if not plan.summed:
         return [found[k] for k in range(len(rows))]
-    total = reduce(torch.add, found.values())
-    return [torch.relu(total) if plan.relu else total]
+    return [reduce(torch.add, found.values())]

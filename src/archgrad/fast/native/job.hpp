@@ -10,7 +10,7 @@
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 4;
+constexpr int64_t INTERFACE = 5;
 
 enum Pool : int64_t { NONE, MAX, MEAN };
 
@@ -26,12 +26,11 @@ struct Job {
     const void* strength;  // (O,)
     const void* offset;    // (O,)
     void* output;          // (B, h, w, O)
-    // reduce: sums over all pixels
+    // reduce: sums over all pixels; with relu_output, `grad` counts where strength * result + offset is positive
     const void* grad;  // (B, h, w, O): gradient by the output
-    const void* mask;  // (B, h, w, O): `grad` counts where this is positive; null: everywhere
     void* products;    // (O,): of grad * result
     void* totals;      // (O,): of grad
-    // backpropagate: the gradient by the result is by_grad * grad + by_result * result + constant; null: it is grad
+    // backpropagate: with `grad` as there, the gradient by the result is by_grad * grad + by_result * result + constant; null: it is grad
     const void* by_grad;    // (O,)
     const void* by_result;  // (O,)
     const void* constant;   // (O,)

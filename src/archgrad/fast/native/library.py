@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 __all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes"]
 
-_INTERFACE = 4  # of `job.hpp`
+_INTERFACE = 5  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 
@@ -31,7 +31,7 @@ class Job(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in (
                 *("input", "weight", "projection", "result", "mean", "variance", "strength", "offset", "output"),
-                *("grad", "mask", "products", "totals", "by_grad", "by_result", "constant"),
+                *("grad", "products", "totals", "by_grad", "by_result", "constant"),
                 *("d_input", "d_weight", "d_projection"),
             )
         ),

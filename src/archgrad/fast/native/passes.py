@@ -107,8 +107,7 @@ def forward(
         call("transform", own, x.dtype)
         inverse = (variance + plan.eps).rsqrt()
         normalised = Normalised(mean, variance, inverse, results)
-        strength = scale * inverse
-        offset = shifted(-(strength * mean), shift, plan.summed)
+        strength, offset = _line(plan, scale, shift, normalised)
         _point(own, strength=strength)
         _point(jobs[: len(offset)], offset=offset)
     if mixing is not None:
@@ -124,9 +123,9 @@ def backward(
     plan: Plan,
     operands: Operands,
     scale: Tensor | None,
+    shift: Tensor | None,
     mixing: Tensor | None,
     normalised: Normalised | None,
-    masks: Sequence[Tensor],
     gs: Sequence[Tensor],
     *,
     fixed: bool,
@@ -141,9 +140,9 @@ def backward(
         plan: As there.
         operands: As there.
         scale: As there.
+        shift: As there.
         mixing: As there.
         normalised: As `forward` returned it.
-        masks: The outputs, if the plan ends in a ReLU; else empty.
         gs: The gradients by the outputs, channels_last.
         fixed: The statistics were given.
         to_inputs: Where the gradient by each input goes; None if it is not wanted.
@@ -155,18 +154,18 @@ def backward(
     jobs = _jobs(plan, operands)
     own, values = [jobs[k] for k in plan.normalised], [jobs[k] for k in plan.values]
     _point(jobs, grad=_for_each(gs, jobs))
-    if masks:
-        _point(jobs, mask=_for_each(masks, jobs))
-    if normalised is not None:
-        _point(own, result=normalised.results)
+    strength = offset = None
+    if scale is not None and normalised is not None:
+        strength, offset = _line(plan, scale, shift, normalised)
+        _point(own, result=normalised.results, strength=strength)
+        _point(jobs[: len(offset)], offset=offset)
     reduced = own + values if to_mixing else own
     products, totals = gs[0].new_empty(2, len(reduced), jobs[0].outputs)
     _point(reduced, products=products, totals=totals)
     call("reduce", reduced, dtype)
     by_scale = by_totals = by_projections = small = None  # `small` must outlive the call that reads it
-    if scale is not None and normalised is not None:
+    if scale is not None and strength is not None and normalised is not None:
         by_totals = totals[: len(own)]
-        strength = scale * normalised.inverse
         pixels = None if fixed else jobs[0].batch * jobs[0].height * jobs[0].width
         small = _small_gradients(scale, strength, normalised, products[: len(own)], by_totals, pixels)
         by_scale = small.scale
@@ -189,6 +188,12 @@ def backward(
             job.d_input, job.adds = target.image.data_ptr(), target.adds
     call("backpropagate", jobs, dtype)
     return Gradients(by_scale, by_totals, by_mixing, by_weights, by_projections)
+
+
+def _line(plan: Plan, scale: Tensor, shift: Tensor | None, normalised: Normalised) -> tuple[Tensor, Tensor]:
+    """BatchNorm as strength * result + offset: (T, O), and (T, O) or (1, O) if the plan is summed."""
+    strength = scale * normalised.inverse
+    return strength, shifted(-(strength * normalised.mean), shift, plan.summed)
 
 
 class _Small(NamedTuple):

@@ -62,9 +62,12 @@ class Plan:
     eps: float = 1e-5
     """Of the BatchNorms behind the projections."""
     relu: bool = False
-    """Outputs are those of a ReLU."""
+    """Outputs are those of a ReLU; then they are not summed, and all have a BatchNorm."""
     summed: bool = False
     """All units are added to one output."""
+
+    def __post_init__(self) -> None:
+        assert not self.relu or not (self.summed or self.values)
 
     @property
     def normalised(self) -> list[int]:

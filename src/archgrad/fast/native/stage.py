@@ -80,18 +80,16 @@ class _Stage(torch.autograd.Function):
         if normalised is not None:
             mean, variance, inverse, results = normalised
             ctx.mark_non_differentiable(mean, variance)
-        ctx.plan, ctx.fixed, ctx.counts = plan, fixed is not None, (len(tensors), len(results))
+        ctx.plan, ctx.fixed, ctx.n_tensors = plan, fixed is not None, len(tensors)
         ctx.set_materialize_grads(False)
-        masks = outputs if plan.relu else []
-        ctx.save_for_backward(scale, shift, mixing, mean, variance, inverse, *tensors, *results, *masks)
+        ctx.save_for_backward(scale, shift, mixing, mean, variance, inverse, *tensors, *results)
         return mean, variance, *outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         plan, needed = ctx.plan, ctx.needs_input_grad
         scale, shift, mixing, mean, variance, inverse, *large = ctx.saved_tensors
-        tensors, large = large[: ctx.counts[0]], [dense(x) for x in large[ctx.counts[0] :]]
-        results, masks = large[: ctx.counts[1]], large[ctx.counts[1] :]
+        tensors, results = large[: ctx.n_tensors], [dense(x) for x in large[ctx.n_tensors :]]
         if all(g is None for g in grads[2:]):
             return (None,) * len(needed)
         if torch.is_grad_enabled():
@@ -108,9 +106,9 @@ class _Stage(torch.autograd.Function):
             plan,
             Operands(inputs, weights, projections),
             scale,
+            shift,
             mixing,
             None if inverse is None else Normalised(mean, variance, inverse, results),
-            masks,
             [torch.zeros_like(results[t]) if g is None else dense(g) for t, g in enumerate(grads[2:])],
             fixed=ctx.fixed,
             to_inputs=targets,

@@ -190,6 +190,19 @@ void combine(const Job* jobs, int64_t n) {
     }
 }
 
+// The ReLU of a job that ends in one.
+template <class T>
+void repeat_gate(const Job& j, T* to) {
+    if (!j.relu_output) return;
+    Periodic<T>::repeat(j.strength, j.outputs, to);
+    Periodic<T>::repeat(j.offset, j.outputs, to + Size<T>::period(j));
+}
+
+template <class T>
+Gate<T> gate_of(const Job& j, const T* repeated) {
+    return j.relu_output ? Gate<T>{repeated, repeated + Size<T>::period(j)} : Gate<T>{nullptr, nullptr};
+}
+
 // products = sum of grad * result and totals = sum of grad, over all pixels.
 template <class T>
 void reduce(const Job* jobs, int64_t n) {
@@ -197,16 +210,19 @@ void reduce(const Job* jobs, int64_t n) {
     const int64_t batch = jobs[0].batch;
     const Parts periods(jobs, n, S::period);
     PerImage totals(jobs, n), products(jobs, n);
+    Array<T> gates(2 * periods.size());
 #pragma omp parallel
     {
         T* room = scratch<T>(2 * periods.largest());
+#pragma omp for schedule(static)
+        for (int64_t k = 0; k < n; ++k) repeat_gate(jobs[k], &gates[2 * periods[k]]);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < batch; ++i)
             for (int64_t k = 0; k < n; ++k) {
                 const Job& j = jobs[k];
                 const int64_t size = S::result(j);
                 const Next next(jobs, n, k + 1, i);
-                sum_gradients(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size),
+                sum_gradients(in<T>(j.grad, i, size), gate_of(j, &gates[2 * periods[k]]), in<T>(j.result, i, size),
                               in<T>(next.job.result, next.image, size), j.outputs, size,
                               room, totals(i, k), products(i, k));
             }
@@ -224,11 +240,12 @@ void reduce(const Job* jobs, int64_t n) {
     }
 }
 
-// The gradient by the result of one image's projection.
+// The gradient by the result of one image's projection. Of the coefficients there are five: those of the gradient, and
+// those of the gate.
 template <class T>
 void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
     const int64_t size = Size<T>::result(j), period = Size<T>::period(j);
-    mix(in<T>(j.grad, i, size), in<T>(j.mask, i, size), in<T>(j.result, i, size), coefficients, coefficients + period,
+    mix(in<T>(j.grad, i, size), gate_of(j, coefficients + 3 * period), in<T>(j.result, i, size), coefficients, coefficients + period,
         coefficients + 2 * period, period, size, to);
 }
 
@@ -290,7 +307,6 @@ void plan_ahead(Ahead& ahead, const Job* jobs, int64_t n, int64_t first, int64_t
     if (reads_input(jobs, next.first, next.first + 1)) read(there.input, here.input, input);
     if (there.result != there.input) read(there.result, nullptr, result);
     read(there.grad, here.grad, result);
-    read(there.mask, here.mask, result);
     int64_t work = 0;
     for (int64_t k = first; k < end; ++k) {
         const Job& j = jobs[k];
@@ -308,7 +324,7 @@ void backpropagate(const Job* jobs, int64_t n) {
     const Parts kernels(jobs, n, S::kernel), matrices(jobs, n, S::projection), periods(jobs, n, S::period);
     const Parts between(jobs, n, S::between), results(jobs, n, S::result);
     const Parts gradients(jobs, n, [](const Job& j) { return j.weight ? Gather(j).tile().template size<T>() : 0; });
-    Array<T> kernel(kernels.size()), turned(kernels.size()), matrix(matrices.size()), coefficients(3 * periods.size());
+    Array<T> kernel(kernels.size()), turned(kernels.size()), matrix(matrices.size()), coefficients(5 * periods.size());
     Array<bool> adds(n);  // whether something was written to its d_input before
     for (int64_t k = 0; k < n; ++k) {
         adds[k] = jobs[k].adds;
@@ -339,12 +355,13 @@ void backpropagate(const Job* jobs, int64_t n) {
             }
             if (j.projection)
                 pack_matrix(static_cast<const T*>(j.projection), j.outputs, j.channels, false, &matrix[matrices[k]]);
-            T* at = &coefficients[3 * periods[k]];
+            T* at = &coefficients[5 * periods[k]];
             const void* given[] = {j.by_grad, j.by_result, j.constant};
             for (const void* values : given) {
                 Periodic<T>::repeat(values, j.outputs, at);
                 at += S::period(j);
             }
+            repeat_gate(j, at);
         }
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < jobs[0].batch; ++i)
@@ -353,7 +370,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                 const Job& head = jobs[first];
                 plan_ahead<T>(ahead, jobs, n, first, end, i);
                 if (!head.weight) {
-                    without_convolution(head, i, &coefficients[3 * periods[first]], &matrix[matrices[first]],
+                    without_convolution(head, i, &coefficients[5 * periods[first]], &matrix[matrices[first]],
                                         adds[first], streams, kept, d_result, d_matrices + matrices[first], ahead);
                     continue;
                 }
@@ -362,7 +379,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                 if (head.d_input) std::memset(d_input, 0, s.template size<T>() * sizeof(T));
                 for (int64_t k = first; k < end; ++k) {
                     const Job& j = jobs[k];
-                    by_result(j, i, &coefficients[3 * periods[k]], d_result);
+                    by_result(j, i, &coefficients[5 * periods[k]], d_result);
                     if (j.d_projection) {  // the convolution's result was not kept
                         convolve(j, input, s, &kernel[kernels[k]], kept, ahead);
                         gram(d_result, j.outputs, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
