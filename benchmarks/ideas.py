@@ -2,10 +2,11 @@
 
     python benchmarks/ideas.py --channels 16 --cells 8 --batch 32 --rounds 5
 
-The compiled kernels do the work of the last three ideas in their own way; what those are worth shows without kernels.
+A whole cell as one function, and the compiled kernels, do the work of the last ideas in their own way; what those are
+worth shows without the former.
 
 Every variant has its own process, and rounds go through all of them in turn, so that a machine that slows down slows
-all alike. The figure is the median over rounds of (step without the idea) / (step with all, or without the kernels
+all alike. The figure is the median over rounds of (step without the idea) / (step with all, or without the former
 alone). Other options are those of `search_step.py`. Memory is the peak of the process.
 """
 
@@ -17,21 +18,21 @@ import sys
 
 from search_step import IDEAS, Path, environment, in_turn, parse
 
-WITHIN = ("depthwise", "products", "sums")
-"""Ideas that count where the kernels were not built."""
+WITHIN = {"shared": "whole"} | dict.fromkeys(("channels-last", "depthwise", "products", "sums"), "kernels")
+"""Ideas that count only without another one."""
 
 
 def main() -> None:
     options = parse()
     typed = {idea: ["--without", idea] for idea in IDEAS}
     variants = {"all": [], **{idea: typed[idea] for idea in IDEAS if idea not in WITHIN}}
-    variants |= {f"kernels, {idea}": typed["kernels"] + typed[idea] for idea in WITHIN}
+    variants |= {f"{other}, {idea}": typed[other] + typed[idea] for idea, other in WITHIN.items()}
     paths = {name: Path("fast", typed) for name, typed in variants.items()}
     rounds = in_turn(paths, options.rounds)
     print("| without | α pass | w pass | step: times slower | peak memory |")
     print("|---|---|---|---|---|")
     for name, found in rounds.items():
-        pairs = zip(found, rounds["kernels" if "," in name else "all"], strict=True)
+        pairs = zip(found, rounds[name.split(", ")[0] if ", " in name else "all"], strict=True)
         slower = statistics.median((f["alpha"] + f["weight"]) / (a["alpha"] + a["weight"]) for f, a in pairs)
         alpha, weight = (statistics.median(f[key] for f in found) for key in ("alpha", "weight"))
         print(

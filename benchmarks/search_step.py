@@ -32,10 +32,10 @@ from archgrad.fast import cells, heap, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
-IDEAS = ("kernels", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums")
-"""What `--without` switches off: compiled kernels; gradients of one half only; kept memory; sharing between the edges
-of a state; memory format; and what only counts without the kernels: own backward of depthwise convolutions; pointwise
-convolution, BatchNorm and mixing in one; weighted sums in one buffer."""
+IDEAS = ("kernels", "whole", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums")
+"""What `--without` switches off: compiled kernels; whole cells as one function; gradients of one half only; kept memory;
+and what counts only without the kernels, or without whole cells: sharing between the edges of a state; memory format; own
+backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in one; weighted sums in one buffer."""
 
 
 def main() -> None:
@@ -246,6 +246,8 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     """Put the plain way in the place of one idea."""
     if idea == "kernels":
         library.is_built = lambda: False
+    elif idea == "whole":
+        cells.evaluate_whole = lambda *_: None
     elif idea == "channels-last":
         supernet.network.to(memory_format=torch.contiguous_format)
         states.State.__init__ = _any_format

@@ -10,9 +10,9 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
 - `sums`: weighted sums in one buffer, and joined states.
 - `recognise`, `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell;
-  `alone`: that of a single operation.
+  `alone`: that of a single operation; `grids`: what a FactorizedReduce reads.
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
-  are not for something, the others compute.
+  are not for something, the others compute. `whole`: a cell in which they know everything, as one function.
 - `heap`: a setting for programs that search.
 """
 

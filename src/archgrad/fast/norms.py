@@ -63,8 +63,8 @@ def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, cou
         group = [t for t in tracked if norms[t].momentum == momentum]
         for kind, batch in (("running_mean", means), ("running_var", unbiased)):
             running = [getattr(norms[t], kind) for t in group]
-            rows = batch.to(running[0]).unbind()
-            values = [rows[t] for t in group]
+            rows = batch.unbind()
+            values = [rows[t].to(buffer) for t, buffer in zip(group, running, strict=True)]
             if momentum is None:  # a cumulative average
                 for t, buffer, value in zip(group, running, values, strict=True):
                     seen = norms[t].num_batches_tracked

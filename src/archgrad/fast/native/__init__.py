@@ -4,7 +4,8 @@ An image's separable convolutions fit the second-level cache, where operations o
 pass through main memory dozens of times. Nothing is computed here that the rest of `fast` does not compute too.
 
 - `job.hpp`: what the kernels are given.
-- `tiles.hpp`, `channels.hpp`, `pools.hpp`: what they do to one image; `stages.hpp`: to one batch.
+- `tiles.hpp`, `gather.hpp`, `channels.hpp`, `pools.hpp`, `grids.hpp`: what they do to one image; `stages.hpp`: to one
+  batch, with what `vectors.hpp`, `storage.hpp` and `ahead.hpp` have for it.
 - `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.
 - `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
