@@ -33,8 +33,8 @@ from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
 IDEAS = ("kernels", "whole", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums")
-"""What `--without` switches off: compiled kernels; whole cells as one function; gradients of one half only; kept memory;
-and what counts only without the kernels, or without whole cells: sharing between the edges of a state; memory format; own
+"""What `--without` switches off: compiled kernels; cells as one function; gradients of one half only; kept memory.
+What counts only without the kernels, or without the second: sharing between the edges of a state; memory format; own
 backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in one; weighted sums in one buffer."""
 
 
