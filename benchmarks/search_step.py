@@ -282,9 +282,10 @@ def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False, value
 
 def _plain_each(terms, scale, *, eps, shift=None, fixed=None, relu=False):
     outputs, means, variances = [], [], []
-    for k, (x, p, _, _) in enumerate(map(pointwise.convolved, terms)):
-        u = F.conv2d(x, p[:, :, None, None])
-        statistics_ = (u.new_zeros(len(p)), u.new_zeros(len(p))) if fixed is None else (fixed[0][k], fixed[1][k])
+    for k, term in enumerate(map(pointwise.convolved, terms)):
+        u = F.conv2d(term.features, term.projection[:, :, None, None])
+        channels = u.shape[1]
+        statistics_ = (u.new_zeros(channels), u.new_zeros(channels)) if fixed is None else (fixed[0][k], fixed[1][k])
         y = F.batch_norm(u, *statistics_, training=fixed is None, momentum=1.0, eps=eps)
         y = scale[k].view(1, -1, 1, 1) * y
         y = y if shift is None else y + shift[k].view(1, -1, 1, 1)
