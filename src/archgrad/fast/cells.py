@@ -6,7 +6,8 @@ one node end in the same sum. So work is done state by state and node by node:
 - a `State` (in `states`) computes what leaves it once, and keeps it for all of its edges;
 - a `_Node` collects the summands that enter it and adds them in as few products as it can.
 
-An operation that is not recognised runs as a module, and its output is one more summand.
+An operation that is not recognised runs as a module, and its output is one more summand. Cells in which the compiled
+kernels know everything are computed as a whole instead (`whole`).
 """
 
 from __future__ import annotations

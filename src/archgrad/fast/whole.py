@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,20 @@ def evaluate_whole(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixt
     return y
 
 
+class _Found(NamedTuple):
+    """A unit of a step, and what belongs to it."""
+
+    image: int
+    """Which it reads."""
+    unit: native.Unit
+    size: Size
+    """(H, W) of what it gives."""
+    norms: Sequence[nn.BatchNorm2d] = ()
+    """Those that see its statistics."""
+    mixing: int | None = None
+    """Number of its mixing weight, counted through all edges."""
+
+
 class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
@@ -85,110 +99,96 @@ class _Recorder:
                 self._enter(entering[state - cell.n_inputs])
             self._pool(state, leaving[state])
             self._halve(state, leaving[state])
+        _require(self._rows > 0)  # sums alone are done as well without
 
     def _pool(self, state: int, operations: Sequence[nn.Module]) -> None:
         """Record the pools of a state, each once for all edges."""
         image = self.of_state[state]
-        pools: dict[native.Pool, list[nn.BatchNorm2d]] = {}
+        norms: dict[native.Pool, list[nn.BatchNorm2d]] = {}
         for operation in operations:
             if kind_of(operation) is PoolBN:
                 pool, norm = _pool_and_norm(operation)
-                pools.setdefault(pool, []).append(norm)
-        groups: dict[Size, list[native.Pool]] = {}
-        for pool in pools:
-            groups.setdefault(pool.output_size(self._sizes[image]), []).append(pool)
-        for size, group in groups.items():
-            for k, pool in enumerate(group):
-                self._pooled[state, pool] = len(self._sizes) + k
-                self._normalise(pools[pool], size)
-            self._record([(image, native.Unit(0, projected=False, pool=pool)) for pool in group], size)
+                norms.setdefault(pool, []).append(norm)
+        found: list[_Found] = []
+        for pool, own in norms.items():
+            self._pooled[state, pool] = len(self._sizes) + len(found)
+            size = pool.output_size(self._sizes[image])
+            found.append(_Found(image, native.Unit(0, projected=False, pool=pool), size, own))
+        self._record(found)
 
     def _halve(self, state: int, operations: Sequence[nn.Module]) -> None:
         """Record the first halves of the separable convolutions of a state."""
-        image = self.of_state[state]
-        groups: dict[Size, list[nn.Module]] = {}
+        found: list[_Found] = []
         for operation in operations:
             if kind_of(operation) is SepConv:
-                stages: Any = operation.op
-                groups.setdefault(_output_size(stages[1], self._sizes[image]), []).append(operation)
-        for size, group in groups.items():
-            units = []
-            for k, operation in enumerate(group):
-                self._first_halves[id(operation)] = len(self._sizes) + k
-                units.append((image, self._project(list(operation.op)[1:4], size, relu=True)))  # type: ignore[arg-type]
-            self._record(units, size, relu=True)
+                self._first_halves[id(operation)] = len(self._sizes) + len(found)
+                found.append(self._project(self.of_state[state], _stages(operation)[1:4], relu=True))
+        self._record(found, relu=True)
 
     def _enter(self, edges: Sequence[tuple[int, nn.Module, int]]) -> None:
         """Record the sum that enters a node."""
-        terms: list[tuple[int, native.Unit]] = []
-        values: list[tuple[int, native.Unit]] = []
-        of_terms: list[int] = []
-        of_values: list[int] = []
-        sizes: set[Size] = set()
+        terms: list[_Found] = []
+        values: list[_Found] = []
         for source, operation, number in edges:
             kind, image = kind_of(operation), self.of_state[source]
             if kind in (nn.Identity, PoolBN):
                 image = image if kind is nn.Identity else self._pooled[source, _pool_and_norm(operation)[0]]
-                size = self._sizes[image]
-                values.append((image, native.Unit(0, projected=False)))
-                of_values.append(number)
-            elif kind is FactorizedReduce:
-                size = grid_size(self._sizes[image])
-                terms.append((image, self._reduce(cast(FactorizedReduce, operation), size)))
-                of_terms.append(number)
+                values.append(_Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=number))
+                continue
+            if kind is FactorizedReduce:
+                found = self._reduce(image, cast(FactorizedReduce, operation))
+            elif kind is SepConv:
+                found = self._project(self._first_halves[id(operation)], _stages(operation)[5:], relu=False)
             else:
-                _require(kind in (ReLUConvBN, SepConv, DilConv) and is_projection(operation))
-                stages: Any = list(operation.op)  # type: ignore[arg-type]
-                if kind is SepConv:
-                    image = self._first_halves[id(operation)]
-                size = self._sizes[image] if kind is ReLUConvBN else _output_size(stages[-3], self._sizes[image])
-                last = stages[-2:] if kind is ReLUConvBN else stages[-3:]
-                terms.append((image, self._project(last, size, relu=kind is not SepConv)))
-                of_terms.append(number)
-            sizes.add(size)
-        _require(len(sizes) == 1)
+                _require(kind in (ReLUConvBN, DilConv) and is_projection(operation))
+                found = self._project(image, _stages(operation)[1:], relu=True)
+            terms.append(found._replace(mixing=number))
+        _require(bool(edges))
         self.of_state.append(len(self._sizes))
-        self.mixing += of_terms + of_values
-        self._record(terms + values, sizes.pop(), summed=True)
+        self._record(terms + values, summed=True)
 
-    def _project(self, stages: Sequence[Any], size: Size, *, relu: bool) -> native.Unit:
-        """A unit of a projection and its BatchNorm, with a depthwise convolution before them if there are three."""
+    def _project(self, image: int, stages: Sequence[Any], *, relu: bool) -> _Found:
+        """A projection and its BatchNorm, with a depthwise convolution before them if there are three stages."""
         *before, pointwise, norm = stages
-        geometry = Geometry.of(before[0]) if before else None
+        size, geometry = self._sizes[image], None
         if before:
-            weight = before[0].weight
-            _require(geometry is not None and native.understands(geometry, weight.shape[2:]))
+            weight, geometry = before[0].weight, Geometry.of(before[0])
+            if geometry is None or not native.understands(geometry, weight.shape[2:]):
+                raise _UnknownError
             _require(weight.shape[:2] == (self._channels, 1))
             self.weights.append(weight)
+            height, width = geometry.output_size(size, weight.shape[2:])
+            size = (height, width)
         _require(pointwise.weight.shape == (self._channels, self._channels, 1, 1))
         self.projections.append(pointwise.weight)
-        self._normalise([norm], size)
-        return native.Unit(0, geometry, relu=relu)
+        return _Found(image, native.Unit(0, geometry, relu=relu), size, [norm])
 
-    def _reduce(self, operation: FactorizedReduce, size: Size) -> native.Unit:
+    def _reduce(self, image: int, operation: FactorizedReduce) -> _Found:
         projection = torch.cat([operation.conv_1.weight, operation.conv_2.weight])
         _require(projection.shape == (self._channels, self._channels, 1, 1))
         self.projections.append(projection)
-        self._normalise([operation.bn], size)
-        return native.Unit(0, relu=True, factorized=True)
+        unit = native.Unit(0, relu=True, factorized=True)
+        return _Found(image, unit, grid_size(self._sizes[image]), [operation.bn])
 
-    def _normalise(self, norms: Sequence[nn.BatchNorm2d], size: Size) -> None:
-        """Give the next row of the statistics to these."""
-        _require(all(uses_batch(n) and not n.affine and not is_synchronised(n) for n in norms))
-        self._eps.update(norm.eps for norm in norms)
-        _require(len(self._eps) == 1)
-        tracked = self.tracked.setdefault(self._batch * size[0] * size[1], [])
-        tracked.extend((norm, self._rows) for norm in norms)
-        self._rows += 1
-
-    def _record(
-        self, units: Sequence[tuple[int, native.Unit]], size: Size, *, relu: bool = False, summed: bool = False
-    ) -> None:
-        reads = tuple(dict.fromkeys(image for image, _ in units))
-        numbered = tuple(unit._replace(input=reads.index(image)) for image, unit in units)
-        eps = next(iter(self._eps), 1e-5)
-        self.steps.append(native.Step(native.Plan(numbered, eps, relu=relu, summed=summed), reads))
-        self._sizes += [size] * (1 if summed else len(units))
+    def _record(self, found: Sequence[_Found], *, relu: bool = False, summed: bool = False) -> None:
+        if not found:
+            return
+        size = found[0].size
+        for one in found:
+            _require(one.size == size)
+            for norm in one.norms:
+                _require(uses_batch(norm) and not norm.affine and not is_synchronised(norm))
+                self._eps.add(norm.eps)
+                self.tracked.setdefault(self._batch * size[0] * size[1], []).append((norm, self._rows))
+            self._rows += bool(one.norms)
+        _require(len(self._eps) <= 1)
+        reads = tuple(dict.fromkeys(one.image for one in found))
+        at = {image: k for k, image in enumerate(reads)}
+        units = tuple(one.unit._replace(input=at[one.image]) for one in found)
+        plan = native.Plan(units, next(iter(self._eps), 1e-5), relu=relu, summed=summed)
+        self.steps.append(native.Step(plan, reads))
+        self.mixing += [one.mixing for one in found if one.mixing is not None]
+        self._sizes += [size] * (1 if summed else len(found))
 
 
 def _edges(
@@ -222,12 +222,8 @@ def _pool_and_norm(operation: nn.Module) -> tuple[native.Pool, nn.BatchNorm2d]:
     return kernel, norm
 
 
-def _output_size(convolution: nn.Conv2d, size: Size) -> Size:
-    geometry = Geometry.of(convolution)
-    if geometry is None:
-        raise _UnknownError
-    height, width = geometry.output_size(size, convolution.weight.shape[2:])
-    return height, width
+def _stages(operation: nn.Module) -> list[nn.Module]:
+    return list(cast("nn.Sequential", operation.op)._modules.values())
 
 
 def _require(condition: bool) -> None:
