@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import resource
+import runpy
 import statistics
 import subprocess
 import sys
@@ -72,9 +73,16 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--space", choices=["darts-cifar", "nasbench201"], default="darts-cifar")
+    parser.add_argument(
+        "--space", default="darts-cifar", help="darts-cifar, nasbench201, or FILE.py:NAME, which the file is run for"
+    )
     parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--cells", type=int, default=8, help="cells (nasbench201: cells in each of three groups)")
+    parser.add_argument(
+        "--cells",
+        type=int,
+        default=8,
+        help="cells (nasbench201: cells in each of three groups; no argument of FILE.py:NAME)",
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--step", choices=["first-order", "unrolled", "exact"], default="first-order")
@@ -162,10 +170,7 @@ def work(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     fast = options.worker == "fast"
-    if options.space == "darts-cifar":
-        space = ag.spaces.darts_cifar(options.channels, options.cells)
-    else:
-        space = ag.spaces.nasbench201(options.channels, options.cells)
+    space = space_of(options)
     if fast and "heap" not in options.without:
         heap.keep_freed_memory()
     begin = time.perf_counter()
@@ -193,6 +198,15 @@ def work(options: argparse.Namespace) -> None:
             alpha = timed(options, lambda: alpha_pass(supernet, batches, options.step, halves, optimizer))
             weight = timed(options, lambda: weight_pass(supernet, batches, halves))
         print(json.dumps({"alpha": alpha, "weight": weight, "memory": peak_memory_mb(options)}), flush=True)
+
+
+def space_of(options: argparse.Namespace) -> torch.nn.Module:
+    if options.space == "darts-cifar":
+        return ag.spaces.darts_cifar(options.channels, options.cells)
+    if options.space == "nasbench201":
+        return ag.spaces.nasbench201(options.channels, options.cells)
+    place, _, name = options.space.rpartition(":")
+    return runpy.run_path(place)[name](channels=options.channels)
 
 
 def timed(options: argparse.Namespace, run) -> float:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import archgrad as ag
+from archgrad.cli import main
 
 from .typed import class_folders
 
-SCRIPTS = Path(__file__).parents[2] / "examples" / "darts"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = EXAMPLES / "darts"
 FLAGS = {
     "search.py": {
         "layers": 8, "batch-size": 64, "log-frequency": 10, "epochs": 50, "channels": 16, "unrolled": False,
@@ -97,3 +99,13 @@ def test_what_cannot_be_used_is_said_without_a_traceback(
             run(monkeypatch, line)
         assert message in capsys.readouterr().err
     assert not Path("search-run").exists()
+
+
+def test_the_space_of_ones_own_is_searched_and_retrained(folder: Path) -> None:
+    space = f"{EXAMPLES / 'mobile_space.py'}:MobileSpace"
+    quick = ["--space", space, "--channels", "2", "--data", "folder:images", "--batch-size", "4", "--epochs", "1"]
+    assert main(["search", *quick, "--out", "found"]) == 0
+    choices = ag.Architecture.load("found/checkpoints/epoch_0.json").choices
+    assert len(choices) == 9
+    assert "none" not in {choices[f"block{k}"] for k in (0, 3, 6)}  # those change the shape
+    assert main(["retrain", "--arch", "found", *quick, "--cutout", "0", "--out", "trained"]) == 0
