@@ -40,19 +40,26 @@ INLINE void store(T* to, Vec<T> v, int64_t n) {
     __builtin_memcpy(to, &v, n * sizeof(T));
 }
 
-// Past the caches, for what is not read soon: the memory is not read first. `to` lies on a whole vector.
-template <class T>
-INLINE void stream(T* to, Vec<T> v) {
 #if !defined(__x86_64__) || defined(__clang__)
-    store(to, v);
+#define STREAM_FLOATS(to, v) store(to, v)
+#define STREAM_DOUBLES(to, v) store(to, v)
 #elif VECTOR_BYTES == 64
-    __builtin_ia32_movntps512(reinterpret_cast<float*>(to), (typename Vector<float>::Type)v);
+#define STREAM_FLOATS __builtin_ia32_movntps512
+#define STREAM_DOUBLES __builtin_ia32_movntpd512
 #elif VECTOR_BYTES == 32
-    __builtin_ia32_movntps256(reinterpret_cast<float*>(to), (typename Vector<float>::Type)v);
+#define STREAM_FLOATS __builtin_ia32_movntps256
+#define STREAM_DOUBLES __builtin_ia32_movntpd256
 #else
-    __builtin_ia32_movntps(reinterpret_cast<float*>(to), (typename Vector<float>::Type)v);
+#define STREAM_FLOATS __builtin_ia32_movntps
+#define STREAM_DOUBLES __builtin_ia32_movntpd
 #endif
-}
+
+// Past the caches, for what is not read soon: the memory is not read first. `to` lies on a whole vector.
+INLINE void stream(float* to, Vec<float> v) { STREAM_FLOATS(to, v); }
+INLINE void stream(double* to, Vec<double> v) { STREAM_DOUBLES(to, v); }
+
+#undef STREAM_FLOATS
+#undef STREAM_DOUBLES
 
 // What a thread has streamed, others may read behind this and a barrier.
 INLINE void finish_streams() {
