@@ -78,7 +78,7 @@ def call(name: str, jobs: Sequence[Job], dtype: torch.dtype) -> None:
         return
     library = _library()
     assert library is not None
-    function = library[f"archgrad_{name}_{_NAMES[dtype]}_{_level()}"]
+    function = library[f"archgrad_{name}_{_NAMES[dtype]}_{_level_for(jobs, dtype)}"]
     function((Job * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
 
 
@@ -97,6 +97,14 @@ def _library() -> ctypes.CDLL | None:
 def instruction_set() -> str | None:
     """Return which the kernels use: "avx512", "avx2" or "baseline"; None if they were not built."""
     return _level() if is_built() else None
+
+
+def _level_for(jobs: Sequence[Job], dtype: torch.dtype) -> str:
+    """The best level, but no vectors of which half would be idle: 512 bits are for 9 channels or more, 5 of doubles."""
+    level = _level()
+    if level == "avx512" and max(max(job.channels, job.outputs) for job in jobs) * dtype.itemsize <= 32:
+        return "avx2"
+    return level
 
 
 @cache
