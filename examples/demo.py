@@ -16,7 +16,7 @@ from archgrad.report import write_report
 from archgrad.show import to_text
 
 CHANNELS, CELLS = 8, 3
-SEARCH_EPOCHS, RETRAIN_EPOCHS = 6, 50
+SEARCH_EPOCHS, RETRAIN_EPOCHS = 6, 40
 
 
 def retrain(architecture: ag.Architecture, out: Path, seed: int) -> float:
@@ -27,7 +27,7 @@ def retrain(architecture: ag.Architecture, out: Path, seed: int) -> float:
         "digits",
         architecture=architecture,
         epochs=RETRAIN_EPOCHS,
-        batch_size=64,
+        batch_size=32,
         cutout=0,
         drop_path=0.0,
         weight_decay=3e-3,  # ten times the paper's, for 1,437 images instead of 50,000; smoothing for the same reason
