@@ -13,7 +13,15 @@ from torch import Tensor
 
 from archgrad.fast.products import column_sums, gram
 
-__all__ = ["compose", "differentiable_gradients", "full_precision", "shifted", "statistics", "variances"]
+__all__ = [
+    "compose",
+    "differentiable_gradients",
+    "full_precision",
+    "gradients_where",
+    "shifted",
+    "statistics",
+    "variances",
+]
 
 
 def statistics(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -87,6 +95,19 @@ def differentiable_gradients(
     """The gradients by (scale, projections, shift, *rows) where `needed`, differentiable again."""
     outputs = compose(scale, projections, shift, fixed, eps, relu, summed, rows)
     inputs = [scale, projections, shift, *rows]
-    wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
-    found = iter(torch.autograd.grad(outputs, wanted, gs, create_graph=True))
-    return [next(found) if need and x is not None else None for x, need in zip(inputs, needed, strict=True)]
+    return gradients_where(needed, outputs, inputs, gs, allow_unused=False)
+
+
+def gradients_where(
+    needed: Sequence[bool],
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | None],
+    gs: Sequence[Tensor],
+    *,
+    allow_unused: bool,
+) -> list[Tensor | None]:
+    """The gradients by those inputs that are there and `needed`, differentiable again; None for the others."""
+    asked = [need and x is not None for x, need in zip(inputs, needed, strict=True)]
+    wanted = [x for x, ask in zip(inputs, asked, strict=True) if ask and x is not None]
+    found = iter(torch.autograd.grad(outputs, wanted, gs, create_graph=True, allow_unused=allow_unused))
+    return [next(found) if ask else None for ask in asked]

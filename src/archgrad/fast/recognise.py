@@ -10,7 +10,7 @@ from archgrad.fast import native
 from archgrad.fast.norms import is_plain_norm
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv
 
-__all__ = ["as_native_pool", "is_known", "is_projection", "kind_of", "matrix", "pool_settings"]
+__all__ = ["as_native_pool", "is_known", "is_projection", "kind_of", "matrix", "pool_settings", "stages_of"]
 
 
 def is_known(operation: nn.Module) -> bool:
@@ -35,6 +35,11 @@ def _is_hooked(module: nn.Module) -> bool:
 def kind_of(module: nn.Module) -> type[nn.Module]:
     """The class as it was before `accelerate` turned it."""
     return getattr(type(module), "turned_from", type(module))
+
+
+def stages_of(operation: nn.Module) -> list[nn.Module]:
+    """The layers of an operation that is a sequence of them; a slice of the sequence itself would build a module."""
+    return list(cast(nn.Sequential, operation.op)._modules.values())
 
 
 def matrix(convolution: nn.Conv2d) -> Tensor:

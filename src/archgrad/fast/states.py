@@ -18,7 +18,7 @@ from archgrad.fast.grids import both_grids, for_both_grids
 from archgrad.fast.normalised import Projected, normalised, settings
 from archgrad.fast.norms import uses_batch
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
-from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, matrix, pool_settings
+from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, matrix, pool_settings, stages_of
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, SepConv
 
 __all__ = ["State"]
@@ -98,32 +98,34 @@ class State:
     def projected(self, operation: nn.Module) -> Projected:
         """The last pointwise convolution of `operation`, for which `is_projection` holds, and its BatchNorm."""
         if isinstance(operation, SepConv):
-            stages: Any = operation.op
-            second = Term(self._first_halves[id(operation)], matrix(stages[6]), _as_convolution(stages[5]))
-            return second, stages[7]
-        whole, norm = self._first(operation)
+            convolution, pointwise, norm = cast("list[Any]", stages_of(operation)[5:])
+            return Term(self._first_halves[id(operation)], matrix(pointwise), _as_convolution(convolution)), norm
+        whole, norm = self._firsts[id(operation)]
         if self._is_native:
             return whole, norm
         if whole.factorized:
             return Term(self.both_grids, for_both_grids(whole.projection)), norm
         return Term(self.relu if whole.convolution is None else self._convolved[id(operation)], whole.projection), norm
 
+    @cached_property
+    def _firsts(self) -> dict[int, Projected]:
+        """`_first` of everything that leaves, is known and ends in a projection."""
+        return {key: self._first(m) for key, m in self._known.items() if is_projection(m)}
+
     def _first(self, operation: nn.Module) -> Projected:
         """The first pointwise convolution of an operation, with all that comes before it, and its BatchNorm."""
         if isinstance(operation, FactorizedReduce):
             projection = torch.cat([matrix(operation.conv_1), matrix(operation.conv_2)])
             return Term(self.x, projection, relu=True, factorized=True), operation.bn
-        stages: Any = operation.op
-        _, *convolutions, norm = stages[:4]
+        _, *convolutions, norm = cast("list[Any]", stages_of(operation)[:4])
         convolution = _as_convolution(convolutions[0]) if len(convolutions) > 1 else None
         return Term(self.x, matrix(convolutions[-1]), convolution, relu=True), norm
 
     @cached_property
     def _is_native(self) -> bool:
         """Whether the compiled kernels are for this state and all that leaves it."""
-        firsts = [self._first(m) for m in self._known.values() if is_projection(m)]
-        synchronised = any(is_synchronised(norm) for _, norm in firsts)
-        return not synchronised and suits_kernels([term for term, _ in firsts], self.x)
+        terms, norms = [term for term, _ in self._firsts.values()], [norm for _, norm in self._firsts.values()]
+        return not any(map(is_synchronised, norms)) and suits_kernels(terms, self.x)
 
     def _of_kind(self, *kinds: type[nn.Module]) -> dict[int, nn.Module]:
         return {key: m for key, m in self._known.items() if kind_of(m) in kinds}
@@ -132,8 +134,8 @@ class State:
     def _first_halves(self) -> dict[int, Tensor]:
         """Of every SepConv that leaves what its second half reads; those of equal settings are made together."""
         groups: dict[Any, list[tuple[int, Projected]]] = {}
-        for key, operation in self._of_kind(SepConv).items():
-            term, norm = self._first(operation)
+        for key in self._of_kind(SepConv):
+            term, norm = self._firsts[key]
             if not self._is_native:
                 term = Term(self._convolved[key], term.projection)
             groups.setdefault(settings((term, norm)), []).append((key, (term, norm)))

@@ -16,7 +16,7 @@ from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
 from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of
+from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, stages_of
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
 __all__ = ["evaluate_whole"]
@@ -122,7 +122,7 @@ class _Recorder:
         for operation in operations:
             if kind_of(operation) is SepConv:
                 self._first_halves[id(operation)] = len(self._sizes) + len(found)
-                found.append(self._project(self.of_state[state], _stages(operation)[1:4], relu=True))
+                found.append(self._project(self.of_state[state], stages_of(operation)[1:4], relu=True))
         self._record(found, relu=True)
 
     def _enter(self, edges: Sequence[tuple[int, nn.Module, int]]) -> None:
@@ -138,10 +138,10 @@ class _Recorder:
             if kind is FactorizedReduce:
                 found = self._reduce(image, cast(FactorizedReduce, operation))
             elif kind is SepConv:
-                found = self._project(self._first_halves[id(operation)], _stages(operation)[5:], relu=False)
+                found = self._project(self._first_halves[id(operation)], stages_of(operation)[5:], relu=False)
             else:
                 _require(kind in (ReLUConvBN, DilConv) and is_projection(operation))
-                found = self._project(image, _stages(operation)[1:], relu=True)
+                found = self._project(image, stages_of(operation)[1:], relu=True)
             terms.append(found._replace(mixing=number))
         _require(bool(edges))
         self.of_state.append(len(self._sizes))
@@ -220,10 +220,6 @@ def _pool_and_norm(operation: nn.Module) -> tuple[native.Pool, nn.BatchNorm2d]:
     if kernel is None:
         raise _UnknownError
     return kernel, norm
-
-
-def _stages(operation: nn.Module) -> list[nn.Module]:
-    return list(cast("nn.Sequential", operation.op)._modules.values())
 
 
 def _require(condition: bool) -> None:

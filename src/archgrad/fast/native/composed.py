@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.fast.composition import compose
+from archgrad.fast.composition import compose, gradients_where
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.grids import both_grids, for_both_grids
 from archgrad.fast.native.plan import Plan
@@ -29,11 +29,7 @@ def differentiable_stage_gradients(
     aliases = [None if t is None else t.view_as(t) for t in arguments]
     outputs = compose_stage(plan, aliases, fixed)
     used = [(y, g) for y, g in zip(outputs, gs, strict=True) if g is not None]
-    wanted = [t for t, need in zip(aliases, needed, strict=True) if need and t is not None]
-    found = iter(
-        torch.autograd.grad([y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True)
-    )
-    grads = [next(found) if need and t is not None else None for t, need in zip(aliases, needed, strict=True)]
+    grads = gradients_where(needed, [y for y, _ in used], aliases, [g for _, g in used], allow_unused=True)
     return None, *grads[:3], None, None, *grads[3:]
 
 

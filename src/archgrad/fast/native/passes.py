@@ -111,7 +111,7 @@ def forward(
         _point(own, strength=strength)
         _point(jobs[: len(offset)], offset=offset)
     if mixing is not None:
-        spread = mixing.unsqueeze(1).expand(-1, jobs[0].outputs).contiguous()
+        spread = _spread(mixing, jobs[0])
         _point([jobs[k] for k in plan.values], strength=spread)
     outputs = [image_like(x, job.outputs, job.height, job.width) for job in (jobs[:1] if plan.summed else jobs)]
     _point(jobs, output=_for_each(outputs, jobs))
@@ -175,7 +175,7 @@ def backward(
             by_projections = gs[0].new_empty(len(operands.projections), *shape).unbind()
             _point([job for job in own if job.projection], d_projection=by_projections)
     if mixing is not None:
-        spread = mixing.unsqueeze(1).expand(-1, jobs[0].outputs).contiguous()
+        spread = _spread(mixing, jobs[0])
         _point(values, by_grad=spread)
     by_mixing = products[len(own) :].sum(1) if to_mixing else None
     by_weights = [
@@ -194,6 +194,11 @@ def _line(plan: Plan, scale: Tensor, shift: Tensor | None, normalised: Normalise
     """BatchNorm as strength * result + offset: (T, O), and (T, O) or (1, O) if the plan is summed."""
     strength = scale * normalised.inverse
     return strength, shifted(-(strength * normalised.mean), shift, plan.summed)
+
+
+def _spread(mixing: Tensor, job: Job) -> Tensor:
+    """(V, O): mixing weights for every channel."""
+    return mixing.unsqueeze(1).expand(-1, job.outputs).contiguous()
 
 
 class _Small(NamedTuple):

@@ -79,10 +79,20 @@ class Plan:
         """The units that are only added."""
         return [k for k, unit in enumerate(self.units) if not unit.projected and unit.pool is None]
 
+    @property
+    def n_weights(self) -> int:
+        """How many units have a convolution."""
+        return sum(unit.geometry is not None for unit in self.units)
+
+    @property
+    def n_projections(self) -> int:
+        """How many units have a projection."""
+        return sum(unit.projected for unit in self.units)
+
     def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """Return what belongs to the inputs, the weights of convolutions and the projections, from all in a row."""
-        projections = len(items) - sum(unit.projected for unit in self.units)
-        weights = projections - sum(unit.geometry is not None for unit in self.units)
+        projections = len(items) - self.n_projections
+        weights = projections - self.n_weights
         return items[:weights], items[weights:projections], items[projections:]
 
     def weight_of_each(self, weights: Sequence[T]) -> Iterator[T | None]:

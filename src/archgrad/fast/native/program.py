@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from archgrad.fast.composition import gradients_where
 from archgrad.fast.native.library import image_like
 from archgrad.fast.native.passes import Normalised, Operands, Target, backward, dense, forward
 from archgrad.fast.native.plan import Plan
@@ -63,8 +64,7 @@ class Program:
 
         for plan, _ in self.steps:
             images = take(0, 1 if plan.summed else len(plan.units))
-            weights = take(1, sum(unit.geometry is not None for unit in plan.units))
-            projections = take(2, sum(unit.projected for unit in plan.units))
+            weights, projections = take(1, plan.n_weights), take(2, plan.n_projections)
             terms = take(3, len(plan.normalised) if plan.summed else 0)
             shares.append(_Share(images, weights, projections, terms, take(3, len(plan.values))))
         return shares
@@ -226,7 +226,5 @@ def _differentiable_gradients(
             mixing=mixing[share.values] if plan.values else None,
         )
         images.extend(outputs)
-    wanted = [t for t, need in zip(arguments, needed, strict=True) if need]
     output = _join([images[i] for i in program.outputs])
-    found = iter(torch.autograd.grad(output, wanted, g, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
+    return gradients_where(needed, [output], arguments, [g], allow_unused=True)

@@ -245,8 +245,8 @@ void reduce(const Job* jobs, int64_t n) {
 template <class T>
 void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
     const int64_t size = Size<T>::result(j), period = Size<T>::period(j);
-    mix(in<T>(j.grad, i, size), gate_of(j, coefficients + 3 * period), in<T>(j.result, i, size), coefficients, coefficients + period,
-        coefficients + 2 * period, period, size, to);
+    mix(in<T>(j.grad, i, size), gate_of(j, coefficients + 3 * period), in<T>(j.result, i, size), coefficients,
+        coefficients + period, coefficients + 2 * period, period, size, to);
 }
 
 // The gradients of one image where there is no convolution: a projection, a pool, or only a value; `add` to that by the
@@ -267,8 +267,8 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
         if (!to) return;
         const int64_t period = S::period(j);
         T* direct = streams && !add ? kept : to;
-        scale_and_shift(in<T>(j.grad, i, S::result(j)), in<T>(j.grad, i, S::result(j)), coefficients, coefficients + 2 * period, period, S::result(j),
-                        direct, add, false);
+        const T* grad = in<T>(j.grad, i, S::result(j));
+        scale_and_shift(grad, grad, coefficients, coefficients + 2 * period, period, S::result(j), direct, add, false);
         if (direct == kept) stream_all(kept, S::input(j), to);
         return;
     }
