@@ -33,10 +33,11 @@ from archgrad.fast import cells, heap, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
-IDEAS = ("kernels", "whole", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums")
+IDEAS = ("kernels", "whole", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums", "gathered")
 """What `--without` switches off: compiled kernels; cells as one function; gradients of one half only; kept memory.
 What counts only without the kernels, or without the second: sharing between the edges of a state; memory format; own
-backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in one; weighted sums in one buffer."""
+backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in one; weighted sums in one buffer.
+What counts only beside the CPU: cells in few large operations."""
 
 
 def main() -> None:
@@ -262,6 +263,8 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
         library.is_built = lambda: False
     elif idea == "whole":
         cells.evaluate_whole = lambda *_: None
+    elif idea == "gathered":
+        cells.gathers = lambda _: False
     elif idea == "channels-last":
         supernet.network.to(memory_format=torch.contiguous_format)
         states.State.__init__ = _any_format

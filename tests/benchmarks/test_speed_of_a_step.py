@@ -37,7 +37,7 @@ def test_one_line_a_path_and_one_with_the_ratios(step):
     [
         ("whole", "halves", "heap", "shared"),
         ("kernels", "channels-last", "depthwise"),
-        ("kernels", "products", "sums"),
+        ("kernels", "products", "sums", "gathered"),
     ],
     ids="+".join,
 )

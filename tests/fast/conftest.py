@@ -21,12 +21,14 @@ def built() -> None:
         pytest.skip(message)
 
 
-@pytest.fixture(scope="module", params=["kernels", "stages", "operations"])
+@pytest.fixture(scope="module", params=["kernels", "stages", "operations", "gathered"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run with the compiled kernels, with these but no cell as a whole, and with operations in their place."""
+    """Run with the compiled kernels, with these but no cell as a whole, with operations in their place, and with cells
+    in few large operations, as beside the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "operations":
+        if request.param in ("operations", "gathered"):
             patch.setattr(library, "is_built", lambda: False)
+            patch.setattr(cells, "gathers", lambda _: request.param == "gathered")
         else:
             request.getfixturevalue("built")
         if request.param == "stages":

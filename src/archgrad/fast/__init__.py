@@ -11,6 +11,8 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `sums`: weighted sums in one buffer, and joined states.
 - `recognise`, `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell;
   `alone`: that of a single operation; `grids`: what a FactorizedReduce reads.
+- `gathered`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
+  `side_by_side` (`alike` says which); `edges`: what runs in a cell.
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
   are not for something, the others compute. `whole`: a cell in which they know everything, as one function.
 - `heap`: a setting for programs that search.

@@ -7,7 +7,8 @@ one node end in the same sum. So work is done state by state and node by node:
 - a `_Node` collects the summands that enter it and adds them in as few products as it can.
 
 An operation that is not recognised runs as a module, and its output is one more summand. Cells in which the compiled
-kernels know everything are computed as a whole instead (`whole`).
+kernels know everything are computed as a whole instead (`whole`), and cells on another device than the CPU in fewer and
+larger operations (`gathered`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.cell import Cell
-from archgrad.choices import LayerChoice, Mixture
+from archgrad.choices import Mixture
 from archgrad.distributed.norms import is_synchronised
+from archgrad.fast.edges import candidates_of, offsets_of
+from archgrad.fast.gathered import evaluate_gathered, gathers
 from archgrad.fast.normalised import Projected, normalised_sum, settings
 from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.recognise import is_projection
@@ -43,25 +46,23 @@ def evaluate(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) 
         states: Its inputs, (B, C, H, W) each.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
     """
-    whole = evaluate_whole(cell, states, mixtures)
-    if whole is not None:
-        return whole
+    by_device = evaluate_gathered if gathers(states) else evaluate_whole
+    output = by_device(cell, states, mixtures)
+    return _by_node(cell, states, mixtures) if output is None else output
+
+
+def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor:
+    weights = [mixture.weights.unbind() for mixture in mixtures]
     entering: list[list[Edge]] = [[] for _ in range(cell.n_nodes)]
     leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
-    offsets: list[list[Tensor]] = [[] for _ in range(cell.n_nodes)]
-    for (source, node), edge, mixture in zip(cell.pairs, cell.edges, mixtures, strict=True):
-        candidates = cast(LayerChoice, edge).candidates
-        weights = mixture.weights.unbind()
-        for k in mixture.active:
-            entering[node - cell.n_inputs].append((source, candidates[k], weights[k]))
-            leaving[source].append(candidates[k])
-        if mixture.reaches_inactive:
-            offsets[node - cell.n_inputs].extend(w for k, w in enumerate(weights) if k not in mixture.active)
+    for c in candidates_of(cell, mixtures):
+        entering[c.node].append((c.source, c.operation, weights[c.edge][c.place]))
+        leaving[c.source].append(c.operation)
     every = [State(x, leaving[i]) for i, x in enumerate(states)]
-    for node, edges in enumerate(entering):
+    for node, (edges, offsets) in enumerate(zip(entering, offsets_of(cell, mixtures), strict=True)):
         total = _Node(every, edges).total()
-        if offsets[node]:
-            total = total + torch.stack(offsets[node]).sum()
+        if offsets:
+            total = total + torch.stack(offsets).sum()
         every.append(State(total, leaving[cell.n_inputs + node]))
     return every[-1].x if cell.output == "last" else joined([state.x for state in every[cell.n_inputs :]])
 

@@ -7,6 +7,7 @@ was saved in a forward pass would be a constant to it, so it is computed again f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -32,9 +33,10 @@ def statistics(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return means, torch.baddbmm(squares, means.unsqueeze(2), means.unsqueeze(1), beta=1 / n, alpha=-1)
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Leave autocast aside on x's device: statistics and small matrices stay in single precision."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def variances(projections: Tensor, covariances: Tensor) -> Tensor:

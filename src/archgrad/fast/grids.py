@@ -8,12 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["both_grids", "for_both_grids", "grid_size"]
+__all__ = ["both_grids", "for_both_grids", "grid_size", "grids"]
 
 
 def grid_size(size: Sequence[int]) -> tuple[int, int]:
     """Return (ceil(H/2), ceil(W/2)) of (H, W)."""
     return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+def grids(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pixels of even rows and columns of (B, C, H, W), and those of odd ones, padded at their end by zeros
+    to the same size; both are (B, C, ceil(H/2), ceil(W/2)).
+    """
+    even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+    if even.shape != odd.shape:
+        odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+    return even, odd
 
 
 def both_grids(x: Tensor) -> Tensor:
@@ -25,10 +35,7 @@ def both_grids(x: Tensor) -> Tensor:
     Returns:
         (B, 2 C, ceil(H/2), ceil(W/2)), channels_last.
     """
-    even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
-    if even.shape != odd.shape:
-        odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-    return torch.cat([even, odd], dim=1).contiguous(memory_format=torch.channels_last)
+    return torch.cat(grids(x), dim=1).contiguous(memory_format=torch.channels_last)
 
 
 def for_both_grids(projection: Tensor) -> Tensor:

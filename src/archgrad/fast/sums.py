@@ -8,13 +8,14 @@ send BatchNorm's backward over the pixels with strides, five to ten times slower
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["joined", "weighted_total"]
+__all__ = ["added", "joined", "weighted_total"]
 
 
 def weighted_total(values: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -25,6 +26,14 @@ def weighted_total(values: Sequence[Tensor], weights: Tensor) -> Tensor:
         weights: (T,).
     """
     return _WeightedTotal.apply(weights, *values)
+
+
+def added(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of tensors, the first of the full shape, the others of it or 0-dimensional; it keeps none of them.
+
+    Types may differ, and the sum has the widest.
+    """
+    return parts[0] if len(parts) == 1 else _Added.apply(*parts)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
@@ -73,6 +82,26 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
             a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
         return torch.dot(a.reshape(-1), b.reshape(-1))
     return (a * b).sum(dtype=torch.float32 if a.dtype in (torch.float16, torch.bfloat16) else None)
+
+
+class _Added(torch.autograd.Function):
+    """The sum in one buffer; each part gets the sum's gradient in its own type."""
+
+    @staticmethod
+    def forward(ctx: Any, *parts: Tensor) -> Tensor:
+        ctx.like = [(part.dtype, part.dim()) for part in parts]
+        total = parts[0] + parts[1]
+        widest = functools.reduce(torch.promote_types, (part.dtype for part in parts))
+        total = total.to(widest)
+        for part in parts[2:]:
+            total.add_(part)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (g,) = grads
+        of_type = {dtype: g.to(dtype) for dtype in {dtype for dtype, _ in ctx.like}}
+        return tuple(g.sum().to(dtype) if dim == 0 else of_type[dtype] for dtype, dim in ctx.like)
 
 
 class _Joined(torch.autograd.Function):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.cell import Cell
-from archgrad.choices import LayerChoice, Mixture
+from archgrad.choices import Mixture
 from archgrad.distributed.norms import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry
+from archgrad.fast.edges import Candidate, candidates_of, running_once
 from archgrad.fast.grids import grid_size
 from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.pointwise import NATIVE_UP_TO
@@ -93,7 +94,14 @@ class _Recorder:
         self._eps: set[float] = set()
         self._pooled: dict[tuple[int, native.Pool], int] = {}
         self._first_halves: dict[int, int] = {}
-        entering, leaving = _edges(cell, mixtures)
+        entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
+        leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
+        running = [c for c in candidates_of(cell, mixtures) if not isinstance(c.operation, Zero)]
+        once = running_once(running)
+        for candidate in running:
+            _require(is_known(candidate.operation) and id(candidate.operation) in once)
+            entering[candidate.node].append(candidate)
+            leaving[candidate.source].append(candidate.operation)
         for state in range(cell.n_inputs + cell.n_nodes):
             if state >= cell.n_inputs:
                 self._enter(entering[state - cell.n_inputs])
@@ -125,11 +133,11 @@ class _Recorder:
                 found.append(self._project(self.of_state[state], stages_of(operation)[1:4], relu=True))
         self._record(found, relu=True)
 
-    def _enter(self, edges: Sequence[tuple[int, nn.Module, int]]) -> None:
+    def _enter(self, candidates: Sequence[Candidate]) -> None:
         """Record the sum that enters a node."""
         terms: list[_Found] = []
         values: list[_Found] = []
-        for source, operation, number in edges:
+        for source, _, operation, _, _, number in candidates:
             kind, image = kind_of(operation), self.of_state[source]
             if kind in (nn.Identity, PoolBN):
                 image = image if kind is nn.Identity else self._pooled[source, _pool_and_norm(operation)[0]]
@@ -143,7 +151,7 @@ class _Recorder:
                 _require(kind in (ReLUConvBN, DilConv) and is_projection(operation))
                 found = self._project(image, stages_of(operation)[1:], relu=True)
             terms.append(found._replace(mixing=number))
-        _require(bool(edges))
+        _require(bool(candidates))
         self.of_state.append(len(self._sizes))
         self._record(terms + values, summed=True)
 
@@ -189,29 +197,6 @@ class _Recorder:
         self.steps.append(native.Step(plan, reads))
         self.mixing += [one.mixing for one in found if one.mixing is not None]
         self._sizes += [size] * (1 if summed else len(found))
-
-
-def _edges(
-    cell: Cell, mixtures: Sequence[Mixture]
-) -> tuple[list[list[tuple[int, nn.Module, int]]], list[list[nn.Module]]]:
-    """What enters each node, as (source, operation, number of its mixing weight), and what leaves each state."""
-    entering: list[list[tuple[int, nn.Module, int]]] = [[] for _ in range(cell.n_nodes)]
-    leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
-    seen: set[int] = set()
-    first = 0
-    for (source, node), edge, mixture in zip(cell.pairs, cell.edges, mixtures, strict=True):
-        candidates = cast(LayerChoice, edge).candidates
-        for k in mixture.active:
-            operation = candidates[k]
-            if isinstance(operation, Zero):
-                continue
-            # an instance that runs twice moves its statistics twice
-            _require(is_known(operation) and id(operation) not in seen)
-            seen.add(id(operation))
-            entering[node - cell.n_inputs].append((source, operation, first + k))
-            leaving[source].append(operation)
-        first += len(candidates)
-    return entering, leaving
 
 
 def _pool_and_norm(operation: nn.Module) -> tuple[native.Pool, nn.BatchNorm2d]:

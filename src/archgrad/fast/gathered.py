@@ -1,0 +1,242 @@
+"""The forward pass of a cell in few large operations, for devices on which starting one costs as much as running it.
+
+Everything that leaves a state is computed at once, whatever node it enters: candidates of one kind stand side by side
+(`side_by_side`), with their mixing weights in the last BatchNorm; pools and skip connections, which all edges share,
+are mixed by one product with the matrix of their weights. What enters a node is then a sum of slices. The DARTS cell
+takes a third of the operations that it takes edge by edge.
+
+An operation that is not recognised runs as a module, and its output is one more summand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archgrad.cell import Cell
+from archgrad.choices import Mixture
+from archgrad.distributed.norms import is_synchronised
+from archgrad.fast.alike import is_pointwise, is_shared, layers_of, settings_of, weights_of
+from archgrad.fast.composition import full_precision
+from archgrad.fast.depthwise import Geometry
+from archgrad.fast.edges import Candidate, candidates_of, offsets_of, running_once
+from archgrad.fast.grids import grids
+from archgrad.fast.norms import is_plain_norm
+from archgrad.fast.products import wide
+from archgrad.fast.recognise import kind_of
+from archgrad.fast.side_by_side import (
+    Order,
+    Statistics,
+    convolve,
+    depthwise,
+    normalise,
+    project,
+    stacked,
+)
+from archgrad.fast.sums import added, weighted_total
+from archgrad.operations import FactorizedReduce, PoolBN, Zero
+
+__all__ = ["evaluate_gathered", "gathers"]
+
+Groups = dict[Any, list[Candidate]]
+"""Candidates of equal settings and places on their edges."""
+
+_WIDEST = 256
+"""Channels side by side up to which the zeros of a product cost less than more products."""
+
+
+def gathers(states: Sequence[Tensor]) -> bool:
+    """Return whether to compute a cell with these inputs this way."""
+    return all(x.device.type != "cpu" and x.dim() == 4 for x in states)
+
+
+def evaluate_gathered(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
+    """Return what the cell's plain forward pass returns; None where BatchNorms see other processes.
+
+    Args:
+        cell: A cell with open edges.
+        states: Its inputs, (B, C, H, W) each.
+        mixtures: The mixture of every edge, in the order of `cell.edges`.
+    """
+    candidates = candidates_of(cell, mixtures)
+    if any(is_plain_norm(m) and is_synchronised(m) for c in candidates for m in c.operation.modules()):
+        return None
+    weights = [mixture.weights for mixture in mixtures]
+    nodes = [_Node() for _ in range(cell.n_nodes)]
+    leaving: list[Groups] = [{} for _ in range(cell.n_inputs + cell.n_nodes)]
+    once = running_once(candidates)
+    for candidate in candidates:
+        settings = settings_of(candidate.operation) if id(candidate.operation) in once else None
+        if settings is not None:
+            leaving[candidate.source].setdefault((settings, candidate.place), []).append(candidate)
+        else:
+            nodes[candidate.node].others.append((candidate, weights[candidate.edge][candidate.place]))
+    offsets = offsets_of(cell, mixtures)
+    every = list(states)
+    statistics: list[Statistics] = []
+    for number, groups in enumerate(leaving):
+        if number >= cell.n_inputs:
+            node = number - cell.n_inputs
+            every.append(nodes[node].total(every, offsets[node]))
+        edges = {k: node - cell.n_inputs for k, (source, node) in enumerate(cell.pairs) if source == number}
+        if groups:
+            low = _autocast_type(every[number])
+            with full_precision(every[number]):
+                _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
+    for seen in _joined(statistics):
+        seen.track()
+    return every[-1] if cell.output == "last" else torch.cat(every[cell.n_inputs :], dim=1)
+
+
+class _Node:
+    """What enters one node."""
+
+    def __init__(self) -> None:
+        self.summands: list[Tensor] = []
+        self.weighted: list[tuple[Tensor, Tensor]] = []
+        """Images with their mixing weights."""
+        self.others: list[tuple[Candidate, Tensor]] = []
+        """What runs as it is, with its mixing weight."""
+
+    def total(self, every: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
+        """Return the sum; `every` state that comes before, and constants to add."""
+        run = [(c, weight) for c, weight in self.others if not isinstance(c.operation, Zero)]
+        weighted = self.weighted + [(c.operation(every[c.source]), weight) for c, weight in run]
+        parts = list(self.summands)
+        if weighted:
+            values, weights = zip(*weighted, strict=True)
+            parts.append(weighted_total(values, torch.stack(weights)))
+        if not parts:  # nothing but zeros: let one of them say of what shape
+            zero, weight = self.others[0]
+            parts.append(zero.operation(every[zero.source]) * weight)
+        return added([*parts, torch.stack(list(offsets)).sum()] if offsets else parts)
+
+
+class _Leaving:
+    """What leaves one state."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        groups: Groups,
+        edges: Mapping[int, int],
+        weights: Sequence[Tensor],
+        low: torch.dtype | None,
+    ) -> None:
+        self._whole = x.contiguous()
+        self._x = self._whole if low is None else self._whole.to(low)
+        self._groups, self._edges, self._weights, self._low = groups, edges, weights, low
+        self._columns = torch.stack([weights[edge] for edge in edges]).unbind(1)
+
+    def send(self, nodes: Sequence[_Node], statistics: list[Statistics]) -> None:
+        """Hand the nodes what they get from this state."""
+        everywhere: list[Tensor] = []  # (B, E C, H, W), of all edges in their order
+        values: list[tuple[Tensor, Tensor]] = []  # (B, C, H, W) for all edges, with the weights (E,)
+        layered: list[list[Candidate]] = []
+        for group in self._groups.values():
+            if not is_shared(group[0].operation):
+                most = max(1, _WIDEST // self._x.shape[1])
+                layered += [group[first : first + most] for first in range(0, len(group), most)]
+                continue
+            value = self._value(group, statistics)
+            if len(group) == len(self._edges):
+                values.append((value, self._columns[group[0].place]))
+            else:
+                for c in group:
+                    nodes[c.node].weighted.append((value, self._weights[c.edge][c.place]))
+        if values:
+            everywhere.append(_mixed(values))
+        relu = F.relu(self._x) if layered else self._x
+        parameters = stacked(
+            [list(w) for g in layered for w in zip(*(weights_of(c.operation) for c in g), strict=True)], self._low
+        )
+        for group in layered:
+            y = self._outputs(relu, group, parameters, statistics)
+            if len(group) == len(self._edges):
+                everywhere.append(y)
+            else:
+                for c, part in zip(group, y.unflatten(1, (len(group), -1)).unbind(1), strict=True):
+                    nodes[c.node].summands.append(part)
+        if everywhere:
+            parts = added(everywhere).unflatten(1, (len(self._edges), -1)).unbind(1)
+            for node, part in zip(self._edges.values(), parts, strict=True):
+                nodes[node].summands.append(part)
+
+    def _value(self, group: Sequence[Candidate], statistics: list[Statistics]) -> Tensor:
+        """What a group without weights of its own makes of the state, the same for each of it."""
+        operation = group[0].operation
+        if kind_of(operation) is nn.Identity:
+            return self._whole
+        if kind_of(operation) is not PoolBN:
+            return operation(self._x)
+        norms = [cast(nn.BatchNorm2d, cast(PoolBN, c.operation)[1]) for c in group]
+        y, seen = normalise(cast(PoolBN, operation)[0](self._x), norms[:1], None)
+        assert seen is not None
+        rows = (len(norms), -1)
+        statistics.append(Statistics(norms, seen.mean.expand(rows), seen.inverse.expand(rows), seen.pixels))
+        return y
+
+    def _outputs(
+        self, relu: Tensor, group: Sequence[Candidate], parameters: Iterator[Tensor], statistics: list[Statistics]
+    ) -> Tensor:
+        """The outputs of a group side by side, times their mixing weights."""
+        scale = self._columns[group[0].place]
+        if len(group) < len(self._edges):
+            order = list(self._edges)
+            scale = torch.stack([scale[order.index(c.edge)] for c in group])
+        x: Tensor = relu
+        order_of_x: Order = "shared"
+        layers = list(zip(*(layers_of(c.operation) for c in group), strict=True))
+        for number, modules in enumerate(layers):
+            first = modules[0]
+            if isinstance(first, FactorizedReduce):
+                x = _both_halves(x, next(parameters), next(parameters))
+            elif isinstance(first, nn.BatchNorm2d):
+                x, seen = normalise(x, cast("Any", modules), scale if number == len(layers) - 1 else None)
+                if seen is not None:
+                    statistics.append(seen)
+            elif isinstance(first, nn.ReLU):
+                x = F.relu(x, inplace=True)  # BatchNorm does not keep its output
+            elif is_pointwise(cast(nn.Conv2d, first)):
+                x, order_of_x = project(x, next(parameters).flatten(2), order_of_x), "layer first"
+            elif (geometry := Geometry.of(cast(nn.Conv2d, first))) is not None:
+                x, order_of_x = depthwise(x, next(parameters), geometry, order_of_x)
+            else:
+                x, order_of_x = convolve(x, next(parameters), cast(nn.Conv2d, first)), "layer first"
+        return x
+
+
+def _both_halves(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
+    """The convolutions of FactorizedReduces; (E, O / 2, C, 1, 1) each."""
+    halves = [project(z, w.flatten(2), "shared") for z, w in zip(grids(x), (even, odd), strict=True)]
+    return torch.stack([half.unflatten(1, (len(even), -1)) for half in halves], dim=2).flatten(1, 3)
+
+
+def _mixed(values: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sums of images for E edges, (B, E C, H, W), in single precision at least."""
+    images = torch.stack([wide(value) for value, _ in values], dim=1)
+    weights = torch.stack([weight for _, weight in values], dim=1).to(images.dtype)
+    mixed = torch.bmm(weights.expand(len(images), -1, -1), images.flatten(2))
+    return mixed.view(len(images), -1, *images.shape[3:])
+
+
+def _joined(statistics: Sequence[Statistics]) -> Iterator[Statistics]:
+    """Statistics that can be tracked together, as one."""
+    groups: dict[Any, list[Statistics]] = {}
+    for seen in statistics:
+        groups.setdefault((seen.pixels, seen.mean.shape[1], seen.norms[0].eps), []).append(seen)
+    for (pixels, _, _), group in groups.items():
+        mean, inverse = torch.cat([seen.mean for seen in group]), torch.cat([seen.inverse for seen in group])
+        yield Statistics([norm for seen in group for norm in seen.norms], mean, inverse, pixels)
+
+
+def _autocast_type(x: Tensor) -> torch.dtype | None:
+    """What autocast would compute convolutions in; None where it is off."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
