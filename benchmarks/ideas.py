@@ -2,8 +2,8 @@
 
     python benchmarks/ideas.py --channels 16 --cells 8 --batch 32 --rounds 5
 
-A whole cell as one function, and the compiled kernels, do the work of the last ideas in their own way; what those are
-worth shows without the former.
+A whole cell as one function, the compiled kernels, and on CUDA cells in few large operations do the work of the last
+ideas in their own way; what those are worth shows without the former.
 
 Every variant has its own process, and rounds go through all of them in turn, so that a machine that slows down slows
 all alike. The figure is the median over rounds of (step without the idea) / (step with all, or without the former
@@ -18,15 +18,20 @@ import sys
 
 from search_step import IDEAS, Path, environment, in_turn, parse
 
-WITHIN = {"shared": "whole"} | dict.fromkeys(("channels-last", "depthwise", "products", "sums"), "kernels")
+ALONE = {"cpu": ("kernels", "whole", "halves", "heap"), "cuda": ("gathered", "graphs", "halves")}
+"""Ideas that count on a device by themselves."""
+WITHIN = {
+    "cpu": {"shared": "whole"} | dict.fromkeys(("channels-last", "depthwise", "products", "sums"), "kernels"),
+    "cuda": dict.fromkeys(("shared", "channels-last", "products", "sums"), "gathered"),
+}
 """Ideas that count only without another one."""
 
 
 def main() -> None:
     options = parse()
     typed = {idea: ["--without", idea] for idea in IDEAS}
-    variants = {"all": [], **{idea: typed[idea] for idea in IDEAS if idea not in WITHIN}}
-    variants |= {f"{other}, {idea}": typed[other] + typed[idea] for idea, other in WITHIN.items()}
+    variants = {"all": [], **{idea: typed[idea] for idea in ALONE[options.device]}}
+    variants |= {f"{other}, {idea}": typed[other] + typed[idea] for idea, other in WITHIN[options.device].items()}
     paths = {name: Path("fast", typed) for name, typed in variants.items()}
     rounds = in_turn(paths, options.rounds)
     print("| without | α pass | w pass | step: times slower | peak memory |")

@@ -8,6 +8,9 @@ see the same machine. One JSON line a path, then one with the ratios plain / fas
 The plain path runs edge by edge, operation by operation, in the default memory format, and its first-order step calls
 `loss.backward()` with gradients of both halves, as the authors' code does. Its second-order steps are those of
 `archgrad.bilevel` on the plain supernet, which already leave out the authors' deep copies.
+
+On CUDA (`--device cuda [--bf16]`) the first round, which is not counted, is also the warm-up of the fast path's CUDA
+graphs. `search_minutes` is what the paper's search of 50 epochs of 25,000 images would take at this pace, in passes.
 """
 
 from __future__ import annotations
@@ -23,21 +26,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 
 import archgrad as ag
-from archgrad.bilevel.passes import fixed, pass_loss
+from archgrad.bilevel.passes import fixed, local_pass, pass_loss
 from archgrad.fast import cells, heap, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
-IDEAS = ("kernels", "whole", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums", "gathered")
+IDEAS = (
+    *("kernels", "whole", "halves", "heap", "shared", "channels-last", "depthwise", "products", "sums"),
+    *("gathered", "graphs"),
+)
 """What `--without` switches off: compiled kernels; cells as one function; gradients of one half only; kept memory.
 What counts only without the kernels, or without the second: sharing between the edges of a state; memory format; own
 backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in one; weighted sums in one buffer.
-What counts only beside the CPU: cells in few large operations."""
+What counts only on CUDA: cells in few large operations; passes recorded as CUDA graphs."""
 
 
 def main() -> None:
@@ -139,6 +146,7 @@ def summary(name: str, path: Path, rounds: list[dict], options: argparse.Namespa
         "weight_pass_seconds": round(weight, 3),
         "step_seconds": round(step, 3),
         "images_per_second": round(2 * options.batch / step, 1),
+        "search_minutes": round(step * 50 * 25_000 / options.batch / 60, 1),
         "peak_memory_mb": round(rounds[-1]["memory"], 1),
         "startup_seconds": round(path.startup, 2),
         "space": options.space,
@@ -194,11 +202,17 @@ def work(options: argparse.Namespace) -> None:
     with autocast:
         alpha_pass(supernet, small, options.step, halves, optimizer)
     print(json.dumps({"startup": time.perf_counter() - begin}), flush=True)
-    for _ in sys.stdin:
-        with autocast:
-            alpha = timed(options, lambda: alpha_pass(supernet, batches, options.step, halves, optimizer))
-            weight = timed(options, lambda: weight_pass(supernet, batches, halves))
-        print(json.dumps({"alpha": alpha, "weight": weight, "memory": peak_memory_mb(options)}), flush=True)
+    recorded = fast and options.device == "cuda" and "graphs" not in options.without
+    with ag.bilevel.cuda_graphs(supernet, say=_aside) if recorded else nullcontext():
+        for _ in sys.stdin:
+            with autocast:
+                alpha = timed(options, lambda: alpha_pass(supernet, batches, options.step, halves, optimizer))
+                weight = timed(options, lambda: weight_pass(supernet, batches, halves))
+            print(json.dumps({"alpha": alpha, "weight": weight, "memory": peak_memory_mb(options)}), flush=True)
+
+
+def _aside(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def space_of(options: argparse.Namespace) -> torch.nn.Module:
@@ -246,8 +260,7 @@ def weight_pass(supernet: ag.Supernet, batches: list, halves: bool) -> None:
         return
     weights = list(supernet.weights.values())
     with fixed(list(supernet.alphas.values())):
-        loss, _ = pass_loss(supernet, batches[0], F.cross_entropy)
-        torch.autograd.grad(loss, weights, allow_unused=True)
+        local_pass(supernet, batches[0], F.cross_entropy, weights)
 
 
 def both_halves(supernet: ag.Supernet, batch: tuple) -> None:

@@ -92,7 +92,7 @@ class Supernet(nn.Module):
         self._table = MixtureTable()
         for entry in self.choices:
             entry.choice.bind(entry.label, self._table)
-        self._held: dict[str, Tensor | None] | None = None
+        self._held: Mapping[str, Tensor | None] | None = None
         self._owners = _owners(self.network)
         if fast:
             accelerate(self.network)
@@ -120,10 +120,20 @@ class Supernet(nn.Module):
     def _draw(self) -> dict[str, Tensor | None]:
         return {label: self.relaxation.draw(row, self.generator) for label, row in self.rows.items()}
 
+    @property
+    def held_draw(self) -> Mapping[str, Tensor | None] | None:
+        """The draw by row that forward passes share at present; None where each draws its own."""
+        return self._held
+
     @contextmanager
-    def same_draw(self) -> Iterator[None]:
-        """Let all forward passes inside share one draw of the relaxation."""
-        before, self._held = self._held, self._draw() if self._held is None else self._held
+    def same_draw(self, draw: Mapping[str, Tensor | None] | None = None) -> Iterator[None]:
+        """Let all forward passes inside share one draw of the relaxation.
+
+        Args:
+            draw: The draw by row; None keeps the one that is shared already, or takes a new one.
+        """
+        held = self._held if draw is None else draw
+        before, self._held = self._held, self._draw() if held is None else held
         try:
             yield
         finally:

@@ -286,3 +286,26 @@ def test_steps_lower_both_losses(step: ag.bilevel.BilevelStep) -> None:
     ]
     assert reports[-1].train_loss < 0.5 * reports[0].train_loss
     assert reports[-1].valid_loss < 0.5 * reports[0].valid_loss
+
+
+@pytest.mark.parametrize("step", [FirstOrder(), Unrolled()], ids=["first-order", "unrolled"])
+def test_under_autocast_no_pass_sees_weights_as_they_were_before_a_step(step: ag.bilevel.BilevelStep) -> None:
+    torch.manual_seed(0)
+    space = nn.Sequential(
+        nn.Linear(4, 8), ag.LayerChoice([nn.Linear(8, 8), nn.Tanh()], label="c"), nn.Tanh(), nn.Linear(8, 3)
+    )
+    batch = (torch.randn(16, 4), torch.randint(0, 3, (16,)))
+    states = []
+    for caches in (True, False):
+        supernet = ag.Supernet(space)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=caches):
+            take_one = {
+                "step": step,
+                "weights_optimizer": SGD(supernet.weights.values(), lr=0.5, momentum=0.9),
+                "alphas_optimizer": Adam(supernet.alphas.values(), lr=0.1),
+            }
+            for _ in range(2):
+                ag.search_step(supernet, batch, batch, weights_first=True, **take_one)
+        states.append(supernet.state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name

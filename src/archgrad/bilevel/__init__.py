@@ -1,8 +1,9 @@
-"""The gradient of the alphas, one method a file, and the whole step that uses it."""
+"""The gradient of the alphas, one method a file, the whole step that uses it, and its passes as CUDA graphs."""
 
 from archgrad.bilevel.base import AlphasGradient, BilevelStep
 from archgrad.bilevel.first_order import FirstOrder
+from archgrad.bilevel.graphs import cuda_graphs
 from archgrad.bilevel.step import StepReport, search_step
 from archgrad.bilevel.unrolled import Unrolled
 
-__all__ = ["AlphasGradient", "BilevelStep", "FirstOrder", "StepReport", "Unrolled", "search_step"]
+__all__ = ["AlphasGradient", "BilevelStep", "FirstOrder", "StepReport", "Unrolled", "cuda_graphs", "search_step"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +19,18 @@ from archgrad.supernet import Supernet
 
 __all__ = [
     "Batch",
+    "Differentiate",
     "Loss",
     "Pass",
     "added",
     "average_gradients",
     "detached",
+    "differentiate",
     "fixed",
     "frozen_buffers",
     "local_pass",
     "pass_loss",
+    "passes_by",
     "repeated_random",
     "run_pass",
     "shares",
@@ -48,6 +52,33 @@ def pass_loss(
     else:
         outputs = functional_call(supernet, {f"network.{name}": weight for name, weight in weights.items()}, (inputs,))
     return loss(outputs, targets), outputs
+
+
+def differentiate(
+    supernet: Supernet,
+    batch: Batch,
+    loss: Loss,
+    wrt: Sequence[Tensor],
+    weights: Mapping[str, Tensor] | None,
+) -> Pass:
+    """Differentiate the loss of one batch as it stands; arguments as `run_pass`."""
+    value, outputs = pass_loss(supernet, batch, loss, weights=weights)
+    gradients = torch.autograd.grad(value, wrt, allow_unused=True)
+    return Pass(list(gradients), value.detach(), detached(outputs))
+
+
+Differentiate = Callable[[Supernet, Batch, Loss, Sequence[Tensor], Mapping[str, Tensor] | None], "Pass"]
+_differentiate: ContextVar[Differentiate] = ContextVar("differentiate", default=differentiate)
+
+
+@contextmanager
+def passes_by(way: Differentiate) -> Iterator[None]:
+    """Let passes inside be computed by another function than `differentiate`, which must return the same."""
+    token = _differentiate.set(way)
+    try:
+        yield
+    finally:
+        _differentiate.reset(token)
 
 
 @dataclass(frozen=True)
@@ -76,10 +107,10 @@ def local_pass(
     losses, outputs = [], []
     with supernet.same_draw():
         for part, share in shares(batch, accumulation):
-            part_loss, part_outputs = pass_loss(supernet, part, loss, weights=weights)
-            gradients = added(gradients, torch.autograd.grad(part_loss, wrt, allow_unused=True), share)
-            losses.append(part_loss.detach() * share)
-            outputs.append(detached(part_outputs))
+            own = _differentiate.get()(supernet, part, loss, wrt, weights)
+            gradients = added(gradients, own.gradients, share)
+            losses.append(own.loss * share)
+            outputs.append(own.outputs)
     return Pass(gradients, torch.stack(losses).sum() if len(losses) > 1 else losses[0], uncut(outputs))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from archgrad.bilevel.base import BilevelStep
@@ -101,7 +102,7 @@ def search_step(
     found = step.alphas_gradient(
         supernet, train_batch, valid_batch, loss=loss, weights_optimizer=weights_optimizer, accumulation=accumulation
     )
-    alphas_norm = _norm([g for g in found.gradients.values() if g is not None])
+    alphas_norm = get_total_norm([g for g in found.gradients.values() if g is not None])
     _check_finite("alphas", "validation", found.valid_loss, alphas_norm)
     for label, alpha in supernet.alphas.items():
         alpha.grad = found.gradients[label]
@@ -121,7 +122,7 @@ def _update_weights(
     weights = list(supernet.weights.values())
     with fixed(list(supernet.alphas.values())):
         train = run_pass(supernet, batch, loss, weights, accumulation=accumulation)
-    norm = _norm([g for g in train.gradients if g is not None])
+    norm = get_total_norm([g for g in train.gradients if g is not None])
     _check_finite("weights", "training", train.loss, norm)
     for weight, gradient in zip(weights, train.gradients, strict=True):
         weight.grad = gradient
@@ -129,11 +130,8 @@ def _update_weights(
         torch.nn.utils.clip_grads_with_norm_(weights, grad_clip, norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    torch.clear_autocast_cache()  # it holds the weights as they were
     return train.loss, train.outputs, norm
-
-
-def _norm(tensors: list[Tensor]) -> Tensor:
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors] or [torch.zeros(())]))
 
 
 def _check_holds(optimizer: Optimizer, what: str, parameters: Mapping[str, nn.Parameter]) -> None:

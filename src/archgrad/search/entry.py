@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder
+from archgrad.bilevel import cuda_graphs as recorded_on_cuda
+from archgrad.bilevel.graphs import check_recordable
 from archgrad.bilevel.passes import Loss
 from archgrad.data import Data, as_data
 from archgrad.distributed import (
@@ -53,8 +55,8 @@ from archgrad.supernet import Supernet
 __all__ = ["SearchResult", "search"]
 
 _MAY_DIFFER = (
-    "device", "workers", "fast", "activation_checkpointing", "checkpoint_minutes", "checkpoint_steps", "log_frequency",
-    "on_nonfinite", "wandb", "mlflow",
+    "device", "workers", "fast", "activation_checkpointing", "cuda_graphs", "checkpoint_minutes", "checkpoint_steps",
+    "log_frequency", "on_nonfinite", "wandb", "mlflow",
 )  # fmt: skip
 """Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on."""
 
@@ -108,6 +110,7 @@ def search(
     workers: int = 0,
     fast: bool = True,
     activation_checkpointing: bool = False,
+    cuda_graphs: bool = False,
     checkpoint_minutes: float = 10.0,
     checkpoint_steps: int | None = None,
     log_frequency: int | None = None,
@@ -164,6 +167,8 @@ def search(
         workers: Processes that read data which is not in memory; 0 reads in this process.
         fast: Compute the same numbers the fast way; False runs every operation as it is written.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping them.
+        cuda_graphs: On a GPU, record each kind of pass as a CUDA graph after a warm-up, which is announced, and do it
+            again without Python; see `archgrad.bilevel.cuda_graphs`. What cannot be recorded is said and runs as usual.
         checkpoint_minutes: Time between checkpoints within an epoch, above 0; each epoch ends with one.
         checkpoint_steps: Steps between checkpoints within an epoch, at least 1; None goes by time alone.
         log_frequency: Steps between plain progress lines; None for one an epoch.
@@ -237,6 +242,8 @@ def search(
         )
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
         stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
+        if cuda_graphs:
+            check_recordable(supernet, device)
         train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
         stack.callback(train.close)
         stack.callback(valid.close)
@@ -259,6 +266,7 @@ def search(
             "workers": workers,
             "fast": fast,
             "activation_checkpointing": activation_checkpointing,
+            "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
         folder, saved, moved = None, None, ""
@@ -307,6 +315,8 @@ def search(
         )
         if moved:
             progress.message(moved)
+        if cuda_graphs:
+            stack.enter_context(recorded_on_cuda(supernet, say=progress.message))
         architecture = loop.run()
     return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
 

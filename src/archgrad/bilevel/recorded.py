@@ -1,0 +1,144 @@
+"""One pass through a supernet: its arguments, its recording, and how far two of them are apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate
+from archgrad.bilevel.recorder import Packed, Recorder
+from archgrad.supernet import Supernet
+
+__all__ = ["Call", "Recording", "apart", "copied", "relative", "tensors_of"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of `differentiate`, and the draw."""
+
+    batch: Batch
+    loss: Loss
+    wrt: Sequence[Tensor]
+    weights: Mapping[str, Tensor] | None
+    draw: Mapping[str, Tensor | None]
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that may be another tensor in the next pass of the kind."""
+        leaves = tree_flatten(tuple(self.batch))[0]
+        weights = [] if self.weights is None else self.weights.values()
+        return [x for x in (*leaves, *self.draw.values(), *weights) if isinstance(x, Tensor)]
+
+    def moved(self, device: torch.device) -> Call:
+        """The same with these tensors copied, to `device`."""
+        leaves, spec = tree_flatten(tuple(self.batch))
+        batch = tree_unflatten([copied(x, device) for x in leaves], spec)
+        draw = {row: copied(x, device) for row, x in self.draw.items()}
+        if self.weights is None:
+            return Call(batch, self.loss, self.wrt, None, draw)
+        weights = {name: copied(x, device) for name, x in self.weights.items()}
+        places = {id(old): weights[name] for name, old in self.weights.items()}
+        return Call(batch, self.loss, [places.get(id(x), x) for x in self.wrt], weights, draw)
+
+    def run(self, supernet: Supernet) -> Pass:
+        """Do the pass, in Python."""
+        with supernet.same_draw(self.draw):
+            return differentiate(supernet, self.batch, self.loss, self.wrt, self.weights)
+
+
+@dataclass
+class Recording:
+    """A pass that can be done again."""
+
+    inputs: list[Tensor]
+    """Where it reads what `Call.tensors` gives."""
+    replay: Callable[[], None]
+    results: Packed
+    """Where it leaves what `tensors_of` gives."""
+    as_pass: Callable[[list[Tensor]], Pass]
+    uses: int = 0
+
+    def again(self, call: Call) -> Pass:
+        """Do the pass with other inputs."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.inputs, call.tensors())
+        self.replay()
+        return self.as_pass(self.results.copies())
+
+    @classmethod
+    def of(cls, call: Call, found: Pass, supernet: Supernet, recorder: Recorder) -> Recording:
+        """Record a pass.
+
+        Args:
+            call: Its arguments.
+            found: What it gives.
+            supernet: The supernet that it goes through.
+            recorder: Records.
+        """
+        own = call.moved(found.loss.device)
+        leaves, spec = tree_flatten((found.loss, found.gradients, found.outputs))
+        results = Packed(tensors_of(found))
+
+        def run() -> None:
+            results.fill(tensors_of(own.run(supernet)))
+
+        def as_pass(tensors: list[Tensor]) -> Pass:
+            values = iter(tensors)
+            filled = [next(values) if hole else leaf for hole, leaf in zip(holes, others, strict=True)]
+            loss, gradients, outputs = tree_unflatten(filled, spec)
+            return Pass(gradients, loss, outputs)
+
+        holes = [isinstance(leaf, Tensor) for leaf in leaves]
+        others = [None if hole else leaf for hole, leaf in zip(holes, leaves, strict=True)]  # keep no tensor of `found`
+        with _no_cached_casts():
+            run()  # libraries choose their ways the first time
+            replay = recorder.record(run)
+        return cls(own.tensors(), replay, results, as_pass)
+
+
+def copied(x: Any, device: torch.device) -> Any:
+    """Return a leaf of its own on `device`; what is no tensor as it is."""
+    return x.detach().to(device, copy=True).requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x
+
+
+def tensors_of(found: Pass) -> list[Tensor]:
+    """The loss, the gradients that there are, and the outputs, in the order of a tree of the three."""
+    return [x for x in tree_flatten((found.loss, found.gradients, found.outputs))[0] if isinstance(x, Tensor)]
+
+
+def apart(found: Pass, expected: Pass) -> float:
+    """How far two passes are apart, in what is furthest apart of them."""
+    pairs = ((found.loss, expected.loss), (found.gradients, expected.gradients), (found.outputs, expected.outputs))
+    return max(relative(tree_flatten(a)[0], tree_flatten(b)[0]) for a, b in pairs)
+
+
+def relative(found: Sequence[Any], expected: Sequence[Any]) -> float:
+    """The relative difference in L2 norm over all tensors; whole numbers, and what is no tensor, must be equal."""
+    gaps, size = [], []
+    for a, b in zip(found, expected, strict=True):
+        if isinstance(b, Tensor) and b.is_floating_point():
+            gaps.append((a - b).norm().double())
+            size.append(b.norm().double())
+        elif not (torch.equal(a, b) if isinstance(b, Tensor) else a == b):
+            return math.inf
+    if not gaps:
+        return 0.0
+    return float(torch.stack(gaps).norm() / torch.stack(size).norm().clamp_min(1e-30))
+
+
+@contextmanager
+def _no_cached_casts() -> Iterator[None]:
+    """Let autocast cast weights anew at every use, so that a recording holds no cast of a weight as it was."""
+    before = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
