@@ -19,17 +19,18 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
     In training mode a BatchNorm that tracks no statistics computes the same as one that does. A module may write into
     its buffers or put other tensors in their place; both are undone.
     """
-    norms = [m for m in module.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
-    theirs = set(norms)
-    others = [(m, dict(m._buffers)) for m in module.modules() if m._buffers and m not in theirs]
+    modules = list(module.modules())
+    norms = [m for m in modules if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    theirs = set(map(id, norms))
+    others = [(m, dict(m._buffers)) for m in modules if m._buffers and id(m) not in theirs]
     saved = [(buffer, buffer.clone()) for _, buffers in others for buffer in buffers.values() if buffer is not None]
     for norm in norms:
-        norm.track_running_stats = False
+        vars(norm)["track_running_stats"] = False  # a module takes ten times as long to look at what it is given
     try:
         yield
     finally:
         for norm in norms:
-            norm.track_running_stats = True
+            vars(norm)["track_running_stats"] = True
         for owner, buffers in others:
             owner._buffers.update(buffers)
         with torch.no_grad():

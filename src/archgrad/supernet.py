@@ -102,8 +102,24 @@ class Supernet(nn.Module):
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
-        every = {name: cast(nn.Parameter, module._parameters[key]) for name, module, key in self._owners}
+        every = {name: owners[0][0][owners[0][1]] for name, owners in self._owners.items()}
         return {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+
+    @contextmanager
+    def other_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let forward passes inside use other tensors in the place of weights; backward passes may come later.
+
+        Args:
+            weights: By name, of the weights' shapes.
+        """
+        places = [(owner, key, owner[key], weights[name]) for name in weights for owner, key in self._owners[name]]
+        try:
+            for owner, key, _, weight in places:
+                owner[key] = cast(nn.Parameter, weight)
+            yield
+        finally:
+            for owner, key, own, _ in places:
+                owner[key] = own
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
@@ -148,16 +164,23 @@ class Supernet(nn.Module):
             }
 
 
-def _owners(network: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """Return (name, module, attribute) of each parameter; one that stands in several places only once.
+Owners = list[tuple[dict[str, nn.Parameter], str]]
+"""The tables of modules that hold one parameter, each with its name there."""
 
-    The module and not the parameter is kept, since loading a state dict or moving the network may replace parameters.
+
+def _owners(network: nn.Module) -> dict[str, Owners]:
+    """Return for each parameter, by the first of its names, where it stands.
+
+    The places and not the parameter are kept, since loading a state dict or moving the network may replace parameters.
     """
-    owners = []
-    for name, _ in network.named_parameters():
-        path, _, attribute = name.rpartition(".")
-        owners.append((name, network.get_submodule(path), attribute))
-    return owners
+    found: dict[str, Owners] = {}
+    names: dict[int, str] = {}
+    for prefix, module in network.named_modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                name = names.setdefault(id(parameter), f"{prefix}.{key}" if prefix else key)
+                found.setdefault(name, []).append((cast("dict[str, nn.Parameter]", module._parameters), key))
+    return found
 
 
 def _outermost(choices: list[LabelledChoice]) -> list[LabelledChoice]:

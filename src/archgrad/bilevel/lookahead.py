@@ -1,14 +1,15 @@
 """Where one step of an optimizer would take the weights, without taking it, and how that place depends on the gradient.
 
 Every supported update is elementwise in the gradient g: w' = w - U(g). `pull_back` multiplies by dU/dg, which is what a
-gradient at w' needs to become a direction in the space of training gradients.
+gradient at w' needs to become a direction in the space of training gradients. A supernet has a thousand small weights,
+and a GPU is given them a list at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,13 +25,20 @@ class LookAhead:
     """The weights after one step, and the derivative of the step."""
 
     weights: dict[str, Tensor]
-    """w' by name, without graph."""
+    """w' by name, without graph, in memory of their own."""
     slopes: dict[str, float | Tensor]
     """dU/dg by name: a number, or elementwise; 0 where the step leaves a weight alone."""
 
     def pull_back(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
         """Return dU/dg * v for v = dL/dw'."""
-        return {name: None if g is None else g * self.slopes[name] for name, g in gradients.items()}
+        found: dict[str, Tensor | None] = dict.fromkeys(gradients)
+        present = {name: g for name, g in gradients.items() if g is not None}
+        for kind in (float, Tensor):
+            names = [name for name in present if isinstance(self.slopes[name], kind)]
+            if names:
+                slopes = cast("list[Tensor]", [self.slopes[name] for name in names])
+                found.update(zip(names, torch._foreach_mul([present[name] for name in names], slopes), strict=True))
+        return found
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -64,69 +72,94 @@ def look_ahead(
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     ahead: dict[str, Tensor] = {}
     slopes: dict[str, float | Tensor] = {}
+    alike: dict[tuple[int, bool], list[str]] = {}
     for name, weight in weights.items():
-        gradient, group = gradients[name], groups.get(id(weight))
-        if gradient is None or group is None:
-            ahead[name], slopes[name] = weight.detach(), 0.0
+        group = groups.get(id(weight))
+        if gradients[name] is None or group is None:
+            ahead[name], slopes[name] = weight.detach().clone(), 0.0
         else:
-            change, slopes[name] = update(weight, gradient, group, optimizer.state.get(weight, {}))
-            ahead[name] = weight - change
-    return LookAhead(ahead, slopes)
+            alike.setdefault((id(group), bool(optimizer.state.get(weight))), []).append(name)
+    for names in alike.values():
+        own = [weights[name] for name in names]
+        theirs = [cast(Tensor, gradients[name]) for name in names]
+        states = [optimizer.state.get(weights[name], {}) for name in names]
+        changes, own_slopes = update(own, theirs, groups[id(weights[names[0]])], states)
+        ahead.update(zip(names, torch._foreach_sub(own, changes), strict=True))
+        slopes.update(zip(names, own_slopes, strict=True))
+    return LookAhead({name: ahead[name] for name in weights}, slopes)
 
 
-Update = Callable[[Tensor, Tensor, dict[str, Any], Mapping[str, Any]], tuple[Tensor, "float | Tensor"]]
+Tensors = list[Tensor] | tuple[Tensor, ...]
+Update = Callable[
+    [Tensors, Tensors, dict[str, Any], Sequence[Mapping[str, Any]]], tuple[Tensors, Sequence["float | Tensor"]]
+]
+"""Function of weights, gradients, their group and their states (all empty or none) that returns U(g) and dU/dg."""
 
 
 def _sgd(
-    weight: Tensor, gradient: Tensor, group: dict[str, Any], state: Mapping[str, Any]
-) -> tuple[Tensor, float | Tensor]:
+    weights: Tensors, gradients: Tensors, group: dict[str, Any], states: Sequence[Mapping[str, Any]]
+) -> tuple[Tensors, Sequence[float | Tensor]]:
     """U(g) = lr (momentum m + (1 - dampening)(g + wd w)); with Nesterov lr (d + momentum m'), as torch.optim.SGD."""
     momentum, lr = group["momentum"], group["lr"]
     sign = -1.0 if group["maximize"] else 1.0
-    d = (sign * gradient).add(weight, alpha=group["weight_decay"])
+    d = torch._foreach_mul(gradients, sign)
+    torch._foreach_add_(d, weights, alpha=group["weight_decay"])
     if not momentum:
-        return lr * d, sign * lr
-    buffer = state.get("momentum_buffer")
-    share = 1.0 if buffer is None else 1.0 - group["dampening"]
-    buffer = d if buffer is None else (momentum * buffer).add(d, alpha=share)
+        return torch._foreach_mul(d, lr), [sign * lr] * len(weights)
+    buffers = [state.get("momentum_buffer") for state in states]
+    share = 1.0
+    moved = d
+    if buffers[0] is not None:
+        share = 1.0 - group["dampening"]
+        moved = torch._foreach_mul(cast("list[Tensor]", buffers), momentum)
+        torch._foreach_add_(moved, d, alpha=share)
     if group["nesterov"]:
-        return lr * d.add(buffer, alpha=momentum), sign * lr * (1.0 + momentum * share)
-    return lr * buffer, sign * lr * share
+        changes = torch._foreach_mul(torch._foreach_add(d, moved, alpha=momentum), lr)
+        return changes, [sign * lr * (1.0 + momentum * share)] * len(weights)
+    return torch._foreach_mul(moved, lr), [sign * lr * share] * len(weights)
 
 
 def _adam(
-    weight: Tensor, gradient: Tensor, group: dict[str, Any], state: Mapping[str, Any]
-) -> tuple[Tensor, float | Tensor]:
+    weights: Tensors, gradients: Tensors, group: dict[str, Any], states: Sequence[Mapping[str, Any]]
+) -> tuple[Tensors, Sequence[float | Tensor]]:
     """U(g) = lr m_hat / (sqrt(v_hat) + eps), decay coupled (Adam) or apart (AdamW), as torch.optim.Adam."""
     lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
     sign = -1.0 if group["maximize"] else 1.0
     decoupled = group.get("decoupled_weight_decay", False)
-    d = sign * gradient if decoupled else (sign * gradient).add(weight, alpha=decay)
-    steps = float(state["step"]) + 1.0 if "step" in state else 1.0
-    correction1, correction2 = 1.0 - beta1**steps, 1.0 - beta2**steps
-    first = (1.0 - beta1) * d
-    second = (1.0 - beta2) * d * d
-    if "exp_avg" in state:
-        first = first + beta1 * state["exp_avg"]
-        second = second + beta2 * state["exp_avg_sq"]
-    moving = torch.ones_like(second)
+    d = torch._foreach_mul(gradients, sign)
+    if not decoupled:
+        torch._foreach_add_(d, weights, alpha=decay)
+    steps = [float(state.get("step", 0.0)) + 1.0 for state in states]
+    corrections1, corrections2 = [1.0 - beta1**n for n in steps], [1.0 - beta2**n for n in steps]
+    first = torch._foreach_mul(d, 1.0 - beta1)
+    second = torch._foreach_mul(torch._foreach_mul(d, 1.0 - beta2), d)
+    if "exp_avg" in states[0]:
+        torch._foreach_add_(first, torch._foreach_mul([state["exp_avg"] for state in states], beta1))
+        torch._foreach_add_(second, torch._foreach_mul([state["exp_avg_sq"] for state in states], beta2))
+    slope_of_second = torch._foreach_mul(d, 1.0 - beta2)  # half of d second / dg
     if group["amsgrad"]:
-        largest = state.get("max_exp_avg_sq", torch.zeros_like(second))
-        moving = (second >= largest).to(second)
-        second = torch.maximum(second, largest)
-    root = (second / correction2).sqrt()
-    below = root + group["eps"]
-    change = lr * (first / correction1) / below
+        largest = [state.get("max_exp_avg_sq", torch.zeros_like(v)) for v, state in zip(second, states, strict=True)]
+        grows = [v >= most for v, most in zip(second, largest, strict=True)]
+        slope_of_second = tuple(slope * grow for slope, grow in zip(slope_of_second, grows, strict=True))
+        second = torch._foreach_maximum(second, largest)
+    root = torch._foreach_sqrt(torch._foreach_div(second, corrections2))
+    below = torch._foreach_add(root, group["eps"])
+    changes = torch._foreach_div(torch._foreach_mul(torch._foreach_div(first, corrections1), lr), below)
     # d root / dg = (1 - beta2) g / (correction2 root); where root is 0 so is g, and the term vanishes with first.
-    root_slope = torch.where(root > 0, moving * (1.0 - beta2) * d / (correction2 * root), torch.zeros_like(root))
-    slope = sign * lr / correction1 * ((1.0 - beta1) / below - first * root_slope / below**2)
-    return change.add(weight, alpha=lr * decay) if decoupled else change, slope
+    divisors = torch._foreach_clamp_min(torch._foreach_mul(root, corrections2), torch.finfo(root[0].dtype).tiny)
+    root_slopes = torch._foreach_div(slope_of_second, divisors)
+    terms = torch._foreach_div(torch._foreach_mul(first, root_slopes), torch._foreach_pow(below, 2))
+    slopes = torch._foreach_sub(torch._foreach_mul(torch._foreach_reciprocal(below), 1.0 - beta1), terms)
+    torch._foreach_mul_(slopes, [sign * lr / correction for correction in corrections1])
+    if decoupled:
+        changes = torch._foreach_add(changes, weights, alpha=lr * decay)
+    return changes, slopes
 
 
 def _adamw(
-    weight: Tensor, gradient: Tensor, group: dict[str, Any], state: Mapping[str, Any]
-) -> tuple[Tensor, float | Tensor]:
-    return _adam(weight, gradient, {**group, "decoupled_weight_decay": True}, state)
+    weights: Tensors, gradients: Tensors, group: dict[str, Any], states: Sequence[Mapping[str, Any]]
+) -> tuple[Tensors, Sequence[float | Tensor]]:
+    return _adam(weights, gradients, {**group, "decoupled_weight_decay": True}, states)
 
 
 _UPDATES: dict[type[Optimizer], Update] = {SGD: _sgd, Adam: _adam, AdamW: _adamw}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from archgrad.batches import cut, uncut
 from archgrad.buffers import frozen_buffers
@@ -47,10 +46,8 @@ def pass_loss(
 ) -> tuple[Tensor, Any]:
     """Return (loss, outputs) of one batch, with other weights than the supernet's own if given."""
     inputs, targets = batch
-    if weights is None:
+    with nullcontext() if weights is None else supernet.other_weights(weights):
         outputs = supernet(inputs)
-    else:
-        outputs = functional_call(supernet, {f"network.{name}": weight for name, weight in weights.items()}, (inputs,))
     return loss(outputs, targets), outputs
 
 

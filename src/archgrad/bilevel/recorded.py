@@ -82,20 +82,24 @@ class Recording:
             recorder: Records.
         """
         own = call.moved(found.loss.device)
-        leaves, spec = tree_flatten((found.loss, found.gradients, found.outputs))
+        places = [place for place, gradient in enumerate(found.gradients) if gradient is not None]
+        asked = len(found.gradients)
+        leaves, spec = tree_flatten(found.outputs)
+        holes = [isinstance(leaf, Tensor) for leaf in leaves]
+        others = [None if hole else leaf for hole, leaf in zip(holes, leaves, strict=True)]  # keep no tensor of `found`
         results = Packed(tensors_of(found))
 
         def run() -> None:
             results.fill(tensors_of(own.run(supernet)))
 
         def as_pass(tensors: list[Tensor]) -> Pass:
-            values = iter(tensors)
-            filled = [next(values) if hole else leaf for hole, leaf in zip(holes, others, strict=True)]
-            loss, gradients, outputs = tree_unflatten(filled, spec)
-            return Pass(gradients, loss, outputs)
+            gradients: list[Tensor | None] = [None] * asked
+            for place, gradient in zip(places, tensors[1:], strict=False):
+                gradients[place] = gradient
+            values = iter(tensors[1 + len(places) :])
+            outputs = [next(values) if hole else leaf for hole, leaf in zip(holes, others, strict=True)]
+            return Pass(gradients, tensors[0], tree_unflatten(outputs, spec))
 
-        holes = [isinstance(leaf, Tensor) for leaf in leaves]
-        others = [None if hole else leaf for hole, leaf in zip(holes, leaves, strict=True)]  # keep no tensor of `found`
         with _no_cached_casts():
             run()  # libraries choose their ways the first time
             replay = recorder.record(run)
@@ -108,8 +112,9 @@ def copied(x: Any, device: torch.device) -> Any:
 
 
 def tensors_of(found: Pass) -> list[Tensor]:
-    """The loss, the gradients that there are, and the outputs, in the order of a tree of the three."""
-    return [x for x in tree_flatten((found.loss, found.gradients, found.outputs))[0] if isinstance(x, Tensor)]
+    """The loss, the gradients that there are, and the outputs."""
+    outputs = [leaf for leaf in tree_flatten(found.outputs)[0] if isinstance(leaf, Tensor)]
+    return [found.loss, *(gradient for gradient in found.gradients if gradient is not None), *outputs]
 
 
 def apart(found: Pass, expected: Pass) -> float:

@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from archgrad.bilevel.base import AlphasGradient, BilevelStep
@@ -82,7 +83,7 @@ class Unrolled(BilevelStep):
             implicit_term = _Difference(supernet, train_batch, loss, accumulation, self.finite_difference_radius)
         with supernet.same_draw(), frozen_buffers(supernet):
             ahead = look_ahead(weights_optimizer, weights, implicit_term.weights_gradient())
-            places = {name: weight.clone().requires_grad_() for name, weight in ahead.weights.items()}
+            places = {name: weight.requires_grad_() for name, weight in ahead.weights.items()}
             wrt = [*places.values(), *alphas]
             valid = run_pass(supernet, valid_batch, loss, wrt, weights=places, accumulation=accumulation)
             direct = valid.gradients[len(places) :]
@@ -124,7 +125,7 @@ class _Difference(_ImplicitTerm):
         self.radius = radius
 
     def along(self, direction: Mapping[str, Tensor | None]) -> list[Tensor | None]:
-        norm = torch.stack([u.norm() for u in direction.values() if u is not None] or [torch.zeros(())]).norm()
+        norm = get_total_norm([u for u in direction.values() if u is not None])
         if not float(norm) > 0:
             return [None] * len(self.alphas)
         epsilon = self.radius / norm
@@ -135,10 +136,11 @@ class _Difference(_ImplicitTerm):
 
     def _side(self, direction: Mapping[str, Tensor | None], epsilon: Tensor) -> Pass:
         with torch.no_grad():
-            moved = {
-                name: weight.detach() if (u := direction[name]) is None else weight + epsilon * u
-                for name, weight in self.weights.items()
-            }
+            along = {name: u for name, u in direction.items() if u is not None}
+            steps = torch._foreach_mul(list(along.values()), epsilon)
+            places = torch._foreach_add([self.weights[name] for name in along], steps)
+            moved = {name: w.detach() for name, w in self.weights.items() if name not in along}
+            moved.update(zip(along, places, strict=True))
         with self.random:
             return local_pass(
                 self.supernet, self.batch, self.loss, self.alphas, weights=moved, accumulation=self.accumulation

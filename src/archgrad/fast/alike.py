@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from archgrad.distributed.norms import is_synchronised
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.norms import uses_batch
 from archgrad.fast.recognise import is_known, kind_of, pool_settings, stages_of
@@ -25,11 +26,14 @@ def settings_of(operation: nn.Module) -> tuple[Any, ...] | None:
     if kind in (nn.MaxPool2d, nn.AvgPool2d):
         return pool_settings(operation)
     if kind is PoolBN:
-        pool, norm = cast(PoolBN, operation)
-        return (*pool_settings(pool), *_norm_settings(norm)) if uses_batch(cast(nn.BatchNorm2d, norm)) else None
+        pool, norm = operation._modules.values()
+        suits = uses_batch(cast(nn.BatchNorm2d, norm)) and not is_synchronised(cast(nn.Module, norm))
+        return (*pool_settings(cast(nn.Module, pool)), *_norm_settings(norm)) if suits else None
     found: list[Any] = [kind]
     for position, layer in enumerate(layers_of(operation)):
         if isinstance(layer, nn.BatchNorm2d):
+            if is_synchronised(layer):
+                return None
             found += _norm_settings(layer)
         elif isinstance(layer, FactorizedReduce):
             found += [layer.conv_1.weight.shape, layer.conv_2.weight.shape]
@@ -42,7 +46,7 @@ def settings_of(operation: nn.Module) -> tuple[Any, ...] | None:
     return tuple(found)
 
 
-def _norm_settings(norm: nn.Module) -> tuple[Any, ...]:
+def _norm_settings(norm: nn.Module | None) -> tuple[Any, ...]:
     norm = cast(nn.BatchNorm2d, norm)
     return norm.num_features, norm.eps, norm.affine, uses_batch(norm)
 

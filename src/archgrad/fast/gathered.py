@@ -62,9 +62,10 @@ def evaluate_gathered(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[M
         states: Its inputs, (B, C, H, W) each.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
     """
-    candidates = candidates_of(cell, mixtures)
-    if any(is_plain_norm(m) and is_synchronised(m) for c in candidates for m in c.operation.modules()):
+    first = next((module for module in cell.modules() if is_plain_norm(module)), None)
+    if first is not None and is_synchronised(first):  # they are so everywhere or nowhere
         return None
+    candidates = candidates_of(cell, mixtures)
     weights = [mixture.weights for mixture in mixtures]
     nodes = [_Node() for _ in range(cell.n_nodes)]
     leaving: list[Groups] = [{} for _ in range(cell.n_inputs + cell.n_nodes)]
