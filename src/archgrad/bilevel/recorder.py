@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -47,8 +48,9 @@ class CudaRecorder:
         """Let work go to the stream that recordings are made on.
 
         Gradients are bound to the stream that their leaves were first used on, so that passes before a recording must
-        run on its stream too.
+        run on its stream too, and those of before be gone.
         """
+        gc.collect()
         outside = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(outside)
         try:
