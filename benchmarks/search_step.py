@@ -33,7 +33,7 @@ import torch.nn.functional as F
 
 import archgrad as ag
 from archgrad.bilevel.passes import fixed, local_pass, pass_loss
-from archgrad.fast import cells, heap, normalised, pointwise, states
+from archgrad.fast import cells, heap, normalised, pointwise, states, whole
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
@@ -275,7 +275,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     if idea == "kernels":
         library.is_built = lambda: False
     elif idea == "whole":
-        cells.evaluate_whole = lambda *_: None
+        whole.WholeCell.evaluate = lambda *_: None
     elif idea == "gathered":
         cells.gathers = lambda _: False
     elif idea == "channels-last":

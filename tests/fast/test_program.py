@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.cell import Cell
 from archgrad.errors import SpaceError
-from archgrad.fast import cells
+from archgrad.fast import whole
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Plan, Pool, Program, Step, Unit, run, run_program
 from archgrad.operations import DilConv, PoolBN, SepConv
@@ -145,14 +145,14 @@ def test_tensors_may_be_kept_elsewhere_between_the_passes():
 def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each cell that was evaluated was one function."""
     seen: list[bool] = []
-    evaluate_whole = cells.evaluate_whole
+    evaluate = whole.WholeCell.evaluate
 
-    def watched(*arguments: object) -> Tensor | None:
-        output = evaluate_whole(*arguments)
+    def watched(self: whole.WholeCell, *arguments: object) -> Tensor | None:
+        output = evaluate(self, *arguments)
         seen.append(output is not None)
         return output
 
-    monkeypatch.setattr(cells, "evaluate_whole", watched)
+    monkeypatch.setattr(whole.WholeCell, "evaluate", watched)
     return seen
 
 

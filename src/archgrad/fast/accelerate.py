@@ -10,7 +10,7 @@ from torch import nn
 
 from archgrad.cell import Cell, DerivedCell
 from archgrad.fast.alone import FastOperation
-from archgrad.fast.cells import evaluate
+from archgrad.fast.cells import CellEvaluator
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
 from archgrad.fast.derived import evaluate_derived
 
@@ -34,7 +34,7 @@ def accelerate(network: nn.Module) -> None:
         if safe and type(module) is nn.Conv2d:
             module.to(memory_format=torch.channels_last)
         if isinstance(module, Cell):
-            module.evaluator = evaluate
+            module.evaluator = CellEvaluator()
         elif isinstance(module, DerivedCell):
             module.evaluator = evaluate_derived
         elif type(module) is nn.Conv2d and Geometry.of(module) is not None:

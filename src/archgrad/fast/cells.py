@@ -23,32 +23,38 @@ from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.norms import is_synchronised
 from archgrad.fast.edges import candidates_of, offsets_of
-from archgrad.fast.gathered import evaluate_gathered, gathers
+from archgrad.fast.gathered import GatheredCell, gathers
 from archgrad.fast.normalised import Projected, normalised_sum, settings
 from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.recognise import is_projection
 from archgrad.fast.states import State
 from archgrad.fast.sums import joined, weighted_total
-from archgrad.fast.whole import evaluate_whole
+from archgrad.fast.whole import WholeCell
 from archgrad.operations import PoolBN, Zero
 
-__all__ = ["evaluate"]
+__all__ = ["CellEvaluator"]
 
 Edge = tuple[int, nn.Module, Tensor]
 """(source, candidate, mixing weight)."""
 
 
-def evaluate(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor:
-    """Return what the cell's plain forward pass returns.
+class CellEvaluator:
+    """The fast forward pass of one cell."""
 
-    Args:
-        cell: A cell with open edges.
-        states: Its inputs, (B, C, H, W) each.
-        mixtures: The mixture of every edge, in the order of `cell.edges`.
-    """
-    by_device = evaluate_gathered if gathers(states) else evaluate_whole
-    output = by_device(cell, states, mixtures)
-    return _by_node(cell, states, mixtures) if output is None else output
+    def __init__(self) -> None:
+        self._whole, self._gathered = WholeCell(), GatheredCell()
+
+    def __call__(self, cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor:
+        """Return what the cell's plain forward pass returns.
+
+        Args:
+            cell: A cell with open edges, always the same.
+            states: Its inputs, (B, C, H, W) each.
+            mixtures: The mixture of every edge, in the order of `cell.edges`.
+        """
+        way = self._gathered if gathers(states) else self._whole
+        output = way.evaluate(cell, states, mixtures)
+        return _by_node(cell, states, mixtures) if output is None else output
 
 
 def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor:

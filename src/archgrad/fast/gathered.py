@@ -11,7 +11,7 @@ An operation that is not recognised runs as a module, and its output is one more
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +38,10 @@ from archgrad.fast.side_by_side import (
     stacked,
 )
 from archgrad.fast.sums import added, weighted_total
+from archgrad.fast.unchanged import Kept
 from archgrad.operations import FactorizedReduce, PoolBN, Zero
 
-__all__ = ["evaluate_gathered", "gathers"]
+__all__ = ["GatheredCell", "gathers"]
 
 Groups = dict[Any, list[Candidate]]
 """Candidates of equal settings and places on their edges."""
@@ -54,65 +55,87 @@ def gathers(states: Sequence[Tensor]) -> bool:
     return all(x.device.type != "cpu" and x.dim() == 4 for x in states)
 
 
-def evaluate_gathered(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
-    """Return what the cell's plain forward pass returns; None where BatchNorms see other processes.
+class GatheredCell:
+    """Computes a cell in few large operations, and keeps what can be gathered as long as the cell stays as it is."""
 
-    Args:
-        cell: A cell with open edges.
-        states: Its inputs, (B, C, H, W) each.
-        mixtures: The mixture of every edge, in the order of `cell.edges`.
-    """
+    def __init__(self) -> None:
+        self._kept: Kept[_Layout | None] = Kept()
+
+    def evaluate(self, cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
+        """Return what the cell's plain forward pass returns; None where BatchNorms see other processes.
+
+        Args:
+            cell: A cell with open edges, always the same.
+            states: Its inputs, (B, C, H, W) each.
+            mixtures: The mixture of every edge, in the order of `cell.edges`.
+        """
+        kind = tuple(mixture.active for mixture in mixtures)
+        layout = self._kept.find(cell, kind, lambda: _lay_out(cell, mixtures))
+        if layout is None:
+            return None
+        weights = [mixture.weights for mixture in mixtures]
+        nodes = [_Node([(c, weights[c.edge][c.place]) for c in others]) for others in layout.others]
+        offsets = offsets_of(cell, mixtures)
+        every = list(states)
+        statistics: list[Statistics] = []
+        for number, groups in enumerate(layout.leaving):
+            if number >= cell.n_inputs:
+                node = number - cell.n_inputs
+                every.append(nodes[node].total(every, offsets[node]))
+            edges = {k: node - cell.n_inputs for k, (source, node) in enumerate(cell.pairs) if source == number}
+            if groups:
+                low = _autocast_type(every[number])
+                with full_precision(every[number]):
+                    _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
+        for seen in _joined(statistics):
+            seen.track()
+        return every[-1] if cell.output == "last" else torch.cat(every[cell.n_inputs :], dim=1)
+
+
+class _Layout(NamedTuple):
+    """What of a cell runs together."""
+
+    leaving: list[Groups]
+    """By state."""
+    others: list[list[Candidate]]
+    """What runs as it is, by node."""
+
+
+def _lay_out(cell: Cell, mixtures: Sequence[Mixture]) -> _Layout | None:
     first = next((module for module in cell.modules() if is_plain_norm(module)), None)
     if first is not None and is_synchronised(first):  # they are so everywhere or nowhere
         return None
     candidates = candidates_of(cell, mixtures)
-    weights = [mixture.weights for mixture in mixtures]
-    nodes = [_Node() for _ in range(cell.n_nodes)]
-    leaving: list[Groups] = [{} for _ in range(cell.n_inputs + cell.n_nodes)]
     once = running_once(candidates)
+    layout = _Layout([{} for _ in range(cell.n_inputs + cell.n_nodes)], [[] for _ in range(cell.n_nodes)])
     for candidate in candidates:
         settings = settings_of(candidate.operation) if id(candidate.operation) in once else None
         if settings is not None:
-            leaving[candidate.source].setdefault((settings, candidate.place), []).append(candidate)
+            layout.leaving[candidate.source].setdefault((settings, candidate.place), []).append(candidate)
         else:
-            nodes[candidate.node].others.append((candidate, weights[candidate.edge][candidate.place]))
-    offsets = offsets_of(cell, mixtures)
-    every = list(states)
-    statistics: list[Statistics] = []
-    for number, groups in enumerate(leaving):
-        if number >= cell.n_inputs:
-            node = number - cell.n_inputs
-            every.append(nodes[node].total(every, offsets[node]))
-        edges = {k: node - cell.n_inputs for k, (source, node) in enumerate(cell.pairs) if source == number}
-        if groups:
-            low = _autocast_type(every[number])
-            with full_precision(every[number]):
-                _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
-    for seen in _joined(statistics):
-        seen.track()
-    return every[-1] if cell.output == "last" else torch.cat(every[cell.n_inputs :], dim=1)
+            layout.others[candidate.node].append(candidate)
+    return layout
 
 
 class _Node:
     """What enters one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Sequence[tuple[Candidate, Tensor]]) -> None:
         self.summands: list[Tensor] = []
         self.weighted: list[tuple[Tensor, Tensor]] = []
         """Images with their mixing weights."""
-        self.others: list[tuple[Candidate, Tensor]] = []
-        """What runs as it is, with its mixing weight."""
+        self._others = others  # what runs as it is, with its mixing weight
 
     def total(self, every: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
         """Return the sum; `every` state that comes before, and constants to add."""
-        run = [(c, weight) for c, weight in self.others if not isinstance(c.operation, Zero)]
+        run = [(c, weight) for c, weight in self._others if not isinstance(c.operation, Zero)]
         weighted = self.weighted + [(c.operation(every[c.source]), weight) for c, weight in run]
         parts = list(self.summands)
         if weighted:
             values, weights = zip(*weighted, strict=True)
             parts.append(weighted_total(values, torch.stack(weights)))
         if not parts:  # nothing but zeros: let one of them say of what shape
-            zero, weight = self.others[0]
+            zero, weight = self._others[0]
             parts.append(zero.operation(every[zero.source]) * weight)
         return added([*parts, torch.stack(list(offsets)).sum()] if offsets else parts)
 

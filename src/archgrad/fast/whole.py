@@ -18,9 +18,10 @@ from archgrad.fast.grids import grid_size
 from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.pointwise import NATIVE_UP_TO
 from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, stages_of
+from archgrad.fast.unchanged import Kept
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
-__all__ = ["evaluate_whole"]
+__all__ = ["WholeCell"]
 
 Size = tuple[int, int]
 
@@ -29,36 +30,70 @@ class _UnknownError(Exception):
     """The kernels do not compute this cell."""
 
 
-def evaluate_whole(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
-    """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
+class WholeCell:
+    """Computes a cell as a whole, and keeps what it found out about it as long as the cell stays as it is."""
 
-    Args:
-        cell: A cell with open edges.
-        states: Its inputs, (B, C, H, W) each.
-        mixtures: The mixture of every edge, in the order of `cell.edges`.
-    """
-    if not native.takes(*states) or any(x.dim() != 4 or x.shape != states[0].shape for x in states):
-        return None
-    if states[0].shape[1] > NATIVE_UP_TO or any(mixture.reaches_inactive for mixture in mixtures):
-        return None
+    def __init__(self) -> None:
+        self._kept: Kept[_Recorded | None] = Kept()
+
+    def evaluate(self, cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
+        """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
+
+        Args:
+            cell: A cell with open edges, always the same.
+            states: Its inputs, (B, C, H, W) each.
+            mixtures: The mixture of every edge, in the order of `cell.edges`.
+        """
+        if not native.takes(*states) or any(x.dim() != 4 or x.shape != states[0].shape for x in states):
+            return None
+        if states[0].shape[1] > NATIVE_UP_TO or any(mixture.reaches_inactive for mixture in mixtures):
+            return None
+        kind = (states[0].shape, *(mixture.active for mixture in mixtures))
+        recorded = self._kept.find(cell, kind, lambda: _record(cell, states[0], mixtures))
+        if recorded is None:
+            return None
+        weights, projections = recorded.weights(), recorded.projections()
+        mixing = torch.cat([mixture.weights for mixture in mixtures])[recorded.mixing]
+        if not native.takes(states[0], *weights, *projections, mixing):
+            return None
+        y, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
+        for count, norms, rows in recorded.tracked:
+            track(norms, mean[rows], variance[rows], count)
+        return y
+
+
+class _Recorded(NamedTuple):
+    """A cell's program, and where its operands are read at every pass."""
+
+    program: native.Program
+    convolved: list[nn.Conv2d]
+    """Depthwise convolutions in the order of their units."""
+    projected: list[nn.Conv2d | FactorizedReduce]
+    """What the projections are of."""
+    mixing: Tensor
+    """(K,), which mixing weights are used, counted through all edges."""
+    tracked: list[tuple[int, list[nn.BatchNorm2d], Tensor]]
+    """Number of pixels, norms, and the row of the statistics that each would have seen."""
+
+    def weights(self) -> list[Tensor]:
+        """The kernels of the depthwise convolutions."""
+        return [convolution.weight for convolution in self.convolved]
+
+    def projections(self) -> list[Tensor]:
+        """The pointwise ones, (O, C, 1, 1) each."""
+        return [
+            torch.cat([module.conv_1.weight, module.conv_2.weight])
+            if isinstance(module, FactorizedReduce)
+            else module.weight
+            for module in self.projected
+        ]
+
+
+def _record(cell: Cell, x: Tensor, mixtures: Sequence[Mixture]) -> _Recorded | None:
     try:
-        recorder = _Recorder(cell, states[0], mixtures)
+        return _Recorder(cell, x, mixtures).recorded()
     except _UnknownError:
         return None
-    mixing = torch.cat([mixture.weights for mixture in mixtures])[recorder.mixing]
-    if not native.takes(states[0], *recorder.weights, *recorder.projections, mixing):
-        return None
-    outputs = range(cell.n_inputs, cell.n_inputs + cell.n_nodes)
-    program = native.Program(
-        cell.n_inputs,
-        tuple(recorder.steps),
-        tuple(recorder.of_state[state] for state in (outputs if cell.output == "concat" else outputs[-1:])),
-    )
-    y, mean, variance = native.run_program(program, states, recorder.weights, recorder.projections, mixing)
-    for count, tracked in recorder.tracked.items():
-        norms, rows = zip(*tracked, strict=True)
-        track(norms, mean[list(rows)], variance[list(rows)], count)
-    return y
 
 
 class _Found(NamedTuple):
@@ -80,14 +115,13 @@ class _Recorder:
 
     def __init__(self, cell: Cell, x: Tensor, mixtures: Sequence[Mixture]) -> None:
         self.steps: list[native.Step] = []
-        self.weights: list[Tensor] = []
-        self.projections: list[Tensor] = []
+        self.convolved: list[nn.Conv2d] = []
+        self.projected: list[nn.Conv2d | FactorizedReduce] = []
         self.mixing: list[int] = []
-        """Which mixing weights are used, counted through all edges."""
-        self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}
-        """By the number of pixels: a norm, and the row of the statistics that it would have seen."""
+        self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
         self.of_state = list(range(cell.n_inputs))
         """The image that each state is."""
+        self._cell = cell
         self._batch, self._channels = x.shape[:2]
         self._sizes: list[Size] = [(x.shape[2], x.shape[3])] * cell.n_inputs  # of the images
         self._rows = 0
@@ -108,6 +142,17 @@ class _Recorder:
             self._pool(state, leaving[state])
             self._halve(state, leaving[state])
         _require(self._rows > 0)  # sums alone are done as well without
+
+    def recorded(self) -> _Recorded:
+        """Return what was recorded."""
+        first = self._cell.n_inputs
+        outputs = self.of_state[first:] if self._cell.output == "concat" else self.of_state[-1:]
+        tracked = []
+        for count, seen in self.tracked.items():
+            norms, rows = zip(*seen, strict=True)
+            tracked.append((count, list(norms), torch.tensor(rows)))
+        program = native.Program(first, tuple(self.steps), tuple(outputs))
+        return _Recorded(program, self.convolved, self.projected, torch.tensor(self.mixing), tracked)
 
     def _pool(self, state: int, operations: Sequence[nn.Module]) -> None:
         """Record the pools of a state, each once for all edges."""
@@ -164,17 +209,17 @@ class _Recorder:
             if geometry is None or not native.understands(geometry, weight.shape[2:]):
                 raise _UnknownError
             _require(weight.shape[:2] == (self._channels, 1))
-            self.weights.append(weight)
+            self.convolved.append(before[0])
             height, width = geometry.output_size(size, weight.shape[2:])
             size = (height, width)
         _require(pointwise.weight.shape == (self._channels, self._channels, 1, 1))
-        self.projections.append(pointwise.weight)
+        self.projected.append(pointwise)
         return _Found(image, native.Unit(0, geometry, relu=relu), size, [norm])
 
     def _reduce(self, image: int, operation: FactorizedReduce) -> _Found:
-        projection = torch.cat([operation.conv_1.weight, operation.conv_2.weight])
-        _require(projection.shape == (self._channels, self._channels, 1, 1))
-        self.projections.append(projection)
+        even, odd = operation.conv_1.weight.shape, operation.conv_2.weight.shape
+        _require(even[0] + odd[0] == self._channels and even[1:] == odd[1:] == (self._channels, 1, 1))
+        self.projected.append(operation)
         unit = native.Unit(0, relu=True, factorized=True)
         return _Found(image, unit, grid_size(self._sizes[image]), [operation.bn])
 
