@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,17 +70,23 @@ def _is_plain(x: Tensor, dtype: torch.dtype) -> bool:
 
 def image_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
     """An image that has not been written to, (B, channels, height, width), channels_last."""
-    return x.new_empty(x.shape[0], height, width, channels).permute(0, 3, 1, 2)
+    strides = (height * width * channels, 1, width * channels, channels)
+    return x.new_empty_strided((x.shape[0], channels, height, width), strides)
 
 
 def call(name: str, jobs: Sequence[Job], dtype: torch.dtype) -> None:
     """Run one of the four passes: "transform", "combine", "reduce" or "backpropagate"."""
     if not jobs:
         return
+    function = _function(f"archgrad_{name}_{_NAMES[dtype]}_{_level_for(jobs, dtype)}")
+    function((Job * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
+
+
+@cache
+def _function(name: str) -> Callable[..., Any]:
     library = _library()
     assert library is not None
-    function = library[f"archgrad_{name}_{_NAMES[dtype]}_{_level_for(jobs, dtype)}"]
-    function((Job * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
+    return library[name]
 
 
 @cache
@@ -102,7 +109,7 @@ def instruction_set() -> str | None:
 def _level_for(jobs: Sequence[Job], dtype: torch.dtype) -> str:
     """The best level, but no vectors of which half would be idle: 512 bits are for 9 channels or more, 5 of doubles."""
     level = _level()
-    if level == "avx512" and max(max(job.channels, job.outputs) for job in jobs) * dtype.itemsize <= 32:
+    if level == "avx512" and all(max(job.channels, job.outputs) * dtype.itemsize <= 32 for job in jobs):
         return "avx2"
     return level
 

@@ -8,6 +8,7 @@ BatchNorm are kept; convolutions are done once more where the gradient by a proj
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from archgrad.fast.native.library import Job, call, image_like
 from archgrad.fast.native.plan import Plan
 
 __all__ = ["Gradients", "Normalised", "Operands", "Target", "backward", "dense", "forward"]
+
+Shapes = tuple[tuple[int, ...], ...]
 
 _POOLS = {"max": 1, "mean": 2}  # of `job.hpp`
 
@@ -238,30 +241,46 @@ def _for_each(images: Sequence[Tensor], jobs: Sequence[Job]) -> Sequence[Tensor]
 
 def _jobs(plan: Plan, operands: Operands) -> list[Job]:
     """A job for each unit; what is not projected is its own result."""
+    shapes = tuple(tuple(x.shape for x in group) for group in operands)
     jobs = []
     matrices = iter(operands.projections)
-    for unit, weight in zip(plan.units, plan.weight_of_each(operands.weights), strict=True):
-        x = operands.inputs[unit.input]
-        batch, channels, height, width = x.shape
+    weights = plan.weight_of_each(operands.weights)
+    for unit, blank, weight in zip(plan.units, _blanks(plan, *shapes), weights, strict=True):
+        job = Job.from_buffer_copy(blank)
+        job.input = operands.inputs[unit.input].data_ptr()
+        if unit.projected:
+            job.projection = next(matrices).data_ptr()
+        elif unit.pool is None:
+            job.result = job.input
+        if unit.geometry is not None and weight is not None:
+            job.weight = weight.data_ptr()
+        jobs.append(job)
+    return jobs
+
+
+@lru_cache(maxsize=1024)
+def _blanks(plan: Plan, inputs: Shapes, weights: Shapes, projections: Shapes) -> list[Job]:
+    """The jobs of a plan for operands of these shapes, which point nowhere yet."""
+    jobs = []
+    matrices = iter(projections)
+    for unit, kernel in zip(plan.units, plan.weight_of_each(weights), strict=True):
+        batch, channels, height, width = inputs[unit.input]
         job = Job(
             batch=batch, channels=channels, in_height=height, in_width=width, height=height, width=width,
-            outputs=channels, relu_input=unit.relu, relu_output=plan.relu, input=x.data_ptr(),
+            outputs=channels, relu_input=unit.relu, relu_output=plan.relu,
         )  # fmt: skip
         if unit.projected:
-            matrix = next(matrices)
-            job.outputs, job.projection = matrix.shape[0], matrix.data_ptr()
+            job.outputs = next(matrices)[0]
             if unit.factorized:
                 job.factorized = True
                 job.height, job.width = grid_size((height, width))
-        elif unit.pool is None:
-            job.result = job.input
-        else:
+        elif unit.pool is not None:
             job.pool = _POOLS[unit.pool.kind]
             job.height, job.width = unit.pool.output_size((height, width))
             job.kernel, job.stride, job.padding = unit.pool[1:]
-        if unit.geometry is not None and weight is not None:
-            job.height, job.width = unit.geometry.output_size((height, width), weight.shape[2:])
-            job.weight, job.kernel = weight.data_ptr(), weight.shape[2]
+        if unit.geometry is not None and kernel is not None:
+            job.height, job.width = unit.geometry.output_size((height, width), kernel[2:])
+            job.kernel = kernel[2]
             job.stride, job.padding = unit.geometry.stride[0], unit.geometry.padding[0]
             job.dilation = unit.geometry.dilation[0]
         jobs.append(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch.nn.functional as F
@@ -69,22 +70,22 @@ class Plan:
     def __post_init__(self) -> None:
         assert not self.relu or not (self.summed or self.values)
 
-    @property
+    @cached_property
     def normalised(self) -> list[int]:
         """The units with a BatchNorm, behind the projection or the pool."""
         return [k for k, unit in enumerate(self.units) if unit.projected or unit.pool is not None]
 
-    @property
+    @cached_property
     def values(self) -> list[int]:
         """The units that are only added."""
         return [k for k, unit in enumerate(self.units) if not unit.projected and unit.pool is None]
 
-    @property
+    @cached_property
     def n_weights(self) -> int:
         """How many units have a convolution."""
         return sum(unit.geometry is not None for unit in self.units)
 
-    @property
+    @cached_property
     def n_projections(self) -> int:
         """How many units have a projection."""
         return sum(unit.projected for unit in self.units)
