@@ -12,7 +12,7 @@ from torch import Tensor
 from archgrad.fast import pointwise
 from archgrad.fast.native import library
 from archgrad.fast.pointwise import Term, blend, project_each
-from archgrad.fast.sums import joined, weighted_total
+from archgrad.fast.sums import added, joined, weighted_total
 
 EPS = 1e-5
 
@@ -160,3 +160,21 @@ def test_weighted_total_is_the_sum_and_can_be_differentiated_twice():
     torch.testing.assert_close(weighted_total(values, weights), expected)
     assert torch.autograd.gradcheck(lambda w, *v: weighted_total(v, w), (weights, *values))
     assert torch.autograd.gradgradcheck(lambda w, *v: weighted_total(v, w), (weights, *values))
+
+
+def test_added_is_the_sum_and_can_be_differentiated_twice():
+    torch.manual_seed(0)
+    values = [torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    constant = torch.randn((), dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(added([*values, constant]), sum(values) + constant)
+    assert added(values[:1]) is values[0]
+    assert torch.autograd.gradcheck(lambda *x: added(x), (*values, constant))
+    assert torch.autograd.gradgradcheck(lambda *x: added(x).square(), (*values, constant))
+
+
+def test_added_has_the_widest_type_and_each_part_a_gradient_of_its_own():
+    parts = [torch.ones(2, 2, dtype=dtype, requires_grad=True) for dtype in (torch.bfloat16, torch.float32)]
+    total = added(parts)
+    assert total.dtype == torch.float32
+    gradients = torch.autograd.grad(total.sum(), parts)
+    assert [g.dtype for g in gradients] == [torch.bfloat16, torch.float32]
