@@ -46,6 +46,9 @@ What counts only without the kernels, or without the second: sharing between the
 backward of depthwise convolutions; pointwise convolution, BatchNorm and mixing in one; weighted sums in one buffer.
 What counts only on CUDA: cells in few large operations; passes recorded as CUDA graphs."""
 
+ONLY = {"cpu": {"kernels", "whole", "heap", "depthwise"}, "cuda": {"gathered", "graphs"}}
+"""Ideas that count on one device only."""
+
 
 def main() -> None:
     options = parse()
@@ -106,7 +109,15 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--without", choices=IDEAS, action="append", default=[], help="an idea to switch off")
     parser.add_argument("--worker", choices=["plain", "fast"], help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: this machine has no CUDA device")
+    if options.bf16 and options.device != "cuda":
+        parser.error("--bf16 is for --device cuda")
+    idle = sorted(set(options.without) & ONLY["cuda" if options.device == "cpu" else "cpu"])
+    if idle:
+        parser.error(f"--without {', '.join(idle)}: without effect on {options.device}")
+    return options
 
 
 class Path:

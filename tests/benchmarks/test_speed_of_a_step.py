@@ -37,7 +37,7 @@ def test_one_line_a_path_and_one_with_the_ratios(step):
     [
         ("whole", "halves", "heap", "shared"),
         ("kernels", "channels-last", "depthwise"),
-        ("kernels", "products", "sums", "gathered"),
+        ("kernels", "products", "sums"),
     ],
     ids="+".join,
 )
@@ -45,3 +45,10 @@ def test_ideas_can_be_switched_off(ideas):
     typed = [text for idea in ideas for text in ("--without", idea)]
     _, fast, _ = run(*typed)
     assert fast["without"] == list(ideas)
+
+
+@pytest.mark.parametrize("typed", [("--bf16",), ("--without", "graphs"), ("--without", "gathered")])
+def test_what_is_for_cuda_is_refused_on_the_cpu(typed):
+    done = subprocess.run([sys.executable, SCRIPT, *TINY, *typed], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cuda" in done.stderr or "without effect on cpu" in done.stderr
