@@ -102,7 +102,7 @@ class Supernet(nn.Module):
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
-        every = {name: owners[0][0][owners[0][1]] for name, owners in self._owners.items()}
+        every = {name: owner[key] for name, ((owner, key), *_) in self._owners.items()}
         return {name: parameter for name, parameter in every.items() if parameter.requires_grad}
 
     @contextmanager

@@ -50,7 +50,7 @@ def check_recordable(supernet: Supernet, device: torch.device) -> None:
         raise OptionError(f"cuda_graphs needs a CUDA device, but the supernet is on '{device}'.")
     if any(entry.choice.recomputes for entry in supernet.choices):
         raise OptionError("cuda_graphs does not go with activation_checkpointing. Leave one of the two out.")
-    if any(isinstance(m, _NormBase) and is_synchronised(m) for m in supernet.network.modules()):
+    if any(map(is_synchronised, supernet.network.modules())):
         raise OptionError("cuda_graphs does not go with sync_batchnorm. Leave one of the two out.")
 
 

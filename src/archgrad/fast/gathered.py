@@ -76,15 +76,14 @@ class GatheredCell:
         weights = [mixture.weights for mixture in mixtures]
         nodes = [_Node([(c, weights[c.edge][c.place]) for c in others]) for others in layout.others]
         offsets = offsets_of(cell, mixtures)
+        low = _autocast_type(states[0])
         every = list(states)
         statistics: list[Statistics] = []
-        for number, groups in enumerate(layout.leaving):
+        for number, (groups, edges) in enumerate(layout.leaving):
             if number >= cell.n_inputs:
                 node = number - cell.n_inputs
                 every.append(nodes[node].total(every, offsets[node]))
-            edges = {k: node - cell.n_inputs for k, (source, node) in enumerate(cell.pairs) if source == number}
             if groups:
-                low = _autocast_type(every[number])
                 with full_precision(every[number]):
                     _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
         for seen in _joined(statistics):
@@ -95,8 +94,8 @@ class GatheredCell:
 class _Layout(NamedTuple):
     """What of a cell runs together."""
 
-    leaving: list[Groups]
-    """By state."""
+    leaving: list[tuple[Groups, dict[int, int]]]
+    """By state; and the number of every edge that leaves it, with the node that it enters."""
     others: list[list[Candidate]]
     """What runs as it is, by node."""
 
@@ -107,11 +106,13 @@ def _lay_out(cell: Cell, mixtures: Sequence[Mixture]) -> _Layout | None:
         return None
     candidates = candidates_of(cell, mixtures)
     once = running_once(candidates)
-    layout = _Layout([{} for _ in range(cell.n_inputs + cell.n_nodes)], [[] for _ in range(cell.n_nodes)])
+    layout = _Layout([({}, {}) for _ in range(cell.n_inputs + cell.n_nodes)], [[] for _ in range(cell.n_nodes)])
+    for number, (source, node) in enumerate(cell.pairs):
+        layout.leaving[source][1][number] = node - cell.n_inputs
     for candidate in candidates:
         settings = settings_of(candidate.operation) if id(candidate.operation) in once else None
         if settings is not None:
-            layout.leaving[candidate.source].setdefault((settings, candidate.place), []).append(candidate)
+            layout.leaving[candidate.source][0].setdefault((settings, candidate.place), []).append(candidate)
         else:
             layout.others[candidate.node].append(candidate)
     return layout
