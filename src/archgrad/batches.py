@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archgrad.errors import DataError
 
-__all__ = ["check_smallest_part", "count", "cut", "prepare", "uncut"]
+__all__ = ["check_smallest_part", "count", "cut", "on_tensors", "prepare", "to_channels_last", "uncut"]
 
 
 def check_smallest_part(network: nn.Module, samples: int, *, of: str) -> None:
@@ -41,9 +41,18 @@ def prepare(inputs: Any, *, dtype: torch.dtype, channels_last: bool) -> Any:
     def one(tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
             tensor = tensor.to(dtype)
-        return tensor.contiguous(memory_format=torch.channels_last) if channels_last and tensor.dim() == 4 else tensor
+        return to_channels_last(tensor) if channels_last else tensor
 
-    return _on_tensors(inputs, one)
+    return on_tensors(inputs, one)
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """Return an image, (B, C, H, W), in channels_last, which strides say for one channel, too; anything else as is."""
+    if x.dim() != 4:
+        return x
+    if x.shape[1] == 1:
+        return x.contiguous().view(x.shape[0], x.shape[2], x.shape[3], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def count(inputs: Any) -> int:
@@ -62,7 +71,7 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
     parts = min(parts, samples)
     bounds = [part * samples // parts for part in range(parts + 1)]
     for first, end in pairwise(bounds):
-        yield _on_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
+        yield on_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
 
 
 def uncut(outputs: Sequence[Any]) -> Any:
@@ -80,11 +89,12 @@ def uncut(outputs: Sequence[Any]) -> Any:
     return first
 
 
-def _on_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def on_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return inputs, a tensor or tuples, lists and dicts of some, with every tensor changed."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     if isinstance(inputs, dict):
-        return {name: _on_tensors(part, change) for name, part in inputs.items()}
+        return {name: on_tensors(part, change) for name, part in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(_on_tensors(part, change) for part in inputs)
+        return type(inputs)(on_tensors(part, change) for part in inputs)
     return inputs

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.choices import AlphaRow, Choice, LayerChoice, Mixture, MixtureTable
+from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.errors import ArchitectureError, SpaceError
 
 __all__ = ["Cell", "DerivedCell"]
@@ -76,8 +76,8 @@ class Cell(Choice):
             LayerChoice({name: build(source, node) for name, build in candidates.items()})
             for source, node in (() if lazy else self.pairs)
         )
-        self.evaluator: Callable[[Cell, list[Any], list[Mixture]], Any] | None = None
-        """Set by a fast path: computes the forward pass from (cell, states, mixtures of the edges) in its own way."""
+        self.evaluator: Callable[[Cell, list[Any]], Any] | None = None
+        """Set by a fast path: computes the forward pass from (cell, states) in its own way."""
 
     def extra_repr(self) -> str:
         """Return what `repr` shows beside the edges."""
@@ -150,10 +150,12 @@ class Cell(Choice):
         """Return the cell's output for `n_inputs` states, each (B, C, H, W)."""
         if len(states) != self.n_inputs:
             raise SpaceError(f"Cell '{self._row}' needs {self.n_inputs} inputs, but got {len(states)}.")
-        if self.evaluator is not None:
-            return self.evaluator(self, list(states), [cast(LayerChoice, edge).mixture for edge in self.edges])
         if self.lazy:
             raise SpaceError(f"Cell(label={self.label!r}) is open and cannot run. Call archgrad.derive first.")
+        return self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
+
+    def edge_by_edge(self, states: Sequence[Any]) -> Any:
+        """Return what `forward` does, every operation as it is written."""
         every = list(states)
         edges = iter(self.edges)
         for _ in range(self.n_nodes):
@@ -238,8 +240,10 @@ class DerivedCell(nn.Module):
 
     def forward(self, states: Sequence[Tensor | None]) -> Tensor:
         """Return the cell's output; a state that is not among `used_inputs` may be None."""
-        if self.evaluator is not None:
-            return self.evaluator(self, list(states))
+        return self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
+
+    def edge_by_edge(self, states: Sequence[Tensor | None]) -> Tensor:
+        """Return what `forward` does, every operation as it is written."""
         every: list[Tensor | None] = list(states)
         for pairs in self.nodes:
             total: Tensor | None = None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.errors import ArchitectureError, SpaceError
-from archgrad.mixing import joined, weighted_sum
+from archgrad.mixing import check_alike, joined, weighted_sum
 from archgrad.recompute import recomputed
 
 __all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
@@ -196,6 +196,10 @@ class LayerChoice(Choice):
         mixture = self.mixture
         outputs = [self.candidates[k](*args, **kwargs) for k in mixture.active]
         return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
+
+    def check_outputs(self, outputs: Sequence[Any], places: Sequence[int]) -> None:
+        """Raise SpaceError if outputs of the candidates in these places cannot be mixed."""
+        check_alike(outputs, places, self._describe)
 
     def _describe(self, k: int) -> tuple[str, str]:
         return f"Choice '{self._row}'", self.names[k]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.errors import SpaceError
 
-__all__ = ["joined", "weighted_sum"]
+__all__ = ["check_alike", "joined", "weighted_sum"]
 
 Describe = Callable[[int], tuple[str, str]]
 _CONSTANTS = (type(None), bool, int, float, str, bytes)
@@ -49,7 +49,7 @@ def weighted_sum(
             total = total + scalars[k] * tensor
         return total if offset is None else total + offset
 
-    return joined(values, mix, lambda parts: _check_alike(parts, active, describe))
+    return joined(values, mix, lambda parts: check_alike(parts, active, describe))
 
 
 def joined(
@@ -76,7 +76,8 @@ def joined(
     return first
 
 
-def _check_alike(values: Sequence[Any], active: Sequence[int], describe: Describe) -> None:
+def check_alike(values: Sequence[Any], active: Sequence[int], describe: Describe) -> None:
+    """Raise SpaceError, as `weighted_sum` does, if values cannot be mixed; structures are looked at from outside."""
     choice, name = describe(active[0])
     if not isinstance(values[0], (Tensor, Mapping, tuple, list, *_CONSTANTS)):
         raise SpaceError(

@@ -28,7 +28,7 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.errors import DataError, OptionError
-from archgrad.fast import accelerated
+from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.retrain.evaluation import evaluate
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.loop import Loop
@@ -217,9 +217,12 @@ def retrain(
         stack.enter_context(seeded(seed))
         # Everything that can be wrong with the arguments shows before a folder is written to.
         stack.enter_context(accelerated(network) if fast else nullcontext())
-        learner = Learner(network, recipe, classes=len(data.classes), device=pick_device(device), fast=fast)
-        training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=fast)
-        test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=fast)
+        channels_last = fast and accepts_channels_last(network)
+        learner = Learner(
+            network, recipe, classes=len(data.classes), device=pick_device(device), channels_last=channels_last
+        )
+        training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
+        test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
         samples = evaluation_batches(
             data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
         )

@@ -31,19 +31,21 @@ class Learner:
         recipe: The options.
         classes: Number of classes.
         device: Where to compute.
-        fast: Whether images are laid out channels_last, as the fast path wants them.
+        channels_last: Whether images are laid out channels_last, which the network takes.
 
     Raises:
         OptionError: The network has nothing to train.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, *, classes: int, device: torch.device, fast: bool) -> None:
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, *, classes: int, device: torch.device, channels_last: bool
+    ) -> None:
         self.recipe = recipe
         self.device = device
         self.totals = Totals()
         self.skipped_steps = 0
         self._classes = classes
-        self._channels_last = fast
+        self._channels_last = channels_last
         self.dtype = torch.float64 if recipe.precision == "64" else torch.float32
         self.network = network.to(device, self.dtype)
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]

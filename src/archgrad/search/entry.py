@@ -244,7 +244,9 @@ def search(
         stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
         if cuda_graphs:
             check_recordable(supernet, device)
-        train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
+        train, valid = open_streams(
+            data, supernet, options, device=device, workers=workers, channels_last=supernet.channels_last
+        )
         stack.callback(train.close)
         stack.callback(valid.close)
         state = SearchState(
