@@ -24,6 +24,7 @@ FLOW = (
     ("spaces",),
     # what many processes share
     ("distributed",),
+    ("losses",),
     # the continuous relaxation
     ("relaxation", "fast"),
     ("supernet",),

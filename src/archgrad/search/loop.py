@@ -49,7 +49,7 @@ class Loop:
         valid: Batches for the alphas.
         options: The search's options.
         step: How the alphas' gradient is computed.
-        loss: Function of (outputs, targets), the mean over the batch.
+        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         pace: When checkpoints are written.
         folder: Where everything goes; None writes nothing.
