@@ -15,7 +15,8 @@ PACKAGE = Path(archgrad.__file__).parent
 FLOW = (
     # no room of archgrad's needed
     ("errors",),
-    ("batches", "buffers", "json_text"),
+    ("nested",),
+    ("batches", "buffers", "json_text", "isolation"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices",),

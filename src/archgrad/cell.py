@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from archgrad.choices import AlphaRow, Choice, LayerChoice, Mixture, MixtureTable
 from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.isolation import run_isolated
 
 __all__ = ["Cell", "DerivedCell"]
 
@@ -245,13 +246,16 @@ class DerivedCell(nn.Module):
             total: Tensor | None = None
             for key, source in pairs:
                 operation = self.operations[key]
-                value = operation(every[source])
+                value = run_isolated(operation, every[source])
                 if self.drop_path is not None and not isinstance(operation, nn.Identity):
                     value = self.drop_path(value)
                 total = value if total is None else total + value
             every.append(total)
         joined = [cast(Tensor, every[node]) for node in self.concat]
-        return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
+        if len(joined) > 1:
+            return torch.cat(joined, dim=1)
+        # Through skip connections alone an input would go out itself, and who works on the output in place change it.
+        return joined[0].clone() if any(joined[0] is state for state in states) else joined[0]
 
 
 def _reaching(sources: Sequence[Sequence[int]], concat: Sequence[int], n_inputs: int) -> set[int]:

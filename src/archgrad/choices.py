@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.isolation import run_isolated
 from archgrad.mixing import joined, weighted_sum
+from archgrad.nested import map_tensors
 from archgrad.recompute import recomputed
 
 __all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
@@ -194,11 +196,16 @@ class LayerChoice(Choice):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the mixture of the active candidates' outputs on the same arguments."""
         mixture = self.mixture
-        outputs = [self.candidates[k](*args, **kwargs) for k in mixture.active]
+        outputs = [
+            run_isolated(self.candidates[k], *args, where=partial(self._name_of, k), **kwargs) for k in mixture.active
+        ]
         return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
 
     def _describe(self, k: int) -> tuple[str, str]:
         return f"Choice '{self._row}'", self.names[k]
+
+    def _name_of(self, k: int) -> str:
+        return f"Candidate '{self.names[k]}' of choice '{self._row}'"
 
 
 _REDUCTIONS = ("sum", "mean", "concat", "none")
@@ -324,6 +331,9 @@ class SelectInputs(nn.Module):
         self.n_candidates = n_candidates
         self.reduction = reduction
         self.dim = dim
+        self.copies = False
+        """Whether an input that is given out as it is, not joined with others, is copied; `derive` sets it where
+        something in the network works in place."""
 
     def extra_repr(self) -> str:
         """Return what `repr` shows."""
@@ -332,4 +342,7 @@ class SelectInputs(nn.Module):
     def forward(self, inputs: Sequence[Any]) -> Any:
         """Return the chosen inputs of `inputs`, joined."""
         _check_count("SelectInputs", inputs, self.n_candidates)
-        return _reduce([inputs[i] for i in self.chosen], self.reduction, self.dim)
+        chosen = [inputs[i] for i in self.chosen]
+        if self.copies and (len(chosen) == 1 or self.reduction == "none"):
+            chosen = map_tensors(chosen, Tensor.clone)
+        return _reduce(chosen, self.reduction, self.dim)
