@@ -22,7 +22,7 @@ __all__ = ["StepReport", "search_step"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw. Numbers leave the device only when they are read."""
+    """What one step saw. Numbers leave the device only when they are read as such, each with a wait for the device."""
 
     train_outputs: Any
     """What the supernet returned for the training batch in the weights' pass, without graph."""
@@ -32,6 +32,15 @@ class StepReport:
     _valid_loss: Tensor
     _alphas_gradient_norm: Tensor
     _weights_gradient_norm: Tensor
+
+    def on_device(self) -> dict[str, Tensor]:
+        """Return the numbers below by name, as 0-dimensional tensors where they were computed; nothing waits."""
+        return {
+            "train_loss": self._train_loss,
+            "valid_loss": self._valid_loss,
+            "alphas_gradient_norm": self._alphas_gradient_norm,
+            "weights_gradient_norm": self._weights_gradient_norm,
+        }
 
     @property
     def train_loss(self) -> float:
