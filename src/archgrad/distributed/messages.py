@@ -138,11 +138,12 @@ def divide_over_ranks(numerators: Sequence[Tensor], denominator: Tensor | float 
     if world_size() == 1:
         if denominator is None:
             return list(numerators)
-        by = torch.as_tensor(denominator, device=numerators[0].device)
-        return [numerator.detach() / by.to(numerator.dtype) for numerator in numerators]
+        if not isinstance(denominator, Tensor):
+            return [numerator.detach() / denominator for numerator in numerators]
+        return [numerator.detach() / denominator.to(numerator) for numerator in numerators]
     dtype = torch.promote_types(numerators[0].dtype, torch.float32)  # counts are exact in it
     device = numerators[0].device
-    own = torch.as_tensor(0.0 if denominator is None else denominator, device=device).to(dtype).reshape(1)
+    own = torch.as_tensor(0.0 if denominator is None else denominator, dtype=dtype, device=device).reshape(1)
     wishes = torch.tensor([float(_own_wishes.stop), float(_own_wishes.save)], dtype=dtype, device=device)
     flat = torch.cat([*(t.detach().reshape(-1).to(dtype) for t in numerators), own, wishes])
     with answered():
