@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
-from archgrad.mixing import joined, weighted_sum
-from archgrad.nested import map_tensors
+from archgrad.mixing import weighted_sum
+from archgrad.nested import joined, map_tensors
 from archgrad.recompute import recomputed
 
 __all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]

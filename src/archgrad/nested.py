@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["map_tensors", "rebuilt", "tensors_in"]
+__all__ = ["joined", "map_tensors", "tensors_in"]
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -17,14 +17,31 @@ def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: map_tensors(part, change) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return rebuilt(value, [map_tensors(part, change) for part in value])
+        return _rebuilt(value, [map_tensors(part, change) for part in value])
     return value
 
 
-def rebuilt(like: Sequence[Any], parts: Sequence[Any]) -> Any:
-    """Return parts in a tuple, list or named tuple of the type of another."""
-    kind: Any = type(like)
-    return kind(*parts) if hasattr(like, "_fields") else kind(parts)
+def joined(
+    values: Sequence[Any], join: Callable[[list[Tensor]], Tensor], check: Callable[[Sequence[Any]], None] | None = None
+) -> Any:
+    """Return one structure out of several equal ones, each of its tensors made by `join` of theirs.
+
+    Args:
+        values: Tensors, or equal structures (tuple, list, dict) of them; what else stands in them is taken from the
+            first.
+        join: Function of the tensors that stand in one place.
+        check: Called with the values, then with what stands in each place of them.
+    """
+    if check is not None:
+        check(values)
+    first = values[0]
+    if isinstance(first, Tensor):
+        return join(list(values))
+    if isinstance(first, Mapping):
+        return {key: joined([value[key] for value in values], join, check) for key in first}
+    if isinstance(first, tuple | list):
+        return _rebuilt(first, [joined([value[i] for value in values], join, check) for i in range(len(first))])
+    return first
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -37,3 +54,9 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from tensors_in(part)
+
+
+def _rebuilt(like: Sequence[Any], parts: Sequence[Any]) -> Any:
+    """Return parts in a tuple, list or named tuple of the type of another."""
+    kind: Any = type(like)
+    return kind(*parts) if hasattr(like, "_fields") else kind(parts)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from archgrad.batches import cut, uncut
 from archgrad.buffers import frozen_buffers
 from archgrad.losses import Loss, check_parts, joined_parts, loss_of_parts
+from archgrad.nested import map_tensors
 from archgrad.supernet import Supernet
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Loss",
     "Pass",
     "added",
-    "detached",
     "differentiate",
     "fixed",
     "frozen_buffers",
@@ -60,7 +60,7 @@ def differentiate(
     """Differentiate the loss of one batch as it stands; arguments as `run_pass`."""
     value, outputs = pass_loss(supernet, batch, loss, weights=weights)
     gradients = torch.autograd.grad(value, wrt, allow_unused=True)
-    return Pass(list(gradients), value.detach(), detached(outputs))
+    return Pass(list(gradients), value.detach(), map_tensors(outputs, Tensor.detach))
 
 
 Differentiate = Callable[[Supernet, Batch, Loss, Sequence[Tensor], Mapping[str, Tensor] | None], "Pass"]
@@ -216,15 +216,3 @@ class repeated_random:  # noqa: N801 (used as a context manager)
     def __exit__(self, *exc: object) -> None:
         if self._outside is not None:
             self._restore(self._outside)
-
-
-def detached(outputs: Any) -> Any:
-    """Return outputs without their graph: a tensor, or a structure of tensors."""
-    if isinstance(outputs, Tensor):
-        return outputs.detach()
-    if isinstance(outputs, Mapping):
-        return {key: detached(value) for key, value in outputs.items()}
-    if isinstance(outputs, tuple | list):
-        parts = [detached(value) for value in outputs]
-        return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
-    return outputs
