@@ -162,14 +162,14 @@ def _summed(loss: Any) -> Loss:
     return partial(loss, reduction="sum")
 
 
-def check_parts(loss: Loss, outputs: Sequence[Any], targets: Any, numerators: Tensor) -> None:
+def check_parts(loss: Loss, outputs: Sequence[Any], targets: Any, values: Sequence[Tensor]) -> None:
     """Check that a batch's parts gave what its whole gives, if the loss is not known to be one for which they do.
 
     Args:
         loss: What the parts were differentiated by.
         outputs: Of each part.
         targets: Of the whole batch.
-        numerators: (parts,), what `loss` gave on each part.
+        values: What `loss` gave on each part.
 
     Raises:
         OptionError: They did not.
@@ -179,8 +179,9 @@ def check_parts(loss: Loss, outputs: Sequence[Any], targets: Any, numerators: Te
     with torch.no_grad():
         joined = uncut(outputs)
         whole = loss.loss(joined, targets)
-        scale = whole.abs() + numerators.abs().sum() / len(targets)
-        gap = (numerators.sum() / len(targets) - whole).abs()
+        shares = torch.stack(list(values)) / len(targets)
+        scale = whole.abs() + shares.abs().sum()
+        gap = (shares.sum() - whole).abs()
         tolerance = torch.finfo(whole.dtype).eps ** 0.5
         if not bool(whole.isfinite()) or bool(gap <= tolerance * scale):
             return
@@ -188,7 +189,7 @@ def check_parts(loss: Loss, outputs: Sequence[Any], targets: Any, numerators: Te
             return  # it draws random numbers, and so is no function of the batch
     raise OptionError(
         f"The loss {_name(loss.loss)} is no mean over the samples of a batch: with the batch in {len(outputs)} parts "
-        f"their mean is {float(numerators.sum() / len(targets)):g}, but the whole gives {float(whole):g}. Give a loss "
+        f"their mean is {float(shares.sum()):g}, but the whole gives {float(whole):g}. Give a loss "
         f"of torch's (a module of torch.nn, or functools.partial of a function of torch.nn.functional), give yours the "
         f"methods numerator(outputs, targets) and denominator(targets), or set accumulation=1."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.errors import SpaceError
+from archgrad.fast import accelerated
 from toys import relaxed
 
 C = 3
@@ -157,6 +159,11 @@ def test_derived_cells(name: str) -> None:
     decision = {"2": [["it", 0], ["it", 1]], "1": [["it", 0]]}
     architecture = ag.Architecture({"cell": {"1": [["skip", 0], ["it", 0]], "2": decision["2"]}})
     agree(*(ag.derive(space, architecture) for space in twins(lambda change: cell(change, name))))
+    with ExitStack() as stack:
+        networks = [ag.derive(space, architecture) for space in twins(lambda change: cell(change, name))]
+        for network in networks:
+            stack.enter_context(accelerated(network))
+        agree(*networks)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "concat", "none"])

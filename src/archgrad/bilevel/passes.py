@@ -111,7 +111,7 @@ def local_pass(
             gradients = added(gradients, own.gradients)
             losses.append(own.loss)
             outputs.append(own.outputs)
-    check_parts(loss, outputs, batch[1], torch.stack(losses))
+    check_parts(loss, outputs, batch[1], losses)
     return Pass(gradients, torch.stack(losses).sum() if len(losses) > 1 else losses[0], uncut(outputs))
 
 
