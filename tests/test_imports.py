@@ -16,7 +16,7 @@ PACKAGE = Path(archgrad.__file__).parent
 FLOW = (
     # no room of archgrad's needed
     ("errors",),
-    ("nested",),
+    ("nested", "checks"),
     ("batches", "buffers", "json_text", "isolation"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),

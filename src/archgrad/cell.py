@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, Mixture, MixtureTable
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
@@ -55,9 +56,10 @@ class Cell(Choice):
     ) -> None:
         super().__init__(label)
         where = f"Cell(label={label!r})"
-        if n_nodes < 1 or n_inputs < 1 or (n_kept is not None and n_kept < 1):
+        counts = (n_nodes, n_inputs) if n_kept is None else (n_nodes, n_inputs, n_kept)
+        if not all(is_whole(count, least=1) for count in counts):
             raise SpaceError(
-                f"{where} needs n_nodes, n_inputs and n_kept of at least 1, "
+                f"{where} needs whole numbers n_nodes, n_inputs and n_kept of at least 1, "
                 f"but got n_nodes={n_nodes}, n_inputs={n_inputs}, n_kept={n_kept}."
             )
         if not set(candidates) - set(never):
@@ -182,7 +184,7 @@ def _read_decision(
     for key in expected:
         pairs = [tuple(pair) for pair in keys[key]]
         for pair in pairs:
-            if len(pair) != 2 or not isinstance(pair[1], int) or not 0 <= pair[1] < int(key):
+            if len(pair) != 2 or not is_whole(pair[1], least=0) or pair[1] >= int(key):
                 raise ArchitectureError(
                     f"Node {key} of cell '{label}' takes [operation, source] with a source from 0 to {int(key) - 1}, "
                     f"but the architecture says {list(pair)!r}."

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
 from archgrad.mixing import weighted_sum
@@ -248,7 +249,7 @@ class InputChoice(Choice):
     ) -> None:
         super().__init__(label)
         counts = (n_candidates, n_chosen)
-        if not all(isinstance(count, int) for count in counts) or not 1 <= n_chosen <= n_candidates:
+        if not all(map(is_whole, counts)) or not 1 <= n_chosen <= n_candidates:
             raise SpaceError(
                 f"InputChoice(label={label!r}) needs whole numbers with 1 <= n_chosen <= n_candidates, "
                 f"but got n_chosen={n_chosen}, n_candidates={n_candidates}."
@@ -283,7 +284,7 @@ class InputChoice(Choice):
         valid = (
             isinstance(decision, Sequence)
             and not isinstance(decision, str)
-            and all(isinstance(i, int) and 0 <= i < self.n_candidates for i in decision)
+            and all(is_whole(i, least=0) and i < self.n_candidates for i in decision)
             and len(decision) == len(set(decision)) == self.n_chosen
         )
         if not valid:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
+from archgrad.checks import is_whole
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
@@ -308,7 +309,7 @@ def _check_size(data: Data, batch_size: int) -> None:
 
 
 def _check_whole(name: str, value: Any, *, least: int, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least=least):
         raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}. {remedy}.")
 
 
