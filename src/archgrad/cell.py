@@ -241,8 +241,11 @@ class DerivedCell(nn.Module):
 
     def forward(self, states: Sequence[Tensor | None]) -> Tensor:
         """Return the cell's output; a state that is not among `used_inputs` may be None."""
-        if self.evaluator is not None:
-            return self.evaluator(self, list(states))
+        output = self._run(states) if self.evaluator is None else self.evaluator(self, list(states))
+        # Through skip connections alone an input would go out itself, and who works on the output in place change it.
+        return output.clone() if any(output is state for state in states) else output
+
+    def _run(self, states: Sequence[Tensor | None]) -> Tensor:
         every: list[Tensor | None] = list(states)
         for pairs in self.nodes:
             total: Tensor | None = None
@@ -254,10 +257,7 @@ class DerivedCell(nn.Module):
                 total = value if total is None else total + value
             every.append(total)
         joined = [cast(Tensor, every[node]) for node in self.concat]
-        if len(joined) > 1:
-            return torch.cat(joined, dim=1)
-        # Through skip connections alone an input would go out itself, and who works on the output in place change it.
-        return joined[0].clone() if any(joined[0] is state for state in states) else joined[0]
+        return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
 
 
 def _reaching(sources: Sequence[Sequence[int]], concat: Sequence[int], n_inputs: int) -> set[int]:

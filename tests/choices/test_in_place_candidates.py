@@ -176,10 +176,14 @@ def test_inputs_that_are_selected(reduction: str) -> None:
 def test_a_cell_of_skip_connections_gives_out_a_tensor_of_its_own() -> None:
     skips = ag.Cell(1, {"skip": lambda source, node: nn.Identity()}, n_inputs=1, n_kept=1, output="last", label="cell")
     network = ag.derive(skips, ag.Architecture({"cell": {"1": [["skip", 0]]}}))
-    x = torch.randn(1, C, 2, 2)
-    before = x.clone()
-    network([x]).relu_()
-    assert torch.equal(x, before)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(1, C, 2, 2).to(memory_format=layout)
+        before = x.clone()
+        network([x]).relu_()
+        assert torch.equal(x, before)
+        with accelerated(network):
+            network([x]).relu_()
+        assert torch.equal(x, before)
 
 
 # --- what archgrad cannot see beforehand ------------------------------------------------------------------------------
