@@ -12,8 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.isolation import run_isolated
 
 __all__ = ["Cell", "DerivedCell"]
 
@@ -54,9 +56,10 @@ class Cell(Choice):
     ) -> None:
         super().__init__(label)
         where = f"Cell(label={label!r})"
-        if n_nodes < 1 or n_inputs < 1 or (n_kept is not None and n_kept < 1):
+        counts = (n_nodes, n_inputs) if n_kept is None else (n_nodes, n_inputs, n_kept)
+        if not all(is_whole(count, least=1) for count in counts):
             raise SpaceError(
-                f"{where} needs n_nodes, n_inputs and n_kept of at least 1, "
+                f"{where} needs whole numbers n_nodes, n_inputs and n_kept of at least 1, "
                 f"but got n_nodes={n_nodes}, n_inputs={n_inputs}, n_kept={n_kept}."
             )
         if not set(candidates) - set(never):
@@ -183,7 +186,7 @@ def _read_decision(
     for key in expected:
         pairs = [tuple(pair) for pair in keys[key]]
         for pair in pairs:
-            if len(pair) != 2 or not isinstance(pair[1], int) or not 0 <= pair[1] < int(key):
+            if len(pair) != 2 or not is_whole(pair[1], least=0) or pair[1] >= int(key):
                 raise ArchitectureError(
                     f"Node {key} of cell '{label}' takes [operation, source] with a source from 0 to {int(key) - 1}, "
                     f"but the architecture says {list(pair)!r}."
@@ -240,7 +243,9 @@ class DerivedCell(nn.Module):
 
     def forward(self, states: Sequence[Tensor | None]) -> Tensor:
         """Return the cell's output; a state that is not among `used_inputs` may be None."""
-        return self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
+        output = self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
+        # Through skip connections alone an input would go out itself, and who works on the output in place change it.
+        return output.clone() if any(output is state for state in states) else output
 
     def edge_by_edge(self, states: Sequence[Tensor | None]) -> Tensor:
         """Return what `forward` does, every operation as it is written."""
@@ -249,7 +254,7 @@ class DerivedCell(nn.Module):
             total: Tensor | None = None
             for key, source in pairs:
                 operation = self.operations[key]
-                value = operation(every[source])
+                value = run_isolated(operation, every[source])
                 if self.drop_path is not None and not isinstance(operation, nn.Identity):
                     value = self.drop_path(value)
                 total = value if total is None else total + value

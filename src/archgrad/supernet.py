@@ -10,11 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.batches import on_tensors, to_channels_last
+from archgrad.batches import to_channels_last
 from archgrad.choices import AlphaRow, Mixture, MixtureTable
 from archgrad.errors import SpaceError
 from archgrad.fast import accelerate, accepts_channels_last
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
+from archgrad.nested import map_tensors
 from archgrad.relaxation import Relaxation, Softmax
 
 __all__ = ["AlphaTable", "Supernet"]
@@ -127,7 +128,7 @@ class Supernet(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
         if self.channels_last:
-            args, kwargs = on_tensors(args, to_channels_last), on_tensors(kwargs, to_channels_last)
+            args, kwargs = map_tensors((args, kwargs), to_channels_last)
         self._table.current = self._mixtures()
         try:
             return self.network(*args, **kwargs)

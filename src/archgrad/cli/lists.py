@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.names import UNROLLED, name_of
 from archgrad.cli.parser import Parser
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.models import add_model_options, space_of_run
 from archgrad.cli.parser import Parser
 from archgrad.export import Prediction, predict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archgrad.cli.architectures import FORMS, open_architecture
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.nasbench import load_table, query
 

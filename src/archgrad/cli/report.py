@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 
 __all__ = ["make_parser", "run"]

@@ -14,7 +14,7 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.architectures import settled_name as settled_architecture
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.data import Data

@@ -9,7 +9,7 @@ from typing import Any
 
 from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose

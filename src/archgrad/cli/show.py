@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archgrad.cli.architectures import FORMS, open_architecture
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError, RunError
 from archgrad.show import to_dot, to_text

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from archgrad.checks import is_whole
 from archgrad.data.randomness import generator_of
 from archgrad.errors import DataError, OptionError
 
@@ -151,5 +152,5 @@ def check_at_least(name: str, value: int, least: int) -> None:
     Raises:
         OptionError: As said.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least=least):
         raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}.")

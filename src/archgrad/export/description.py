@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, ExportError, OptionError
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
 from archgrad.runs.files import disk_error, write_text
@@ -44,7 +45,7 @@ class ModelDescription:
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise OptionError(f"classes must be at least one name, but got {shown(self.classes)}.")
         sizes = self.input_shape
-        whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
+        whole = all(is_whole(size, least=1) for size in sizes)
         if not whole or len(sizes) > _MOST_DIMENSIONS or math.prod(sizes) > _MOST_ELEMENTS:
             raise OptionError(
                 f"input_shape must be the sizes of one sample, each at least 1, but got {shown(sizes)}. "

@@ -15,6 +15,7 @@ from archgrad.fast.normalised import normalised
 from archgrad.fast.recognise import is_projection
 from archgrad.fast.states import State
 from archgrad.fast.sums import joined
+from archgrad.isolation import run_isolated
 
 __all__ = ["evaluate_derived"]
 
@@ -57,7 +58,7 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
 
 def _output(operation: nn.Module, state: State) -> Tensor:
     if not state.knows(operation):
-        return operation(state.given)
+        return run_isolated(operation, state.given)
     if isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):
         return state.pooled(operation)
     if is_projection(operation):

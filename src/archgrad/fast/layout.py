@@ -194,10 +194,10 @@ def beside(cell: Cell, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
     Raises:
         SpaceError: As its `LayerChoice` does, if the edge's other candidates give another shape.
     """
-    output = candidate.operation(x)
+    choice = cast(LayerChoice, cell.edges[edge.number])
+    output = choice.run(candidate.place, x)
     if isinstance(output, Tensor) and output.shape == edge.shape:
         return output
-    choice = cast(LayerChoice, cell.edges[edge.number])
     other = next(c for c in edge.candidates if c.known)
     outputs = {other.place: torch.empty(cast(Shape, edge.shape), device="meta"), candidate.place: output}
     places = [c.place for c in edge.candidates if c.place in outputs]

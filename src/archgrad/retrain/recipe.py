@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from archgrad.checks import is_whole
 from archgrad.errors import OptionError
 from archgrad.runs import check_seed
 
@@ -101,7 +102,7 @@ class Recipe:
 
 
 def _check_whole(name: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least=least):
         raise OptionError(f"{name} must be a whole number, at least {least}, but got {name}={value!r}.")
 
 

@@ -49,7 +49,7 @@ class Loop:
         valid: Batches for the alphas.
         options: The search's options.
         step: How the alphas' gradient is computed.
-        loss: Function of (outputs, targets), the mean over the batch.
+        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         pace: When checkpoints are written.
         folder: Where everything goes; None writes nothing.
@@ -161,12 +161,13 @@ class Loop:
 
     def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
         """Add a step's losses, gradient norms and metrics to the means of the epoch."""
-        for half, batch, outputs, loss, owner, norm in (
-            ("train", train_batch, report.train_outputs, report.train_loss, "weights", report.weights_gradient_norm),
-            ("valid", valid_batch, report.valid_outputs, report.valid_loss, "alphas", report.alphas_gradient_norm),
+        numbers = report.on_device()
+        for half, batch, outputs, owner in (
+            ("train", train_batch, report.train_outputs, "weights"),
+            ("valid", valid_batch, report.valid_outputs, "alphas"),
         ):
             values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
-            values |= {f"{half}_loss": loss, f"{owner}_gradient_norm": norm}
+            values |= {name: numbers[name] for name in (f"{half}_loss", f"{owner}_gradient_norm")}
             self._state.meter.add(values, len(batch[1]))
 
     def _end_epoch(self, rate: float) -> Architecture:

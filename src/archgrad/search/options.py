@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from archgrad.checks import is_whole
 from archgrad.errors import OptionError
 from archgrad.runs import check_seed
 
@@ -64,8 +65,8 @@ class SearchOptions:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("epochs", "batch_size", "accumulation"):
-            _check(name, getattr(self, name), "a whole number of at least 1", lambda v: _whole(v) and v >= 1)
-        _check("cutout", self.cutout, "a whole number of at least 0", lambda v: _whole(v) and v >= 0)
+            _check(name, getattr(self, name), "a whole number of at least 1", lambda v: is_whole(v, least=1))
+        _check("cutout", self.cutout, "a whole number of at least 0", lambda v: is_whole(v, least=0))
         for name in ("learning_rate", "alphas_learning_rate"):
             _check(name, getattr(self, name), "a finite number above 0", lambda v: 0 < v < float("inf"))
         for name in ("learning_rate_min", "weight_decay", "alphas_weight_decay", "grad_clip"):
@@ -79,10 +80,6 @@ class SearchOptions:
             ("on_nonfinite", ("stop", "skip")),
         ):
             _check(name, getattr(self, name), f"one of {', '.join(words)}", lambda v, words=words: v in words)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _betas(value: object) -> bool:
