@@ -15,7 +15,7 @@ PACKAGE = Path(archgrad.__file__).parent
 FLOW = (
     # no room of archgrad's needed
     ("errors",),
-    ("batches", "buffers", "json_text"),
+    ("batches", "buffers", "files", "json_text", "terminal"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices",),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from archgrad.cli.main import COMMANDS
 from archgrad.cli.parser import Parser
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -34,5 +35,5 @@ def run(arguments: Sequence[str]) -> int:
     page = write_report(
         [Path(folder) for folder in options.runs], out=None if options.out is None else Path(options.out)
     )
-    print(page)
+    say(str(page))
     return 0

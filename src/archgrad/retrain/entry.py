@@ -279,7 +279,14 @@ def retrain(
             loop.restore(saved)
             if folder is not None:
                 loop.loggers = stack.enter_context(
-                    open_loggers(folder.path, config=options, first_epoch=loop.epoch, wandb=wandb, mlflow=mlflow)
+                    open_loggers(
+                        folder.path,
+                        config=options,
+                        first_epoch=loop.epoch,
+                        wandb=wandb,
+                        mlflow=mlflow,
+                        guard=folder.guard,
+                    )
                 )
         loop.history = send_state(loop.history)
         stack.enter_context(progress)

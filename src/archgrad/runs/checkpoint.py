@@ -28,7 +28,7 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, disk_error, sync_folder
+from archgrad.files import Guard, atomic_write, disk_error, open_regular, sync_folder
 from archgrad.runs.structure import join, split
 
 __all__ = ["Checkpoints", "load_state", "pack_state", "save_state", "unpack_state"]
@@ -42,7 +42,7 @@ _MAX_STRUCTURE_BYTES = 256 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
 
-def save_state(path: str | os.PathLike[str], state: Any) -> None:
+def save_state(path: str | os.PathLike[str], state: Any, *, guard: Guard | None = None) -> None:
     """Write a nested state to one file, atomically and with a checksum.
 
     Args:
@@ -50,6 +50,7 @@ def save_state(path: str | os.PathLike[str], state: Any) -> None:
         state: Nested dict, list and tuple of tensors, NumPy arrays, str, int, float (nan and inf too), bool, bytes.
             Types, dict order, dtypes, memory order of tensors, and tensors that occur twice come back as they were;
             devices and `requires_grad` do not: tensors come back on the CPU.
+        guard: As in `archgrad.files.atomic_write`.
 
     Raises:
         RunError: The state holds something else, or the disk is full, read-only or failing.
@@ -63,7 +64,7 @@ def save_state(path: str | os.PathLike[str], state: Any) -> None:
     digest = hashlib.sha256(lengths)
     digest.update(text)
     digest.update(content)
-    with atomic_write(Path(path)) as file:
+    with atomic_write(Path(path), guard=guard) as file:
         for part in (lengths, digest.digest(), text, content):
             file.write(part)
 
@@ -82,7 +83,7 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text, content = _read_parts(file, path)
     except OSError as error:
         raise disk_error(error, path, doing="read") from error
@@ -157,9 +158,11 @@ class Checkpoints:
 
     Args:
         folder: Where they lie; created by the first `save`.
+        guard: Asked before each change, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, guard: Guard | None = None) -> None:
+        self._guard = guard
         self.folder = folder
         self.last = folder / "last.ckpt"
         self.previous = folder / "previous.ckpt"
@@ -176,8 +179,10 @@ class Checkpoints:
         started = time.perf_counter()
         newest = self.folder / "next.ckpt"
         try:
+            self._ask(newest)
             self.folder.mkdir(exist_ok=True)
-            save_state(newest, state)
+            save_state(newest, state, guard=self._guard)
+            self._ask(newest)
             # Between the two renames there is no last.ckpt; `load` then takes the previous one, which is complete.
             if self.last.exists():
                 os.replace(self.last, self.previous)
@@ -220,7 +225,12 @@ class Checkpoints:
             )
         return None
 
+    def _ask(self, path: Path) -> None:
+        if self._guard is not None:
+            self._guard(path)
+
     def _set_aside(self) -> None:
+        self._ask(self.last)
         try:
             os.replace(self.last, self.last.with_name("damaged.ckpt"))
             sync_folder(self.folder)

@@ -287,7 +287,14 @@ def search(
             if folder is not None:
                 folder.rewind(epochs=state.epoch)
                 loggers = stack.enter_context(
-                    open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
+                    open_loggers(
+                        folder.path,
+                        config=everything,
+                        first_epoch=state.epoch,
+                        wandb=wandb,
+                        mlflow=mlflow,
+                        guard=folder.guard,
+                    )
                 )
         request = stack.enter_context(StopRequest()) if run_dir is not None else None
         progress = Progress(
