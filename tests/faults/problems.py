@@ -162,11 +162,10 @@ def run_trainer(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1,
 
 
 _SEARCH_RESULTS = ("metrics.csv", "checkpoints/epoch_*.json")
+_RETRAIN_RESULTS = ("metrics.csv", "architecture.json", "weights/*", "predictions.safetensors")
 PROBLEMS = {
     "search": Problem(run_search, _SEARCH_RESULTS),
-    "retrain": Problem(
-        run_drifting_retrain, ("metrics.csv", "architecture.json", "weights/*", "predictions.safetensors")
-    ),
+    "retrain": Problem(run_drifting_retrain, _RETRAIN_RESULTS),
     "trainer": Problem(run_trainer, _SEARCH_RESULTS),
 }
 

@@ -66,9 +66,10 @@ def without_buffers(checkpoint: Path) -> None:
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with_and_says_what_it_lacks(
     run: Callable[..., Any], named: str, passes: int, tmp_path: Path
 ) -> None:
-    with pytest.raises(Stopped), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         stop_after(passes, patch)
-        run(tmp_path / "run", resume=False, checkpoint_steps=1)
+        with pytest.raises(Stopped):
+            run(tmp_path / "run", resume=False, checkpoint_steps=1)
     without_buffers(tmp_path / "run" / "checkpoints" / "last.ckpt")
     with pytest.warns(UserWarning, match=rf"earlier archgrad, which did not keep the buffers.*'{named}'"):
         run(tmp_path / "run", resume=True)
@@ -112,7 +113,7 @@ def test_buffers_come_back_in_place_where_they_fit_and_as_new_ones_where_not() -
     module = Parts()
     before = copied_buffers(module)
     assert set(before) == {
-        *(f"{norm}.{name}" for norm in ("norm", "again") for name in ("running_mean", "running_var", "num_batches_tracked")),
+        *(f"{norm}.{name}" for norm in ("norm", "again") for name, _ in nn.BatchNorm1d(2).named_buffers()),
         "unset", "set",
     }  # fmt: skip
     mean = module.norm.running_mean

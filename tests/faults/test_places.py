@@ -120,9 +120,10 @@ def test_nothing_of_a_run_is_written_into_its_successor(tmp_path: Path) -> None:
 
 
 def cut_retrain(run: Path) -> None:
-    with pytest.raises(Stopped), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         stop_after(4, patch)
-        PROBLEMS["retrain"].run(run, resume=False, checkpoint_steps=1)
+        with pytest.raises(Stopped):
+            PROBLEMS["retrain"].run(run, resume=False, checkpoint_steps=1)
 
 
 def by_symlink(file: Path, target: Path) -> None:

@@ -39,6 +39,7 @@ _LENGTHS = struct.Struct("<8sIQQ")
 _DIGEST_BYTES = 32
 _HEADER_BYTES = _LENGTHS.size + _DIGEST_BYTES
 _MAX_STRUCTURE_BYTES = 256 * 1024 * 1024
+_MAX_BYTES = 64 * 1024**3
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -60,6 +61,8 @@ def save_state(path: str | os.PathLike[str], state: Any, *, guard: Guard | None 
         raise RunError(
             f"A checkpoint's structure may take {_MAX_STRUCTURE_BYTES} bytes, but this one takes {len(text)}."
         )
+    if len(content) > _MAX_BYTES - _HEADER_BYTES - _MAX_STRUCTURE_BYTES:
+        raise RunError(f"A checkpoint may take {_MAX_BYTES} bytes, but the tensors of this one take {len(content)}.")
     lengths = _LENGTHS.pack(_MAGIC, _VERSION, len(text), len(content))
     digest = hashlib.sha256(lengths)
     digest.update(text)
@@ -134,6 +137,8 @@ def _read_parts(file: BinaryIO, path: Path) -> tuple[bytes, bytes]:
     size, expected = os.fstat(file.fileno()).st_size, _HEADER_BYTES + text_bytes + content_bytes
     if size != expected:
         raise _damaged(path, f"its header promises {expected} bytes, but it has {size}")
+    if size > _MAX_BYTES:
+        raise _damaged(path, f"it takes {size} bytes, more than the {_MAX_BYTES} allowed")
     if text_bytes > _MAX_STRUCTURE_BYTES:
         raise _damaged(path, f"its structure takes {text_bytes} bytes, more than the {_MAX_STRUCTURE_BYTES} allowed")
     digest = hashlib.sha256(header[: _LENGTHS.size])
