@@ -22,7 +22,8 @@ def make_parser() -> Parser:
         "--out",
         type=str | None,
         help="The HTML file, or a folder for it. By default report.html in the run folder, or comparison.html in the "
-        "first of several. Each picture also goes as PNG and SVG into the folder report/ of its run.",
+        "first of several. Each picture also goes as PNG and SVG into the folder report/ of its run, unless the page "
+        "goes elsewhere and the run may not be written.",
     )
     return parser
 

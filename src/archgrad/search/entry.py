@@ -186,7 +186,7 @@ def search(
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
-        Interrupted: SIGTERM or SIGINT came; the step was finished and the state saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
     """
     options = SearchOptions(
         epochs=epochs,
