@@ -17,7 +17,7 @@ FLOW = (
     # no room of archgrad's needed
     ("errors",),
     ("nested", "checks"),
-    ("batches", "buffers", "exactness", "json_text", "isolation"),
+    ("batches", "buffers", "exactness", "files", "json_text", "isolation", "terminal"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices",),

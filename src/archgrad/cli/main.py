@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,12 @@ from contextlib import contextmanager
 
 from archgrad.cli.commands import COMMANDS
 from archgrad.errors import ArchgradError
+from archgrad.terminal import finish_output, hold_standard_streams, lost_output, say
 
 __all__ = ["main"]
 
+_WRITING = ("search", "retrain", "report", "export")
+"""Commands whose result is in files, so that they have done their work also where nothing can be printed."""
 _LISTS = ("spaces", "steps", "relaxations")
 _USAGE_ERROR = 2
 _SIGNALLED = 128
@@ -33,40 +35,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: After `--help`, a usage error (2), or an interruption that was saved (128 + signal).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    hold_standard_streams()
     try:
         with _warnings_in_one_line():
             status = _run(arguments)
-            sys.stdout.flush()
-        return status
     except ArchgradError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return _USAGE_ERROR
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. What is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _SIGNALLED + 13
+        say(f"Error: {error}", error=True)
+        status = _USAGE_ERROR
     except KeyboardInterrupt:
-        print("Interrupted before there was anything to save.", file=sys.stderr)
-        return _SIGNALLED + 2
+        say("Interrupted before there was anything to save.", error=True)
+        status = _SIGNALLED + 2
+    finally:
+        finish_output()
+    lost = lost_output()
+    if status or lost is None or (arguments and arguments[0] in _WRITING):
+        return status
+    if isinstance(lost, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        return _SIGNALLED + 13
+    say(f"Error: The result cannot be written to standard output: {lost}. Write it elsewhere.", error=True)
+    return _USAGE_ERROR
 
 
 def _run(arguments: list[str]) -> int:
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
-        print(_help(), end="")
+        say(_help(), end="")
         return 0
     if name == "--version":
         from archgrad import __version__
 
-        print(f"archgrad {__version__}")
+        say(f"archgrad {__version__}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        print(
-            f"archgrad: error: there is no command '{name}'.{hint} 'archgrad --help' lists the commands.",
-            file=sys.stderr,
-        )
+        say(f"archgrad: error: there is no command '{name}'.{hint} 'archgrad --help' lists the commands.", error=True)
         return _USAGE_ERROR
     if name in _LISTS:
         from archgrad.cli.lists import run_list
@@ -94,9 +97,9 @@ def _help() -> str:
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     """Show a warning as its message; where in the code it was raised says nothing to who typed a command."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}", error=True)
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.showwarning = before

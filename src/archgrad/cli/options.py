@@ -13,6 +13,7 @@ from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
 from archgrad.sharing import send_state
+from archgrad.terminal import say
 
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder"]
 
@@ -128,7 +129,7 @@ def settled_folder(values: Mapping[str, Any], name: str) -> Path:
         return Path(named)
     folder = Path(send_state(str(first_free(name))))
     if rank() == 0 and not values["quiet"]:
-        print(f"Run folder:    {folder}", flush=True)
+        say(f"Run folder:    {folder}")
     return folder
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, ExportError, OptionError
+from archgrad.files import disk_error, read_file, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
-from archgrad.runs.files import disk_error, write_text
 
 __all__ = ["DTYPES", "ModelDescription", "description_beside"]
 
@@ -127,8 +127,7 @@ class ModelDescription:
             RunError: It cannot be read.
         """
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_TEXT_BYTES + 1)
+            content = read_file(path, most=MAX_TEXT_BYTES)
         except OSError as error:
             raise disk_error(error, path, doing="read") from error
         return cls.from_json(content.decode("utf-8", errors="replace"), where=f"'{path}'")

@@ -17,8 +17,8 @@ from archgrad.architecture import Architecture
 from archgrad.derive import derive
 from archgrad.errors import ExportError, OptionError, RunError
 from archgrad.export.description import DTYPES, ModelDescription
+from archgrad.files import disk_error, read_file
 from archgrad.runs import load_tensors, read_config, seeded
-from archgrad.runs.files import disk_error
 
 __all__ = ["Weights", "describe_run", "load_retrained"]
 
@@ -137,9 +137,7 @@ def _summary(run: Path) -> dict[str, Any]:
             f"Go on with it: archgrad retrain --resume {run}"
         )
     try:
-        with file.open("rb") as opened:
-            content = opened.read(_MAX_SUMMARY_BYTES + 1)
-        summary = json.loads(content[:_MAX_SUMMARY_BYTES])
+        summary = json.loads(read_file(file, most=_MAX_SUMMARY_BYTES))
     except OSError as error:
         raise disk_error(error, file, doing="read") from error
     except (ValueError, RecursionError) as error:

@@ -174,7 +174,8 @@ class DartsTrainer:
             DataError: A sample cannot be read or does not fit the others.
             RunError: The run folder is in use, taken, or does not fit; or `fit` has trained already.
             NonFiniteError: A loss or gradient is NaN or infinite.
-            Interrupted: SIGTERM or SIGINT came, and there is a run folder; the step was finished and the state saved.
+            Interrupted: SIGTERM, SIGINT or SIGHUP came, and there is a run folder; the step was finished and the state
+                saved.
         """
         going_on = resume is not None and resume is not False
         run_dir = self._folder_of(resume) if going_on else self._run_dir

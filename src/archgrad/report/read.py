@@ -15,15 +15,17 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchitectureError, RunError
+from archgrad.files import read_file
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
 _SIGNS = ("config.yaml", "metrics.csv", "environment.json", "architecture.json", "summary.json", "checkpoints")
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
+_MAX_TENSOR_BYTES = 4 * 1024**3
 _MAX_EPOCH = 1_000_000_000
 _MAX_VALUE = 1e300  # beyond it a diverged loss is as good as infinite, and an axis could not be computed
 _N_MISTAKES = 24
@@ -231,9 +233,7 @@ def _value(cell: str) -> float:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        raise ValueError(f"it is larger than {_MAX_TEXT_BYTES} bytes")
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_file(path, most=_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -292,7 +292,7 @@ def _row(row: object) -> dict[str, float]:
 
 
 def _read_predictions(path: Path) -> Predictions:
-    tensors = load_file(path)
+    tensors = load(read_file(path, most=_MAX_TENSOR_BYTES))
     targets, logits = tensors.get("targets"), tensors.get("logits")
     if targets is None or logits is None or logits.ndim != 2 or targets.shape != logits.shape[:1] or not logits.size:
         raise ValueError("it needs targets (N,) and logits (N, classes)")
@@ -311,7 +311,7 @@ def _read_predictions(path: Path) -> Predictions:
 
 
 def _read_worst(path: Path) -> Worst:
-    tensors = load_file(path)
+    tensors = load(read_file(path, most=_MAX_TENSOR_BYTES))
     images = tensors.get("images", np.zeros(0))
     n = len(images)
     rows = [tensors.get(name, np.zeros(0)) for name in ("targets", "predicted", "confidence")]

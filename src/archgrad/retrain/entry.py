@@ -168,7 +168,7 @@ def retrain(
         DataError: The data cannot be used.
         RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
             process of the run gone.
-        Interrupted: SIGTERM or SIGINT came; the state was saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
@@ -282,7 +282,14 @@ def retrain(
             loop.restore(saved)
             if folder is not None:
                 loop.loggers = stack.enter_context(
-                    open_loggers(folder.path, config=options, first_epoch=loop.epoch, wandb=wandb, mlflow=mlflow)
+                    open_loggers(
+                        folder.path,
+                        config=options,
+                        first_epoch=loop.epoch,
+                        wandb=wandb,
+                        mlflow=mlflow,
+                        guard=folder.guard,
+                    )
                 )
         loop.history = send_state(loop.history)
         stack.enter_context(progress)

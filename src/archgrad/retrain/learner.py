@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from archgrad.batches import count, cut, prepare
+from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.errors import OptionError, RunError
 from archgrad.losses import Loss, joined_parts, loss_of_parts
 from archgrad.operations import DropPath
@@ -85,7 +86,7 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         skips = self.recipe.on_nonfinite == "skip"
-        buffers = [buffer.clone() for buffer in self.network.buffers()] if skips else []
+        buffers = copied_buffers(self.network) if skips else {}
         part_loss = loss_of_parts(self._cross_entropy, self.recipe.accumulation)
         loss, correct = self._backward(inputs, targets, part_loss)
         used = [parameter for parameter in self._parameters if parameter.grad is not None]
@@ -96,8 +97,8 @@ class Learner:
         if self._reads_each_step and not bool(torch.isfinite(loss) & torch.isfinite(gradient_norm)):
             if not skips:
                 raise NonfiniteStep(step, float(loss), float(gradient_norm))
-            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # one forward pass would leave BatchNorm's running statistics at nan for good
+            # One forward pass would leave BatchNorm's running statistics at nan for good.
+            set_buffers(self.network, buffers, device=self.device)
             self.totals.skipped += 1
             self.skipped_steps += 1
             return

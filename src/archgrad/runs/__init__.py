@@ -17,6 +17,7 @@ from archgrad.runs.randomness import (
     seeded,
 )
 from archgrad.runs.signals import Interrupted, StopRequest
+from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "check_loggers",
     "check_seed",
     "config_difference",
+    "is_stored",
     "load_state",
     "load_tensors",
     "memory_explained",

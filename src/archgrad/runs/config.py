@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from archgrad.errors import RunError
-from archgrad.runs.files import disk_error, write_text
+from archgrad.files import Guard, disk_error, read_file, write_text
 
 __all__ = ["config_difference", "plain_config", "read_config", "write_config"]
 
@@ -54,10 +54,11 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     )
 
 
-def write_config(path: Path, config: Mapping[str, Any]) -> None:
+def write_config(path: Path, config: Mapping[str, Any], *, guard: Guard | None = None) -> None:
     """Write a configuration as YAML, atomically, options in the order given."""
     # Everything outside ASCII is escaped and no line folded: PyYAML does not read back all that it writes otherwise.
-    write_text(path, yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=False, width=2**30))
+    text = yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=False, width=2**30)
+    write_text(path, text, guard=guard)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -67,12 +68,9 @@ def read_config(path: Path) -> dict[str, Any]:
         RunError: The file is missing, too large, no YAML, or holds something other than options and their values.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = read_file(path, most=_MAX_BYTES)
     except OSError as error:
         raise disk_error(error, path, doing="read") from error
-    if len(content) > _MAX_BYTES:
-        raise RunError(f"'{path}' is larger than {_MAX_BYTES} bytes, so it is no configuration of archgrad.")
     try:
         config = yaml.load(content.decode("utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

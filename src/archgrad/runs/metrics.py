@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, disk_error
+from archgrad.files import Guard, append, atomic_write, disk_error, read_file
 
 __all__ = ["MetricsFile", "Value", "read_metrics"]
 
@@ -18,6 +17,7 @@ Value = float | int | str | None
 """What a cell holds; None is written as an empty cell."""
 
 _KEY = "epoch"
+_MAX_BYTES = 1024**3
 
 
 class MetricsFile:
@@ -28,10 +28,12 @@ class MetricsFile:
 
     Args:
         path: The file; created by the first `append`.
+        guard: Asked before each change, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, guard: Guard | None = None) -> None:
         self.path = path
+        self._guard = guard
         self._columns: list[str] | None = None
 
     def append(self, row: Mapping[str, Value]) -> None:
@@ -56,10 +58,7 @@ class MetricsFile:
             raise RunError(f"'{self.path}' has the columns {self._columns}, but the row has {list(row)}.")
         text += _line([_cell(row[column]) for column in self._columns])
         try:
-            with self.path.open("ab") as file:
-                file.write(text.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
+            append(self.path, text.encode("utf-8"), guard=self._guard)
         except OSError as error:
             raise disk_error(error, self.path, doing="write") from error
 
@@ -98,7 +97,7 @@ class MetricsFile:
         wanted = "".join(kept).encode("utf-8")
         if content is None or content == wanted:
             return
-        with atomic_write(self.path) as file:
+        with atomic_write(self.path, guard=self._guard) as file:
             file.write(wanted)
 
     def rows(self) -> list[dict[str, Value]]:
@@ -126,7 +125,7 @@ def read_metrics(path: Path) -> list[dict[str, Value]]:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path, most=_MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

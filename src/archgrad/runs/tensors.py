@@ -10,18 +10,27 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, disk_error
+from archgrad.files import Guard, atomic_write, disk_error, read_file
 
 __all__ = ["load_tensors", "save_tensors"]
 
+_MAX_BYTES = 8 * 1024**3
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    guard: Guard | None = None,
+) -> None:
     """Write named tensors as one safetensors file, atomically.
 
     Args:
         path: Where to; the folder must exist.
         tensors: Of any shape and device; tensors that share memory (tied weights) are written once each.
         metadata: Text that travels in the file's header.
+        guard: As in `archgrad.files.atomic_write`.
 
     Raises:
         RunError: The disk is full, read-only or failing.
@@ -29,7 +38,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping
     # Copies, because safetensors refuses tensors that share memory; tied weights are such tensors.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = safetensors.torch.save(copies, metadata=dict(metadata) if metadata else None)
-    with atomic_write(path) as file:
+    with atomic_write(path, guard=guard) as file:
         file.write(content)
 
 
@@ -40,10 +49,10 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         Name to tensor, on the CPU.
 
     Raises:
-        RunError: The file is missing, damaged, or no safetensors file.
+        RunError: The file is missing, damaged, larger than 8 GiB, or no safetensors file.
     """
     try:
-        return safetensors.torch.load_file(path)
+        return safetensors.torch.load(read_file(path, most=_MAX_BYTES))
     except OSError as error:
         raise disk_error(error, path, doing="read") from error
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -187,7 +187,7 @@ def search(
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
-        Interrupted: SIGTERM or SIGINT came; the step was finished and the state saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
     """
     options = SearchOptions(
         epochs=epochs,
@@ -290,7 +290,14 @@ def search(
             if folder is not None:
                 folder.rewind(epochs=state.epoch)
                 loggers = stack.enter_context(
-                    open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
+                    open_loggers(
+                        folder.path,
+                        config=everything,
+                        first_epoch=state.epoch,
+                        wandb=wandb,
+                        mlflow=mlflow,
+                        guard=folder.guard,
+                    )
                 )
         request = stack.enter_context(StopRequest()) if run_dir is not None else None
         progress = Progress(

@@ -10,6 +10,7 @@ from archgrad.architecture import Architecture
 from archgrad.batches import prepare
 from archgrad.bilevel import BilevelStep, StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
+from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import BatchStream
 from archgrad.distributed import (
     Wishes,
@@ -126,7 +127,7 @@ class Loop:
             f"the batch; activation_checkpointing=True; fewer channels or cells; precision='bf16'."
         )
         skips = options.on_nonfinite == "skip"
-        buffers = [buffer.clone() for buffer in state.supernet.network.buffers()] if skips else []
+        buffers = copied_buffers(state.supernet.network) if skips else {}
         try:
             with (
                 memory_explained(remedies),
@@ -152,8 +153,8 @@ class Loop:
                     f"The search stopped in epoch {state.epoch} at step {state.step}. {error} Or leave such steps out "
                     f"with on_nonfinite='skip'.{kept}"
                 ) from error
-            for buffer, before in zip(state.supernet.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # one forward pass would leave BatchNorm's running statistics at nan for good
+            # One forward pass would leave BatchNorm's running statistics at nan for good.
+            set_buffers(state.supernet.network, buffers, device=self._device)
             state.skipped += 1
         self._progress.step(state.step, images=len(train_batch[1]) * world_size(), read=lambda: figures_now(state))
         state.step += 1

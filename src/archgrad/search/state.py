@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from archgrad.buffers import set_buffers
 from archgrad.distributed import rank, world_size
 from archgrad.errors import RunError
 from archgrad.runs import Clock, capture_random_state, restore_random_state
 from archgrad.search.meter import Meter
-from archgrad.sharing import gather_parts, moved_step
+from archgrad.sharing import gather_parts, moved_step, own_buffers, place_buffers
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchState"]
@@ -51,9 +52,11 @@ class SearchState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors for a checkpoint; every process must call this, and process 0's is whole."""
-        own = {"meter": self.meter.state_dict(), "random": capture_random_state()}
-        if world_size() > 1:
-            own["buffers"] = dict(self.supernet.network.named_buffers())
+        own = {
+            "meter": self.meter.state_dict(),
+            "random": capture_random_state(),
+            "buffers": own_buffers(self.supernet.network),
+        }
         return {
             "format": _FORMAT,
             "version": 1,
@@ -90,6 +93,8 @@ class SearchState:
                 f"Resume with the data that the run was started with."
             )
         try:
+            names = {name.removeprefix("network.") for name in state["supernet"]}
+            place_buffers(self.supernet.network, state["ranks"], names, device=self._device)
             self.supernet.load_state_dict(state["supernet"])
             self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
             self.weights_optimizer.load_state_dict(state["weights_optimizer"])
@@ -104,14 +109,17 @@ class SearchState:
                 f"Resume with the space and options that the run was started with."
             ) from error
 
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.supernet.alphas.values())).device
+
     def _load_own(self, state: dict[str, Any]) -> bool:
         parts = state["ranks"]
         if len(parts) == world_size():
             own = parts[rank()]
             self.meter.load_state_dict(own["meter"])
-            for name, buffer in self.supernet.network.named_buffers():
-                if name in own.get("buffers", {}):
-                    buffer.copy_(own["buffers"][name])
+            # Again, as the state dict has process 0's running statistics.
+            set_buffers(self.supernet.network, own.get("buffers", {}), device=self._device)
             restore_random_state(own["random"])
             return True
         self.meter = Meter.shared([part["meter"] for part in parts], world_size())
