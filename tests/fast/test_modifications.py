@@ -85,6 +85,7 @@ def outcome(net: ag.Supernet, x: Tensor) -> dict[str, Tensor] | str:
     return {"output": y.detach(), **dict(zip(parameters, gradients, strict=True)), **buffers}
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # of torch.func.jvp itself
 def test_a_transform_or_a_global_hook_sees_the_plain_path() -> None:
     torch.manual_seed(0)
     space = ag.spaces.darts_cifar(4, 2, nodes=2).double()
@@ -93,6 +94,8 @@ def test_a_transform_or_a_global_hook_sees_the_plain_path() -> None:
     for net in (plain, fast):
         net.eval()
     expected, got = (torch.func.jvp(net, (x,), (direction,))[1] for net in (plain, fast))
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    expected, got = (torch.func.grad(lambda x, n=net: n(x).square().sum())(x) for net in (plain, fast))
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     seen: list[int] = []
     handle = nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1))

@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
@@ -88,7 +89,7 @@ def are_ordinary(states: Sequence[object]) -> bool:
     """Return whether these are images that the fast path takes: tensors of 4 dimensions, one real type and one device.
 
     On the CPU they must be finite, too: what is shared between operations would spread what is not to operations that
-    a ReLU keeps it from. Elsewhere looking would wait for the device.
+    a ReLU keeps it from. Elsewhere, and where operations are recorded as if there, looking would wait for the device.
     """
     first = states[0]
     if not isinstance(first, Tensor):
@@ -98,9 +99,11 @@ def are_ordinary(states: Sequence[object]) -> bool:
             return False
         if x.dtype != first.dtype or x.device != first.device or x.layout != torch.strided:
             return False
-        if not x.is_floating_point() or (x.device.type == "cpu" and not math.isfinite(x.detach().sum().item())):
+        if not x.is_floating_point():
             return False
-    return True
+    if first.device.type != "cpu" or _get_current_dispatch_mode() is not None:
+        return True
+    return all(math.isfinite(cast(Tensor, x).detach().sum().item()) for x in states)
 
 
 def is_readable(operation: nn.Module, x: Tensor) -> bool:
