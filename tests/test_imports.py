@@ -18,7 +18,7 @@ FLOW = (
     ("batches", "buffers", "json_text"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
-    ("choices",),
+    ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),
     ("spaces",),
@@ -34,7 +34,7 @@ FLOW = (
     ("architecture",),
     ("architectures", "nasbench"),
     ("show",),
-    ("discretize", "derive"),
+    ("discretize", "derive", "dependence"),
     ("official",),
     # what a run is made of
     ("data", "cost"),

@@ -33,6 +33,9 @@ __all__ = [
 class Zero(nn.Module):
     """No connection: zeros of the output's shape."""
 
+    passes_nothing = True
+    """That the output does not depend on the input."""
+
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride

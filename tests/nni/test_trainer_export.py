@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 import archgrad as ag
 from archgrad.errors import SpaceError
+from archgrad.nni.export import export
 
 OPERATIONS = {"maxpool", "avgpool", "skipconnect", "sepconv3x3", "sepconv5x5", "dilconv3x3", "dilconv5x5"}
 
@@ -147,3 +148,16 @@ def test_what_properties_return_cannot_be_set_and_history_is_a_copy() -> None:
 def test_two_choices_with_the_same_key_are_an_error_at_once() -> None:
     with pytest.raises(SpaceError, match="'mine_n2_p1'"):
         own(layer="mine_n2_p1")
+
+
+def test_what_is_exported_of_a_cell_that_would_be_cut_is_what_is_derived() -> None:
+    supernet = ag.Supernet(ag.spaces.nasbench201(4, 1, 3))
+    with torch.no_grad():
+        for alpha in supernet.alphas.values():
+            alpha.copy_(torch.tensor([9.0, 0.0, 0.0, 1.0, 0.0]))
+    exported = export(supernet)
+    decision = ag.discretize(supernet).choices["cell"]
+    assert {f"cell_n{node}_p{e.source}": e.operation for node in ("1", "2", "3") for e in decision[node]} == {
+        key: value for key, value in exported.items() if not key.endswith("switch")
+    }
+    assert "nor_conv_3x3" in exported.values()

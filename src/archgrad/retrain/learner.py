@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from archgrad.batches import count, cut, prepare
+from archgrad.dependence import depends_on_inputs
 from archgrad.distributed import average_over_ranks
 from archgrad.errors import OptionError, RunError
 from archgrad.operations import DropPath
@@ -133,8 +134,12 @@ class Learner:
     def try_out(self, inputs: Any) -> None:
         """Predict once, so that a network that does not fit the data is told of before anything is written.
 
+        Args:
+            inputs: A batch of at least 2 samples.
+
         Raises:
-            OptionError: The network cannot take such a batch, or does not return logits.
+            OptionError: The network cannot take such a batch, does not return logits, or returns the same ones
+                whatever its inputs are.
         """
         try:
             self.predict(inputs)
@@ -145,6 +150,13 @@ class Learner:
                 f"The network {type(self.network).__name__} cannot take a batch of this data: {error}. "
                 f"Build it for the data's channels and size."
             ) from error
+        batch = prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
+        if not depends_on_inputs(self.network, batch):
+            raise OptionError(
+                f"The network {type(self.network).__name__} gives the same logits for every input, so that there is "
+                f"nothing to train: where its choices took candidates that pass nothing on, such as 'none', no path "
+                f"from the input to the logits is left. Take another architecture."
+            )
 
     def _forward(self, inputs: Any) -> Any:
         autocast: AbstractContextManager[Any] = nullcontext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -42,6 +43,7 @@ from archgrad.runs import (
     pick_device,
     seeded,
 )
+from archgrad.search.constant import constant_warning
 from archgrad.search.epoch import FIGURES
 from archgrad.search.halves import open_streams
 from archgrad.search.loop import Loop
@@ -317,7 +319,9 @@ def search(
             progress.message(moved)
         if cuda_graphs:
             stack.enter_context(recorded_on_cuda(supernet, say=progress.message))
-        architecture = loop.run()
+        architecture, leads = loop.run(), rank() == 0
+    if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
+        warnings.warn(constant, stacklevel=2)
     return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
 
 
