@@ -12,8 +12,9 @@ from typing import Any
 from archgrad.architecture import Decision
 from archgrad.report.cells import cell_graph
 from archgrad.report.charts import Series, line_chart
+from archgrad.report.origin import digest, origin
 from archgrad.report.pictures import slug
-from archgrad.report.read import Run, Table, flatten
+from archgrad.report.read import NOT_A_SETTING, Run, Table, flatten
 from archgrad.report.scene import SERIES, Picture
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "mean_and_spread",
 ]
 
-_NOT_A_SETTING = {"seed", "out", "run_dir", "overwrite", "resume", "device", "arch", "quiet", "config"}
 _COLUMNS = (
     ("train_loss", "Train loss", False),
     ("valid_loss", "Validation loss", False),
@@ -44,7 +44,7 @@ _AMOUNTS = ("skip_connections", "seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs with the same settings but for their seed."""
+    """Runs with the same settings but for their seed, retrainings also with architectures of the same origin."""
 
     name: str
     indices: tuple[int, ...]
@@ -66,29 +66,43 @@ class Decisions:
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
-    """Return the runs by settings; a group is called after the settings that tell it from others of its command."""
-    members: dict[str, list[int]] = {}
-    for index, run in enumerate(runs):
-        members.setdefault(json.dumps(_settings(run), sort_keys=True, default=str), []).append(index)
-    groups = []
-    for indices in members.values():
-        run = runs[indices[0]]
-        peers = [_settings(runs[other[0]]) for other in members.values() if runs[other[0]].command == run.command]
-        told = [
-            f"{name}={value}"
-            for name, value in _settings(run).items()
-            if any(peer.get(name) != value for peer in peers)
-        ]
-        groups.append(
-            RunGroup(name=", ".join(told[:4]) or _KINDS.get(run.command, run.command), indices=tuple(indices))
+    """Return the runs by settings; a group is called after the settings that tell it from others of its command.
+
+    The settings of a retraining say where its architecture comes from (`origin`). Where some architectures of one
+    origin were retrained several times, it is these that are compared, and each is a group.
+    """
+    settings = [_settings(run) for run in runs]
+    for indices in _alike(settings):
+        architectures = [run.architecture for run in (runs[index] for index in indices)]
+        if len(set(architectures)) < len(architectures) > 1 < len(set(architectures)):
+            for index, architecture in zip(indices, architectures, strict=True):
+                if architecture is not None:
+                    seed = {"architecture.seed": architecture.provenance.get("seed")}
+                    settings[index] |= {**seed, "architecture.choices": digest(architecture)}
+    groups = _alike(settings)
+    named = []
+    for indices in groups:
+        own = settings[indices[0]]
+        peers = [settings[other[0]] for other in groups if settings[other[0]]["command"] == own["command"]]
+        told = [f"{name}={value}" for name, value in own.items() if any(peer.get(name) != value for peer in peers)]
+        named.append(
+            RunGroup(name=", ".join(told[:4]) or _KINDS.get(own["command"], own["command"]), indices=tuple(indices))
         )
-    return groups
+    return named
+
+
+def _alike(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The places of equal settings, in order of the first of each."""
+    members: dict[str, list[int]] = {}
+    for index, one in enumerate(settings):
+        members.setdefault(json.dumps(one, sort_keys=True, default=str), []).append(index)
+    return list(members.values())
 
 
 def _settings(run: Run) -> dict[str, Any]:
     flat = flatten(run.config)
-    settings = {name: value for name, value in flat.items() if name.split(".")[-1] not in _NOT_A_SETTING}
-    return settings | {"command": run.command}
+    settings = {name: value for name, value in flat.items() if name.split(".")[-1] not in NOT_A_SETTING}
+    return origin(run) | settings | {"command": run.command}
 
 
 def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None, int] | None:

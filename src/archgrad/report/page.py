@@ -92,7 +92,8 @@ def comparison_section(runs: Sequence[Run], names: Sequence[str], pictures: Sequ
         parts.append("<h3>Mean and spread over seeds</h3>" + _spread(runs, groups))
     if pictures:
         hint = (
-            "Thick: the mean of runs that differ in nothing but their seed; band: one standard deviation; thin: runs."
+            "Thick: the mean of runs that differ in nothing but their seed (in retrainings also in that of the search "
+            "or draw that their architecture comes from); band: one standard deviation; thin: runs."
         )
         parts.append(f'<h3>Curves</h3><p class="hint">{hint}</p>' + grid([figure(picture) for picture in pictures]))
     parts += [_architectures(runs, names), _decisions(runs, names), "</section>"]

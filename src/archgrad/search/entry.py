@@ -50,6 +50,7 @@ from archgrad.search.loop import Loop
 from archgrad.search.meter import Metrics, accuracy
 from archgrad.search.optimizers import OptimizerFactory, adam_for_alphas, optimizer_for_weights
 from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.settings import settings_of
 from archgrad.search.state import SearchState
 from archgrad.sharing import describe_move, seed_for_rank, send_state
 from archgrad.supernet import Supernet
@@ -271,6 +272,7 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
+        state.settings = settings_of(options, everything, data.name)
         folder, saved, moved = None, None, ""
         with together():
             if run_dir is not None and rank() == 0:
