@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import yaml
 import archgrad as ag
 from archgrad.architecture import Architecture
 from archgrad.report import write_report
+from archgrad.report.charts import format_value, nice_ticks
 from archgrad.report.compare import group_runs
 from archgrad.report.read import read_run
+from archgrad.report.sections import run_tiles
 
 
 def retraining(path: Path, seed: int, *, drawn: int, provenance: dict[str, Any], arch: str | None = None) -> Path:
@@ -106,3 +109,51 @@ def test_a_search_says_in_its_architecture_what_it_was(step: Any) -> None:
     assert search["step"]["name"] == type(step).__name__
     assert search["batch_size"] == 16
     assert "seed" not in search
+
+
+def figures(page: Path) -> list[str]:
+    return re.findall(r'<figure data-picture="([^"]+)"', page.read_text(encoding="utf-8"))
+
+
+def test_searches_and_retrainings_share_no_axis_and_a_shared_cell_is_drawn_once_each(tmp_path: Path) -> None:
+    search = run_factory.write_search(tmp_path / "search", epochs=3, planned=3)
+    others = [run_factory.write_retrain(tmp_path / f"retrain{k}", epochs=3, seed=k) for k in range(2)]
+    Architecture.load(search / "checkpoints" / "epoch_2.json").save(others[0] / "architecture.json")
+    page = write_report([search, *others], out=tmp_path / "page.html")
+    shown = figures(page)
+    assert "comparison-train-loss-retrain" in shown
+    assert not any(name.startswith("comparison-") and not name.endswith("-retrain") for name in shown)
+    # two architectures side by side; the search's own section, and that of the retraining of another architecture
+    assert shown.count("cell-normal") == 4
+    text = page.read_text(encoding="utf-8")
+    assert 'The one that is drawn in <a href="#run-1">search</a>.' in text
+    assert '<p class="head">search, retrain0</p>' in text
+
+
+def test_a_run_without_paths_to_drop_has_no_curve_of_them(tmp_path: Path) -> None:
+    run = run_factory.write_retrain(tmp_path / "run", epochs=3)
+    content = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split(",") for line in content]
+    rows = [rows[0], *([*row[:2], "0.0", *row[3:]] for row in rows[1:])]
+    assert rows[0][2] == "drop_path"
+    (run / "metrics.csv").write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+    shown = figures(write_report([run]))
+    assert "drop-path" not in shown
+    assert "learning-rate" in shown
+
+
+def test_the_head_of_a_run_says_what_it_is_made_of(tmp_path: Path) -> None:
+    pair = torch.randn(64, 1, 8, 8), torch.arange(64) % 3
+    ag.search(ag.spaces.tiny(4, 3), pair, epochs=1, batch_size=16, run_dir=tmp_path / "run", quiet=True)
+    tiles = dict(run_tiles(read_run(tmp_path / "run")))
+    weights = sum(weight.numel() for weight in ag.Supernet(ag.spaces.tiny(4, 3)).weights.values())
+    assert (tiles["space"], tiles["step"], tiles["relaxation"]) == ("tiny", "FirstOrder", "Softmax")
+    assert tiles["weights"] == str(weights) or tiles["weights"].endswith("k")
+    assert tiles["data"]
+
+
+@pytest.mark.parametrize(("values", "fewest"), [((0.99998, 0.99999), 2), ((0.9999999, 0.99999991), 1), ((1.0, 1.0), 1)])
+def test_the_ticks_of_a_flat_axis_differ(values: tuple[float, float], fewest: int) -> None:
+    ticks = nice_ticks(*values)
+    texts = [format_value(tick, ticks=ticks) for tick in ticks]
+    assert len(set(texts)) == len(texts) > fewest

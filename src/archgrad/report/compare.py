@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -114,20 +115,31 @@ def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None
 
 
 def comparison_pictures(runs: Sequence[Run], names: Sequence[str], groups: Sequence[RunGroup]) -> list[Picture]:
-    """Return charts of all runs: for each group the mean with a band of one standard deviation, or a single run."""
+    """Return charts of all runs: for each group the mean with a band of one standard deviation, or a single run.
+
+    Searches and retrainings, whose figures do not compare, have charts of their own.
+    """
     pictures = []
-    for column, title, percent in _COLUMNS:
+    commands = list(dict.fromkeys(run.command for run in runs))
+    for (column, name, percent), command in itertools.product(_COLUMNS, commands):
         tables = [run.timings if column == "seconds" else run.metrics for run in runs]
-        epochs = sorted({e for table in tables if column in table.columns for e in table.epochs})
-        if not epochs or sum(column in table.columns for table in tables) < 2:
+        own = [k for k, run in enumerate(runs) if run.command == command and column in tables[k].columns]
+        epochs = sorted({epoch for k in own for epoch in tables[k].epochs})
+        if not epochs or len(own) < 2:
             continue
+        several = len(commands) > 1
+        title = f"{name}, {_KINDS.get(command, command)}" if several else name
         series = []
         for k, group in enumerate(groups):
+            if not set(own).intersection(group.indices):
+                continue
             role = SERIES[k % len(SERIES)]
             rows = [_aligned(tables[i], column, epochs) for i in group.indices if column in tables[i].columns]
             series += _group_series(group, rows, role, [names[i] for i in group.indices])
-        scene = line_chart(title, epochs, series, percent=percent, zero=column in _AMOUNTS)
-        pictures.append(Picture(slug="comparison-" + slug(column), title=title, caption="", wide=scene))
+        counted = [epoch + 1 for epoch in epochs]  # as people count
+        scene = line_chart(title, counted, series, percent=percent, zero=column in _AMOUNTS)
+        end = "-" + slug(command) if several else ""
+        pictures.append(Picture(slug="comparison-" + slug(column) + end, title=title, caption="", wide=scene))
     return pictures
 
 

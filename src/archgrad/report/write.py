@@ -86,9 +86,13 @@ def _compose(folders: Sequence[Path], max_frames: int, *, brief: bool) -> tuple[
         sections.append(comparison_section(runs, names, shown))
         links.append(("comparison", "Comparison"))
         pictures.append((folders[0], shown))
+    drawn: dict[Architecture, tuple[int, str]] = {}
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         parts = run_pictures(run)
-        sections.append(run_section(run, name, number, {} if brief else parts))
+        earlier = drawn.get(run.architecture) if run.architecture and run.command == "retrain" else None
+        sections.append(run_section(run, name, number, {} if brief else parts, drawn=earlier))
+        if run.architecture:
+            drawn.setdefault(run.architecture, (number, name))
         links.append((f"run-{number}", name))
         pictures.append((run.path, [picture for part in parts.values() for picture in part]))
     title = f"Report of {names[0]}" if len(runs) == 1 else f"Report of {len(runs)} runs"

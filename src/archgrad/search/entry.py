@@ -272,7 +272,9 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
-        state.settings = settings_of(options, everything, data.name)
+        state.settings = settings_of(options, everything, data.name) | {
+            "weights": sum(weight.numel() for weight in supernet.weights.values())
+        }
         folder, saved, moved = None, None, ""
         with together():
             if run_dir is not None and rank() == 0:
