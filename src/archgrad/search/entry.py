@@ -33,6 +33,7 @@ from archgrad.distributed import (
 )
 from archgrad.errors import OptionError
 from archgrad.relaxation import Relaxation
+from archgrad.report.results import Viewed
 from archgrad.runs import (
     CheckpointSchedule,
     Loggers,
@@ -64,8 +65,8 @@ _MAY_DIFFER = (
 """Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on."""
 
 
-@dataclass(frozen=True)
-class SearchResult:
+@dataclass(frozen=True, repr=False)
+class SearchResult(Viewed):
     """What a search gives."""
 
     architecture: Architecture
