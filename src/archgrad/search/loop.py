@@ -232,7 +232,8 @@ class Loop:
         error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
         if self._folder is not None:
             self._progress.message(
-                f"The search was {error} in epoch {self._state.epoch + 1}, before step {self._state.step + 1}; it is "
-                f"saved in '{self._folder.path}'. Go on with resume=True (archgrad search --resume {self._folder.path})."
+                f"The search was {error} in epoch {self._state.epoch + 1}, before step "
+                f"{self._state.step + 1}; it is saved in '{self._folder.path}'. Go on with "
+                f"resume=True (archgrad search --resume {self._folder.path})."
             )
         raise error
