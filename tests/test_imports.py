@@ -20,7 +20,7 @@ FLOW = (
     ("batches", "buffers", "exactness", "files", "json_text", "isolation", "terminal"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
-    ("choices",),
+    ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),
     ("spaces",),
@@ -37,7 +37,7 @@ FLOW = (
     ("architecture",),
     ("architectures", "nasbench"),
     ("show",),
-    ("discretize", "derive"),
+    ("discretize", "derive", "dependence"),
     ("official",),
     # what a run is made of
     ("data", "cost"),

@@ -13,7 +13,7 @@ from archgrad.errors import ArchitectureError
 from archgrad.files import partial_file, read_file
 from archgrad.genotype import format_genotype, parse_genotype
 from archgrad.json_text import MAX_TEXT_BYTES, check_text, format_json, freeze, parse_json, shown, thaw
-from archgrad.nni_format import looks_like_nni, parse_nni
+from archgrad.nni_format import looks_like_export, looks_like_nni, parse_export, parse_nni
 
 __all__ = ["Architecture", "CellDecision", "Decision"]
 
@@ -117,11 +117,15 @@ class Architecture:
     def from_nni(cls, data: Mapping[str, Any]) -> Architecture:
         """Read what NNI (1, 2.3 or 2.4, told apart by content) exported of the paper's CNN space.
 
-        NNI 1 did not keep which of a node's two edges is stronger; its edges come ordered by source.
+        What `DartsTrainer.export()` gives of a space of one's own is read, too: labels with names or indices, and cells
+        that are not called "normal" or "reduce". NNI 1 did not keep which of a node's two edges is stronger; its edges
+        come ordered by source.
 
         Raises:
             ArchitectureError: The data has another shape.
         """
+        if isinstance(data, Mapping) and not looks_like_nni(data) and looks_like_export(data):
+            return cls(parse_export(data), provenance={"source": "an export in the shape of NNI 2.4"})
         choices, version = parse_nni(data)
         return cls(choices, space=PAPER_SPACE, provenance={"source": f"NNI {version}"})
 
@@ -153,7 +157,7 @@ class Architecture:
     def _from_text(cls, text: str) -> Architecture:
         if text.lstrip().startswith(("{", "[")):
             data = parse_json(text)
-            if isinstance(data, dict) and "format" not in data and looks_like_nni(data):
+            if isinstance(data, dict) and "format" not in data and (looks_like_nni(data) or looks_like_export(data)):
                 return cls.from_nni(data)
             return cls._from_data(data)
         if "Genotype" not in text:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
+from archgrad.connection import Kept, connected, likeliest, likeliest_connected
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
 
@@ -27,7 +28,9 @@ class Cell(Choice):
 
     The derivation rule belongs to the cell: on every edge the likeliest candidate outside `never`, and of each node's
     edges the `n_kept` whose likeliest such candidate has the highest probability (Liu et al. 2019, section 2.4). Equal
-    probabilities resolve to the lower source and the earlier candidate.
+    probabilities resolve to the lower source and the earlier candidate. Where this would leave an output that depends
+    on no input, since candidates that pass nothing on cut every path, the cell takes the likeliest decision that does
+    connect them (`archgrad.connection`).
 
     Args:
         n_nodes: Number of nodes, at least 1.
@@ -35,6 +38,9 @@ class Cell(Choice):
         n_inputs: Number of input states, at least 1.
         n_kept: Edges that a node keeps; None keeps every edge.
         never: Candidates that compete in the relaxation and are never derived.
+        connected: Whether the output of a derived cell must depend on an input: `decide` then takes the likeliest
+            connected decision, and `fix` refuses others. False takes the likeliest of all. Candidates called "none",
+            and modules with a true attribute `passes_nothing`, such as `archgrad.operations.Zero`, do not connect.
         output: "concat" of all nodes along the channels (dimension 1), or the "last" node.
         lazy: Build no edges; such a cell cannot be searched, only fixed to a decision, whatever its number of nodes.
         drop_path: Applied to the output of each kept operation that is not an identity.
@@ -49,6 +55,7 @@ class Cell(Choice):
         n_inputs: int = 2,
         n_kept: int | None = 2,
         never: Sequence[str] = ("none",),
+        connected: bool = True,
         output: str = "concat",
         lazy: bool = False,
         drop_path: nn.Module | None = None,
@@ -68,6 +75,7 @@ class Cell(Choice):
             raise SpaceError(f"{where} needs output 'concat' or 'last', but got {output!r}.")
         self.n_nodes, self.n_inputs, self.n_kept, self.output = n_nodes, n_inputs, n_kept, output
         self.never = tuple(never)
+        self.connected = connected
         self.names = tuple(candidates)
         self.lazy = lazy
         self.drop_path = drop_path
@@ -107,29 +115,67 @@ class Cell(Choice):
 
     def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[list[Any]]]:
         """Return node -> kept [candidate, source] pairs, strongest first."""
-        allowed = [k for k, name in enumerate(self.names) if name not in self.never]
-        decision: dict[str, list[list[Any]]] = {}
-        for node in range(self.n_inputs, self.n_inputs + self.n_nodes):
-            best = []
-            for source in range(node):
-                row = probabilities[self.edge_label(label, source, node)]
-                k = max(allowed, key=lambda k: row[k])
-                best.append((row[k], self.names[k], source))
-            if self.n_kept is not None:
-                best = sorted(best, key=lambda entry: -entry[0])[: self.n_kept]
-            decision[str(node)] = [[name, source] for _, name, source in best]
-        return decision
+        if not self.connected or not self._may_be_cut():
+            return self.decide_plain(label, probabilities)
+        kept = likeliest_connected(
+            self._nodes(),
+            self._rows_by_edge(label, probabilities),
+            self._allowed(),
+            self.n_kept,
+            lambda source, node, k: self._passes(self.names[k], self._operation(self.names[k], source, node)),
+            self._nodes()[-1:] if self.output == "last" else self._nodes(),
+        )
+        return self._named(kept)
+
+    def decide_plain(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[list[Any]]]:
+        """Return the likeliest decision, whether it connects the output with an input or not."""
+        rows, allowed = self._rows_by_edge(label, probabilities), self._allowed()
+        return self._named({node: likeliest(node, rows, allowed, self.n_kept) for node in self._nodes()})
+
+    def _nodes(self) -> range:
+        return range(self.n_inputs, self.n_inputs + self.n_nodes)
+
+    def _allowed(self) -> list[int]:
+        return [k for k, name in enumerate(self.names) if name not in self.never]
+
+    def _rows_by_edge(
+        self, label: str, probabilities: Mapping[str, Sequence[float]]
+    ) -> dict[tuple[int, int], Sequence[float]]:
+        return {(source, node): probabilities[self.edge_label(label, source, node)] for source, node in self.pairs}
+
+    def _named(self, kept: Mapping[int, Sequence[Kept]]) -> dict[str, list[list[Any]]]:
+        return {str(node): [[self.names[e.candidate], e.source] for e in edges] for node, edges in kept.items()}
+
+    def _may_be_cut(self) -> bool:
+        """Whether a candidate that may be derived passes nothing on, on any edge."""
+        allowed = [name for name in self.names if name not in self.never]
+        return any(
+            not self._passes(name, self._operation(name, source, node))
+            for source, node in self.pairs
+            for name in allowed
+        )
+
+    @staticmethod
+    def _passes(name: str, operation: nn.Module) -> bool:
+        if getattr(operation, "passes_nothing", False):
+            return False
+        return name != "none" or isinstance(operation, nn.Identity)
 
     def fix(self, label: str, decision: Any) -> DerivedCell:
         """Return the graph of the kept edges.
 
         A pair that occurs twice in a node gets a module each.
+
+        Raises:
+            ArchitectureError: The decision does not fit this cell, or its output would depend on no input.
         """
         nodes, concat = _read_decision(label, decision, self.n_inputs, None if self.lazy else self.n_nodes)
         sources: list[list[int]] = []
         operations: list[nn.Module] = []
         taken: set[int] = set()
+        passing: list[tuple[int, list[int]]] = []
         for node, kept in enumerate(nodes, start=self.n_inputs):
+            passing.append((node, []))
             for name, source in kept:
                 if name not in self.names:
                     raise ArchitectureError(
@@ -137,11 +183,19 @@ class Cell(Choice):
                         f"Its candidates are {', '.join(self.names)}."
                     )
                 operation = self._operation(name, source, node)
+                if self._passes(name, operation):
+                    passing[-1][1].append(source)
                 operations.append(copy.deepcopy(operation) if id(operation) in taken else operation)
                 taken.add(id(operation))
             sources.append([source for _, source in kept])
         if self.output == "last":
             concat = [self.n_inputs + len(nodes) - 1]
+        if self.connected and not connected(passing, self.n_inputs, concat):
+            raise ArchitectureError(
+                f"The output of cell '{label}' would depend on none of its inputs: in this architecture candidates "
+                f"that pass nothing on cut every path. Take another architecture, or build the cell with "
+                f"connected=False (spaces.nasbench201(connected=False)) to derive it all the same."
+            )
         return DerivedCell(operations, sources, concat, n_inputs=self.n_inputs, drop_path=self.drop_path)
 
     def _operation(self, name: str, source: int, node: int) -> nn.Module:

@@ -101,6 +101,10 @@ class Choice(nn.Module, ABC):
     def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> Any:
         """Return the decision (plain data) that the probabilities of this choice's rows lead to."""
 
+    def decide_plain(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> Any:
+        """Return the likeliest decision of all; it differs from `decide` where that leaves out what cannot be meant."""
+        return self.decide(label, probabilities)
+
     @abstractmethod
     def fix(self, label: str, decision: Any) -> nn.Module:
         """Return the plain module that is left when `decision` is taken.

@@ -24,6 +24,9 @@ def discretize(
     Every choice decides by its own rule (`LayerChoice.decide`, `InputChoice.decide`, `Cell.decide`); choices inside
     candidates that were not taken are left out.
 
+    Where a rule left out the likeliest decision, since it would not have connected a cell's output with an input, the
+    provenance has that one under "plain_decisions", by label.
+
     Args:
         supernet: Stays as it is.
         space: Name of the space, to be stored.
@@ -42,7 +45,21 @@ def discretize(
     alphas = {label: alpha.detach().double().cpu().tolist() for label, alpha in supernet.alphas.items()}
     evidence = {"alphas": named(alphas), "probabilities": named(probabilities)}
     choices = decide(supernet.network, supernet.choices, probabilities)
+    if plain := _left_out(supernet.choices, choices, probabilities):
+        evidence["plain_decisions"] = plain
     return Architecture(choices, space=space, provenance={**(provenance or {}), **evidence})
+
+
+def _left_out(
+    choices: Sequence[LabelledChoice], decisions: Mapping[str, Any], probabilities: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Return label -> likeliest decision of all, where another was taken."""
+    plain = {
+        entry.label: entry.choice.decide_plain(entry.label, probabilities)
+        for entry in choices
+        if entry.label in decisions
+    }
+    return {label: decision for label, decision in plain.items() if decision != decisions[label]}
 
 
 def decide(

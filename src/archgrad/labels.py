@@ -109,7 +109,9 @@ def _place(entry: LabelledChoice) -> str:
 
 def _rule(choice: Choice) -> str:
     """What else than the candidates decides what a choice derives."""
-    return f"n_kept={choice.n_kept}, never={list(choice.never)}" if isinstance(choice, Cell) else ""
+    if not isinstance(choice, Cell):
+        return ""
+    return f"n_kept={choice.n_kept}, never={list(choice.never)}, connected={choice.connected}"
 
 
 def _show(rows: dict[str, AlphaRow] | None) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import shown
 
-__all__ = ["format_nni", "looks_like_nni", "parse_nni"]
+__all__ = ["format_nni", "looks_like_export", "looks_like_nni", "parse_export", "parse_nni"]
 
 OPERATIONS = {
     "maxpool": "max_pool_3x3",
@@ -37,9 +37,55 @@ _KEPT = 2
 _KEY = re.compile(r"(normal|reduce)_n[0-9]+_(p[0-9]+|switch)")
 
 
+_CELL_KEY = re.compile(r"(.+)_n([0-9]{1,4})_(?:p([0-9]{1,4})|switch)", re.DOTALL)
+
+
 def looks_like_nni(data: Mapping[str, Any]) -> bool:
     """Return whether some key of `data` has NNI's form, so that its errors are the ones to report."""
     return any(isinstance(key, str) and _KEY.fullmatch(key) for key in data)
+
+
+def looks_like_export(data: Mapping[str, Any]) -> bool:
+    """Return whether `data` may be an export of a person's own space: names and lists of indices by label."""
+    return bool(data) and all(
+        isinstance(key, str) and key and ((isinstance(value, str) and value) or _is_indices(value))
+        for key, value in data.items()
+    )
+
+
+def _is_indices(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple)) and bool(value) and all(type(index) is int and index >= 0 for index in value)
+    )
+
+
+def parse_export(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the choices that `format_nni` and the labels of layer and input choices were written of.
+
+    Args:
+        data: Label -> candidate or indices, best first; a cell as "LABEL_n2_p0" -> operation and "LABEL_n2_switch" ->
+            sources, best first. A key of this form without its switch or edge is a label as any other.
+
+    Returns:
+        Label -> decision as an architecture has it; NNI's names of operations in cells become the paper's.
+    """
+    cells: dict[str, dict[str, list[list[Any]]]] = {}
+    used: set[str] = set()
+    for key, sources in data.items():
+        match = _CELL_KEY.fullmatch(key)
+        if match is None or match[3] is not None or not _is_indices(sources):
+            continue
+        label, node = match[1], match[2]
+        edges = [f"{label}_n{node}_p{source}" for source in range(int(node))]
+        if all(isinstance(data.get(edge), str) for edge in edges) and max(sources) < int(node):
+            cells.setdefault(label, {})[node] = [[_paper_name(data[edges[source]]), source] for source in sources]
+            used.update((key, *edges))
+    others = {key: value if isinstance(value, str) else sorted(value) for key, value in data.items() if key not in used}
+    return {**others, **cells}
+
+
+def _paper_name(operation: str) -> str:
+    return OPERATIONS.get(operation, operation)
 
 
 def format_nni(

@@ -38,6 +38,9 @@ as_defined(nn.Conv2d)
 class Zero(nn.Module):
     """No connection: zeros of the output's shape."""
 
+    passes_nothing = True
+    """That the output does not depend on the input."""
+
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride

@@ -116,11 +116,11 @@ def describe_move(before: int, *, epoch: int, step: int, batches: int) -> str:
     Args:
         before: Number of processes until now.
         epoch: Where it goes on, 0-based.
-        step: Step in it.
+        step: Steps done in it.
         batches: Steps of the epoch from now on.
     """
     return (
-        f"The run goes on with {world_size()} processes in place of {before}, in epoch {epoch} before step {step} of "
-        f"{batches}. batch_size is that of each process, so a step now takes {world_size() / before:g} times as many "
-        f"samples."
+        f"The run goes on with {world_size()} processes in place of {before}, in epoch {epoch + 1} "
+        f"before step {step + 1} of {batches}. batch_size is that of each process, so a step now takes "
+        f"{world_size() / before:g} times as many samples."
     )

@@ -15,7 +15,7 @@ from archgrad.decision import Edge, cell_nodes, joined_nodes
 from archgrad.nasbench import SPACE as NASBENCH201
 from archgrad.terminal import printable
 
-__all__ = ["to_dot", "to_text"]
+__all__ = ["connection_notes", "to_dot", "to_text"]
 
 _MAX_PARTS = 20
 
@@ -32,7 +32,8 @@ class _Branch:
 def to_text(architecture: Architecture, *, width: int = 100) -> str:
     """Return the architecture as lines for a terminal.
 
-    A node of a cell shows its edges, strongest first, with the probability of each where the provenance has it.
+    A node of a cell shows its edges, strongest first, with the probability of each where the provenance has it. Below
+    stands where the likeliest decision was left out, since it would have connected no input with the output.
 
     Args:
         architecture: Of any space.
@@ -42,7 +43,44 @@ def to_text(architecture: Architecture, *, width: int = 100) -> str:
     if not architecture.choices:
         lines.append("└─ no choices")
     lines += _tree(_branches(architecture), "", architecture, width)
+    lines += connection_notes(architecture)
     return "\n".join(lines) + "\n"
+
+
+def connection_notes(architecture: Architecture) -> list[str]:
+    """Return a sentence for each cell that took the likeliest connected decision in the place of the likeliest one."""
+    plain: Any = architecture.provenance.get("plain_decisions")
+    notes = []
+    for label, decision in plain.items() if isinstance(plain, Mapping) else ():
+        taken = architecture.choices.get(label)
+        if isinstance(taken, Mapping) and isinstance(decision, Mapping):
+            changes = ", ".join(_changes(label, decision, taken, architecture)) or "other edges"
+            notes.append(
+                f"Cell {printable(label)}: the likeliest candidates leave no path from an input to the output, so "
+                f"the likeliest decision with one was taken. It has {changes}."
+            )
+    return notes
+
+
+def _changes(
+    label: str, plain: Mapping[str, Any], taken: Mapping[str, Any], architecture: Architecture
+) -> Iterator[str]:
+    nodes = cell_nodes(taken)
+    for node, edges in nodes.items():
+        row = plain.get(str(node))
+        pairs = [pair for pair in row if len(pair) == 2] if isinstance(row, (list, tuple)) else []
+        before = {pair[1]: Edge(str(pair[0]), pair[1]) for pair in pairs if isinstance(pair[1], int)}
+        for edge in edges:
+            other = before.get(edge.source)
+            if other != edge:
+                strength = _strength(label, node, edge, architecture)
+                instead = (
+                    ""
+                    if other is None
+                    else (f" instead of {printable(other.operation)}{_strength(label, node, other, architecture)}")
+                )
+                source = _state(edge.source, min(nodes))
+                yield f"{printable(edge.operation)}{strength} from {source} to node {node}{instead}"
 
 
 def _branches(architecture: Architecture) -> list[_Branch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 import archgrad as ag
 from archgrad.cli.spaces import build_space
 
-from .typed import QUICK, Type, content
+from .typed import QUICK, Type, class_folders, content
 
 QUICK_RETRAIN = QUICK[2:]
 
@@ -93,3 +94,37 @@ def test_without_sizes_the_papers_are_taken(archgrad: Type) -> None:
     shown = archgrad("retrain", "--help").out
     assert "darts-cifar 36" in shown
     assert "darts-cifar 20" in shown
+
+
+def test_a_retraining_takes_over_what_the_search_was_told(archgrad: Type) -> None:
+    class_folders(Path("pictures"), classes=3, images=12)
+    searching = archgrad(
+        "search", "--space", "tiny", "--channels", 2, "--epochs", 1, "--batch-size", 8, "--log-frequency", 100,
+        "--data", "folder:pictures", "--image-size", 10, "--out", "a search",
+    )  # fmt: skip
+    assert searching.status == 0, searching.err
+    following = shlex.split(next(line for line in searching.out.splitlines() if "archgrad retrain" in line))
+    assert following[following.index("--image-size") + 1] == "10"
+    quick = ("--channels", 2, "--epochs", 1, "--batch-size", 8, "--cutout", 0, "--drop-path", 0)
+    outcome = archgrad("retrain", "--arch", "a search", *quick, "--out", "r")
+    assert outcome.status == 0, outcome.err
+    config = config_of(Path("r"))
+    assert (config["space"], config["image_size"]) == ("tiny", 10)
+    assert config["data"] == f"folder:{Path('pictures').absolute()}"
+    assert json.loads(Path("r/summary.json").read_text())["image_shape"] == [3, 10, 10]
+    assert f"As the search:  --data folder:{Path('pictures').absolute()} --image-size 10 --space tiny\n" in outcome.out
+    typed = archgrad("retrain", "--arch", "a search", *quick, "--data=digits", "--train-samples", 100, "--out", "d")
+    assert typed.status == 0, typed.err
+    assert (config_of(Path("d"))["data"], config_of(Path("d"))["image_size"]) == ("digits", None)
+    assert archgrad(*following[1:], *quick, "--out", "n", "--quiet").status == 0
+
+
+def test_a_space_of_ones_own_is_not_run_because_a_search_names_it(archgrad: Type) -> None:
+    Path("own.py").write_text("import archgrad as ag\n\ndef mine(**sizes):\n    return ag.spaces.tiny(2, 10)\n")
+    quick = ("--train-samples", 100, "--epochs", 1, "--batch-size", 32, "--quiet")
+    assert archgrad("search", "--space", "own.py:mine", *quick, "--out", "s").status == 0
+    outcome = archgrad("retrain", "--arch", "s", *quick, "--out", "r")
+    assert outcome.status == 2
+    assert "Give --space" in outcome.err
+    named = archgrad("retrain", "--arch", "s", "--space", "own.py:mine", *quick, "--out", "r")
+    assert named.status == 0, named.err

@@ -67,14 +67,14 @@ def test_dropout_differs_between_processes_and_buffers_are_those_of_process_0(tw
 def test_one_process_goes_on_with_the_search_of_two(
     two: list[dict[str, Any]], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Broken off in epoch 0 after 2 steps of 16 samples of 45; with batches of 8 that is before step 4 of 6.
+    # Broken off in epoch 1 after 2 steps of 16 samples of 45; with batches of 8 that is before step 5 of 6.
     supernet = ag.Supernet(problems.dropping_space(), ag.relaxation.Gumbel(), seed=3)
     result = ag.search(
         supernet, problems.images(), epochs=2, batch_size=8, seed=3, device="cpu",
         run_dir=folder / "search-1", resume=True,
     )  # fmt: skip
     said = capsys.readouterr().err
-    assert "goes on with 1 processes in place of 2, in epoch 0 before step 4 of 6" in said
+    assert "goes on with 1 processes in place of 2, in epoch 1 before step 5 of 6" in said
     assert [row["epoch"] for row in result.history] == [0, 1]
     assert [row["epoch"] for row in metrics(folder / "search-1")] == ["0", "1"]
 
@@ -86,5 +86,5 @@ def test_one_process_goes_on_with_the_retraining_of_two(
         problems.Dropping(), problems.images(45, test=7), epochs=2, batch_size=8, seed=3, device="cpu", cutout=0,
         run_dir=folder / "retrain-1", resume=True,
     )  # fmt: skip
-    assert "goes on with 1 processes in place of 2, in epoch 0 before step 4 of 6" in capsys.readouterr().err
+    assert "goes on with 1 processes in place of 2, in epoch 1 before step 5 of 6" in capsys.readouterr().err
     assert [row["epoch"] for row in result.history] == [0, 1]

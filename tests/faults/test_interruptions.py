@@ -41,7 +41,7 @@ def test_the_message_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(Interrupted):
         search(tmp_path / "run", loss=loss_that(lambda: os.kill(os.getpid(), signal.SIGTERM), step=4), quiet=False)
     text = capsys.readouterr().err
-    assert "interrupted by SIGTERM in epoch 1, before step 2" in text
+    assert "interrupted by SIGTERM in epoch 2, before step 3" in text
     assert f"archgrad search --resume {tmp_path / 'run'}" in text
 
 

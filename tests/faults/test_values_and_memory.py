@@ -43,7 +43,7 @@ def test_a_value_that_is_not_finite_stops_the_search_and_keeps_the_last_good_che
         search(tmp_path / "run", loss=loss_with(broken, step=4, of=of), checkpoint_steps=1)
     text = str(caught.value)
     which = {"weights": "training", "alphas": "validation"}[of]
-    assert text.startswith(f"The search stopped in epoch 1 at step 1. The {which} loss is ")
+    assert text.startswith(f"The search stopped in epoch 2 at step 2. The {which} loss is ")
     assert f"the L2 norm of the {of}' gradient" in text
     assert ("inf" if broken is infinite else "nan") in text
     assert f"The last checkpoint is kept in '{tmp_path / 'run'}'" in text

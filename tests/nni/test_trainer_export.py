@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import archgrad as ag
-from archgrad.errors import SpaceError
+from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.nni.export import export
 
 OPERATIONS = {"maxpool", "avgpool", "skipconnect", "sepconv3x3", "sepconv5x5", "dilconv3x3", "dilconv5x5"}
 
@@ -147,3 +148,51 @@ def test_what_properties_return_cannot_be_set_and_history_is_a_copy() -> None:
 def test_two_choices_with_the_same_key_are_an_error_at_once() -> None:
     with pytest.raises(SpaceError, match="'mine_n2_p1'"):
         own(layer="mine_n2_p1")
+
+
+def test_what_is_exported_of_a_cell_that_would_be_cut_is_what_is_derived() -> None:
+    supernet = ag.Supernet(ag.spaces.nasbench201(4, 1, 3))
+    with torch.no_grad():
+        for alpha in supernet.alphas.values():
+            alpha.copy_(torch.tensor([9.0, 0.0, 0.0, 1.0, 0.0]))
+    exported = export(supernet)
+    decision = ag.discretize(supernet).choices["cell"]
+    assert {f"cell_n{node}_p{e.source}": e.operation for node in ("1", "2", "3") for e in decision[node]} == {
+        key: value for key, value in exported.items() if not key.endswith("switch")
+    }
+    assert "nor_conv_3x3" in exported.values()
+
+
+class OwnCells(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        candidates = {"skip_connect": lambda s, n: nn.Identity(), "double": lambda s, n: Doubled()}
+        self.stem = ag.LayerChoice({"a.b": nn.Linear(4, 4), "tanh": nn.Tanh()}, label="stem/0")
+        self.cell = ag.Cell(3, candidates, n_inputs=1, n_kept=2, label="my_n2_cell")
+        self.join = ag.InputChoice(n_candidates=3, n_chosen=2, label="join")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.join([x, 2 * x, self.cell([x])[:, :4]])
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_export_of_a_space_of_ones_own_loads_and_derives(seed: int, tmp_path: Path) -> None:
+    supernet = ag.Supernet(OwnCells(), seed=seed)
+    (tmp_path / "export.json").write_text(json.dumps(export(supernet)), encoding="utf-8")
+    loaded = ag.Architecture.load(tmp_path / "export.json")
+    assert loaded.choices == ag.discretize(supernet).choices
+    assert ag.derive(OwnCells(), loaded)(torch.randn(2, 4)).shape == (2, 4)
+    assert ag.Architecture.from_nni(export(supernet)) == loaded
+
+
+@pytest.mark.parametrize("data", [{}, {"a": ""}, {"a": []}, {"a": [0.5]}, {"a": True}, {"a": {"b": "c"}}, {"a": [-1]}])
+def test_what_is_no_export_is_still_refused(data: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ArchitectureError):
+        ag.Architecture.load(tmp_path / "file.json")

@@ -95,7 +95,7 @@ def test_the_arrow_keys_move_through_the_epochs_and_change_the_drawing(browser, 
     slider.send_keys(Keys.END)
     assert output.text == "49"
     assert kept_edges(browser) == last
-    assert slider.get_attribute("aria-valuetext") == "epoch 49"
+    assert slider.get_attribute("aria-valuetext") == "epoch 50"
 
 
 def test_the_slider_moves_labels_probabilities_legends_and_marks(browser, reports):

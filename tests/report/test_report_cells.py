@@ -38,7 +38,7 @@ def test_each_state_is_drawn_once_and_called_as_in_papers(name, narrow):
         keys = [node.get("data-node") for node in of_class(root, "node")]
         assert sorted(keys) == sorted([*map(str, range(2 + graph.n_nodes)), "output"])
         names = texts(root)
-        for state in ["ck-2", "ck-1", "ck", *map(str, range(graph.n_nodes))]:
+        for state in ["ck-2", "ck-1", "ck", *map(str, range(2, 2 + graph.n_nodes))]:
             assert names.count(state) == 1
 
 
@@ -99,7 +99,7 @@ def test_the_forming_cell_has_all_edges_and_marks_the_kept_ones():
 def test_the_name_of_a_drawing_says_in_words_what_it_shows():
     graph = cell_graph("normal", {"2": [["sep_conv_3x3", 0]]}, {"normal/0->2": {"sep_conv_3x3": 0.25}})
     scene = cell_scene(graph, roles={"sep_conv_3x3": "c1"})
-    assert scene.name == "Cell normal: sep_conv_3x3 from c_k-2 to 0, probability 0.250"
+    assert scene.name == "Cell normal: sep_conv_3x3 from c_k-2 to 2, probability 0.250"
 
 
 def test_short_names_are_those_of_the_paper_shortened_and_others_stay():

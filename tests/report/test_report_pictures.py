@@ -138,7 +138,7 @@ def test_a_cell_heat_map_has_a_panel_an_edge_in_the_row_of_its_source_and_the_co
     x, y = ({key: float(node.get(name)) for key, node in plots.items()} for name in ("data-x", "data-y"))
     assert x["c/0->3"] == x["c/2->3"] > x["c/0->2"] == x["c/1->2"]
     assert y["c/0->2"] == y["c/0->3"] < y["c/1->2"]
-    assert {"to node 0", "to node 1", "probability", "epoch"} <= set(texts(scene))
+    assert {"to node 2", "to node 3", "probability", "epoch"} <= set(texts(scene))
 
 
 @pytest.mark.parametrize("width", [370.0, 880.0])

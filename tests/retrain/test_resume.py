@@ -117,7 +117,7 @@ def test_the_message_of_an_interruption_says_how_to_go_on(tmp_path: Path, capsys
     with pytest.raises(Interrupted):
         run(tmp_path / "run", network=network, quiet=False)
     text = capsys.readouterr().err
-    assert "interrupted by SIGTERM in epoch 0, before step 3" in text
+    assert "interrupted by SIGTERM in epoch 1, before step 4" in text
     assert f"archgrad retrain --resume {tmp_path / 'run'}" in text
 
 
@@ -183,12 +183,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     with pytest.raises(NonFiniteError) as caught:
         run(tmp_path / "run", data=broken_images(), checkpoint_steps=1, epochs=1)
     text = str(caught.value)
-    assert "Training stopped in epoch 0 at step" in text
+    assert "Training stopped in epoch 1 at step" in text
     step = int(text.split("at step ")[1].split(":")[0])
     for part in ("loss ", "gradient norm ", "weights norm ", "last good checkpoint is kept", "on_nonfinite='skip'"):
         assert part in text
     state = load_state(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert state["step"] == step > 0
+    assert state["step"] == step - 1 > 0  # messages count from 1
     assert all(bool(torch.isfinite(value).all()) for value in state["learner"]["network"].values())
 
 
@@ -202,7 +202,7 @@ def test_a_stopped_run_goes_on_by_skipping(tmp_path: Path) -> None:
 
 def test_an_epoch_without_one_finite_step_stops(tmp_path: Path) -> None:
     data = TensorSamples(torch.full((16, 1, 6, 6), 1e38), torch.arange(16) % 3)
-    with pytest.raises(NonFiniteError, match="Not one step of epoch 0"):
+    with pytest.raises(NonFiniteError, match="Not one step of epoch 1"):
         run(tmp_path / "run", data=data, on_nonfinite="skip")
 
 

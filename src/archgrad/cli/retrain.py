@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from archgrad.cli import spaces as space_options
 from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.architectures import settled_name as settled_architecture
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.inherit import inherit, space_again
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
@@ -55,20 +57,22 @@ def run(arguments: Sequence[str]) -> int:
     """Retrain, and say what came out."""
     parser = make_parser()
     values = parse(parser, arguments, command="retrain")
-    values["data"] = data_options.settled_name(values["data"])
     if values["arch"] is None:
         raise OptionError(f"retrain needs an architecture: --arch with {FORMS}, or {_RANDOM}. Or --resume RUN.")
+    # A run that goes on has its own copy.
+    if values["arch"] != _RANDOM and not (values["resume"] and not Path(values["arch"]).exists()):
+        values["arch"] = settled_architecture(values["arch"])
+    taken_over = inherit(values, arguments)
+    values["data"] = data_options.settled_name(values["data"])
     keep_freed_memory()
     with process_group():
-        _run(parser, values)
+        _run(parser, values, taken_over)
     return 0
 
 
-def _run(parser: Parser, values: dict[str, Any]) -> None:
+def _run(parser: Parser, values: dict[str, Any], taken_over: str | None) -> None:
     resume = values["resume"] is not None
     out = Path(values["resume"]) if resume else None
-    if values["arch"] != _RANDOM and not (resume and not Path(values["arch"]).exists()):  # a run has its own copy
-        values["arch"] = settled_architecture(values["arch"])
     with together(), local_first():
         data = data_options.open_data(values)
     architecture = _architecture(values, data, out)
@@ -79,6 +83,8 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
     values["space"] = space_options.settled_name(values["space"])
     out = settled_folder(values, _name(values))
     network, sizes = _network(architecture, values, data)
+    if taken_over and rank() == 0 and not values["quiet"]:
+        print(taken_over, flush=True)
     try:
         result = retrain(
             network,
@@ -91,7 +97,10 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
         )
     except Interrupted as interruption:
         if rank() == 0:
-            say(f"Retraining {interruption}; its state is saved. Go on with it:\n  archgrad retrain --resume {out}")
+            say(
+                f"Retraining {interruption}; its state is saved. Go on with it:\n"
+                f"  archgrad retrain --resume {shlex.quote(str(out))}{space_again(values['space'])}"
+            )
         raise
     if rank() == 0:
         say(_summary(result, out), end="")
@@ -137,5 +146,5 @@ def _summary(result: RetrainResult, out: Path) -> str:
         f"Run folder:     {out}\n"
         f"Weights:        {out / 'weights' / 'last.safetensors'}\n"
         f"Next:\n"
-        f"  archgrad report {out}\n"
+        f"  archgrad report {shlex.quote(str(out))}\n"
     )

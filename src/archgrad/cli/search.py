@@ -10,6 +10,7 @@ from typing import Any
 from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.inherit import space_again
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose
@@ -74,7 +75,10 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
         )
     except Interrupted as interruption:
         if rank() == 0:
-            say(f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}")
+            say(
+                f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}"
+                f"{space_again(values['space'])}"
+            )
         raise
     if rank() == 0:
         say(_summary(result, out, values), end="")
@@ -87,12 +91,13 @@ def _name(values: dict[str, Any]) -> str:
 def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
     file = out / "checkpoints" / f"epoch_{values['epochs'] - 1}.json"
     space = "" if result.architecture.space == values["space"] else f" --space {_quoted(values['space'])}"
+    size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
     return (
         f"\n{to_text(result.architecture)}\n"
         f"Run folder:    {out}\n"
         f"Architecture:  {file}\n"
         f"Next:\n"
-        f"  archgrad retrain --arch {_quoted(file)}{space} --data {_quoted(values['data'])}\n"
+        f"  archgrad retrain --arch {_quoted(file)}{space} --data {_quoted(values['data'])}{size}\n"
         f"  archgrad report {_quoted(out)}\n"
     )
 

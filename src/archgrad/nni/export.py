@@ -31,7 +31,9 @@ def export(supernet: Supernet) -> dict[str, Any]:
         done.add(label)
         decision = choice.decide(label, probabilities)
         if isinstance(choice, Cell):
-            edges, switches = format_nni(label, _best_operations(choice, label, probabilities), decision)
+            best = _best_operations(choice, label, probabilities)
+            best |= {(source, int(node)): name for node, kept in decision.items() for name, source in kept}
+            edges, switches = format_nni(label, best, decision)
             layers.extend(edges.items())
             inputs.extend(switches.items())
         elif isinstance(choice, InputChoice):

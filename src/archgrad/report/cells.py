@@ -86,13 +86,14 @@ def cell_graph(
 def state_name(state: int | None, n_inputs: int) -> tuple[str, str]:
     """Return (letter, subscript) of a state as papers write it; None is the cell's output.
 
-    States are c_{k-2} and c_{k-1} for the outputs of the cells before, and 0, 1, ... for the nodes.
+    States are c_{k-2} and c_{k-1} for the outputs of the cells before; nodes have the numbers that
+    they have in the architecture's file and in the terminal, which come after those of the inputs.
     """
     if state is None:
         return "c", "k"
     if state < n_inputs:
         return "c", f"k-{n_inputs - state}"
-    return str(state - n_inputs), ""
+    return str(state), ""
 
 
 def edge_width(strength: float | None) -> float:
@@ -199,9 +200,8 @@ def _room(narrow: bool) -> float:
 
 def _edge_title(edge: CellEdge, n_inputs: int) -> str:
     source, subscript = state_name(edge.source, n_inputs)
-    node = edge.node - n_inputs
     strength = "" if edge.strength is None else f", probability {edge.strength:.3f}"
-    return f"{edge.operation} from {source}{f'_{subscript}' if subscript else ''} to {node}{strength}"
+    return f"{edge.operation} from {source}{f'_{subscript}' if subscript else ''} to {edge.node}{strength}"
 
 
 def _heading(label: str) -> Label:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def _final(one: Series, percent: bool) -> str:
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round values around [low, high], about `count` of them."""
-    if not high - low > 1e-9 * max(abs(low), abs(high)):
+    if not high - low > max(1e-6 * max(abs(low), abs(high)), 1e-280):  # flat but for rounding: nothing to tell apart
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / max(count - 1, 1)
@@ -186,5 +187,9 @@ def format_value(value: float, *, percent: bool = False, ticks: Sequence[float] 
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
         mantissa, exponent = f"{value:.{0 if ticks else 2}e}".split("e")
         return f"{mantissa}e{int(exponent)}"
-    text = f"{value:.6g}" if ticks else f"{value:.4g}"
+    if len(ticks) > 1:  # as many decimals as tell the ticks apart
+        step = min(abs(b - a) for a, b in itertools.pairwise(ticks))
+        text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if step < 1e-4 else f"{value:.6g}"
+    else:
+        text = f"{value:.6g}" if ticks else f"{value:.4g}"
     return text.replace("-", "−")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -12,8 +13,9 @@ from typing import Any
 from archgrad.architecture import Decision
 from archgrad.report.cells import cell_graph
 from archgrad.report.charts import Series, line_chart
+from archgrad.report.origin import digest, origin
 from archgrad.report.pictures import slug
-from archgrad.report.read import Run, Table, flatten
+from archgrad.report.read import NOT_A_SETTING, Run, Table, flatten
 from archgrad.report.scene import SERIES, Picture
 
 __all__ = [
@@ -25,7 +27,6 @@ __all__ = [
     "mean_and_spread",
 ]
 
-_NOT_A_SETTING = {"seed", "out", "run_dir", "overwrite", "resume", "device", "arch", "quiet", "config"}
 _COLUMNS = (
     ("train_loss", "Train loss", False),
     ("valid_loss", "Validation loss", False),
@@ -44,7 +45,7 @@ _AMOUNTS = ("skip_connections", "seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Runs with the same settings but for their seed."""
+    """Runs with the same settings but for their seed, retrainings also with architectures of the same origin."""
 
     name: str
     indices: tuple[int, ...]
@@ -66,29 +67,43 @@ class Decisions:
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
-    """Return the runs by settings; a group is called after the settings that tell it from others of its command."""
-    members: dict[str, list[int]] = {}
-    for index, run in enumerate(runs):
-        members.setdefault(json.dumps(_settings(run), sort_keys=True, default=str), []).append(index)
-    groups = []
-    for indices in members.values():
-        run = runs[indices[0]]
-        peers = [_settings(runs[other[0]]) for other in members.values() if runs[other[0]].command == run.command]
-        told = [
-            f"{name}={value}"
-            for name, value in _settings(run).items()
-            if any(peer.get(name) != value for peer in peers)
-        ]
-        groups.append(
-            RunGroup(name=", ".join(told[:4]) or _KINDS.get(run.command, run.command), indices=tuple(indices))
+    """Return the runs by settings; a group is called after the settings that tell it from others of its command.
+
+    The settings of a retraining say where its architecture comes from (`origin`). Where some architectures of one
+    origin were retrained several times, it is these that are compared, and each is a group.
+    """
+    settings = [_settings(run) for run in runs]
+    for indices in _alike(settings):
+        architectures = [run.architecture for run in (runs[index] for index in indices)]
+        if len(set(architectures)) < len(architectures) > 1 < len(set(architectures)):
+            for index, architecture in zip(indices, architectures, strict=True):
+                if architecture is not None:
+                    seed = {"architecture.seed": architecture.provenance.get("seed")}
+                    settings[index] |= {**seed, "architecture.choices": digest(architecture)}
+    groups = _alike(settings)
+    named = []
+    for indices in groups:
+        own = settings[indices[0]]
+        peers = [settings[other[0]] for other in groups if settings[other[0]]["command"] == own["command"]]
+        told = [f"{name}={value}" for name, value in own.items() if any(peer.get(name) != value for peer in peers)]
+        named.append(
+            RunGroup(name=", ".join(told[:4]) or _KINDS.get(own["command"], own["command"]), indices=tuple(indices))
         )
-    return groups
+    return named
+
+
+def _alike(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The places of equal settings, in order of the first of each."""
+    members: dict[str, list[int]] = {}
+    for index, one in enumerate(settings):
+        members.setdefault(json.dumps(one, sort_keys=True, default=str), []).append(index)
+    return list(members.values())
 
 
 def _settings(run: Run) -> dict[str, Any]:
     flat = flatten(run.config)
-    settings = {name: value for name, value in flat.items() if name.split(".")[-1] not in _NOT_A_SETTING}
-    return settings | {"command": run.command}
+    settings = {name: value for name, value in flat.items() if name.split(".")[-1] not in NOT_A_SETTING}
+    return origin(run) | settings | {"command": run.command}
 
 
 def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None, int] | None:
@@ -100,20 +115,31 @@ def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None
 
 
 def comparison_pictures(runs: Sequence[Run], names: Sequence[str], groups: Sequence[RunGroup]) -> list[Picture]:
-    """Return charts of all runs: for each group the mean with a band of one standard deviation, or a single run."""
+    """Return charts of all runs: for each group the mean with a band of one standard deviation, or a single run.
+
+    Searches and retrainings, whose figures do not compare, have charts of their own.
+    """
     pictures = []
-    for column, title, percent in _COLUMNS:
+    commands = list(dict.fromkeys(run.command for run in runs))
+    for (column, name, percent), command in itertools.product(_COLUMNS, commands):
         tables = [run.timings if column == "seconds" else run.metrics for run in runs]
-        epochs = sorted({e for table in tables if column in table.columns for e in table.epochs})
-        if not epochs or sum(column in table.columns for table in tables) < 2:
+        own = [k for k, run in enumerate(runs) if run.command == command and column in tables[k].columns]
+        epochs = sorted({epoch for k in own for epoch in tables[k].epochs})
+        if not epochs or len(own) < 2:
             continue
+        several = len(commands) > 1
+        title = f"{name}, {_KINDS.get(command, command)}" if several else name
         series = []
         for k, group in enumerate(groups):
+            if not set(own).intersection(group.indices):
+                continue
             role = SERIES[k % len(SERIES)]
             rows = [_aligned(tables[i], column, epochs) for i in group.indices if column in tables[i].columns]
             series += _group_series(group, rows, role, [names[i] for i in group.indices])
-        scene = line_chart(title, epochs, series, percent=percent, zero=column in _AMOUNTS)
-        pictures.append(Picture(slug="comparison-" + slug(column), title=title, caption="", wide=scene))
+        counted = [epoch + 1 for epoch in epochs]  # as people count
+        scene = line_chart(title, counted, series, percent=percent, zero=column in _AMOUNTS)
+        end = "-" + slug(command) if several else ""
+        pictures.append(Picture(slug="comparison-" + slug(column) + end, title=title, caption="", wide=scene))
     return pictures
 
 

@@ -33,7 +33,7 @@ def figure(picture: Picture, *, marks: str = "", head: str = "") -> str:
 def edge_name(source: int, node: int, n_inputs: int) -> str:
     """Return what an edge joins, as HTML."""
     text, subscript = state_name(source, n_inputs)
-    return f"{escape(text)}{f'<sub>{escape(subscript)}</sub>' if subscript else ''} → {node - n_inputs}"
+    return f"{escape(text)}{f'<sub>{escape(subscript)}</sub>' if subscript else ''} → {node}"
 
 
 def scroller(content: str, name: str, kind: str = "") -> str:

@@ -35,7 +35,7 @@ def frames_data(frames: Sequence[Frame]) -> dict[str, Any]:
             cells[clean_text(label)] = _cell(label, frames)
         else:
             choices[clean_text(label)] = _choice(label, frames)
-    return {"epochs": [frame.epoch for frame in frames], "cells": cells, "choices": choices}
+    return {"epochs": [frame.epoch + 1 for frame in frames], "cells": cells, "choices": choices}
 
 
 def _cell(label: str, frames: Sequence[Frame]) -> dict[str, Any]:

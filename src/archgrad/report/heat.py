@@ -71,7 +71,7 @@ def cell_heat_scene(label: str, panels: Sequence[HeatPanel], epochs: Sequence[in
     ]
     for column, node in enumerate(nodes):
         x = left + column * (width + 14.0) + width / 2
-        items.append(Label(x=x, y=head - 14.0, text=f"to node {node - n_inputs}", size=_SMALL, fill="muted"))
+        items.append(Label(x=x, y=head - 14.0, text=f"to node {node}", size=_SMALL, fill="muted"))
     for row, source in enumerate(sources):
         y = head + row * (height + 12.0)
         text, subscript = state_name(source, n_inputs)
@@ -168,7 +168,7 @@ def _panel_title(panel: HeatPanel, x: float, y: float, width: float, n_inputs: i
     end = x + text_width(text, size=12.0) + text_width(subscript, size=9.0) + 4.0
     return [
         Label(x=x, y=y, text=text, size=12.0, anchor="start", subscript=subscript),
-        Label(x=end, y=y, text=f"→ {panel.edge[1] - n_inputs}", size=12.0, anchor="start"),
+        Label(x=end, y=y, text=f"→ {panel.edge[1]}", size=12.0, anchor="start"),
     ]
 
 

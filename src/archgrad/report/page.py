@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from importlib import resources
 
+from archgrad.architecture import Architecture
 from archgrad.report.charts import format_value
 from archgrad.report.compare import Decisions, RunGroup, group_runs, kept_decisions, mean_and_spread
 from archgrad.report.elements import details, edge_name, figure, grid, table
@@ -92,7 +93,8 @@ def comparison_section(runs: Sequence[Run], names: Sequence[str], pictures: Sequ
         parts.append("<h3>Mean and spread over seeds</h3>" + _spread(runs, groups))
     if pictures:
         hint = (
-            "Thick: the mean of runs that differ in nothing but their seed; band: one standard deviation; thin: runs."
+            "Thick: the mean of runs that differ in nothing but their seed (in retrainings also in that of the search "
+            "or draw that their architecture comes from); band: one standard deviation; thin: runs."
         )
         parts.append(f'<h3>Curves</h3><p class="hint">{hint}</p>' + grid([figure(picture) for picture in pictures]))
     parts += [_architectures(runs, names), _decisions(runs, names), "</section>"]
@@ -147,7 +149,13 @@ def _architectures(runs: Sequence[Run], names: Sequence[str]) -> str:
     """The derived cells of all runs next to each other."""
     by_slug: dict[str, list[str]] = {}
     titles: dict[str, str] = {}
-    for run, name in zip(runs, names, strict=True):
+    shared: dict[Architecture, list[int]] = {}
+    for index, run in enumerate(runs):
+        if run.architecture:  # a search and its retrainings have one cell, which is drawn once
+            shared.setdefault(run.architecture, []).append(index)
+    for indices in shared.values():
+        run = next((runs[i] for i in indices if runs[i].frames and runs[i].command != "retrain"), runs[indices[0]])
+        name = ", ".join(names[i] for i in indices)
         probabilities = run.frames[-1].probabilities if run.frames and run.command != "retrain" else {}
         for picture in architecture_pictures(run.architecture, probabilities) if run.architecture else ():
             titles[picture.slug] = picture.title

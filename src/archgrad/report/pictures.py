@@ -71,6 +71,7 @@ _TIMINGS: _Curves = (
     ("memory", "Peak memory (MB)", (("peak_memory_mb", "so far"),), "amount"),
     ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), "share"),
 )
+_IF_ANY = ("skipped_steps", "drop_path")
 _MANY_EDGES = 60
 _MANY_PANELS = 60
 _HALVES = {"train": "train", "valid": "validation", "test": "test"}
@@ -189,7 +190,7 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
     """Return heat maps of the probabilities over the epochs: one a cell, and one of all other choices."""
     if not any(frame.probabilities for frame in frames):
         return []
-    epochs = [frame.epoch for frame in frames]
+    epochs = [frame.epoch + 1 for frame in frames]  # people count from 1
     architecture = frames[-1].architecture
     pictures, used = [], set()
     for graph in cell_graphs(architecture, {}):
@@ -239,9 +240,9 @@ def _values(label: str, candidates: Sequence[str], frames: Sequence[Frame]) -> n
 def curve_pictures(table: Table) -> list[Picture]:
     """Return a chart of each group of columns of `metrics.csv`, known and unknown ones.
 
-    That no step was skipped needs no chart.
+    What a run did not have, such as skipped steps or paths to drop, needs no chart.
     """
-    columns = {name: column for name, column in table.columns.items() if name != "skipped_steps" or any(column)}
+    columns = {name: column for name, column in table.columns.items() if name not in _IF_ANY or any(column)}
     table = Table(epochs=table.epochs, columns=columns)
     return _charts(table, [*_CURVES, *_other_curves(table, _CURVES)])
 
@@ -261,7 +262,7 @@ def _charts(table: Table, curves: _Curves) -> list[Picture]:
         ]
         if series:
             percent, zero = kind in ("percent", "share"), kind in ("amount", "share")
-            scene = line_chart(title, table.epochs, series, percent=percent, zero=zero)
+            scene = line_chart(title, [epoch + 1 for epoch in table.epochs], series, percent=percent, zero=zero)
             pictures.append(Picture(slug=name, title=title, caption="", wide=scene))
     return pictures
 

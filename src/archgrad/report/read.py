@@ -21,7 +21,22 @@ from archgrad.architecture import Architecture
 from archgrad.errors import ArchitectureError, RunError
 from archgrad.files import read_file
 
-__all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
+__all__ = [
+    "NOT_A_SETTING",
+    "Frame",
+    "Predictions",
+    "Run",
+    "Table",
+    "Worst",
+    "flatten",
+    "read_config_file",
+    "read_probabilities",
+    "read_run",
+    "read_table",
+]
+
+NOT_A_SETTING = {"seed", "out", "run_dir", "overwrite", "resume", "device", "arch", "quiet", "config"}
+"""Options in which runs may differ that are repetitions of each other."""
 
 _SIGNS = ("config.yaml", "metrics.csv", "environment.json", "architecture.json", "summary.json", "checkpoints")
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
@@ -155,7 +170,7 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
             return missing
 
     nothing: dict[str, Any] = {}
-    config = attempt("config.yaml", _read_yaml, nothing)
+    config = attempt("config.yaml", read_config_file, nothing)
     summary = attempt("summary.json", _read_json, nothing)
     numbers = _saved_epochs(path / "checkpoints")
     frames = []
@@ -236,7 +251,8 @@ def _text(path: Path) -> str:
     return read_file(path, most=_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return the options in a config.yaml, which may be anyone's; a fault in it is a ValueError or YAMLError."""
     text = _text(path)
     # A few nested aliases unfold to any amount of data; archgrad writes none.
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):

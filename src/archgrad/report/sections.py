@@ -26,6 +26,7 @@ from archgrad.report.read import Run, flatten
 from archgrad.report.scene import Picture, operation_roles
 from archgrad.report.svg import escape, png_data_uri
 from archgrad.report.trees import all_candidates_fit, tree_scene
+from archgrad.show import connection_notes
 
 _ELSEWHERE = (
     '<p class="hint">The pictures of this run would make the page too large; they lie in its folder report/, and a '
@@ -48,7 +49,9 @@ def run_pictures(run: Run) -> dict[str, list[Picture]]:
     }
 
 
-def run_section(run: Run, name: str, number: int, pictures: Mapping[str, Sequence[Picture]]) -> str:
+def run_section(
+    run: Run, name: str, number: int, pictures: Mapping[str, Sequence[Picture]], *, drawn: tuple[int, str] | None = None
+) -> str:
     """Return the section.
 
     Args:
@@ -56,27 +59,36 @@ def run_section(run: Run, name: str, number: int, pictures: Mapping[str, Sequenc
         name: What the page calls it.
         number: Place of the run on the page, from 1; part of the section's address.
         pictures: As `run_pictures` returns them; empty for a section of numbers only.
+        drawn: (number, name) of the run in whose section the same architecture is drawn already.
     """
     done, text = run_status(run)
     badge = f'<span class="badge {"done" if done else "open"}">{escape(text)}</span>'
     return (
         f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
         f'<h2 id="run-{number}-title">{escape(name)} {badge}</h2>'
-        f"{tiles(run_tiles(run))}{notes(run.notes)}"
-        f"{_figures(run, number, pictures) if pictures else _ELSEWHERE}{_record(run)}</section>"
+        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run)])}"
+        f"{_figures(run, number, pictures, drawn) if pictures else _ELSEWHERE}{_record(run)}</section>"
     )
 
 
-def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]]) -> str:
+def _connection(run: Run) -> list[str]:
+    return connection_notes(run.architecture) if run.architecture is not None else []
+
+
+def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], drawn: tuple[int, str] | None) -> str:
     cells = [picture for picture in pictures["architecture"] if picture.slug.startswith("cell-")]
     others = [picture for picture in pictures["architecture"] if picture not in cells]
     parts = []
+    if drawn is not None:
+        target = f'<a href="#run-{drawn[0]}">{escape(drawn[1])}</a>'
+        parts.append(f'<h3>Architecture</h3><p class="hint">The one that is drawn in {target}.</p>')
+        cells, others = [], []
     if cells:
         heading = "Architecture" if run.command == "retrain" else "Derived cells"
         parts.append(f'<h3>{heading}</h3><div class="pair">{"".join(map(figure, cells))}</div>')
     forming = _forming(run, number, len(run.frames) > 1) if run.frames else ""
     if others and "forming-choices" not in forming:
-        parts.append("<h3>Derived choices</h3>" + "".join(map(figure, others)))
+        parts.append(f'<h3>Derived choices</h3><div class="pair">{"".join(map(figure, others))}</div>')
     parts.append(forming)
     if pictures["alphas"]:
         parts.append("<h3>α over epochs</h3>" + "".join(map(figure, pictures["alphas"])))
@@ -102,15 +114,16 @@ def run_status(run: Run) -> tuple[bool, str]:
 def run_tiles(run: Run) -> list[tuple[str, str]]:
     """Return the numbers that one looks for first."""
     metrics, summary, timings = run.metrics, run.summary, run.timings
-    values: list[tuple[str, str]] = []
+    values = _made_of(run)
+    measured = len(values)
     for column, text in (("test_accuracy", "test accuracy"), ("valid_accuracy", "validation accuracy")):
         last = summary.get(column, metrics.last(column))
         if isinstance(last, (int, float)):
             values.append((text, format_value(float(last), percent=True)))
     best = metrics.best("valid_accuracy")
     if best:
-        values.append((f"best validation, epoch {best[1]}", format_value(best[0], percent=True)))
-    if not values:  # a search or retraining without classes
+        values.append((f"best validation, epoch {best[1] + 1}", format_value(best[0], percent=True)))
+    if len(values) == measured:  # a search or retraining without classes
         for column, text in (
             ("test_loss", "test loss"),
             ("valid_loss", "validation loss"),
@@ -139,6 +152,33 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
     if seed is not None:
         values.append(("seed", str(seed)))
     return values
+
+
+def _made_of(run: Run) -> list[tuple[str, str]]:
+    """Data, space and method of a run, as far as its files say."""
+    architecture = run.architecture
+    provenance = architecture.provenance if architecture is not None else {}
+    search = provenance.get("search")
+    said: Mapping[str, Any] = search if isinstance(search, Mapping) else {}
+    own = {**said, **run.config} if run.command == "search" else run.config
+    values = [("data", own.get("data") or run.summary.get("data"))]
+    values.append(("space", own.get("space") or (architecture.space if architecture is not None else None)))
+    for part in ("step", "relaxation"):
+        values.append((part, _part_name(own.get(part))))
+    if run.command == "retrain":
+        values.append(("architecture", "random" if provenance.get("drawn_at_random") is True else None))
+    elif isinstance(said.get("weights"), int):
+        values.append(("weights", _large(said["weights"])))
+    return [(name, _tail(value)) for name, value in values if isinstance(value, str) and value]
+
+
+def _part_name(part: Any) -> Any:
+    return part.get("name") if isinstance(part, Mapping) else part
+
+
+def _tail(text: str) -> str:
+    """A name without the folders of a path."""
+    return text.rstrip("/").rpartition("/")[2] or text
 
 
 def _large(value: float) -> str:
@@ -175,7 +215,7 @@ def _forming(run: Run, number: int, moving: bool) -> str:
         probabilities = _alphas_rows(graph.label, graph.n_inputs, pairs, names, run)
         parts.append(figure(picture, marks=marks) if moving else "")
         parts.append(details(f"Probabilities on the edges of cell {graph.label}", probabilities))
-    rows = choice_rows(last.architecture, last.probabilities)
+    rows, forming = choice_rows(last.architecture, last.probabilities), ' class="forming-choices"'
     if rows and moving and all_candidates_fit(rows):
         picture = Picture(
             slug="choices",
@@ -184,7 +224,7 @@ def _forming(run: Run, number: int, moving: bool) -> str:
             wide=tree_scene(rows),
             narrow=tree_scene(rows, narrow=True),
         )
-        parts.append(figure(picture, marks=' class="forming-choices"'))
+        parts.append(f'<div class="pair">{figure(picture, marks=forming)}</div>')
     data = f'<script type="application/json" class="frames">{frames_json(frames)}</script>'
     if not moving:
         return "".join(parts) + data
@@ -196,8 +236,8 @@ def _forming(run: Run, number: int, moving: bool) -> str:
         f'<div class="scrubber"><button type="button" class="play" aria-label="Play through the epochs">Play</button>'
         f'<label for="epoch-{number}">Epoch</label>'
         f'<input type="range" id="epoch-{number}" min="0" max="{count - 1}" value="{count - 1}" step="1" '
-        f'aria-valuetext="epoch {last.epoch}">'
-        f'<output for="epoch-{number}">{last.epoch}</output><span class="change"></span></div>'
+        f'aria-valuetext="epoch {last.epoch + 1}">'
+        f'<output for="epoch-{number}">{last.epoch + 1}</output><span class="change"></span></div>'
     )
     hint = f"Drag, or use the arrow keys, Home and End; the charts below show the same epoch{thinned}."
     return f'<h3>How it formed</h3><p class="hint">{escape(hint)}</p>{scrubber}{"".join(parts)}{data}'

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from archgrad.architecture import Architecture
 from archgrad.errors import OptionError, RunError
-from archgrad.files import partial_file, refuse_links
+from archgrad.files import refuse_links
 from archgrad.report.compare import comparison_pictures, group_runs
 from archgrad.report.page import comparison_section, page, run_names
-from archgrad.report.pictures import architecture_pictures, unique_slugs
+from archgrad.report.pictures import unique_slugs
 from archgrad.report.raster import scene_pixels, scene_png
-from archgrad.report.read import read_probabilities, read_run
-from archgrad.report.scene import Picture, Scene, stack
+from archgrad.report.read import read_run
+from archgrad.report.results import Figure, architecture_figure, architecture_scene, write_at_once
+from archgrad.report.scene import Picture
 from archgrad.report.sections import run_pictures, run_section
 from archgrad.report.svg import svg_file
 
@@ -76,7 +79,7 @@ def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
                     stacklevel=2,
                 )
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(target, text.encode("utf-8"))
+        write_at_once(target, text.encode("utf-8"))
     except OSError as error:
         raise RunError(
             f"The report cannot be written to '{error.filename or target}': {error.strerror}. "
@@ -100,9 +103,13 @@ def _compose(folders: Sequence[Path], max_frames: int, *, brief: bool) -> tuple[
         sections.append(comparison_section(runs, names, shown))
         links.append(("comparison", "Comparison"))
         pictures.append((folders[0], shown))
+    drawn: dict[Architecture, tuple[int, str]] = {}
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         parts = run_pictures(run)
-        sections.append(run_section(run, name, number, {} if brief else parts))
+        earlier = drawn.get(run.architecture) if run.architecture and run.command == "retrain" else None
+        sections.append(run_section(run, name, number, {} if brief else parts, drawn=earlier))
+        if run.architecture:
+            drawn.setdefault(run.architecture, (number, name))
         links.append((f"run-{number}", name))
         pictures.append((run.path, [picture for part in parts.values() for picture in part]))
     title = f"Report of {names[0]}" if len(runs) == 1 else f"Report of {len(runs)} runs"
@@ -114,45 +121,33 @@ def _write_pictures(run: Path, pictures: Sequence[Picture]) -> None:
     refuse_links(folder / "any", below=run)
     folder.mkdir(exist_ok=True)
     for name, picture in zip(unique_slugs(pictures), pictures, strict=True):
-        _write(folder / f"{name}.svg", svg_file(picture.wide).encode("utf-8"))
-        _write(folder / f"{name}.png", scene_png(picture.wide))
+        write_at_once(folder / f"{name}.svg", svg_file(picture.wide).encode("utf-8"))
+        write_at_once(folder / f"{name}.png", scene_png(picture.wide))
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write in one stroke: who looks at an earlier report meanwhile sees the old file or the new one."""
-    with partial_file(path) as partial:
-        partial.write_bytes(content)
-
-
-def draw_architecture(architecture: Architecture, path: Path) -> Path:
+@overload
+def draw_architecture(architecture: Architecture, path: None = None) -> Figure: ...
+@overload
+def draw_architecture(architecture: Architecture, path: str | os.PathLike[str]) -> Path: ...
+def draw_architecture(architecture: Architecture, path: str | os.PathLike[str] | None = None) -> Figure | Path:
     """Draw all choices of an architecture, cells as graphs and others as a tree.
 
     Where the architecture's provenance has probabilities, they show as the edges' widths.
 
     Args:
         architecture: Any architecture.
-        path: A file ending in .png or .svg; its folder must exist.
+        path: A file ending in .png or .svg; its folder must exist. None writes nothing.
 
     Returns:
-        `path`.
+        `path`; without one a figure, which a notebook shows.
 
     Raises:
-        OptionError: The ending is another one.
+        OptionError: The ending is another one, or the architecture has no choices.
         RunError: The file cannot be written.
     """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in (".png", ".svg"):
-        raise OptionError(f"A picture ends in .png or .svg, but got '{path}'. Rename it.")
-    scene = _architecture_scene(architecture)
-    try:
-        _write(path, scene_png(scene) if kind == ".png" else svg_file(scene).encode("utf-8"))
-    except OSError as error:
-        raise RunError(
-            f"The picture cannot be written to '{path}': {error.strerror}. "
-            f"Name a file in an existing folder with write access and free space."
-        ) from error
-    return path
+    if path is None:
+        return architecture_figure(architecture)
+    return architecture_figure(architecture).save(path)
 
 
 def architecture_image(architecture: Architecture, *, scale: float = 1.5) -> np.ndarray:
@@ -167,12 +162,4 @@ def architecture_image(architecture: Architecture, *, scale: float = 1.5) -> np.
     """
     if scale <= 0:
         raise OptionError(f"scale must be above 0, but got {scale}.")
-    return scene_pixels(_architecture_scene(architecture), scale=scale)
-
-
-def _architecture_scene(architecture: Architecture) -> Scene:
-    pictures = architecture_pictures(architecture, read_probabilities(architecture.provenance))
-    if not pictures:
-        raise OptionError("An architecture without choices has nothing to draw. Name one with at least one choice.")
-    name = "; ".join(picture.wide.name for picture in pictures)
-    return stack([picture.wide for picture in pictures], name=name)
+    return scene_pixels(architecture_scene(architecture), scale=scale)

@@ -29,6 +29,7 @@ from archgrad.distributed import (
 )
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
+from archgrad.report.results import Viewed
 from archgrad.retrain.evaluation import evaluate
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.loop import Loop
@@ -54,8 +55,8 @@ _MAY_DIFFER = (
 _FIGURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrainResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RetrainResult(Viewed):
     """What a retraining came to."""
 
     test_accuracy: float | None
@@ -65,7 +66,7 @@ class RetrainResult:
     best_test_accuracy: float | None
     """Of the best epoch. Chosen on the test set, so it flatters: the figure to report is `test_accuracy`."""
     best_epoch: int | None
-    """0-based; its weights are in `weights/best.safetensors`."""
+    """0-based, as in metrics.csv; its weights are in `weights/best.safetensors`."""
     history: list[dict[str, Any]]
     """One row an epoch, as in metrics.csv."""
     skipped_steps: int
@@ -74,6 +75,8 @@ class RetrainResult:
     """The network that was given, with its last weights, in evaluation mode."""
     run_dir: Path | None
     """The run folder."""
+    architecture: Architecture | None = None
+    """Where the network comes from, as it was given."""
 
 
 def retrain(
@@ -317,6 +320,7 @@ def retrain(
         skipped_steps=learner.skipped_steps,
         network=network,
         run_dir=None if run_dir is None else Path(run_dir),
+        architecture=architecture,
     )
 
 

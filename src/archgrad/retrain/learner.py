@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from archgrad.batches import count, cut, prepare
 from archgrad.buffers import copied_buffers, set_buffers
+from archgrad.dependence import depends_on_inputs
 from archgrad.errors import OptionError, RunError
 from archgrad.losses import Loss, joined_parts, loss_of_parts
 from archgrad.operations import DropPath
@@ -137,8 +138,12 @@ class Learner:
     def try_out(self, inputs: Any) -> None:
         """Predict once, so that a network that does not fit the data is told of before anything is written.
 
+        Args:
+            inputs: A batch of at least 2 samples.
+
         Raises:
-            OptionError: The network cannot take such a batch, or does not return logits.
+            OptionError: The network cannot take such a batch, does not return logits, or returns the same ones
+                whatever its inputs are.
         """
         try:
             self.predict(inputs)
@@ -149,6 +154,13 @@ class Learner:
                 f"The network {type(self.network).__name__} cannot take a batch of this data: {error}. "
                 f"Build it for the data's channels and size."
             ) from error
+        batch = prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
+        if not depends_on_inputs(self.network, batch):
+            raise OptionError(
+                f"The network {type(self.network).__name__} gives the same logits for every input, so that there is "
+                f"nothing to train: where its choices took candidates that pass nothing on, such as 'none', no path "
+                f"from the input to the logits is left. Take another architecture."
+            )
 
     def _forward(self, inputs: Any) -> Any:
         autocast: AbstractContextManager[Any] = nullcontext()

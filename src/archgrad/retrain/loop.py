@@ -132,7 +132,7 @@ class Loop:
         self._learner.totals.read()
         if not self._learner.totals.steps:
             raise NonFiniteError(
-                f"Not one step of epoch {self.epoch} had a finite loss and gradient, so nothing is learnt. "
+                f"Not one step of epoch {self.epoch + 1} had a finite loss and gradient, so nothing is learnt. "
                 f"Start anew with a lower learning_rate or precision='32'."
             )
         self.clock.tick()
@@ -188,7 +188,7 @@ class Loop:
     def _agree(self) -> None:
         """Take over process 0's buffers, and make sure that the processes hold the same weights."""
         broadcast_tensors(self._learner.network.buffers())
-        check_same({"weights": self._learner.network.parameters()}, when=f"after epoch {self.epoch}")
+        check_same({"weights": self._learner.network.parameters()}, when=f"after epoch {self.epoch + 1}")
 
     def _wishes(self, *, steps: int) -> Wishes:
         """Return what this process wants so many steps after the last checkpoint."""
@@ -232,7 +232,7 @@ class Loop:
         error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
         if self._folder is not None:
             self._progress.message(
-                f"Retraining was {error} in epoch {self.epoch}, before step {self.step}; it is saved in "
+                f"Retraining was {error} in epoch {self.epoch + 1}, before step {self.step + 1}; it is saved in "
                 f"'{self._folder.path}'. Go on with resume=True (archgrad retrain --resume {self._folder.path})."
             )
         raise error
@@ -331,7 +331,7 @@ class Loop:
         weights_norm = self._learner.weights_norm()
         broken = "" if math.isfinite(weights_norm) else " (after the step)"
         return (
-            f"Training stopped in epoch {self.epoch} at step {error.step}: loss {error.loss:g}, gradient norm "
+            f"Training stopped in epoch {self.epoch + 1} at step {error.step + 1}: loss {error.loss:g}, gradient norm "
             f"{error.gradient_norm:g}, weights norm {weights_norm:g}{broken}.{kept} Start anew with a lower "
             f"learning_rate{' or precision=32' if self._recipe.precision == 'bf16' else ''}, or go on with "
             f"on_nonfinite='skip'."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from archgrad.distributed import (
 )
 from archgrad.errors import OptionError
 from archgrad.relaxation import Relaxation
+from archgrad.report.results import Viewed
 from archgrad.runs import (
     CheckpointSchedule,
     Loggers,
@@ -42,12 +44,14 @@ from archgrad.runs import (
     pick_device,
     seeded,
 )
+from archgrad.search.constant import constant_warning
 from archgrad.search.epoch import FIGURES
 from archgrad.search.halves import open_streams
 from archgrad.search.loop import Loop
 from archgrad.search.meter import Metrics, accuracy
 from archgrad.search.optimizers import OptimizerFactory, adam_for_alphas, optimizer_for_weights
 from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.settings import settings_of
 from archgrad.search.state import SearchState
 from archgrad.sharing import describe_move, seed_for_rank, send_state
 from archgrad.supernet import Supernet
@@ -61,8 +65,8 @@ _MAY_DIFFER = (
 """Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on."""
 
 
-@dataclass(frozen=True)
-class SearchResult:
+@dataclass(frozen=True, repr=False)
+class SearchResult(Viewed):
     """What a search gives."""
 
     architecture: Architecture
@@ -272,6 +276,9 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
+        state.settings = settings_of(options, everything, data.name) | {
+            "weights": sum(weight.numel() for weight in supernet.weights.values())
+        }
         folder, saved, moved = None, None, ""
         with together():
             if run_dir is not None and rank() == 0:
@@ -327,7 +334,9 @@ def search(
             progress.message(moved)
         if cuda_graphs:
             stack.enter_context(recorded_on_cuda(supernet, say=progress.message))
-        architecture = loop.run()
+        architecture, leads = loop.run(), rank() == 0
+    if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
+        warnings.warn(constant, stacklevel=2)
     return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
 
 

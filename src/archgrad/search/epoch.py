@@ -47,7 +47,8 @@ def _of_alphas(state: SearchState, architecture: Architecture) -> dict[str, Any]
 def architecture_after(state: SearchState, *, epoch: int, seed: int) -> Architecture:
     """Return what the alphas decide at the end of epoch `epoch` (0-based), with its provenance."""
     space = getattr(state.supernet.network, "space_name", None)
-    return discretize(state.supernet, space=space, provenance={"epoch": epoch, "seed": seed})
+    search = {"search": state.settings} if state.settings else {}
+    return discretize(state.supernet, space=space, provenance={"epoch": epoch, "seed": seed, **search})
 
 
 def close_epoch(

@@ -150,8 +150,8 @@ class Loop:
             if not skips:
                 kept = "" if self._folder is None else f" The last checkpoint is kept in '{self._folder.path}'."
                 raise NonFiniteError(
-                    f"The search stopped in epoch {state.epoch} at step {state.step}. {error} Or leave such steps out "
-                    f"with on_nonfinite='skip'.{kept}"
+                    f"The search stopped in epoch {state.epoch + 1} at step {state.step + 1}. {error} Or leave "
+                    f"such steps out with on_nonfinite='skip'.{kept}"
                 ) from error
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(state.supernet.network, buffers, device=self._device)
@@ -198,7 +198,7 @@ class Loop:
         broadcast_tensors(supernet.network.buffers())
         check_same(
             {"alphas": supernet.alphas.values(), "weights": supernet.weights.values()},
-            when=f"after epoch {self._state.epoch}",
+            when=f"after epoch {self._state.epoch + 1}",
         )
 
     def _wishes(self, *, steps: int) -> Wishes:
@@ -234,7 +234,8 @@ class Loop:
         error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
         if self._folder is not None:
             self._progress.message(
-                f"The search was {error} in epoch {self._state.epoch}, before step {self._state.step}; it is saved in "
-                f"'{self._folder.path}'. Go on with resume=True (archgrad search --resume {self._folder.path})."
+                f"The search was {error} in epoch {self._state.epoch + 1}, before step "
+                f"{self._state.step + 1}; it is saved in '{self._folder.path}'. Go on with "
+                f"resume=True (archgrad search --resume {self._folder.path})."
             )
         raise error

@@ -49,6 +49,8 @@ class SearchState:
     """Means of this epoch so far."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors for a checkpoint; every process must call this, and process 0's is whole."""

@@ -34,7 +34,9 @@ class NasBench201Network(nn.Module):
 
     space_name = "nasbench201"
 
-    def __init__(self, *, channels: int, cells: int, num_classes: int, in_channels: int, affine: bool) -> None:
+    def __init__(
+        self, *, channels: int, cells: int, num_classes: int, in_channels: int, affine: bool, connected: bool
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
         blocks: list[nn.Module] = []
@@ -42,7 +44,7 @@ class NasBench201Network(nn.Module):
             if group:
                 blocks.append(_Residual(channels, 2 * channels))
                 channels *= 2
-            blocks.extend(_cell(channels, affine) for _ in range(cells))
+            blocks.extend(_cell(channels, affine, connected) for _ in range(cells))
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
         self.classifier = nn.Linear(channels, num_classes)
@@ -62,7 +64,7 @@ class _OneInput(nn.Module):
         return self.graph([x])
 
 
-def _cell(channels: int, affine: bool) -> nn.Module:
+def _cell(channels: int, affine: bool, connected: bool) -> nn.Module:
     candidates: dict[str, BuildCandidate] = {
         "none": lambda source, node: Zero(1),
         "skip_connect": lambda source, node: nn.Identity(),
@@ -70,11 +72,19 @@ def _cell(channels: int, affine: bool) -> nn.Module:
         "nor_conv_3x3": lambda source, node: ReLUConvBN(channels, channels, 3, 1, 1, affine=affine),
         "avg_pool_3x3": lambda source, node: Pool("avg", 1),
     }
-    return _OneInput(Cell(3, candidates, n_inputs=1, n_kept=None, never=(), output="last", label="cell"))
+    return _OneInput(
+        Cell(3, candidates, n_inputs=1, n_kept=None, never=(), connected=connected, output="last", label="cell")
+    )
 
 
 def nasbench201(
-    channels: int = 16, cells: int = 5, num_classes: int = 10, *, in_channels: int = 3, stage: str = "search"
+    channels: int = 16,
+    cells: int = 5,
+    num_classes: int = 10,
+    *,
+    in_channels: int = 3,
+    stage: str = "search",
+    connected: bool = True,
 ) -> nn.Module:
     """Build the NAS-Bench-201 space for small images of any size.
 
@@ -84,6 +94,8 @@ def nasbench201(
         num_classes: Number of classes.
         in_channels: Channels of the images.
         stage: "search" (BatchNorm on the edges without affine part) or "retrain" (with).
+        connected: Whether a cell's output must depend on its input (see `Cell`); of the benchmark's 15,625 cells some
+            have `none` on every path. False takes these, too.
 
     Returns:
         A space with one shared cell "cell" of six edges.
@@ -104,4 +116,5 @@ def nasbench201(
         num_classes=num_classes,
         in_channels=in_channels,
         affine=stage == "retrain",
+        connected=connected,
     )

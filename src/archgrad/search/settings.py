@@ -1,0 +1,35 @@
+"""What a search's result depends on beside its seed, as each architecture's provenance has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from archgrad.runs.config import plain_config
+from archgrad.search.options import SearchOptions
+
+__all__ = ["settings_of"]
+
+_PARTS = ("space", "channels", "cells", "step", "relaxation")
+_NO_SETTINGS = ("seed", "on_nonfinite")
+
+
+def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return the settings; architectures of searches that share them differ by nothing but the seed.
+
+    Args:
+        options: Of the search.
+        config: All that goes into config.yaml; its space, sizes, step and relaxation count.
+        data: Name of the data; of a path only the last part is kept, since architectures are handed on.
+    """
+    chosen = {name: config[name] for name in _PARTS if config.get(name) is not None}
+    if isinstance(chosen.get("space"), str):
+        chosen["space"] = _without_folders(chosen["space"])
+    own = {name: value for name, value in asdict(options).items() if name not in _NO_SETTINGS}
+    return plain_config({"data": _without_folders(data), **chosen, **own})
+
+
+def _without_folders(name: str) -> str:
+    kind, colon, path = name.rpartition(":") if name.startswith("folder:") else ("", "", name)
+    return kind + colon + path.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
