@@ -197,7 +197,8 @@ def test_a_configuration_that_unfolds_without_end_is_refused_by_the_report_too(t
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     (note,) = read_run(tmp_path).notes
-    assert note == "config.yaml cannot be read: aliases are not allowed in it"
+    assert note.startswith("config.yaml cannot be read: ")
+    assert "aliases are not allowed" in note
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------

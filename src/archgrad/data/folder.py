@@ -1,7 +1,6 @@
 """Images in class folders, or a tar of them, as data."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,10 +14,11 @@ from archgrad.data.archive import TAR_SUFFIXES, decompress, is_tar, read_tar
 from archgrad.data.augment import Augmentation, channel_statistics, statistics_of_histogram
 from archgrad.data.cache import key_of, load_tensors, make_file_once, only_process, save_tensors, save_text
 from archgrad.data.dataset import Data, check_class_targets
-from archgrad.data.decode import Header, ImageFiles, decode_all, pixel_histogram, read_headers
+from archgrad.data.decode import LARGEST_SIDE, Header, ImageFiles, decode_all, pixel_histogram, read_headers
 from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, read_folder
 from archgrad.data.samples import TensorSamples
-from archgrad.errors import DataError, OptionError
+from archgrad.errors import DataError
+from archgrad.sizes import check_whole, machine_memory
 
 _FORMAT = "archgrad.images.1"
 _SURVEY_IMAGES = 1000  # this many, evenly spaced, let us guess the size of all
@@ -46,10 +46,10 @@ def load_folder(path: Path, *, root: Path, image_size: int | None = None, memory
         DataError: There is no such folder, it is not laid out so, or an image is corrupt or refused.
         OptionError: An option is outside its range.
     """
-    if image_size is not None and not 1 <= image_size <= 4096:
-        raise OptionError(f"image_size must be between 1 and 4096 pixels, but got {image_size}.")
-    if memory_limit is not None and memory_limit < 0:
-        raise OptionError(f"memory_limit must be at least 0 bytes, but got {memory_limit}.")
+    if image_size is not None:
+        check_whole("image_size", image_size, least=1, most=LARGEST_SIDE)
+    if memory_limit is not None:
+        check_whole("memory_limit", memory_limit, least=0, most=2**63 - 1)
     try:
         return _load_folder(path, root, image_size, _quarter_of_memory() if memory_limit is None else memory_limit)
     except OSError as error:
@@ -185,6 +185,5 @@ def _data(path: Path, train: Dataset, test: Dataset, classes: tuple[str, ...], f
 
 
 def _quarter_of_memory() -> int:
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    return 2**31
+    memory = machine_memory()
+    return 2**31 if memory is None else memory // 4

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from archgrad.architecture import Architecture
-from archgrad.errors import ArchitectureError, RunError
+from archgrad.errors import ArchgradError, RunError
+from archgrad.json_text import parse_json
+from archgrad.runs import fields_of, lines_of, read_config
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
@@ -147,13 +145,13 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
             return missing
         try:
             return read(file)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError, SafetensorError, ArchitectureError) as error:
+        except (OSError, ValueError, SafetensorError, ArchgradError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             notes.append(f"{name} cannot be read: {reason}")
             return missing
 
     nothing: dict[str, Any] = {}
-    config = attempt("config.yaml", _read_yaml, nothing)
+    config = attempt("config.yaml", read_config, nothing)
     summary = attempt("summary.json", _read_json, nothing)
     numbers = _saved_epochs(path / "checkpoints")
     frames = []
@@ -191,9 +189,7 @@ def read_table(path: Path) -> Table:
     Args:
         path: The file; of two rows with the same epoch the later counts.
     """
-    text = _text(path)
-    text = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(io.StringIO(text, newline="")))
+    rows = list(map(fields_of, lines_of(_text(path))))
     if not rows or "epoch" not in rows[0]:
         return Table(columns={})
     header = rows[0]
@@ -233,25 +229,14 @@ def _value(cell: str) -> float:
 def _text(path: Path) -> str:
     if path.stat().st_size > _MAX_TEXT_BYTES:
         raise ValueError(f"it is larger than {_MAX_TEXT_BYTES} bytes")
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    text = _text(path)
-    # A few nested aliases unfold to any amount of data; archgrad writes none.
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-        raise ValueError("aliases are not allowed in it")
-    return _mapping(yaml.safe_load(text))
+    return path.read_bytes().decode("utf-8", errors="replace")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return _mapping(json.loads(_text(path)))
-
-
-def _mapping(value: object) -> dict[str, Any]:
+    value = parse_json(_text(path), not_finite_as_none=True)
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not names with values")
-    return {str(key): item for key, item in value.items()}
+    return value
 
 
 def _saved_epochs(folder: Path) -> list[int]:

@@ -6,7 +6,7 @@ from archgrad.runs.environment import peak_memory_mb, pick_device, record_enviro
 from archgrad.runs.folder import RunFolder
 from archgrad.runs.loggers import Loggers, check_loggers, open_loggers
 from archgrad.runs.memory import memory_explained
-from archgrad.runs.metrics import MetricsFile, read_metrics
+from archgrad.runs.metrics import MetricsFile, check_column, fields_of, lines_of, read_metrics
 from archgrad.runs.pace import CheckpointSchedule, Clock
 from archgrad.runs.progress import Progress
 from archgrad.runs.randomness import (
@@ -30,9 +30,12 @@ __all__ = [
     "RunFolder",
     "StopRequest",
     "capture_random_state",
+    "check_column",
     "check_loggers",
     "check_seed",
     "config_difference",
+    "fields_of",
+    "lines_of",
     "load_state",
     "load_tensors",
     "memory_explained",

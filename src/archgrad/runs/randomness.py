@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 
 __all__ = ["capture_random_state", "check_seed", "restore_random_state", "seed_everything", "seeded"]
 
@@ -20,7 +21,7 @@ _SEEDS = 2**32
 def check_seed(seed: int) -> None:
     """Raise `OptionError` unless `seed` is an integer from 0 to 2**32 - 1, which is what NumPy takes."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
-        raise OptionError(f"seed must be an integer from 0 to {_SEEDS - 1}, but got seed={seed!r}.")
+        raise OptionError(f"seed must be an integer from 0 to {_SEEDS - 1}, but got seed={shown(seed)}.")
 
 
 def seed_everything(seed: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.distributed import average_over_ranks
+from archgrad.runs import check_column
 
 __all__ = ["Meter", "Metrics", "accuracy"]
 
@@ -36,8 +37,14 @@ class Meter:
         self._samples: dict[str, float] = {}
 
     def add(self, values: Mapping[str, float | Tensor], samples: int) -> None:
-        """Add one batch's means."""
+        """Add one batch's means.
+
+        Raises:
+            OptionError: A name cannot stand at the head of a column of metrics.csv.
+        """
         for name, value in values.items():
+            if name not in self._sums:
+                check_column(name)
             value = value.detach().double() if isinstance(value, Tensor) else float(value)
             self._sums[name] = self._sums.get(name, 0.0) + value * samples
             self._samples[name] = self._samples.get(name, 0) + samples
