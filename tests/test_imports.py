@@ -16,7 +16,7 @@ FLOW = (
     # no room of archgrad's needed
     ("errors",),
     ("batches", "buffers", "json_text"),
-    ("sizes",),
+    ("paths", "sizes"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: After `--help`, a usage error (2), or an interruption that was saved (128 + signal).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _escape_what_the_terminal_lacks()
     try:
         with _warnings_in_one_line():
             status = _run(arguments)
@@ -61,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted before there was anything to save.", file=sys.stderr)
         return _SIGNALLED + 2
+
+
+def _escape_what_the_terminal_lacks() -> None:
+    """Let what is printed never fail: a path may be no UTF-8, and a terminal may have ASCII only."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> int:

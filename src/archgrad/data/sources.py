@@ -18,6 +18,8 @@ from archgrad.data.folder import load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError, OptionError
+from archgrad.json_text import shown
+from archgrad.paths import from_home
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
 _PATIENCE_SECONDS = 20.0  # with a server that does not answer
@@ -61,7 +63,7 @@ def load(
         OptionError: An option does not go with the name, or is outside its range.
     """
     if name.startswith("folder:"):
-        path = Path(name.removeprefix("folder:")).expanduser()
+        path = from_home(name.removeprefix("folder:"))
         return load_folder(path, root=cache_root(root), image_size=image_size, memory_limit=memory_limit)
     if image_size is not None or memory_limit is not None:
         raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
@@ -69,8 +71,8 @@ def load(
         return _digits()
     if name in _TORCHVISION:
         return _torchvision(name, cache_root(root), download)
-    hint = f" To read the images there, give 'folder:{name}'." if Path(name).exists() else ""
-    raise DataError(f"There is no data set {name!r}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
+    hint = f" To read the images there, give 'folder:{name}'." if os.path.exists(name) else ""
+    raise DataError(f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
 
 
 def _digits() -> Data:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError, RunError
 from archgrad.json_text import parse_json
-from archgrad.runs import fields_of, lines_of, read_config
+from archgrad.runs import check_fits, fields_of, lines_of, read_config
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
@@ -25,6 +25,7 @@ _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _MAX_EPOCH = 1_000_000_000
 _MAX_VALUE = 1e300  # beyond it a diverged loss is as good as infinite, and an axis could not be computed
 _N_MISTAKES = 24
+_MOST_CLASSES = 4096  # of a confusion matrix, which has their square
 T = TypeVar("T")
 
 
@@ -276,18 +277,29 @@ def _row(row: object) -> dict[str, float]:
     }
 
 
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    check_fits(path)
+    try:
+        return load_file(path)
+    except (KeyError, TypeError, AttributeError) as error:  # a type of number that NumPy lacks
+        raise ValueError(f"it holds tensors of an unknown type ({error})") from error
+
+
 def _read_predictions(path: Path) -> Predictions:
-    tensors = load_file(path)
+    tensors = _tensors(path)
     targets, logits = tensors.get("targets"), tensors.get("logits")
     if targets is None or logits is None or logits.ndim != 2 or targets.shape != logits.shape[:1] or not logits.size:
         raise ValueError("it needs targets (N,) and logits (N, classes)")
     n_classes = logits.shape[1]
+    if logits.dtype.kind != "f" or n_classes > _MOST_CLASSES:
+        raise ValueError(f"it needs logits of floating point for at most {_MOST_CLASSES} classes")
     if targets.dtype.kind not in "iu" or targets.min() < 0 or targets.max() >= n_classes:
         raise ValueError(f"the targets are not classes from 0 to {n_classes - 1}")
+    targets, logits = targets.astype(np.int64), np.nan_to_num(logits.astype(np.float64))
     predicted = logits.argmax(axis=1)
     counts = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    shifted = np.exp(logits / 2 - logits.max(axis=1, keepdims=True) / 2) ** 2  # halves, as a difference may overflow
     confidence = shifted.max(axis=1) / shifted.sum(axis=1)
     wrong = np.flatnonzero(predicted != targets)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_N_MISTAKES]
@@ -296,11 +308,16 @@ def _read_predictions(path: Path) -> Predictions:
 
 
 def _read_worst(path: Path) -> Worst:
-    tensors = load_file(path)
+    tensors = _tensors(path)
     images = tensors.get("images", np.zeros(0))
     n = len(images)
     rows = [tensors.get(name, np.zeros(0)) for name in ("targets", "predicted", "confidence")]
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] not in (1, 3) or any(len(r) != n for r in rows):
+    if (
+        images.ndim != 4
+        or images.dtype != np.uint8
+        or images.shape[1] not in (1, 3)
+        or any(row.shape != (n,) or row.dtype.kind not in "iuf" or not np.isfinite(row).all() for row in rows)
+    ):
         raise ValueError("it needs images (N, 1 or 3, H, W) of uint8, and targets, predicted, confidence (N,)")
     step = max(1, math.ceil(max(images.shape[2:]) / 96))  # thumbnails: a page of photographs would be too large
     images = images[:_N_MISTAKES, :, ::step, ::step].transpose(0, 2, 3, 1)

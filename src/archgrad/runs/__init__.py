@@ -3,6 +3,7 @@
 from archgrad.runs.checkpoint import Checkpoints, load_state, pack_state, save_state, unpack_state
 from archgrad.runs.config import config_difference, read_config
 from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
+from archgrad.runs.files import check_fits
 from archgrad.runs.folder import RunFolder
 from archgrad.runs.loggers import Loggers, check_loggers, open_loggers
 from archgrad.runs.memory import memory_explained
@@ -16,6 +17,7 @@ from archgrad.runs.randomness import (
     seed_everything,
     seeded,
 )
+from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
 from archgrad.runs.signals import Interrupted, StopRequest
 from archgrad.runs.tensors import load_tensors, save_tensors
 
@@ -31,14 +33,19 @@ __all__ = [
     "StopRequest",
     "capture_random_state",
     "check_column",
+    "check_fits",
     "check_loggers",
     "check_seed",
+    "checkpoint_explained",
     "config_difference",
+    "count_in",
     "fields_of",
     "lines_of",
+    "load_optimizer",
     "load_state",
     "load_tensors",
     "memory_explained",
+    "numbers_in",
     "open_loggers",
     "pack_state",
     "peak_memory_mb",
@@ -47,6 +54,7 @@ __all__ = [
     "read_metrics",
     "record_environment",
     "restore_random_state",
+    "rows_in",
     "save_state",
     "save_tensors",
     "seed_everything",

@@ -28,7 +28,7 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, disk_error, sync_folder
+from archgrad.runs.files import atomic_write, check_fits, disk_error, sync_folder
 from archgrad.runs.structure import join, split
 
 __all__ = ["Checkpoints", "load_state", "pack_state", "save_state", "unpack_state"]
@@ -82,6 +82,7 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     try:
+        check_fits(path)
         with path.open("rb") as file:
             text, content = _read_parts(file, path)
     except OSError as error:

@@ -149,7 +149,7 @@ def _compare(where: str, old: Any, new: Any, lines: list[str]) -> None:
         for key in [*old, *(key for key in new if key not in old)]:
             _compare(f"{where}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT), lines)
     elif not _same(old, new):
-        lines.append(f"{where}: the run has {old!r}, asked for {new!r}")
+        lines.append(f"{shown_text(where)}: the run has {shown(old)}, asked for {shown(new)}")
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from archgrad.errors import RunError
+from archgrad.sizes import machine_memory
 
-__all__ = ["atomic_write", "disk_error", "is_partial", "remove_partial_files", "sync_folder", "write_text"]
+__all__ = [
+    "atomic_write",
+    "check_fits",
+    "disk_error",
+    "is_partial",
+    "remove_partial_files",
+    "sync_folder",
+    "write_text",
+]
 
 _PARTIAL_SUFFIX = ".part"
 
@@ -68,10 +77,28 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             partial.unlink()
 
 
+def check_fits(path: Path) -> None:
+    """Refuse a file that is read whole but takes more than half of this machine's memory; a hole takes no disk.
+
+    Raises:
+        RunError: It does.
+        OSError: There is no such file.
+    """
+    size, memory = path.stat().st_size, machine_memory()
+    if memory is not None and 2 * size > memory:
+        raise RunError(
+            f"'{path}' takes {size / 1e9:.3g} GB, more than half of the {memory / 1e9:.3g} GB of memory that this "
+            f"machine has. Take an intact copy, or a larger machine."
+        )
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8 with the line ends that the text has."""
+    """Write a text file atomically, as UTF-8 with the line ends that the text has.
+
+    Bytes of a path that are no UTF-8 (PEP 383) are escaped as in JSON, "\\udcff", which reads back as they were.
+    """
     with atomic_write(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def sync_folder(folder: Path) -> None:

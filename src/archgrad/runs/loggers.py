@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -83,7 +84,7 @@ class WandbLogger:
     def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any]) -> None:
         self._wandb = _optional("wandb", "Weights & Biases")
         id_file = folder / "wandb-id.txt"
-        known = id_file.read_text(encoding="utf-8").strip() if id_file.is_file() else None
+        known = _known_id(id_file)
         self._run = self._wandb.init(
             project=project, name=folder.name, dir=str(folder), config=plain_config(config), id=known, resume="allow"
         )
@@ -119,8 +120,9 @@ class MlflowLogger:
         mlflow = _optional("mlflow", "MLflow")
         self._client = mlflow.tracking.MlflowClient()
         id_file = folder / "mlflow-id.txt"
-        if id_file.is_file():
-            self._run_id = id_file.read_text(encoding="utf-8").strip()
+        known = _known_id(id_file)
+        if known is not None:
+            self._run_id = known
             self._client.update_run(self._run_id, status="RUNNING")
         else:
             found = self._client.get_experiment_by_name(experiment)
@@ -229,6 +231,15 @@ def _optional(package: str, title: str) -> ModuleType:
         ) from error
 
 
+def _known_id(file: Path) -> str | None:
+    """Return the id that an earlier start of the run was given; None where there is none, or a damaged one."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        text = opened.read(200).decode("utf-8", errors="replace").strip()
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else None
+
+
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if isinstance(value, (int, float)) and name != "epoch"}
 
@@ -240,7 +251,9 @@ def _grouped(name: str) -> str:
 
 
 def _hyper_parameter(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, (bool, int, float)):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")  # a path may be no UTF-8
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, disk_error
+from archgrad.runs.files import atomic_write, check_fits, disk_error
 
 __all__ = ["load_tensors", "save_tensors"]
 
@@ -43,6 +43,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         RunError: The file is missing, damaged, or no safetensors file.
     """
     try:
+        check_fits(path)
         return safetensors.torch.load_file(path)
     except OSError as error:
         raise disk_error(error, path, doing="read") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.distributed import average_over_ranks
-from archgrad.runs import check_column
+from archgrad.runs import check_column, numbers_in
 
 __all__ = ["Meter", "Metrics", "accuracy"]
 
@@ -71,13 +71,23 @@ class Meter:
     def shared(cls, states: Sequence[Mapping[str, Any]], processes: int) -> Meter:
         """Return the meter of each of `processes` processes that take over from those of other processes."""
         meter = cls()
-        for state in states:
-            for name, total in state["sums"].items():
+        for sums, samples in map(_sums_in, states):
+            for name, total in sums.items():
                 meter._sums[name] = meter._sums.get(name, 0.0) + total / processes
-                meter._samples[name] = meter._samples.get(name, 0) + state["samples"][name] / processes
+                meter._samples[name] = meter._samples.get(name, 0) + samples[name] / processes
         return meter
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over sums from `state_dict`."""
-        self._sums = dict(state["sums"])
-        self._samples = dict(state["samples"])
+        """Take over sums from `state_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is something else.
+        """
+        self._sums, self._samples = _sums_in(state)
+
+
+def _sums_in(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    sums, samples = (numbers_in(state[name], f"the {name} of the epoch") for name in ("sums", "samples"))
+    if sums.keys() != samples.keys() or not all(count > 0 for count in samples.values()):
+        raise ValueError("the sums of the epoch do not go with its samples")
+    return sums, samples
