@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.parser import Parser
+from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown, shown_text
@@ -104,6 +104,11 @@ def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
         )
     known = [action.dest for action in parser._actions if action.dest not in ("config", "resume", "help")]
     for name in stored:
+        if name in ("out", "overwrite"):
+            raise OptionError(
+                f"'{file}' says {name}, but where a run goes, and what is removed for it, is for you to type. Take it "
+                f"out of the file, and give {dashed('--' + name)}."
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -17,10 +17,12 @@ from archgrad.data.dataset import Data, check_class_targets
 from archgrad.data.decode import LARGEST_SIDE, Header, ImageFiles, decode_all, pixel_histogram, read_headers
 from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, read_folder
 from archgrad.data.samples import TensorSamples
-from archgrad.errors import DataError
+from archgrad.errors import ArchitectureError, DataError
+from archgrad.json_text import parse_json
 from archgrad.sizes import check_whole, machine_memory
 
 _FORMAT = "archgrad.images.1"
+_MOST_FACTS = 2**16  # bytes
 _SURVEY_IMAGES = 1000  # this many, evenly spaced, let us guess the size of all
 _STATISTICS_IMAGES = 10_000  # where images stay in their files, this many, evenly spaced, tell mean and std
 
@@ -134,8 +136,8 @@ def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:
         return None
     tensors, metadata = stored
     try:
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        facts = _facts_from(json.loads(metadata["facts"]))
+        classes = tuple(str(name) for name in parse_json(metadata["classes"]))
+        facts = _facts_from(parse_json(metadata["facts"]))
         train, test = (
             TensorSamples(tensors[f"{part}_inputs"], tensors[f"{part}_targets"]) for part in ("train", "test")
         )
@@ -146,15 +148,16 @@ def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:
                 *[facts.image_size] * 2,
             ):
                 return None
-    except (KeyError, TypeError, ValueError, DataError):
+    except (KeyError, TypeError, ValueError, DataError, ArchitectureError):
         return None
     return _data(path, train, test, classes, facts)
 
 
 def _load_facts(file: Path) -> _Facts | None:
     try:
-        return _facts_from(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError):
+        with open(file, "rb") as opened:
+            return _facts_from(parse_json(opened.read(_MOST_FACTS).decode("utf-8")))
+    except (OSError, KeyError, TypeError, ValueError, ArchitectureError):
         return None
 
 
@@ -165,7 +168,9 @@ def _facts_from(stored: Any) -> _Facts:
         tuple(float(value) for value in stored["mean"]),
         tuple(float(value) for value in stored["std"]),
     )
-    if facts.channels not in (1, 3) or facts.image_size < 1 or {len(facts.mean), len(facts.std)} != {facts.channels}:
+    right = facts.channels in (1, 3) and 1 <= facts.image_size <= LARGEST_SIDE
+    right = right and {len(facts.mean), len(facts.std)} == {facts.channels}
+    if not right or not all(std > 0 for std in facts.std):
         raise ValueError("not the facts of images")
     return facts
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
-from archgrad.data.dataset import Data
+from archgrad.data.dataset import Data, check_class_targets
 from archgrad.data.folder import load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError, OptionError
-from archgrad.json_text import shown
+from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
@@ -104,8 +104,10 @@ def _torchvision(name: str, root: Path, download: bool) -> Data:
                 train, test = (make(root, split=split, download=download) for split in ("train", "test"))
             else:
                 train, test = (make(root, train=part, download=download) for part in (True, False))
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except DataError:
+        raise
+    except Exception as error:  # torchvision's readers, fed with damaged files, raise AssertionError and others too
+        reason = shown_text(str(error) or type(error).__name__)
         tried = "could not be downloaded" if download else "may not be downloaded (download=False)"
         raise DataError(
             f"The data set {name!r} is not whole under {root}, and {tried}: {reason}. Put its files there "
@@ -115,6 +117,8 @@ def _torchvision(name: str, root: Path, download: bool) -> Data:
     classes = tuple(str(label) for label in getattr(train, "classes", range(10)))
     if name in ("mnist", "svhn"):
         classes = tuple(str(digit) for digit in range(10))
+    for part, what in ((train, "training"), (test, "test")):
+        check_class_targets(_samples(part).targets, len(classes), what)
     return _in_memory(name, _samples(train), _samples(test), classes, augmentation)
 
 

@@ -17,6 +17,7 @@ from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError, RunError
 from archgrad.json_text import parse_json
 from archgrad.runs import check_fits, fields_of, lines_of, read_config
+from archgrad.runs.files import disk_error
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
@@ -189,6 +190,9 @@ def read_table(path: Path) -> Table:
 
     Args:
         path: The file; of two rows with the same epoch the later counts.
+
+    Raises:
+        RunError: The file cannot be read, or is too large.
     """
     rows = list(map(fields_of, lines_of(_text(path))))
     if not rows or "epoch" not in rows[0]:
@@ -228,9 +232,14 @@ def _value(cell: str) -> float:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        raise ValueError(f"it is larger than {_MAX_TEXT_BYTES} bytes")
-    return path.read_bytes().decode("utf-8", errors="replace")
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise disk_error(error, path, doing="read") from error
+    if len(content) > _MAX_TEXT_BYTES:
+        raise RunError(f"'{path}' is larger than {_MAX_TEXT_BYTES} bytes. Take an intact copy.")
+    return content.decode("utf-8", errors="replace")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

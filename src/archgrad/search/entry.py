@@ -50,6 +50,7 @@ from archgrad.search.optimizers import OptimizerFactory, adam_for_alphas, optimi
 from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.state import SearchState
 from archgrad.sharing import describe_move, seed_for_rank, send_state
+from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchResult", "search"]
@@ -210,6 +211,8 @@ def search(
         sync_batchnorm=sync_batchnorm,
     )
     pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+    if log_frequency is not None:
+        check_whole("log_frequency", log_frequency, least=1)  # here, as the display is made after the run folder
     if resume and run_dir is None:
         raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
     step = FirstOrder() if step is None else step
