@@ -35,7 +35,7 @@ if __package__ in (None, ""):
 
 from archgrad.errors import ArchgradError
 from faults.mutations import mutate
-from faults.readers import READERS, make_samples, prepared
+from faults.readers import READERS, make_samples, prepare
 
 MOST_SECONDS = 5.0
 MOST_BYTES = 10**9
@@ -173,13 +173,13 @@ def _work(samples: Path, folder: Path, inputs: list[tuple[str, int]], seed: int,
     for descriptor in (1, 2):
         os.dup2(null, descriptor)
     watch = Watch()
-    with prepared():
-        for reader, number in inputs:
-            hostile(samples, folder / "work", reader, seed, number)
-            os.write(pipe, json.dumps({"begins": number}).encode() + b"\n")
-            result = attempt(folder / "work", reader, watch)
-            result["wrong"] = result["wrong"][-6000:]
-            os.write(pipe, json.dumps({"number": number, "reader": reader, **result}).encode() + b"\n")
+    prepare()
+    for reader, number in inputs:
+        hostile(samples, folder / "work", reader, seed, number)
+        os.write(pipe, json.dumps({"begins": number}).encode() + b"\n")
+        result = attempt(folder / "work", reader, watch)
+        result["wrong"] = result["wrong"][-6000:]
+        os.write(pipe, json.dumps({"number": number, "reader": reader, **result}).encode() + b"\n")
 
 
 def _address_space() -> int:
@@ -259,12 +259,13 @@ def _note(message: dict[str, Any], seed: int, keep: Path | None, root: Path, tal
 
 def _again(reader: str, place: str) -> int:
     seed, number = map(int, place.split("/"))
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as name, prepared():
-        make_samples_of = Path(name).resolve()
-        make_samples(make_samples_of / "samples")
-        os.environ["ARCHGRAD_DATA"] = str(make_samples_of / "work" / "cache")
-        hostile(make_samples_of / "samples", make_samples_of / "work", reader, seed, number)
-        result = attempt(make_samples_of / "work", reader, Watch())
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        samples, work = Path(name).resolve() / "samples", Path(name).resolve() / "work"
+        make_samples(samples)
+        prepare()
+        os.environ["ARCHGRAD_DATA"] = str(work / "cache")
+        hostile(samples, work, reader, seed, number)
+        result = attempt(work, reader, Watch())
     print(result["wrong"] or f"{result['outcome']} in {result['seconds']:.2f} s and {result['bytes'] / 1e6:.0f} MB")
     return 1 if result["wrong"] else 0
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import struct
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from PIL import Image
 
 import archgrad as ag
 from archgrad import nasbench, official, sizes
+from archgrad.cli import retrain as retrain_command
+from archgrad.cli import search as search_command
 from archgrad.cli.main import main
 from archgrad.data import folder as data_folder
 from archgrad.data import load, sources
@@ -37,7 +39,7 @@ from archgrad.search.loop import Loop as SearchLoop
 from archgrad.show import to_dot, to_text
 from faults.mutations import MUTATIONS, mutate_bytes
 
-__all__ = ["READERS", "Done", "Reader", "make_samples", "prepared"]
+__all__ = ["READERS", "Done", "Reader", "make_samples", "prepare"]
 
 MEMORY = 2**30
 """What the readers are told that this machine has."""
@@ -237,9 +239,8 @@ READERS = {
 }  # fmt: skip
 
 
-@contextlib.contextmanager
-def prepared() -> Iterator[None]:
-    """Read without training, without the network, and on a machine of `MEMORY`."""
+def prepare() -> None:
+    """From now on in this process, read without training, without the network, and on a machine of `MEMORY`."""
 
     def stop(*_: Any, **__: Any) -> Any:
         raise Done
@@ -253,7 +254,6 @@ def prepared() -> Iterator[None]:
     RetrainLoop.run = stop
     sources._torchvision = refuse
     MUTATIONS[".ckpt"] = forged_checkpoint
-    yield
 
 
 def forged_checkpoint(content: bytes, draw: random.Random) -> bytes:
@@ -276,6 +276,8 @@ def forged_checkpoint(content: bytes, draw: random.Random) -> bytes:
 
 def make_samples(root: Path) -> None:
     """Write a valid sample for each reader; takes a few seconds."""
+    for command in (search_command, retrain_command):
+        command.keep_freed_memory = lambda: None  # else what a reader takes would not be seen
     for reader in READERS.values():
         (root / reader.sample).mkdir(parents=True, exist_ok=True)
     network = ag.derive(ag.spaces.darts_cifar(2, 3, 5, stage="retrain"), ag.architectures.DARTS_V2)
