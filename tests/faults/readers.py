@@ -169,7 +169,7 @@ def _cached_name(folder: Path, image_size: int) -> Path:
     root = folder / "found"
     load(f"folder:{folder / 'images'}", root=root, image_size=image_size, memory_limit=2**20)
     (file,) = (root / "decoded").glob("*.safetensors")
-    shutil.rmtree(root)
+    file.unlink()
     return folder / "cache" / "decoded" / file.name
 
 

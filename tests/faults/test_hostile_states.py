@@ -26,14 +26,6 @@ from .problems import run_retrain, run_search, some_digits
 Change = Callable[[dict[str, Any]], object]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    run_search(folder / "search", resume=False, epochs=1)
-    run_retrain(folder / "retrain", resume=False, epochs=1)
-    return folder
-
-
 def random_of(state: dict[str, Any], **changes: Any) -> None:
     state["ranks"][0]["random"].update(changes)
 

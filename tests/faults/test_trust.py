@@ -124,14 +124,6 @@ def by_python(file: Path, proof: Path) -> None:
     file.write_text(f"__import__('os').mkdir({str(proof)!r})\n")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    run_search(folder / "search", resume=False, epochs=1)
-    run_retrain(folder / "retrain", resume=False, epochs=1)
-    return folder
-
-
 def read_everything(runs: Path) -> list[BaseException]:
     """Use the folders of a search and a retraining in every way; return the errors."""
     attempts: list[Callable[[], object]] = [

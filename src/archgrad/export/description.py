@@ -10,7 +10,7 @@ from typing import Any
 
 from archgrad.errors import ArchitectureError, ExportError, OptionError
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
-from archgrad.runs.files import disk_error, write_text
+from archgrad.runs.files import read_whole, write_text
 
 __all__ = ["DTYPES", "ModelDescription", "description_beside"]
 
@@ -145,11 +145,7 @@ class ModelDescription:
             ExportError: It is no description of a model.
             RunError: It cannot be read.
         """
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_TEXT_BYTES + 1)
-        except OSError as error:
-            raise disk_error(error, path, doing="read") from error
+        content = read_whole(path, most=MAX_TEXT_BYTES)
         return cls.from_json(content.decode("utf-8", errors="replace"), where=f"'{path}'")
 
     def save(self, path: Path) -> None:

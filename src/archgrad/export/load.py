@@ -18,7 +18,7 @@ from archgrad.errors import ArchitectureError, ExportError, OptionError, RunErro
 from archgrad.export.description import DTYPES, ModelDescription
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown_text
 from archgrad.runs import load_tensors, read_config, seeded
-from archgrad.runs.files import disk_error
+from archgrad.runs.files import read_whole
 
 __all__ = ["Weights", "describe_run", "load_retrained"]
 
@@ -132,12 +132,9 @@ def _summary(run: Path) -> dict[str, Any]:
             f"The run '{run}' has no summary.json, so it is not finished. "
             f"Go on with it: archgrad retrain --resume {run}"
         )
+    content = read_whole(file, most=MAX_TEXT_BYTES)
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_TEXT_BYTES + 1)
         summary = parse_json(content.decode("utf-8", errors="replace"), not_finite_as_none=True)
-    except OSError as error:
-        raise disk_error(error, file, doing="read") from error
     except ArchitectureError as error:
         raise RunError(f"'{file}' is damaged: {error} Take an intact copy.") from error
     if not isinstance(summary, dict):

@@ -17,7 +17,7 @@ from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError, RunError
 from archgrad.json_text import parse_json
 from archgrad.runs import check_fits, fields_of, lines_of, read_config
-from archgrad.runs.files import disk_error
+from archgrad.runs.files import read_whole
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
@@ -232,14 +232,7 @@ def _value(cell: str) -> float:
 
 
 def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_TEXT_BYTES + 1)
-    except OSError as error:
-        raise disk_error(error, path, doing="read") from error
-    if len(content) > _MAX_TEXT_BYTES:
-        raise RunError(f"'{path}' is larger than {_MAX_TEXT_BYTES} bytes. Take an intact copy.")
-    return content.decode("utf-8", errors="replace")
+    return read_whole(path, most=_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 
 from archgrad.errors import RunError
 from archgrad.json_text import shown, shown_text
-from archgrad.runs.files import disk_error, write_text
+from archgrad.runs.files import read_whole, write_text
 
 __all__ = ["config_difference", "plain_config", "read_config", "write_config"]
 
@@ -74,15 +74,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         RunError: The file is missing, too large, no YAML, or holds something other than options and their values.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise disk_error(error, path, doing="read") from error
-    if len(content) > _MAX_BYTES:
-        raise RunError(
-            f"'{path}' is larger than {_MAX_BYTES} bytes, so it is no configuration of archgrad. Take an intact copy."
-        )
+    content = read_whole(path, most=_MAX_BYTES)
     try:
         config = yaml.load(content.decode("utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -18,6 +18,7 @@ __all__ = [
     "check_fits",
     "disk_error",
     "is_partial",
+    "read_whole",
     "remove_partial_files",
     "sync_folder",
     "write_text",
@@ -75,6 +76,26 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def read_whole(path: Path, *, most: int) -> bytes:
+    """Return the content of a file that should be small.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        RunError: It is missing, cannot be read, or has more.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise disk_error(error, path, doing="read") from error
+    if len(content) > most:
+        raise RunError(f"'{path}' is larger than {most} bytes, so archgrad did not write it. Take an intact copy.")
+    return content
 
 
 def check_fits(path: Path) -> None:

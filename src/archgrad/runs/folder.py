@@ -16,7 +16,7 @@ from archgrad.json_text import MAX_TEXT_BYTES, is_unicode, parse_json, shown_tex
 from archgrad.runs.checkpoint import Checkpoints
 from archgrad.runs.config import config_difference, plain_config, read_config, write_config
 from archgrad.runs.environment import record_environment
-from archgrad.runs.files import disk_error, is_partial, remove_partial_files, write_text
+from archgrad.runs.files import disk_error, is_partial, read_whole, remove_partial_files, write_text
 from archgrad.runs.lock import LOCK_NAMES, RunLock
 from archgrad.runs.metrics import MetricsFile
 
@@ -216,11 +216,10 @@ class RunFolder:
         record = record_environment(seed=seed)
         if self.resumed and path.is_file():
             try:
-                with path.open("rb") as file:
-                    text = file.read(MAX_TEXT_BYTES).decode("utf-8")
+                text = read_whole(path, most=MAX_TEXT_BYTES).decode("utf-8")
                 first = parse_json(text, not_finite_as_none=True)
                 first["resumed"] = [*first.get("resumed", []), record]
-            except (OSError, ValueError, TypeError, AttributeError, ArchitectureError):
+            except (RunError, ValueError, TypeError, AttributeError, ArchitectureError):
                 first = record  # the old record was damaged; it is only a record
             record = first
         self.save_json(path.name, record)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown
-from archgrad.runs.files import atomic_write, disk_error
+from archgrad.runs.files import atomic_write, disk_error, read_whole
 
 __all__ = ["MetricsFile", "Value", "check_column", "fields_of", "lines_of", "read_metrics"]
 
@@ -149,16 +149,7 @@ def read_metrics(path: Path) -> list[dict[str, Value]]:
 
 
 def _content(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise disk_error(error, path, doing="read") from error
-    if len(content) > _MAX_BYTES:
-        raise RunError(f"'{path}' is larger than {_MAX_BYTES} bytes, so archgrad did not write it. Remove it to go on.")
-    return content
+    return read_whole(path, most=_MAX_BYTES) if os.path.lexists(path) else None
 
 
 def _complete_lines(content: bytes | None) -> list[str]:
