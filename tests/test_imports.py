@@ -14,7 +14,7 @@ PACKAGE = Path(archgrad.__file__).parent
 
 FLOW = (
     # no room of archgrad's needed
-    ("errors",),
+    ("errors", "machine"),
     ("batches", "buffers", "json_text"),
     ("paths", "sizes"),
     # what a person writes: a module with open choices

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +10,9 @@ from torch import nn
 
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
+from archgrad.machine import machine_memory
 
-__all__ = ["LARGEST", "check_fits_memory", "check_whole", "machine_memory"]
+__all__ = ["LARGEST", "check_fits_memory", "check_whole"]
 
 LARGEST = 2**31 - 1
 """Largest whole number that an option may be, unless it says otherwise."""
@@ -90,19 +89,3 @@ def _bytes_in(network: nn.Module) -> int:
     tensors = [*network.parameters(), *network.buffers()]
     content = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return content + _BYTES_PER_TENSOR * len(tensors) + _BYTES_PER_MODULE * sum(1 for _ in network.modules())
-
-
-def machine_memory() -> int | None:
-    """Return the bytes of memory that this process may use: the machine's, or what its container is limited to.
-
-    None where the system does not tell (Windows).
-    """
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return memory
-    return min(memory, int(limit)) if limit.isdigit() else memory

@@ -29,6 +29,7 @@ from archgrad.data.decode import decode
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError, RunError
 from archgrad.export import describe_run, export_onnx, load_retrained, predict
+from archgrad.report import read as report_read
 from archgrad.report import write_report
 from archgrad.report.read import read_run, read_table
 from archgrad.retrain.loop import Loop as RetrainLoop
@@ -248,7 +249,7 @@ def prepare() -> None:
     def refuse(name: str, *_: Any) -> Any:
         raise DataError(f"The data set {name!r} is not looked for.")
 
-    for module in (sizes, run_files, data_folder):
+    for module in (sizes, run_files, data_folder, report_read):
         module.machine_memory = lambda: MEMORY
     SearchLoop.run = stop
     RetrainLoop.run = stop

@@ -12,7 +12,8 @@ from torch import nn
 
 import archgrad as ag
 from archgrad.errors import OptionError
-from archgrad.sizes import check_whole, machine_memory
+from archgrad.machine import machine_memory
+from archgrad.sizes import check_whole
 from archgrad.spaces import darts_cifar, darts_imagenet, nasbench201, tiny
 
 

@@ -19,7 +19,8 @@ from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, re
 from archgrad.data.samples import TensorSamples
 from archgrad.errors import ArchitectureError, DataError
 from archgrad.json_text import parse_json
-from archgrad.sizes import check_whole, machine_memory
+from archgrad.machine import machine_memory
+from archgrad.sizes import check_whole
 
 _FORMAT = "archgrad.images.1"
 _MOST_FACTS = 2**16  # bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,19 +11,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError, RunError
-from archgrad.json_text import parse_json
-from archgrad.runs import check_fits, fields_of, lines_of, read_config
-from archgrad.runs.files import read_whole
+from archgrad.json_text import parse_json, shown, shown_text
+from archgrad.machine import machine_memory
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
 _SIGNS = ("config.yaml", "metrics.csv", "environment.json", "architecture.json", "summary.json", "checkpoints")
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
+_MAX_YAML_BYTES = 256 * 1024  # as much as a run may write; reading it takes seconds
 _MAX_EPOCH = 1_000_000_000
 _MAX_VALUE = 1e300  # beyond it a diverged loss is as good as infinite, and an axis could not be computed
 _N_MISTAKES = 24
@@ -153,7 +155,7 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
             return missing
 
     nothing: dict[str, Any] = {}
-    config = attempt("config.yaml", read_config, nothing)
+    config = attempt("config.yaml", _read_yaml, nothing)
     summary = attempt("summary.json", _read_json, nothing)
     numbers = _saved_epochs(path / "checkpoints")
     frames = []
@@ -194,7 +196,7 @@ def read_table(path: Path) -> Table:
     Raises:
         RunError: The file cannot be read, or is too large.
     """
-    rows = list(map(fields_of, lines_of(_text(path))))
+    rows = [_fields(line) for line in _text(path).split("\n")[:-1]]  # only what archgrad writes as a line's end is one
     if not rows or "epoch" not in rows[0]:
         return Table(columns={})
     header = rows[0]
@@ -232,7 +234,49 @@ def _value(cell: str) -> float:
 
 
 def _text(path: Path) -> str:
-    return read_whole(path, most=_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+    return _content(path, _MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+
+
+def _content(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise RunError(f"it cannot be opened ({error.strerror}). Take an intact copy.") from error
+    if len(content) > most:
+        raise RunError(f"it is larger than {most} bytes. Take an intact copy.")
+    return content
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a stray quote, or a cell that is too long
+        return []
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    text = _content(path, _MAX_YAML_BYTES).decode("utf-8", errors="replace")
+    try:
+        # A few nested aliases unfold to any amount of data; archgrad writes none.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise ValueError("aliases are not allowed in it")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # The safe constructors raise these for scalars that do not fit an explicit tag, such as "!!int x".
+        raise ValueError(shown_text(str(error) or type(error).__name__)) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not names with values")
+    return {str(key): _printable(item) for key, item in value.items()}
+
+
+def _printable(value: Any) -> Any:
+    """Return nested options with a word for each integer of more digits than Python prints."""
+    if isinstance(value, dict):
+        return {str(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return shown(value) if isinstance(value, int) and abs(value) >= 2**64 else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -280,7 +324,9 @@ def _row(row: object) -> dict[str, float]:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    check_fits(path)
+    size, memory = path.stat().st_size, machine_memory()
+    if memory is not None and 2 * size > memory:
+        raise ValueError(f"it takes {size / 1e9:.3g} GB, more than half of this machine's memory")
     try:
         return load_file(path)
     except (KeyError, TypeError, AttributeError) as error:  # a type of number that NumPy lacks

@@ -15,7 +15,7 @@ import torch
 
 from archgrad.errors import OptionError
 from archgrad.fast.native import instruction_set
-from archgrad.sizes import machine_memory
+from archgrad.machine import machine_memory
 
 __all__ = ["peak_memory_mb", "pick_device", "record_environment"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from archgrad.errors import RunError
-from archgrad.sizes import machine_memory
+from archgrad.machine import machine_memory
 
 __all__ = [
     "atomic_write",
