@@ -22,7 +22,7 @@ from .readers import READERS, Reader
 
 def test_hostile_files_are_read_or_refused(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, fuzz.__file__, "--inputs", "300", "--seed", "7", "--keep", tmp_path],
+        [sys.executable, fuzz.__file__, "--inputs", "200", "--seed", "7", "--keep", tmp_path],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -30,11 +30,13 @@ def test_hostile_files_are_read_or_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "300 inputs, 0 break a law" in done.stdout
+    assert "200 inputs, 0 break a law" in done.stdout
 
 
-def sleeps(_: Path) -> None:
-    time.sleep(0.3)
+def takes_time(_: Path) -> None:
+    started = time.process_time()
+    while time.process_time() - started < 0.3:
+        pass
 
 
 def takes_memory(_: Path) -> None:
@@ -72,7 +74,7 @@ def dies(_: Path) -> None:
 @pytest.mark.parametrize(
     ("read", "law"),
     [
-        (sleeps, "it took 0.3 seconds"),
+        (takes_time, "it took 0.3 seconds"),
         (takes_memory, "MB"),
         (writes_elsewhere, "it did open"),
         (makes_a_folder_elsewhere, "it did os.mkdir"),
