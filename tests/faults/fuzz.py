@@ -1,7 +1,7 @@
 """Makes valid files hostile and reads them, over everything that reads bytes from outside.
 
-Laws: reading gives a result or an error of archgrad's; it takes at most 5 seconds of a core and 1 GB; it writes only into the
-folder that it is given, starts no program and opens no connection.
+Laws: reading gives a result or an error of archgrad's; it takes at most 5 seconds of a core and 1 GB; it writes only
+into the folder that it is given, starts no program and opens no connection.
 
     python fuzz.py --inputs 10000 --seed 1          prints a tally; exit status 1 where a law is broken
     python fuzz.py --reader tar --only 1/123        one input again, with its traceback
