@@ -286,12 +286,12 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     if idea == "kernels":
         library.is_built = lambda: False
     elif idea == "whole":
-        whole.WholeCell.evaluate = lambda *_: None
+        whole.evaluate = lambda *_: None
     elif idea == "gathered":
         cells.gathers = lambda _: False
     elif idea == "channels-last":
-        supernet.network.to(memory_format=torch.contiguous_format)
-        states.State.__init__ = _any_format
+        supernet.channels_last = False
+        states.State.x = property(lambda self: self._given)
     elif idea == "depthwise":
         depthwise_module.depthwise = pointwise.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
         states.fan_out = lambda x, ws, gs: tuple(
@@ -303,13 +303,9 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
         cells.weighted_total = lambda values, weights: sum(w * v for w, v in zip(weights, values, strict=True))
     elif idea == "shared":
         node = cells._Node._add
-        cells._Node._add = lambda self, state, operation, weight: node(
-            self, states.State(state.x, [operation]), operation, weight
+        cells._Node._add = lambda self, state, edge, candidate: node(
+            self, states.State(state.x, [candidate.operation] if candidate.known else []), edge, candidate
         )
-
-
-def _any_format(self, x, leaving) -> None:
-    self.x, self._leaving, self._pooled = x, leaving, {}
 
 
 def _plain_blend(terms, scale, *, eps, shift=None, fixed=None, relu=False, values=(), mixing=None):

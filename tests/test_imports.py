@@ -1,8 +1,9 @@
-"""Imports flow one way: a room imports only from rooms above it in this list."""
+"""Imports flow one way: a room imports only from rooms above it in this list, and no two modules from each other."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ PACKAGE = Path(archgrad.__file__).parent
 FLOW = (
     # no room of archgrad's needed
     ("errors", "machine"),
-    ("batches", "buffers", "json_text"),
+    ("nested", "checks"),
+    ("batches", "buffers", "exactness", "files", "json_text", "isolation", "terminal"),
     ("paths", "sizes"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
@@ -25,6 +27,7 @@ FLOW = (
     ("spaces",),
     # what many processes share
     ("distributed",),
+    ("losses",),
     # the continuous relaxation
     ("relaxation", "fast"),
     ("supernet",),
@@ -90,3 +93,41 @@ def test_a_module_imports_only_from_earlier_rooms(path: Path) -> None:
 
 def test_every_room_of_the_flow_exists() -> None:
     assert {room_of(path) for path in FILES} == set(PLACE)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """The modules that are imported anywhere in a module, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def cycle_in(imports: dict[str, set[str]]) -> list[str] | None:
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return None
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    # The package itself gives its version to modules, and names that it takes from them.
+    imports = {
+        name: {other for other in imported_modules(path) if other in MODULES and other != "archgrad"} - {name}
+        for name, path in MODULES.items()
+    }
+    assert len(imports) > 100
+    assert cycle_in(imports) is None
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from archgrad.decision import CellDecision, Decision, freeze_decisions
 from archgrad.errors import ArchitectureError
+from archgrad.files import partial_file, read_file
 from archgrad.genotype import format_genotype, parse_genotype
 from archgrad.json_text import MAX_TEXT_BYTES, check_text, format_json, freeze, parse_json, shown, thaw
 from archgrad.nni_format import looks_like_nni, parse_nni
@@ -88,7 +87,8 @@ class Architecture:
             ArchitectureError: The file cannot be written.
         """
         try:
-            _write_atomically(os.fspath(path), self.to_json().encode("utf-8"))
+            with partial_file(Path(path)) as partial:
+                partial.write_bytes(self.to_json().encode("utf-8"))
         except (OSError, ValueError) as error:
             raise ArchitectureError(
                 f"The architecture cannot be written to {shown(os.fspath(path))}: {_reason(error)}. "
@@ -134,7 +134,7 @@ class Architecture:
         """
         where = shown(os.fspath(path))
         try:
-            text = _read(os.fspath(path)).decode("utf-8-sig")
+            text = read_file(path, most=MAX_TEXT_BYTES).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ArchitectureError(
                 f"{where} must be UTF-8 text, but byte {error.start} is not. Save it as UTF-8."
@@ -184,41 +184,6 @@ class Architecture:
             problem = f"{missing[0]!r} is missing" if missing else f"this one has {shown(unknown[0])}"
             raise ArchitectureError(f"An architecture has the keys {', '.join(_REQUIRED + _OPTIONAL)}, but {problem}.")
         return cls(data["choices"], space=data.get("space"), provenance=data.get("provenance", {}))
-
-
-def _read(path: str) -> bytes:
-    """Return a file's bytes, without waiting on pipes or taking memory for a file that is too large."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
-    with open(path, "rb") as file:
-        content = file.read(MAX_TEXT_BYTES + 1)
-    if len(content) > MAX_TEXT_BYTES:
-        raise ValueError(f"it is larger than {MAX_TEXT_BYTES} bytes")
-    return content
-
-
-def _write_atomically(path: str, content: bytes) -> None:
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".archgrad-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if hasattr(os, "O_DIRECTORY"):
-        # So that the new name survives a power cut too. Not every file system can; the file is in place either way.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from archgrad.errors import DataError
+from archgrad.nested import joined, map_tensors, tensors_in
 
-__all__ = ["check_smallest_part", "count", "cut", "prepare", "uncut"]
+__all__ = ["check_smallest_part", "count", "cut", "prepare", "to_channels_last", "uncut"]
 
 
 def check_smallest_part(network: nn.Module, samples: int, *, of: str) -> None:
@@ -41,16 +42,23 @@ def prepare(inputs: Any, *, dtype: torch.dtype, channels_last: bool) -> Any:
     def one(tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
             tensor = tensor.to(dtype)
-        return tensor.contiguous(memory_format=torch.channels_last) if channels_last and tensor.dim() == 4 else tensor
+        return to_channels_last(tensor) if channels_last else tensor
 
-    return _on_tensors(inputs, one)
+    return map_tensors(inputs, one)
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """Return an image, (B, C, H, W), in channels_last, which strides say for one channel, too; anything else as is."""
+    if x.dim() != 4:
+        return x
+    if x.shape[1] == 1:
+        return x.contiguous().view(x.shape[0], x.shape[2], x.shape[3], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def count(inputs: Any) -> int:
     """Return the number of samples in a batch: the length of its first tensor."""
-    while not isinstance(inputs, Tensor):
-        inputs = next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
-    return len(inputs)
+    return len(next(tensors_in(inputs)))
 
 
 def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]]:
@@ -62,29 +70,9 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
     parts = min(parts, samples)
     bounds = [part * samples // parts for part in range(parts + 1)]
     for first, end in pairwise(bounds):
-        yield _on_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
+        yield map_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
 
 
 def uncut(outputs: Sequence[Any]) -> Any:
     """Return the outputs of the parts of a batch as those of the whole."""
-    first = outputs[0]
-    if len(outputs) == 1:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(outputs))
-    if isinstance(first, Mapping):
-        return {key: uncut([part[key] for part in outputs]) for key in first}
-    if isinstance(first, tuple | list):
-        parts = [uncut([part[i] for part in outputs]) for i in range(len(first))]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    return first
-
-
-def _on_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(inputs, Tensor):
-        return change(inputs)
-    if isinstance(inputs, dict):
-        return {name: _on_tensors(part, change) for name, part in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return type(inputs)(_on_tensors(part, change) for part in inputs)
-    return inputs
+    return outputs[0] if len(outputs) == 1 else joined(outputs, torch.cat)

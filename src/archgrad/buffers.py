@@ -1,15 +1,69 @@
-"""Forward passes that leave no trace in a module's buffers."""
+"""A module's buffers: taken and given back, and forward passes that leave no trace in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["frozen_buffers", "spare_buffers"]
+__all__ = ["all_buffers", "copied_buffers", "frozen_buffers", "set_buffers", "spare_buffers"]
+
+
+def all_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return every buffer by each of its names, those too that the state dict leaves out; None where one is not set."""
+    return {
+        f"{prefix}.{key}" if prefix else key: buffer
+        for prefix, part in module.named_modules(remove_duplicate=False)
+        for key, buffer in part._buffers.items()
+    }
+
+
+def copied_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return a copy of every buffer by name, for `set_buffers`."""
+    return {name: None if buffer is None else buffer.clone() for name, buffer in all_buffers(module).items()}
+
+
+def set_buffers(
+    module: nn.Module,
+    buffers: Mapping[str, Tensor | None],
+    *,
+    device: torch.device,
+    persistent: Collection[str] = (),
+) -> None:
+    """Give buffers the values that they had, also where the module has put other tensors in their place, or none.
+
+    Args:
+        module: Whose buffers; those that `buffers` does not name stay as they are.
+        buffers: Name -> value, on any device. Names that the module does not have are left out.
+        device: Where a buffer goes that the module has not set.
+        persistent: Names of the state dict; a buffer that the module has not registered yet is in it if it is one.
+
+    Raises:
+        ValueError: A value is no tensor.
+    """
+    parts = dict(module.named_modules(remove_duplicate=False))
+    with torch.no_grad():
+        for name, value in buffers.items():
+            if value is not None and not isinstance(value, Tensor):
+                raise ValueError(f"the buffer {name!r} is no tensor")
+            prefix, _, key = name.rpartition(".")
+            part = parts.get(prefix)
+            if part is None or (key not in part._buffers and hasattr(part, key)):
+                continue
+            present = part._buffers.get(key)
+            if present is not None and value is not None and _alike(present, value):
+                present.copy_(value)  # in place: other modules, and recorded graphs, may hold the same tensor
+            elif key in part._buffers:
+                part._buffers[key] = None if value is None else value.to(device if present is None else present.device)
+            else:  # one that the module registers in its first pass
+                part.register_buffer(key, None if value is None else value.to(device), persistent=name in persistent)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.layout == b.layout
 
 
 @contextmanager

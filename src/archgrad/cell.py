@@ -12,8 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.choices import AlphaRow, Choice, LayerChoice, Mixture, MixtureTable
+from archgrad.checks import is_whole
+from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.errors import ArchitectureError, SpaceError
+from archgrad.isolation import run_isolated
 
 __all__ = ["Cell", "DerivedCell"]
 
@@ -54,9 +56,10 @@ class Cell(Choice):
     ) -> None:
         super().__init__(label)
         where = f"Cell(label={label!r})"
-        if n_nodes < 1 or n_inputs < 1 or (n_kept is not None and n_kept < 1):
+        counts = (n_nodes, n_inputs) if n_kept is None else (n_nodes, n_inputs, n_kept)
+        if not all(is_whole(count, least=1) for count in counts):
             raise SpaceError(
-                f"{where} needs n_nodes, n_inputs and n_kept of at least 1, "
+                f"{where} needs whole numbers n_nodes, n_inputs and n_kept of at least 1, "
                 f"but got n_nodes={n_nodes}, n_inputs={n_inputs}, n_kept={n_kept}."
             )
         if not set(candidates) - set(never):
@@ -76,8 +79,8 @@ class Cell(Choice):
             LayerChoice({name: build(source, node) for name, build in candidates.items()})
             for source, node in (() if lazy else self.pairs)
         )
-        self.evaluator: Callable[[Cell, list[Any], list[Mixture]], Any] | None = None
-        """Set by a fast path: computes the forward pass from (cell, states, mixtures of the edges) in its own way."""
+        self.evaluator: Callable[[Cell, list[Any]], Any] | None = None
+        """Set by a fast path: computes the forward pass from (cell, states) in its own way."""
 
     def extra_repr(self) -> str:
         """Return what `repr` shows beside the edges."""
@@ -150,10 +153,12 @@ class Cell(Choice):
         """Return the cell's output for `n_inputs` states, each (B, C, H, W)."""
         if len(states) != self.n_inputs:
             raise SpaceError(f"Cell '{self._row}' needs {self.n_inputs} inputs, but got {len(states)}.")
-        if self.evaluator is not None:
-            return self.evaluator(self, list(states), [cast(LayerChoice, edge).mixture for edge in self.edges])
         if self.lazy:
             raise SpaceError(f"Cell(label={self.label!r}) is open and cannot run. Call archgrad.derive first.")
+        return self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
+
+    def edge_by_edge(self, states: Sequence[Any]) -> Any:
+        """Return what `forward` does, every operation as it is written."""
         every = list(states)
         edges = iter(self.edges)
         for _ in range(self.n_nodes):
@@ -181,7 +186,7 @@ def _read_decision(
     for key in expected:
         pairs = [tuple(pair) for pair in keys[key]]
         for pair in pairs:
-            if len(pair) != 2 or not isinstance(pair[1], int) or not 0 <= pair[1] < int(key):
+            if len(pair) != 2 or not is_whole(pair[1], least=0) or pair[1] >= int(key):
                 raise ArchitectureError(
                     f"Node {key} of cell '{label}' takes [operation, source] with a source from 0 to {int(key) - 1}, "
                     f"but the architecture says {list(pair)!r}."
@@ -238,14 +243,18 @@ class DerivedCell(nn.Module):
 
     def forward(self, states: Sequence[Tensor | None]) -> Tensor:
         """Return the cell's output; a state that is not among `used_inputs` may be None."""
-        if self.evaluator is not None:
-            return self.evaluator(self, list(states))
+        output = self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
+        # Through skip connections alone an input would go out itself, and who works on the output in place change it.
+        return output.clone() if any(output is state for state in states) else output
+
+    def edge_by_edge(self, states: Sequence[Tensor | None]) -> Tensor:
+        """Return what `forward` does, every operation as it is written."""
         every: list[Tensor | None] = list(states)
         for pairs in self.nodes:
             total: Tensor | None = None
             for key, source in pairs:
                 operation = self.operations[key]
-                value = operation(every[source])
+                value = run_isolated(operation, every[source])
                 if self.drop_path is not None and not isinstance(operation, nn.Identity):
                     value = self.drop_path(value)
                 total = value if total is None else total + value

@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, SpaceError
-from archgrad.mixing import joined, weighted_sum
+from archgrad.isolation import run_isolated
+from archgrad.mixing import check_alike, weighted_sum
+from archgrad.nested import joined, map_tensors
 from archgrad.recompute import recomputed
 
 __all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
@@ -194,11 +197,22 @@ class LayerChoice(Choice):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the mixture of the active candidates' outputs on the same arguments."""
         mixture = self.mixture
-        outputs = [self.candidates[k](*args, **kwargs) for k in mixture.active]
+        outputs = [self.run(k, *args, **kwargs) for k in mixture.active]
         return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
+
+    def run(self, k: int, *args: Any, **kwargs: Any) -> Any:
+        """Return the output of the k-th candidate, which leaves its input as it was."""
+        return run_isolated(self.candidates[k], *args, where=partial(self._name_of, k), **kwargs)
+
+    def check_outputs(self, outputs: Sequence[Any], places: Sequence[int]) -> None:
+        """Raise SpaceError if outputs of the candidates in these places cannot be mixed."""
+        check_alike(outputs, places, self._describe)
 
     def _describe(self, k: int) -> tuple[str, str]:
         return f"Choice '{self._row}'", self.names[k]
+
+    def _name_of(self, k: int) -> str:
+        return f"Candidate '{self.names[k]}' of choice '{self._row}'"
 
 
 _REDUCTIONS = ("sum", "mean", "concat", "none")
@@ -241,7 +255,7 @@ class InputChoice(Choice):
     ) -> None:
         super().__init__(label)
         counts = (n_candidates, n_chosen)
-        if not all(isinstance(count, int) for count in counts) or not 1 <= n_chosen <= n_candidates:
+        if not all(map(is_whole, counts)) or not 1 <= n_chosen <= n_candidates:
             raise SpaceError(
                 f"InputChoice(label={label!r}) needs whole numbers with 1 <= n_chosen <= n_candidates, "
                 f"but got n_chosen={n_chosen}, n_candidates={n_candidates}."
@@ -276,7 +290,7 @@ class InputChoice(Choice):
         valid = (
             isinstance(decision, Sequence)
             and not isinstance(decision, str)
-            and all(isinstance(i, int) and 0 <= i < self.n_candidates for i in decision)
+            and all(is_whole(i, least=0) and i < self.n_candidates for i in decision)
             and len(decision) == len(set(decision)) == self.n_chosen
         )
         if not valid:
@@ -324,6 +338,9 @@ class SelectInputs(nn.Module):
         self.n_candidates = n_candidates
         self.reduction = reduction
         self.dim = dim
+        self.copies = False
+        """Whether an input that is given out as it is, not joined with others, is copied; `derive` sets it where
+        something in the network works in place."""
 
     def extra_repr(self) -> str:
         """Return what `repr` shows."""
@@ -332,4 +349,7 @@ class SelectInputs(nn.Module):
     def forward(self, inputs: Sequence[Any]) -> Any:
         """Return the chosen inputs of `inputs`, joined."""
         _check_count("SelectInputs", inputs, self.n_candidates)
-        return _reduce([inputs[i] for i in self.chosen], self.reduction, self.dim)
+        chosen = [inputs[i] for i in self.chosen]
+        if self.copies and (len(chosen) == 1 or self.reduction == "none"):
+            chosen = map_tensors(chosen, Tensor.clone)
+        return _reduce(chosen, self.reduction, self.dim)

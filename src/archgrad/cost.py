@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from archgrad.errors import OptionError
+from archgrad.nested import tensors_in
 
 __all__ = ["count_multiply_adds", "count_parameters", "count_prediction_parameters"]
 
@@ -54,7 +55,7 @@ def count_prediction_parameters(module: nn.Module, input_shape: Sequence[int]) -
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        total = sum(output.float().sum() for output in _tensors(_predict(module, input_shape)))
+        total = sum(output.float().sum() for output in tensors_in(_predict(module, input_shape)))
     if not isinstance(total, Tensor) or not total.requires_grad:
         return 0
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -84,13 +85,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (tuple, list)):
-        for part in output:
-            yield from _tensors(part)
-    elif isinstance(output, dict):
-        yield from _tensors(list(output.values()))

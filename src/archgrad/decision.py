@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
+from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import check_text, natural_order, shown
 
@@ -85,7 +86,7 @@ def _indices(indices: list[Any] | tuple[Any, ...], where: str) -> tuple[int, ...
         raise ArchitectureError(f"{rule}, but lists none. Choose at least one.")
     previous = -1
     for index in indices:
-        if not _is_integer(index) or not previous < index <= _MAX_STATE:
+        if not is_whole(index) or not previous < index <= _MAX_STATE:
             raise ArchitectureError(f"{rule}, but is {shown(list(indices))}.")
         previous = index
     return tuple(int(index) for index in indices)
@@ -109,7 +110,7 @@ def _cell(decision: Mapping[Any, Any], where: str) -> CellDecision:
         if (
             not isinstance(joined, (list, tuple))
             or not joined
-            or not all(_is_integer(node) and node in numbers for node in joined)
+            or not all(is_whole(node) and node in numbers for node in joined)
             or len(set(joined)) != len(joined)
         ):
             raise ArchitectureError(
@@ -126,13 +127,9 @@ def _edges(edges: Any, node: int, where: str) -> tuple[Edge, ...]:
         raise ArchitectureError(f"{where} must list at least one [operation, source], but is {shown(edges)}.")
     kept = []
     for edge in edges:
-        if not isinstance(edge, (list, tuple)) or len(edge) != 2 or not _is_integer(edge[1]) or not 0 <= edge[1] < node:
+        if not isinstance(edge, (list, tuple)) or len(edge) != 2 or not is_whole(edge[1]) or not 0 <= edge[1] < node:
             raise ArchitectureError(
                 f"{where} must list [operation, source] with a source from 0 to {node - 1}, but has {shown(edge)}."
             )
         kept.append(Edge(_name(edge[0], where), int(edge[1])))
     return tuple(kept)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from archgrad.architecture import Architecture
-from archgrad.choices import Choice
+from archgrad.cell import DerivedCell
+from archgrad.choices import Choice, SelectInputs
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.fast.accelerate import restore
+from archgrad.isolation import has_in_place, write_anew
 from archgrad.labels import label_choices
 from archgrad.supernet import Supernet
 
@@ -81,6 +83,10 @@ def _close(network: nn.Module, architecture: Architecture) -> nn.Module:
         after_derive = getattr(module, "after_derive", None)
         if after_derive is not None:
             after_derive()
+    in_place = has_in_place(closed)
+    for module in closed.modules():
+        if isinstance(module, SelectInputs):
+            module.copies = in_place
     return closed
 
 
@@ -103,7 +109,10 @@ def _replace(
                 f"The architecture has no decision for '{label}'. It decides {', '.join(map(repr, decisions))}."
             )
         done[id(module)] = (module, _replace(module.fix(label, decisions[label]), labels, decisions, done))
-        return done[id(module)][1]
+        chosen = done[id(module)][1]
+        for operation in chosen.operations.values() if isinstance(chosen, DerivedCell) else [chosen]:
+            write_anew(operation)  # others may read what it reads
+        return chosen
     done[id(module)] = (module, module)
     for name, child in module._modules.items():
         if child is not None:

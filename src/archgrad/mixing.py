@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from archgrad.errors import SpaceError
+from archgrad.nested import joined
 
-__all__ = ["joined", "weighted_sum"]
+__all__ = ["check_alike", "weighted_sum"]
 
 Describe = Callable[[int], tuple[str, str]]
 _CONSTANTS = (type(None), bool, int, float, str, bytes)
@@ -49,34 +50,11 @@ def weighted_sum(
             total = total + scalars[k] * tensor
         return total if offset is None else total + offset
 
-    return joined(values, mix, lambda parts: _check_alike(parts, active, describe))
+    return joined(values, mix, lambda parts: check_alike(parts, active, describe))
 
 
-def joined(
-    values: Sequence[Any], join: Callable[[list[Tensor]], Tensor], check: Callable[[Sequence[Any]], None] | None = None
-) -> Any:
-    """Return one structure out of several equal ones, each of its tensors made by `join` of theirs.
-
-    Args:
-        values: Tensors, or equal structures (tuple, list, dict) of them; what else stands in them is taken from the
-            first.
-        join: Function of the tensors that stand in one place.
-        check: Called with the values, then with what stands in each place of them.
-    """
-    if check is not None:
-        check(values)
-    first = values[0]
-    if isinstance(first, Tensor):
-        return join(list(values))
-    if isinstance(first, Mapping):
-        return {key: joined([value[key] for value in values], join, check) for key in first}
-    if isinstance(first, tuple | list):
-        parts = [joined([value[i] for value in values], join, check) for i in range(len(first))]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    return first
-
-
-def _check_alike(values: Sequence[Any], active: Sequence[int], describe: Describe) -> None:
+def check_alike(values: Sequence[Any], active: Sequence[int], describe: Describe) -> None:
+    """Raise SpaceError, as `weighted_sum` does, if values cannot be mixed; structures are looked at from outside."""
     choice, name = describe(active[0])
     if not isinstance(values[0], (Tensor, Mapping, tuple, list, *_CONSTANTS)):
         raise SpaceError(

@@ -16,12 +16,12 @@ from archgrad.architecture import Architecture
 from archgrad.cell import DerivedCell
 from archgrad.derive import derive
 from archgrad.errors import ArchitectureError, SpaceError
-from archgrad.operations import DARTS_PRIMITIVES
+from archgrad.operations import DARTS_PRIMITIVES, ConvPair
 from archgrad.spaces.darts import darts_cifar, darts_imagenet
 from archgrad.spaces.darts_network import DartsCell, DartsNetwork
 from archgrad.supernet import Supernet
 
-__all__ = ["network_from_state_dict", "supernet_from_state_dict", "to_official"]
+__all__ = ["network_from_state_dict", "network_to_state_dict", "supernet_from_state_dict", "to_official"]
 
 _CELLS = ("normal", "reduce")
 
@@ -120,10 +120,51 @@ def network_from_state_dict(
     network = derive(space(channels, cells, num_classes, auxiliary=auxiliary, stage="retrain"), architecture)
     floating = next((v.dtype for v in state_dict.values() if v.is_floating_point()), torch.float32)
     network.to(floating)
-    renamed = {re.sub(r"\._ops\.(\d+)\.", r".graph.operations.\1.", k): v for k, v in state_dict.items()}
+    pairs = _conv_pairs(network)
+    renamed = {_own_name(name, pairs): value for name, value in state_dict.items()}
     unused = _unused_parts(network)
     _load(network, {name: value for name, value in renamed.items() if not name.startswith(unused)})
     return network
+
+
+def network_to_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a derived network of the paper's space under the authors' names.
+
+    Args:
+        network: What `derive` makes of the retraining stage of `darts_cifar` or `darts_imagenet`.
+
+    Returns:
+        Copies, on the network's device. Parts that the authors' cells hold and their output does not use, which
+        `derive` leaves out, are not among them.
+
+    Raises:
+        SpaceError: The network is another one.
+    """
+    cells = [module.graph for module in network.modules() if isinstance(module, DartsCell)]
+    if not isinstance(network, DartsNetwork) or not all(isinstance(graph, DerivedCell) for graph in cells):
+        raise SpaceError(
+            f"The authors' training network is what derive makes of darts_cifar(..., stage='retrain'), but got a "
+            f"{type(network).__name__}{' with open choices' if isinstance(network, DartsNetwork) else ''}."
+        )
+    pairs = _conv_pairs(network)
+    return {_official_name(name, pairs): value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _conv_pairs(network: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the operations that are a plain sequence in the authors' code, and have no level `op`."""
+    return tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, ConvPair))
+
+
+def _own_name(name: str, pairs: tuple[str, ...]) -> str:
+    name = re.sub(r"\._ops\.(\d+)\.", r".graph.operations.\1.", name)
+    prefix = next((prefix for prefix in pairs if name.startswith(prefix)), None)
+    return name if prefix is None else f"{prefix}op.{name.removeprefix(prefix)}"
+
+
+def _official_name(name: str, pairs: tuple[str, ...]) -> str:
+    prefix = next((prefix for prefix in pairs if name.startswith(prefix)), None)
+    name = name if prefix is None else prefix + name.removeprefix(f"{prefix}op.")
+    return re.sub(r"\.graph\.operations\.(\d+)\.", r"._ops.\1.", name)
 
 
 def _unused_parts(network: nn.Module) -> tuple[str, ...]:

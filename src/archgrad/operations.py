@@ -8,12 +8,14 @@ Source: Liu et al. 2019, section 3.1; Dong and Yang 2020 for NAS-Bench-201.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archgrad.errors import SpaceError
+from archgrad.exactness import as_defined, is_exactly
 
 __all__ = [
     "DARTS_OPERATIONS",
@@ -28,6 +30,9 @@ __all__ = [
     "SepConv",
     "Zero",
 ]
+
+
+as_defined(nn.Conv2d)
 
 
 class Zero(nn.Module):
@@ -149,13 +154,24 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, c_out, ceil(H/2), ceil(W/2))."""
         x = F.relu(x)
-        shifted = x[:, :, 1::2, 1::2]
+        shifted = x[:, :, 1:, 1:]
         if x.shape[-2] % 2 or x.shape[-1] % 2:
             shifted = F.pad(shifted, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
-        # Pixels are picked before the convolutions: oneDNN (torch 2.14, CPU) writes past its buffer in the weight
-        # gradient of a strided pointwise convolution of at most four channels in channels_last.
-        halves = [F.conv2d(x[:, :, ::2, ::2], self.conv_1.weight), F.conv2d(shifted, self.conv_2.weight)]
-        return self.bn(torch.cat(halves, dim=1))
+        return self.bn(torch.cat([_every_other(self.conv_1, x), _every_other(self.conv_2, shifted)], dim=1))
+
+
+def _every_other(convolution: nn.Module, x: Tensor) -> Tensor:
+    """A pointwise convolution of stride 2; pixels are picked before it.
+
+    oneDNN (torch 2.14, CPU) writes past its buffer in the weight gradient of a strided pointwise convolution of at most
+    four channels in channels_last. A convolution that was changed is called as it is.
+    """
+    if not is_exactly(convolution, nn.Conv2d):
+        return convolution(x)
+    plain = cast(nn.Conv2d, convolution)
+    if plain.stride != (2, 2) or plain.padding != (0, 0) or plain.weight.shape[2:] != (1, 1):
+        return plain(x)
+    return F.conv2d(x[:, :, ::2, ::2], plain.weight, plain.bias, groups=plain.groups)
 
 
 class DropPath(nn.Module):

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from archgrad.buffers import all_buffers, set_buffers
 from archgrad.distributed import broadcast_bytes, gather_bytes, rank, world_size
-from archgrad.runs import pack_state, seed_everything, unpack_state
+from archgrad.runs import is_stored, pack_state, seed_everything, unpack_state
 
-__all__ = ["describe_move", "gather_parts", "moved_step", "seed_for_rank", "send_state"]
+__all__ = [
+    "describe_move", "gather_parts", "moved_step", "own_buffers", "place_buffers", "seed_for_rank", "send_state",
+]  # fmt: skip
+
+
+def own_buffers(network: nn.Module) -> dict[str, Tensor | None]:
+    """Return every buffer of this process's network, those outside the state dict too, for `place_buffers`."""
+    buffers = all_buffers(network)
+    left_out = [name for name, buffer in buffers.items() if buffer is not None and not is_stored(buffer)]
+    if left_out:
+        warnings.warn(
+            f"A checkpoint holds dense tensors only, so it is without the {_named(left_out)}. A run that is resumed "
+            f"has the network's first values there.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return {name: buffer for name, buffer in buffers.items() if name not in left_out}
+
+
+def place_buffers(
+    network: nn.Module, parts: Sequence[Mapping[str, Any]], names: Collection[str], *, device: torch.device
+) -> None:
+    """Give the buffers of a network the values of a checkpoint, before its state dict is loaded.
+
+    Args:
+        network: Of this process.
+        parts: What each process had for itself; another number of processes goes on with process 0's buffers.
+        names: Of the state dict in the checkpoint.
+        device: Where the network computes.
+    """
+    buffers = (parts[rank()] if len(parts) == world_size() else parts[0]).get("buffers", {})
+    missing = sorted(all_buffers(network).keys() - network.state_dict().keys() - buffers.keys())
+    if missing and not buffers:
+        warnings.warn(
+            f"The checkpoint was written by an earlier archgrad, which did not keep the {_named(missing)} outside the "
+            f"state dict. They begin anew, so that the resumed run may differ from one that was not interrupted.",
+            UserWarning,
+            stacklevel=2,
+        )
+    set_buffers(network, buffers, device=device, persistent=names)
+
+
+def _named(buffers: Sequence[str]) -> str:
+    more = f" and {len(buffers) - 3} more" if len(buffers) > 3 else ""
+    return f"buffer{'s' if len(buffers) > 1 else ''} {', '.join(map(repr, buffers[:3]))}{more}"
 
 
 def gather_parts(part: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from archgrad.architecture import Architecture
 from archgrad.decision import Edge, cell_nodes, joined_nodes
 from archgrad.nasbench import SPACE as NASBENCH201
+from archgrad.terminal import printable
 
 __all__ = ["to_dot", "to_text"]
 
@@ -37,7 +38,7 @@ def to_text(architecture: Architecture, *, width: int = 100) -> str:
         architecture: Of any space.
         width: Characters in a line that the edges of a node may fill before they go on in the next, at least 20.
     """
-    lines = [_clean(architecture.space or "architecture")]
+    lines = [printable(architecture.space or "architecture")]
     if not architecture.choices:
         lines.append("└─ no choices")
     lines += _tree(_branches(architecture), "", architecture, width)
@@ -67,7 +68,7 @@ def _tree(branches: list[_Branch], gutter: str, architecture: Architecture, widt
     for place, branch in enumerate(branches, start=1):
         head, tail = ("└─ ", "   ") if place == len(branches) else ("├─ ", "│  ")
         decision = None if branch.label is None else architecture.choices[branch.label]
-        yield f"{gutter}{head}{_clean(branch.name)}{_summary(decision)}"
+        yield f"{gutter}{head}{printable(branch.name)}{_summary(decision)}"
         below = list(branch.below.values())
         if isinstance(decision, Mapping):
             rows = _cell_rows(str(branch.label), decision, architecture, width - len(gutter) - 16)
@@ -83,7 +84,7 @@ def _summary(decision: Any) -> str:
     if decision is None:
         return ""
     if isinstance(decision, str):
-        return f" = {_clean(decision)}"
+        return f" = {printable(decision)}"
     if isinstance(decision, Mapping):
         nodes = cell_nodes(decision)
         return f": cell of {_count(len(nodes), 'node')} on {_count(min(nodes), 'input')}"
@@ -102,7 +103,7 @@ def _cell_rows(
 
     def text(node: int, edge: Edge) -> str:
         source = _state(edge.source, min(nodes))
-        return f"{_clean(edge.operation)} ← {source}{_strength(label, node, edge, architecture)}"
+        return f"{printable(edge.operation)} ← {source}{_strength(label, node, edge, architecture)}"
 
     texts = {node: [text(node, edge) for edge in edges] for node, edges in nodes.items()}
     column = max(len(entry) for row in texts.values() for entry in row) + 3
@@ -179,11 +180,6 @@ def _dot_cell(name: str, label: str, decision: Mapping[str, Any], architecture: 
     yield "  }"
 
 
-def _clean(text: str) -> str:
-    """Return the text with everything that is not printable as an escape."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _quoted(text: str) -> str:
     """Return a DOT string that shows `text` as it is: no escapes, no entities, nothing that ends the string."""
-    return '"' + _clean(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + printable(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"') + '"'

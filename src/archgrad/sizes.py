@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from archgrad.checks import is_whole
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.machine import machine_memory
@@ -36,9 +38,10 @@ def check_whole(name: str, value: object, *, least: int, most: int = LARGEST) ->
     Raises:
         OptionError: It is of another type, or outside the range.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    number: Any = int(value) if isinstance(value, np.integer) else value
+    if not is_whole(number, least=least):
         raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={shown(value)}.")
-    if value > most:
+    if number > most:
         raise OptionError(f"{name} must be at most {most}, but got {name}={shown(value)}. Choose a smaller one.")
 
 

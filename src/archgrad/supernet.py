@@ -10,10 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.batches import to_channels_last
 from archgrad.choices import AlphaRow, Mixture, MixtureTable
 from archgrad.errors import SpaceError
-from archgrad.fast import accelerate
+from archgrad.fast import accelerate, accepts_channels_last
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
+from archgrad.nested import map_tensors
 from archgrad.relaxation import Relaxation, Softmax
 
 __all__ = ["AlphaTable", "Supernet"]
@@ -93,6 +95,8 @@ class Supernet(nn.Module):
         for entry in self.choices:
             entry.choice.bind(entry.label, self._table)
         self._held: Mapping[str, Tensor | None] | None = None
+        self.channels_last = fast and accepts_channels_last(self.network)
+        """Whether forward passes bring images to channels_last, which the network is known to take."""
         self._owners = _owners(self.network)
         if fast:
             accelerate(self.network)
@@ -123,6 +127,8 @@ class Supernet(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
+        if self.channels_last:
+            args, kwargs = map_tensors((args, kwargs), to_channels_last)
         self._table.current = self._mixtures()
         try:
             return self.network(*args, **kwargs)

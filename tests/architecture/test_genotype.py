@@ -180,7 +180,10 @@ def test_what_a_genotype_cannot_say_is_refused_not_dropped(choices, message):
 
 def test_reading_architectures_needs_nothing_but_the_standard_library():
     folder = pathlib.Path(architectures.__file__).parent
-    names = ("architecture", "architectures", "decision", "errors", "genotype", "json_text", "nni_format")
+    names = (
+        *("architecture", "architectures", "checks", "decision", "errors", "files", "genotype", "json_text"),
+        *("machine", "nni_format"),
+    )
     for name in names:
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -269,3 +269,11 @@ def test_an_open_cell_that_is_called_says_what_to_do() -> None:
     for lazy in (False, True):
         with pytest.raises(SpaceError, match=r"open and cannot run.*derive"):
             Cell(1, THREE, lazy=lazy, label="cell")([state(1.0)] * 2)
+
+
+@pytest.mark.parametrize(
+    "counts", [{"n_nodes": 0}, {"n_nodes": 2.0}, {"n_nodes": True}, {"n_nodes": 2, "n_kept": "1"}, {"n_nodes": None}]
+)
+def test_the_numbers_of_a_cell_are_whole(counts: dict[str, object]) -> None:
+    with pytest.raises(SpaceError, match=r"needs whole numbers n_nodes, n_inputs and n_kept of at least 1"):
+        ag.Cell(candidates={"skip": lambda source, node: nn.Identity()}, label="cell", **counts)  # type: ignore[arg-type]

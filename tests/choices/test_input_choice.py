@@ -137,7 +137,7 @@ def test_inputs_may_be_structures_relaxed_and_derived_alike(reduction: str) -> N
         assert joined["c"][1] is None
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 1), (3, 0), (3, 4), (-1, 1), (2.0, 1), (3, None), ("3", 1)])
+@pytest.mark.parametrize(("n", "k"), [(0, 1), (3, 0), (3, 4), (-1, 1), (2.0, 1), (3, None), ("3", 1), (3, True)])
 def test_the_numbers_of_inputs_are_checked(n: object, k: object) -> None:
     with pytest.raises(SpaceError, match=f"1 <= n_chosen <= n_candidates.*n_chosen={k}, n_candidates={n}"):
         ag.InputChoice(n, k, label="join")  # type: ignore[arg-type]

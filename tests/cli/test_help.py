@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import archgrad as ag
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser, plain_type
 
 from .typed import Type

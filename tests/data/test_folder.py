@@ -85,10 +85,10 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
 def test_a_cache_that_cannot_be_written_is_a_warning_and_the_data_is_there(tmp_path, monkeypatch):
     folder = class_folders(tmp_path / "images")
 
-    def full(path: Path, write) -> None:
+    def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("archgrad.data.cache._write_whole", full)
+    monkeypatch.setattr("archgrad.data.cache.partial_file", full)
     with pytest.warns(UserWarning, match="No space left"):
         assert len(load(f"folder:{folder}", root=tmp_path / "cache").train) == 12
     with pytest.raises(DataError, match=r"No space left.*ARCHGRAD_DATA"):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import re
 
 import pytest
 import torch
 from derived_networks import images
-from torch import Tensor, nn
+from torch import nn
 
 import archgrad as ag
 from archgrad import official
@@ -26,14 +25,6 @@ def search_network(dtype: torch.dtype = torch.float32) -> ag.Supernet:
     supernet = ag.Supernet(ag.spaces.darts_cifar(2, 3, 5).to(dtype), seed=3)
     supernet.train()(images().to(dtype))  # so that statistics are not those of the start
     return supernet
-
-
-def official_names(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a retraining network under the authors' names."""
-    return {
-        re.sub(r"\.graph\.operations\.(\d+)\.", r"._ops.\1.", name): value.clone()
-        for name, value in network.state_dict().items()
-    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -77,19 +68,63 @@ def test_names_are_the_authors() -> None:
     assert not any("graph" in name or "alphas" in name for name in state)
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
-def test_a_training_network_goes_out_and_in_bit_for_bit(auxiliary: bool) -> None:
-    template = ag.spaces.darts_cifar(4, 3, 5, auxiliary=auxiliary, stage="retrain")
-    network = ag.derive(template, ag.architectures.DARTS_V2).double()
-    network.train()(images(32).double())
-    state = official_names(network)
-    for genotype in (ag.architectures.DARTS_V2, ag.architectures.DARTS_V2.to_genotype()):
-        back = official.network_from_state_dict(
-            state, genotype, channels=4, cells=3, num_classes=5, auxiliary=auxiliary
-        )
-        assert {p.dtype for p in back.parameters()} == {torch.float64}
-        x = images(32).double()
-        assert torch.equal(back.eval()(x), network.eval()(x))
+PUBLISHED = ("DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "NASNet", "AmoebaNet")
+SEPARABLE = ["op.1", "op.2", "op.3", "op.5", "op.6", "op.7"]
+LAYERS = {
+    "max_pool_3x3": [],
+    "avg_pool_3x3": [],
+    "sep_conv_3x3": SEPARABLE,
+    "sep_conv_5x5": SEPARABLE,
+    "sep_conv_7x7": SEPARABLE,
+    "dil_conv_3x3": ["op.1", "op.2", "op.3"],
+    "dil_conv_5x5": ["op.1", "op.2", "op.3"],
+    "conv_7x1_1x7": ["1", "2", "3"],  # nn.Sequential(ReLU, Conv2d, Conv2d, BatchNorm2d), no class with an `op`
+}
+"""Layers with weights in the authors' cnn/operations.py."""
+
+
+@pytest.mark.parametrize("imagenet", [False, True])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_network_has_the_authors_names(name: str, imagenet: bool) -> None:
+    architecture = getattr(ag.architectures, name)
+    space = ag.spaces.darts_imagenet if imagenet else ag.spaces.darts_cifar
+    network = ag.derive(space(4, 3, 5, auxiliary=True, stage="retrain"), architecture)
+    layers = {entry.rpartition(".")[0] for entry in official.network_to_state_dict(network)}
+    for i, label in enumerate(("normal", "reduce", "reduce")):
+        expected, entry = set(), 0
+        decision = architecture.choices[label]
+        for node in sorted(key for key in decision if key != "concat"):
+            for operation, source in decision[node]:
+                halves = label == "reduce" and source < 2
+                skip = ["conv_1", "conv_2", "bn"] if halves else []
+                expected |= {f"{entry}.{layer}" for layer in LAYERS.get(operation, skip)}
+                entry += 1
+        assert {layer.split("_ops.")[1] for layer in layers if layer.startswith(f"cells.{i}._ops.")} == expected
+
+
+@pytest.mark.parametrize("imagenet", [False, True])
+@pytest.mark.parametrize(("name", "auxiliary"), [*((name, True) for name in PUBLISHED), ("DARTS_V2", False)])
+def test_a_training_network_goes_out_and_in_bit_for_bit(name: str, auxiliary: bool, imagenet: bool) -> None:
+    architecture = getattr(ag.architectures, name)
+    space = ag.spaces.darts_imagenet if imagenet else ag.spaces.darts_cifar
+    network = ag.derive(space(4, 3, 5, auxiliary=auxiliary, stage="retrain"), architecture).double()
+    x = images(64 if imagenet else 32).double()
+    network.train()(x)
+    state = official.network_to_state_dict(network)
+    genotype = architecture if imagenet else architecture.to_genotype()
+    back = official.network_from_state_dict(
+        state, genotype, channels=4, cells=3, num_classes=5, auxiliary=auxiliary, imagenet=imagenet
+    )
+    assert {p.dtype for p in back.parameters()} == {torch.float64}
+    assert same_state(back, network.state_dict())
+    assert torch.equal(back.eval()(x), network.eval()(x))
+
+
+def test_a_network_that_is_not_derived_has_no_training_weights() -> None:
+    with pytest.raises(SpaceError, match="DartsNetwork with open choices"):
+        official.network_to_state_dict(ag.spaces.darts_cifar(2, 1, 5))
+    with pytest.raises(SpaceError, match="got a Linear"):
+        official.network_to_state_dict(nn.Linear(1, 1))
 
 
 def test_parts_that_the_authors_cells_hold_and_do_not_use_are_left_out() -> None:
@@ -99,7 +134,7 @@ def test_parts_that_the_authors_cells_hold_and_do_not_use_are_left_out() -> None
     reduce = f"[('max_pool_3x3', 0), ('max_pool_3x3', 1), {node}, {node}, {node}]"
     text = f"Genotype(normal={normal}, normal_concat=[3, 4, 5], reduce={reduce}, reduce_concat=range(2, 6))"
     network = ag.derive(ag.spaces.darts_cifar(4, 3, 5, stage="retrain"), ag.Architecture.from_genotype(text))
-    state = official_names(network)
+    state = official.network_to_state_dict(network)
     normal_cells = [name for name, cell in network.named_modules() if getattr(cell, "preprocess1", cell) is None]
     assert normal_cells
     for name in normal_cells:
@@ -112,21 +147,6 @@ def test_parts_that_the_authors_cells_hold_and_do_not_use_are_left_out() -> None
     state[f"{normal_cells[0]}._ops.8.op.1.weight"] = torch.randn(4, 1, 3, 3)  # the genotype has no ninth operation
     with pytest.raises(ArchitectureError, match=r"it has unknown .*operations\.8\."):
         official.network_from_state_dict(state, text, **sizes)
-
-
-def test_the_imagenet_network_goes_out_and_in() -> None:
-    template = ag.spaces.darts_imagenet(4, 3, 5, auxiliary=True)
-    network = ag.derive(template, ag.architectures.DARTS_V2)
-    back = official.network_from_state_dict(
-        official_names(network),
-        ag.architectures.DARTS_V2,
-        channels=4,
-        cells=3,
-        num_classes=5,
-        auxiliary=True,
-        imagenet=True,
-    )
-    assert torch.equal(back.eval()(images(64)), network.eval()(images(64)))
 
 
 def test_the_oldest_checkpoints_lack_the_count_of_batches() -> None:
@@ -164,7 +184,12 @@ def test_another_genotype_is_an_error() -> None:
     network = ag.derive(ag.spaces.darts_cifar(4, 3, 5, stage="retrain"), ag.architectures.DARTS_V2)
     with pytest.raises(ArchitectureError, match=r"does not fit this network.*genotype"):
         official.network_from_state_dict(
-            official_names(network), ag.architectures.DARTS_V1, channels=4, cells=3, num_classes=5, auxiliary=False
+            official.network_to_state_dict(network),
+            ag.architectures.DARTS_V1,
+            channels=4,
+            cells=3,
+            num_classes=5,
+            auxiliary=False,
         )
 
 

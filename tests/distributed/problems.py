@@ -89,6 +89,31 @@ def searched(step: str, *, norm: bool, batch_size: int, cells: bool = False, **o
     return state_of(result.supernet) | {"history": result.history}
 
 
+LOSSES: dict[str, Any] = {
+    "ignored": nn.CrossEntropyLoss(torch.tensor([0.2, 1.0, 3.0]).double(), ignore_index=1, label_smoothing=0.1),
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+}
+
+
+def stepped(loss: str, step: str, *, samples: slice, accumulation: int) -> dict[str, Any]:
+    """Take one step with a part of a batch of 8, of which the last 4 have targets that `ignored` ignores."""
+    supernet = ag.Supernet(space(norm=False).double(), seed=2).train()
+    inputs = torch.randn(2, 8, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    targets = torch.tensor([[0, 2, 1, 0, 1, 1, 1, 1], [2, 0, 0, 1, 1, 1, 1, 1]])
+    report = ag.search_step(
+        supernet,
+        (inputs[0, samples], targets[0, samples]),
+        (inputs[1, samples], targets[1, samples]),
+        step=STEPS[step](),
+        weights_optimizer=torch.optim.SGD(supernet.weights.values(), 0.1),
+        alphas_optimizer=torch.optim.SGD(supernet.alphas.values(), 0.1),
+        loss=LOSSES[loss],
+        accumulation=accumulation,
+        grad_clip=0.0,
+    )
+    return state_of(supernet) | {"losses": [report.train_loss, report.valid_loss]}
+
+
 def state_of(module: nn.Module) -> dict[str, Any]:
     return {"state": {name: value.detach().clone() for name, value in module.state_dict().items()}}
 

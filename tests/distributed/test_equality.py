@@ -44,3 +44,19 @@ def test_both_processes_hold_the_same_bits(two: list[dict[str, Any]], case: str)
     assert first[case]["history"] == second[case]["history"]
     for name, value in first[case]["state"].items():
         assert torch.equal(second[case]["state"][name], value), name
+
+
+@pytest.mark.parametrize("loss", problems.LOSSES)
+@pytest.mark.parametrize("step", problems.STEPS)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_loss_that_is_no_mean_over_samples_is_that_of_the_whole_batch(
+    two: list[dict[str, Any]], loss: str, step: str, parts: int
+) -> None:
+    # With "ignored" all targets of process 1 are, so that its own loss is 0 / 0.
+    one = problems.stepped(loss, step, samples=slice(0, 8), accumulation=1)
+    for each in two:
+        found = each[f"{loss}-{step}-{parts}"]
+        assert found["losses"] == pytest.approx(one["losses"], abs=1e-10)
+        for name, value in one["state"].items():
+            assert value.isfinite().all()
+            torch.testing.assert_close(found["state"][name], value, rtol=1e-8, atol=1e-8, msg=name)

@@ -7,7 +7,7 @@ import sys
 import problems
 import torch
 
-from archgrad.distributed import process_group
+from archgrad.distributed import process_group, rank
 
 torch.set_num_threads(1)
 with process_group():
@@ -16,6 +16,11 @@ with process_group():
         for step in problems.STEPS
         for norm in (False, True)
     }
+    for loss in problems.LOSSES:
+        for step in problems.STEPS:
+            for parts in (1, 2):
+                samples = slice(0, 4) if rank() == 0 else slice(4, 8)
+                results[f"{loss}-{step}-{parts}"] = problems.stepped(loss, step, samples=samples, accumulation=parts)
     results["cells"] = problems.searched("first", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
     results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])

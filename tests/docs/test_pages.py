@@ -12,7 +12,8 @@ import pytest
 import torch
 from pages import DOCS, PAGES, ROOT, Block, archgrad_arguments, blocks
 
-from archgrad.cli.main import COMMANDS, main
+from archgrad.cli.commands import COMMANDS
+from archgrad.cli.main import main
 
 OWN_TEST = {"migrating-from-nni.md": "tests/nni/test_migration_guide.py"}
 """Pages whose Python blocks another test runs, since they hold code for other libraries too."""

@@ -99,7 +99,7 @@ def test_names_of_classes_cannot_steer_the_terminal(
     assert main(["predict", str(run_dir), str(image)]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert "?[2J" in out
+    assert "\\x1b[2J" in out
 
 
 def test_what_the_command_line_retrained_can_be_exported(

@@ -32,5 +32,5 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         else:
             request.getfixturevalue("built")
         if request.param == "stages":
-            patch.setattr(whole.WholeCell, "evaluate", lambda *_: None)
+            patch.setattr(whole, "evaluate", lambda *_: None)
         yield request.param

@@ -56,13 +56,35 @@ class NoisyImages(Dataset):
         return image.float() / 255 + random.random() * torch.rand(image.shape), int(target)
 
 
+class Drifting(nn.Module):
+    """A network behind buffers that each training step changes, that its outputs depend on, and that no state dict has.
+
+    One is set from the start, one in the first step, and one is registered in the first step.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("drift", torch.zeros(()), persistent=False)
+        self.register_buffer("first", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.drift.mul_(0.9).add_(x.mean() + 0.1)
+            if self.first is None:
+                self.first = x.mean((0, 2, 3), keepdim=True)
+                self.register_buffer("rotation", torch.complex(x.mean(), x.std()), persistent=False)
+        shift = 0.0 if self.first is None else self.first + 0.1 * self.rotation.imag
+        return self.network(x + 0.3 * self.drift + shift)
+
+
 class Dropped(nn.Module):
     """The tiny space behind dropout, which draws from torch's global generator."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.1)
-        self.network = ag.spaces.tiny(channels=4)
+        self.network = Drifting(ag.spaces.tiny(channels=4))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(self.dropout(x))
@@ -90,13 +112,20 @@ def run_search(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, 
     )
 
 
-def run_retrain(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, **options: Any) -> Any:
+def run_retrain(
+    folder: Path,
+    *,
+    resume: bool,
+    checkpoint_steps: int | None = 1,
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+    **options: Any,
+) -> Any:
     torch.manual_seed(0)
     space = ag.spaces.tiny(channels=4)
     architecture = ag.Architecture({"stem": "conv3", "body/kernel": "conv1", "body": "conv", "join": [1]}, space="tiny")
     given = {"epochs": EPOCHS, "batch_size": 32, "seed": 2, "device": "cpu", "quiet": True}
     return ag.retrain(
-        ag.derive(space, architecture),
+        wrap(ag.derive(space, architecture)),
         some_digits(),
         architecture=architecture,
         run_dir=folder,
@@ -106,11 +135,15 @@ def run_retrain(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1,
     )
 
 
+def run_drifting_retrain(folder: Path, *, resume: bool, **options: Any) -> Any:
+    return run_retrain(folder, resume=resume, wrap=Drifting, **options)
+
+
 def run_trainer(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, **options: Any) -> Any:
     torch.manual_seed(0)
     data = some_digits()
     assert isinstance(data.train, TensorSamples)
-    model = ag.spaces.tiny(channels=4)
+    model = Drifting(ag.spaces.tiny(channels=4))
     trainer = ag.DartsTrainer(
         model,
         nn.CrossEntropyLoss(),
@@ -129,9 +162,10 @@ def run_trainer(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1,
 
 
 _SEARCH_RESULTS = ("metrics.csv", "checkpoints/epoch_*.json")
+_RETRAIN_RESULTS = ("metrics.csv", "architecture.json", "weights/*", "predictions.safetensors")
 PROBLEMS = {
     "search": Problem(run_search, _SEARCH_RESULTS),
-    "retrain": Problem(run_retrain, ("metrics.csv", "architecture.json", "weights/*", "predictions.safetensors")),
+    "retrain": Problem(run_drifting_retrain, _RETRAIN_RESULTS),
     "trainer": Problem(run_trainer, _SEARCH_RESULTS),
 }
 

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import archgrad as ag
+from archgrad import files as archgrad_files
 from archgrad import nasbench, official, sizes
 from archgrad.cli import retrain as retrain_command
 from archgrad.cli import search as search_command
@@ -29,12 +30,10 @@ from archgrad.data.decode import decode
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError, RunError
 from archgrad.export import describe_run, export_onnx, load_retrained, predict
-from archgrad.report import read as report_read
 from archgrad.report import write_report
 from archgrad.report.read import read_run, read_table
 from archgrad.retrain.loop import Loop as RetrainLoop
 from archgrad.runs import Checkpoints, MetricsFile, load_state, load_tensors, read_config, read_metrics, save_tensors
-from archgrad.runs import files as run_files
 from archgrad.runs.lock import RunLock
 from archgrad.search.loop import Loop as SearchLoop
 from archgrad.show import to_dot, to_text
@@ -249,7 +248,7 @@ def prepare() -> None:
     def refuse(name: str, *_: Any) -> Any:
         raise DataError(f"The data set {name!r} is not looked for.")
 
-    for module in (sizes, run_files, data_folder, report_read):
+    for module in (sizes, archgrad_files, data_folder):
         module.machine_memory = lambda: MEMORY
     SearchLoop.run = stop
     RetrainLoop.run = stop

@@ -100,6 +100,21 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(parts: int) -> None:
     assert made.totals.means()["train_loss"] == pytest.approx(float(F.cross_entropy(INPUTS @ WEIGHT.T, TARGETS)))
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_accumulation_leaves_targets_out_as_the_whole_batch_does(parts: int, smoothing: float) -> None:
+    # -100 is what cross-entropy ignores; of 2 parts the first has no other target.
+    results = []
+    for accumulation in (1, parts):
+        network = Linear(auxiliary=True)
+        made = learner(network, accumulation=accumulation, label_smoothing=smoothing)
+        made.train_step(0, INPUTS, torch.tensor([-100, 1, 0]))
+        results.append((made.totals.means()["train_loss"], network.weight.detach(), network.auxiliary_weight))
+    assert results[1][0] == pytest.approx(results[0][0], abs=1e-12)
+    for whole, in_parts in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(in_parts, whole, rtol=1e-12, atol=1e-12)
+
+
 def test_adamw_takes_its_first_step_by_the_sign_of_the_gradient() -> None:
     network = Linear()
     learner(network, optimizer="adamw", learning_rate=0.01, weight_decay=0.1).train_step(0, INPUTS, TARGETS)

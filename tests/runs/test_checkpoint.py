@@ -27,7 +27,7 @@ FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCh
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool,
+    torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool, torch.complex64, torch.complex128,
 ]  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_a_restored_tensor_and_array_can_be_written_to(tmp_path: Path) -> None:
         ({"a": {1, 2}}, "builtins.set"),
         ({"a": torch.zeros(2).to_sparse()}, "sparse"),
         ({"a": torch.zeros(2, device="meta")}, "meta"),
-        ({"a": torch.zeros(2, dtype=torch.complex64)}, "complex64"),
+        ({"a": torch.zeros(2, dtype=torch.float8_e5m2)}, "float8"),
         ({"a": np.array(["text"])}, "array of dtype"),
         ({"a": np.array([object()])}, "array of dtype object"),
         ({b"key": 1}, "key b'key'"),

@@ -157,7 +157,7 @@ def test_overwriting_that_was_killed_can_be_asked_for_again(tmp_path: Path, monk
     class PowerCut(BaseException):
         pass
 
-    def cut(*_: Any) -> None:
+    def cut(*_: Any, **__: Any) -> None:
         raise PowerCut
 
     create(tmp_path).close()

@@ -50,7 +50,7 @@ class BilevelStep(ABC):
             supernet: In training mode.
             train_batch: (inputs, targets) that the weights learn from next.
             valid_batch: (inputs, targets) that the alphas are judged by.
-            loss: Function of (outputs, targets), the mean over the batch.
+            loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
             weights_optimizer: The optimizer of the weights, with its present state and learning rate.
             accumulation: Parts that each batch is cut into, one after the other (see `passes.run_pass`).
         """

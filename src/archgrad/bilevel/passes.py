@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from archgrad.batches import cut, uncut
 from archgrad.buffers import frozen_buffers
-from archgrad.distributed import average_over_ranks
+from archgrad.losses import Loss, check_parts, joined_parts, loss_of_parts
+from archgrad.nested import map_tensors
 from archgrad.supernet import Supernet
 
 __all__ = [
@@ -22,23 +23,21 @@ __all__ = [
     "Loss",
     "Pass",
     "added",
-    "average_gradients",
-    "detached",
     "differentiate",
     "fixed",
     "frozen_buffers",
+    "joined_gradients",
     "local_pass",
+    "loss_of_parts",
+    "parts_of",
     "pass_loss",
     "passes_by",
     "repeated_random",
     "run_pass",
-    "shares",
 ]
 
 Batch = Sequence[Any]
 """(inputs, targets)."""
-Loss = Callable[[Any, Any], Tensor]
-"""Function of (outputs, targets) that returns the mean over the batch, 0-dimensional."""
 
 
 def pass_loss(
@@ -61,7 +60,7 @@ def differentiate(
     """Differentiate the loss of one batch as it stands; arguments as `run_pass`."""
     value, outputs = pass_loss(supernet, batch, loss, weights=weights)
     gradients = torch.autograd.grad(value, wrt, allow_unused=True)
-    return Pass(list(gradients), value.detach(), detached(outputs))
+    return Pass(list(gradients), value.detach(), map_tensors(outputs, Tensor.detach))
 
 
 Differentiate = Callable[[Supernet, Batch, Loss, Sequence[Tensor], Mapping[str, Tensor] | None], "Pass"]
@@ -80,7 +79,7 @@ def passes_by(way: Differentiate) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass gave, as the mean over the batch; nothing of it has a graph."""
+    """What one pass gave; nothing of it has a graph."""
 
     gradients: list[Tensor | None]
     """Of the loss; None for what the pass did not use."""
@@ -99,15 +98,20 @@ def local_pass(
     weights: Mapping[str, Tensor] | None = None,
     accumulation: int = 1,
 ) -> Pass:
-    """Differentiate the loss of this rank's batch; arguments as `run_pass`."""
+    """Differentiate the loss of this rank's batch; arguments as `run_pass`.
+
+    Gradients and loss are sums over the parts, which `joined_gradients` divides by what the loss averages over.
+    """
+    loss = loss_of_parts(loss, accumulation)
     gradients: list[Tensor | None] = [None] * len(wrt)
     losses, outputs = [], []
     with supernet.same_draw():
-        for part, share in shares(batch, accumulation):
+        for part in parts_of(batch, accumulation):
             own = _differentiate.get()(supernet, part, loss, wrt, weights)
-            gradients = added(gradients, own.gradients, share)
-            losses.append(own.loss * share)
+            gradients = added(gradients, own.gradients)
+            losses.append(own.loss)
             outputs.append(own.outputs)
+    check_parts(loss, outputs, batch[1], losses)
     return Pass(gradients, torch.stack(losses).sum() if len(losses) > 1 else losses[0], uncut(outputs))
 
 
@@ -120,43 +124,51 @@ def run_pass(
     weights: Mapping[str, Tensor] | None = None,
     accumulation: int = 1,
 ) -> Pass:
-    """Differentiate the loss of a batch; the mean over the ranks, in one message.
+    """Differentiate the loss of a batch, of which each rank has a part; one message.
 
     Args:
         supernet: In training mode.
         batch: (inputs, targets).
-        loss: Function of (outputs, targets), the mean over what it is given.
+        loss: See `archgrad.losses.Loss`.
         wrt: Weights (the supernet's or those of `weights`), alphas, or both.
         weights: Weights to use in place of the supernet's own, by name.
         accumulation: Parts that the batch is cut into, one after the other, to save memory; all see one draw of the
             relaxation. The result is that of the whole batch, up to BatchNorm, which sees the parts.
+
+    Raises:
+        OptionError: The batch is cut, and the loss is no mean over samples and does not say what it is.
     """
     own = local_pass(supernet, batch, loss, wrt, weights=weights, accumulation=accumulation)
-    gradients, mean_loss = average_gradients(own.gradients, own.loss, batch)
-    return Pass(gradients, mean_loss, own.outputs)
+    gradients, value = joined_gradients(own.gradients, own.loss, batch, loss_of_parts(loss, accumulation))
+    return Pass(gradients, value, own.outputs)
 
 
-def shares(batch: Batch, accumulation: int) -> Iterator[tuple[Batch, float]]:
-    """Cut a batch into parts, each with its share of the samples."""
+def parts_of(batch: Batch, accumulation: int) -> Iterator[Batch]:
+    """Cut a batch into parts."""
     inputs, targets = batch
-    for part_inputs, part_targets in cut(inputs, targets, accumulation):
-        yield (part_inputs, part_targets), len(part_targets) / len(targets)
+    yield from cut(inputs, targets, accumulation)
 
 
-def added(total: Sequence[Tensor | None], more: Sequence[Tensor | None], share: float) -> list[Tensor | None]:
-    """Return total + share * more, where None is zero."""
-    scaled = more if share == 1.0 else [None if m is None else m * share for m in more]
-    return [m if t is None else t if m is None else t + m for t, m in zip(total, scaled, strict=True)]
+def added(total: Sequence[Tensor | None], more: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return total + more, where None is zero."""
+    return [m if t is None else t if m is None else t + m for t, m in zip(total, more, strict=True)]
 
 
-def average_gradients(
-    gradients: Sequence[Tensor | None], loss: Tensor, batch: Batch
+def joined_gradients(
+    gradients: Sequence[Tensor | None], value: Tensor, batch: Batch, loss: Loss
 ) -> tuple[list[Tensor | None], Tensor]:
-    """Return gradients and loss, averaged over the ranks in one message; what is None here is None everywhere."""
+    """Return gradients and loss of the batch of all ranks from sums over the parts of this rank's, in one message.
+
+    Args:
+        gradients: Summed over the parts of this rank; what is None here is None everywhere.
+        value: 0-dimensional, the same of the loss.
+        batch: This rank's.
+        loss: What the parts were differentiated by (`loss_of_parts`).
+    """
     present = [g for g in gradients if g is not None]
-    *means, mean_loss = average_over_ranks([*present, loss.detach()], len(batch[1]))
-    values = iter(means)
-    return [None if g is None else next(values) for g in gradients], mean_loss
+    *whole, whole_value = joined_parts([*present, value.detach()], loss, batch[1])
+    values = iter(whole)
+    return [None if g is None else next(values) for g in gradients], whole_value
 
 
 @contextmanager
@@ -204,15 +216,3 @@ class repeated_random:  # noqa: N801 (used as a context manager)
     def __exit__(self, *exc: object) -> None:
         if self._outside is not None:
             self._restore(self._outside)
-
-
-def detached(outputs: Any) -> Any:
-    """Return outputs without their graph: a tensor, or a structure of tensors."""
-    if isinstance(outputs, Tensor):
-        return outputs.detach()
-    if isinstance(outputs, Mapping):
-        return {key: detached(value) for key, value in outputs.items()}
-    if isinstance(outputs, tuple | list):
-        parts = [detached(value) for value in outputs]
-        return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
-    return outputs

@@ -22,7 +22,7 @@ __all__ = ["StepReport", "search_step"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw. Numbers leave the device only when they are read."""
+    """What one step saw. Numbers leave the device only when they are read as such, each with a wait for the device."""
 
     train_outputs: Any
     """What the supernet returned for the training batch in the weights' pass, without graph."""
@@ -32,6 +32,15 @@ class StepReport:
     _valid_loss: Tensor
     _alphas_gradient_norm: Tensor
     _weights_gradient_norm: Tensor
+
+    def on_device(self) -> dict[str, Tensor]:
+        """Return the numbers below by name, as 0-dimensional tensors where they were computed; nothing waits."""
+        return {
+            "train_loss": self._train_loss,
+            "valid_loss": self._valid_loss,
+            "alphas_gradient_norm": self._alphas_gradient_norm,
+            "weights_gradient_norm": self._weights_gradient_norm,
+        }
 
     @property
     def train_loss(self) -> float:
@@ -76,18 +85,19 @@ def search_step(
         step: How the alphas' gradient is computed.
         weights_optimizer: Over `supernet.weights.values()`.
         alphas_optimizer: Over `supernet.alphas.values()`.
-        loss: Function of (outputs, targets), the mean over the batch.
+        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
         grad_clip: Largest L2 norm of the weights' gradient; 0 leaves it as it is. Alphas are never clipped.
         weights_first: Update the weights before the alphas, as GDAS does (Dong and Yang 2019).
         accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
-            that of the whole batch, up to BatchNorm, which sees the parts.
+            that of the whole batch, up to BatchNorm, which sees the parts; `loss` must be one of torch's, a mean over
+            samples, or say what it averages over (see `archgrad.losses.Loss`).
 
     Returns:
         Losses, gradient norms and outputs of the two passes.
 
     Raises:
-        OptionError: `grad_clip` is negative, an optimizer does not hold what it is for, or `step` cannot look through
-            the weights' optimizer.
+        OptionError: `grad_clip` is negative, an optimizer does not hold what it is for, `step` cannot look through the
+            weights' optimizer, or `accumulation` is above 1 and `loss` cannot be put together from parts.
         NonFiniteError: A loss or gradient is NaN or infinite; what it would have changed is as it was before.
     """
     if not grad_clip >= 0:

@@ -19,14 +19,15 @@ from archgrad.bilevel.passes import (
     Loss,
     Pass,
     added,
-    average_gradients,
     fixed,
     frozen_buffers,
+    joined_gradients,
     local_pass,
+    loss_of_parts,
+    parts_of,
     pass_loss,
     repeated_random,
     run_pass,
-    shares,
 )
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
@@ -130,7 +131,8 @@ class _Difference(_ImplicitTerm):
             return [None] * len(self.alphas)
         epsilon = self.radius / norm
         plus, minus = (self._side(direction, sign * epsilon) for sign in (1.0, -1.0))
-        both, _ = average_gradients([*plus.gradients, *minus.gradients], minus.loss, self.batch)
+        parts_by = loss_of_parts(self.loss, self.accumulation)
+        both, _ = joined_gradients([*plus.gradients, *minus.gradients], minus.loss, self.batch, parts_by)
         pairs = zip(both[: len(self.alphas)], both[len(self.alphas) :], strict=True)
         return [None if p is None else (p - cast(Tensor, m)) / (2.0 * epsilon) for p, m in pairs]
 
@@ -155,6 +157,7 @@ class _SecondDerivative(_ImplicitTerm):
 
     def __init__(self, supernet: Supernet, batch: Batch, loss: Loss, accumulation: int) -> None:
         super().__init__(supernet, batch, loss, accumulation)
+        self._parts_by = loss_of_parts(loss, accumulation)
         self._kept: tuple[Tensor | None, ...] | None = None
         self._train_loss: Tensor | None = None
 
@@ -164,11 +167,11 @@ class _SecondDerivative(_ImplicitTerm):
         with self.random:
             self._kept, self._train_loss = self._graph(self.batch)
         present = [None if g is None else g.detach() for g in self._kept]
-        mean, _ = average_gradients(present, self._train_loss, self.batch)
-        return dict(zip(self.weights, mean, strict=True))
+        whole, _ = joined_gradients(present, self._train_loss, self.batch, self._parts_by)
+        return dict(zip(self.weights, whole, strict=True))
 
     def _graph(self, batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
-        train_loss, _ = pass_loss(self.supernet, batch, self.loss)
+        train_loss, _ = pass_loss(self.supernet, batch, self._parts_by)
         wrt = list(self.weights.values())
         return torch.autograd.grad(train_loss, wrt, create_graph=True, allow_unused=True), train_loss
 
@@ -179,11 +182,11 @@ class _SecondDerivative(_ImplicitTerm):
         else:
             own = [None] * len(self.alphas)
             with self.random:
-                for part, share in shares(self.batch, self.accumulation):
+                for part in parts_of(self.batch, self.accumulation):
                     graph, train_loss = self._graph(part)
-                    own = added(own, self._differentiate(graph, direction), share)
-        mean, _ = average_gradients(own, train_loss, self.batch)
-        return mean
+                    own = added(own, self._differentiate(graph, direction))
+        whole, _ = joined_gradients(own, train_loss, self.batch, self._parts_by)
+        return whole
 
     def _differentiate(
         self, gradients: tuple[Tensor | None, ...], direction: Mapping[str, Tensor | None]

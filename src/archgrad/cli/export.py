@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.models import add_model_options, space_of_run
 from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -54,13 +55,13 @@ def run(arguments: Sequence[str]) -> int:
     described = asdict(describe_run(folder))
     if options.onnx is not None:
         file = export_onnx(network, options.onnx, tolerance=options.tolerance, **described)
-        print(f"{file.path}: ONNX, logits within {file.max_difference:.2g} of torch's; see {file.description_path}")
+        say(f"{file.path}: ONNX, logits within {file.max_difference:.2g} of torch's; see {file.description_path}")
     if options.torch is not None:
         file = export_program(network, options.torch, tolerance=options.tolerance, **described)
-        print(
+        say(
             f"{file.path}: exported program, logits within {file.max_difference:.2g} of the network's; "
             f"see {file.description_path}"
         )
     if options.onnx is not None:
-        print(f"Next:\n  archgrad predict {options.onnx} IMAGE...")
+        say(f"Next:\n  archgrad predict {options.onnx} IMAGE...")
     return 0

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.names import UNROLLED, name_of
 from archgrad.cli.parser import Parser
+from archgrad.terminal import say
 
 __all__ = ["Entry", "entries", "run_list"]
 
@@ -43,7 +44,7 @@ def run_list(name: str, arguments: Sequence[str]) -> int:
     found = entries(name)
     width = max(len(entry.name) for entry in found) + 2
     for entry in found:
-        print(
+        say(
             textwrap.fill(entry.description, 110, initial_indent=f"{entry.name:{width}}", subsequent_indent=" " * width)
         )
     return 0

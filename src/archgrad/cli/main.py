@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import io
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from archgrad.cli.commands import COMMANDS
 from archgrad.errors import ArchgradError
+from archgrad.terminal import finish_output, hold_standard_streams, lost_output, say
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["main"]
 
-COMMANDS = {
-    "search": "Search an architecture by gradient descent.",
-    "retrain": "Train an architecture from scratch.",
-    "report": "Draw runs as one HTML file.",
-    "export": "Write a retrained network as ONNX, or as a program of torch.export.",
-    "predict": "Classify images with a retrained network.",
-    "show": "Show an architecture in the terminal, as a picture, or as DOT.",
-    "query": "Look an architecture up in a table of NAS-Bench-201.",
-    "spaces": "List the search spaces.",
-    "steps": "List the bilevel steps: how the gradient of the alphas is computed.",
-    "relaxations": "List the relaxations: how alphas become mixing weights.",
-}
-"""Name -> what it does. A command is imported only when it runs, so that `--help` does not wait for torch."""
-
+_WRITING = ("search", "retrain", "report", "export")
+"""Commands whose result is in files, so that they have done their work also where nothing can be printed."""
 _LISTS = ("spaces", "steps", "relaxations")
 _USAGE_ERROR = 2
 _SIGNALLED = 128
@@ -47,48 +35,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: After `--help`, a usage error (2), or an interruption that was saved (128 + signal).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _escape_what_the_terminal_lacks()
+    hold_standard_streams()
     try:
         with _warnings_in_one_line():
             status = _run(arguments)
-            sys.stdout.flush()
-        return status
     except ArchgradError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return _USAGE_ERROR
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. What is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _SIGNALLED + 13
+        say(f"Error: {error}", error=True)
+        status = _USAGE_ERROR
     except KeyboardInterrupt:
-        print("Interrupted before there was anything to save.", file=sys.stderr)
-        return _SIGNALLED + 2
-
-
-def _escape_what_the_terminal_lacks() -> None:
-    """Let what is printed never fail: a path may be no UTF-8, and a terminal may have ASCII only."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
-            stream.reconfigure(errors="backslashreplace")
+        say("Interrupted before there was anything to save.", error=True)
+        status = _SIGNALLED + 2
+    finally:
+        finish_output()
+    lost = lost_output()
+    if status or lost is None or (arguments and arguments[0] in _WRITING):
+        return status
+    if isinstance(lost, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        return _SIGNALLED + 13
+    say(f"Error: The result cannot be written to standard output: {lost}. Write it elsewhere.", error=True)
+    return _USAGE_ERROR
 
 
 def _run(arguments: list[str]) -> int:
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
-        print(_help(), end="")
+        say(_help(), end="")
         return 0
     if name == "--version":
         from archgrad import __version__
 
-        print(f"archgrad {__version__}")
+        say(f"archgrad {__version__}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        print(
-            f"archgrad: error: there is no command '{name}'.{hint} 'archgrad --help' lists the commands.",
-            file=sys.stderr,
-        )
+        say(f"archgrad: error: there is no command '{name}'.{hint} 'archgrad --help' lists the commands.", error=True)
         return _USAGE_ERROR
     if name in _LISTS:
         from archgrad.cli.lists import run_list
@@ -116,9 +97,9 @@ def _help() -> str:
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     """Show a warning as its message; where in the code it was raised says nothing to who typed a command."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: say(f"Warning: {message}", error=True)
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.showwarning = before

@@ -15,6 +15,7 @@ from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown, shown_text
 from archgrad.runs import read_config
 from archgrad.sharing import send_state
+from archgrad.terminal import say
 
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder"]
 
@@ -138,7 +139,7 @@ def settled_folder(values: Mapping[str, Any], name: str) -> Path:
         return Path(named)
     folder = Path(send_state(str(first_free(name))))
     if rank() == 0 and not values["quiet"]:
-        print(f"Run folder:    {folder}", flush=True)
+        say(f"Run folder:    {folder}")
     return folder
 
 

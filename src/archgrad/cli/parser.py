@@ -16,6 +16,8 @@ from typing import Any, Literal, NoReturn, Union
 
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from archgrad.terminal import say
+
 __all__ = ["Parser", "dashed", "plain_type"]
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -93,7 +95,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest option where one is unknown, and exit with status 2."""
         text = self._readable(message)
-        print(f"{self.prog}: error: {text}\n'{self.prog} --help' documents every option.", file=sys.stderr)
+        say(f"{self.prog}: error: {text}\n'{self.prog} --help' documents every option.", error=True)
         sys.exit(2)
 
     def _readable(self, message: str) -> str:

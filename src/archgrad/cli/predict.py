@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.models import add_model_options, space_of_run
 from archgrad.cli.parser import Parser
 from archgrad.export import Prediction, predict
+from archgrad.terminal import printable, say
 
 __all__ = ["make_parser", "run"]
 
@@ -47,9 +48,9 @@ def run(arguments: Sequence[str]) -> int:
         space=space_of_run(Path(options.model), options.space),
     )
     if options.json:
-        print(json.dumps([_as_data(prediction) for prediction in found], indent=2))
+        say(json.dumps([_as_data(prediction) for prediction in found], indent=2))
     else:
-        print("\n".join(map(_as_text, found)))
+        say("\n".join(map(_as_text, found)))
     return 0
 
 
@@ -59,14 +60,9 @@ def _as_data(prediction: Prediction) -> dict[str, Any]:
 
 
 def _as_text(prediction: Prediction) -> str:
-    names = [_printable(name) for name in prediction.classes]
+    names = [printable(name) for name in prediction.classes]
     width = max(map(len, names))
     pairs = zip(names, prediction.probabilities, strict=True)
     return "\n".join(
-        [_printable(prediction.image), *(f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in pairs)]
+        [printable(prediction.image), *(f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in pairs)]
     )
-
-
-def _printable(text: str) -> str:
-    """Return text without what would steer a terminal; the names of classes come with the model."""
-    return "".join(character if character.isprintable() else "?" for character in text)

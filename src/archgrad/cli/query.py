@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archgrad.cli.architectures import FORMS, open_architecture
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.nasbench import load_table, query
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -34,5 +35,5 @@ def run(arguments: Sequence[str]) -> int:
     """Print the architecture's row."""
     options = make_parser().parse_args(list(arguments))
     architecture = open_architecture(options.arch)
-    print(query(load_table(options.table), architecture).to_text(), end="")
+    say(query(load_table(options.table), architecture).to_text(), end="")
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -21,7 +22,8 @@ def make_parser() -> Parser:
         "--out",
         type=str | None,
         help="The HTML file, or a folder for it. By default report.html in the run folder, or comparison.html in the "
-        "first of several. Each picture also goes as PNG and SVG into the folder report/ of its run.",
+        "first of several. Each picture also goes as PNG and SVG into the folder report/ of its run, unless the page "
+        "goes elsewhere and the run may not be written.",
     )
     return parser
 
@@ -34,5 +36,5 @@ def run(arguments: Sequence[str]) -> int:
     page = write_report(
         [Path(folder) for folder in options.runs], out=None if options.out is None else Path(options.out)
     )
-    print(page)
+    say(str(page))
     return 0

@@ -14,7 +14,7 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.architectures import settled_name as settled_architecture
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
@@ -23,8 +23,11 @@ from archgrad.discretize import random_architecture
 from archgrad.distributed import local_first, process_group, rank, together
 from archgrad.errors import OptionError
 from archgrad.fast.heap import keep_freed_memory
+from archgrad.files import read_file
+from archgrad.json_text import MAX_TEXT_BYTES
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.runs import Interrupted, seeded
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -88,10 +91,10 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
         )
     except Interrupted as interruption:
         if rank() == 0:
-            print(f"Retraining {interruption}; its state is saved. Go on with it:\n  archgrad retrain --resume {out}")
+            say(f"Retraining {interruption}; its state is saved. Go on with it:\n  archgrad retrain --resume {out}")
         raise
     if rank() == 0:
-        print(_summary(result, out), end="")
+        say(_summary(result, out), end="")
 
 
 def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> Architecture:
@@ -125,7 +128,7 @@ def _name(values: dict[str, Any]) -> str:
 
 
 def _summary(result: RetrainResult, out: Path) -> str:
-    costs = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    costs = json.loads(read_file(out / "summary.json", most=MAX_TEXT_BYTES))
     accuracy = "no test set" if result.test_accuracy is None else f"{100 * result.test_accuracy:.2f} %"
     adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per image"
     return (

@@ -9,7 +9,7 @@ from typing import Any
 
 from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder
 from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose
@@ -18,6 +18,7 @@ from archgrad.fast.heap import keep_freed_memory
 from archgrad.runs import Interrupted, seeded
 from archgrad.search import SearchResult, search
 from archgrad.show import to_text
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -73,12 +74,10 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
         )
     except Interrupted as interruption:
         if rank() == 0:
-            print(
-                f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}"
-            )
+            say(f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}")
         raise
     if rank() == 0:
-        print(_summary(result, out, values), end="")
+        say(_summary(result, out, values), end="")
 
 
 def _name(values: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archgrad.cli.architectures import FORMS, open_architecture
-from archgrad.cli.main import COMMANDS
+from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError, RunError
 from archgrad.show import to_dot, to_text
+from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         text = (
             to_dot(architecture) if options.dot else to_text(architecture, width=shutil.get_terminal_size((100, 24))[0])
         )
-        print(text, end="")
+        say(text, end="")
         return 0
     path = Path(options.out)
     if path.suffix.lower() == ".dot":
@@ -46,5 +47,5 @@ def run(arguments: Sequence[str]) -> int:
         from archgrad.report import draw_architecture  # here, as it takes a moment that text need not wait for
 
         draw_architecture(architecture, path)
-    print(path)
+    say(str(path))
     return 0

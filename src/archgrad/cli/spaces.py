@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -163,19 +165,41 @@ def _own(text: str) -> Any:
 
 
 def _run_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own, the same in every process, so that a file called random.py takes the place of no module.
+    digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    name = f"_archgrad_space_{digest}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SpaceError(f"The space's file '{path}' does not exist. Check the path.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # classes are looked up there when they are copied or pickled
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # classes are looked up there when they are copied or pickled
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
 def _import(name: str) -> ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as for `python -m`
+    with _working_folder():
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise SpaceError(f"The space's module '{name}' cannot be imported: {error}. Check its name.") from error
+
+
+@contextmanager
+def _working_folder() -> Iterator[None]:
+    """Let modules be found in the working folder too, after all others, so that none there hides an installed one."""
+    folder = str(Path.cwd())
+    if "" in sys.path or folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    importlib.invalidate_caches()  # a file may be newer than the last look into the folder
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise SpaceError(f"The space's module '{name}' cannot be imported: {error}. Check its name.") from error
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)

@@ -1,9 +1,9 @@
 """Data sets by name or of one's own, split, augmented and served as batches."""
 
 from archgrad.data.augment import Augmentation, BatchTransform, ImageTransform
-from archgrad.data.dataset import Data, as_data
+from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples, targets_of
-from archgrad.data.sources import NAMES, load
+from archgrad.data.sources import NAMES, as_data, load
 from archgrad.data.split import stratified_halves
 from archgrad.data.stream import BatchStream, evaluation_batches
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from archgrad.errors import DataError
+from archgrad.files import partial_file
 from archgrad.paths import from_home
 
 try:
@@ -72,7 +73,8 @@ def make_file_once(target: Path, write: Callable[[Path], object]) -> Path:
     with only_process(target):
         if not target.is_file():
             try:
-                _write_whole(target, write)
+                with partial_file(target) as partial:
+                    write(partial)
             except OSError as error:
                 raise DataError(
                     f"{target} cannot be written: {error}. Free some space, or give another folder (root=..., or the "
@@ -94,21 +96,10 @@ def save_text(path: Path, text: str) -> None:
 def _save(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, write)
+        with partial_file(path) as partial:
+            write(partial)
     except (OSError, SafetensorError, ValueError) as error:  # ValueError: a path that is no UTF-8
         warnings.warn(f"{path} cannot be written ({error}), so the next start does this work again.", stacklevel=3)
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:

@@ -146,35 +146,6 @@ class Data:
         )
 
 
-def as_data(source: "Data | Dataset | tuple[Tensor, Tensor] | str") -> Data:
-    """Bring whatever a caller has to `Data`.
-
-    Args:
-        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays; or a name for `load`.
-
-    Returns:
-        The data.
-
-    Raises:
-        DataError: It is none of these, or breaks a rule of `Data.from_datasets` or `load`.
-    """
-    if isinstance(source, Data):
-        return source
-    if isinstance(source, str):
-        from archgrad.data.sources import load  # sources make `Data`, so they come later in the flow
-
-        return load(source)
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in source):
-        inputs, targets = (torch.from_numpy(part.copy()) if isinstance(part, np.ndarray) else part for part in source)
-        return Data.from_datasets(TensorSamples(inputs, targets))
-    if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
-        return Data.from_datasets(source)
-    raise DataError(
-        f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors, but got "
-        f"{type(source).__name__}."
-    )
-
-
 def _labelled(samples: Dataset) -> Dataset:
     """Check the first sample, and make sure that the targets need not be read again."""
     size_of(samples)

@@ -13,6 +13,7 @@ from archgrad.data.order import BatchPlan, Order
 from archgrad.data.randomness import kept_randomness, seed_global_generators, seed_of
 from archgrad.data.samples import TensorSamples, check_finite, pair_of
 from archgrad.errors import DataError
+from archgrad.nested import map_tensors, tensors_in
 
 
 class Feed(Protocol):
@@ -116,15 +117,7 @@ class LoaderFeed:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Move every tensor in nested tuples, lists and dicts to the device; from pinned memory without waiting."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(to_device(item, device) for item in value)
-    return value
+    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class _Requests(Sampler):
@@ -180,14 +173,8 @@ def _collate(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 
 def _check_all_finite(value: Any, plan: BatchPlan) -> None:
-    if isinstance(value, Tensor):
-        check_finite(value, f"values (batch {plan.number}, samples {plan.indices.tolist()})")
-    elif isinstance(value, dict):
-        for item in value.values():
-            _check_all_finite(item, plan)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _check_all_finite(item, plan)
+    for tensor in tensors_in(value):
+        check_finite(tensor, f"values (batch {plan.number}, samples {plan.indices.tolist()})")
 
 
 def _unchanged(batch: Any) -> Any:

@@ -18,6 +18,7 @@ from archgrad.data.decode import LARGEST_SIDE, Header, ImageFiles, decode_all, p
 from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, read_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.errors import ArchitectureError, DataError
+from archgrad.files import read_file
 from archgrad.json_text import parse_json
 from archgrad.machine import machine_memory
 from archgrad.sizes import check_whole
@@ -156,8 +157,7 @@ def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:
 
 def _load_facts(file: Path) -> _Facts | None:
     try:
-        with open(file, "rb") as opened:
-            return _facts_from(parse_json(opened.read(_MOST_FACTS).decode("utf-8")))
+        return _facts_from(parse_json(read_file(file, most=_MOST_FACTS).decode("utf-8")))
     except (OSError, KeyError, TypeError, ValueError, ArchitectureError):
         return None
 

@@ -1,4 +1,4 @@
-"""The data sets that have a name."""
+"""The data sets that have a name, and whatever else a caller may have."""
 
 import os
 import socket
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
@@ -73,6 +74,33 @@ def load(
         return _torchvision(name, cache_root(root), download)
     hint = f" To read the images there, give 'folder:{name}'." if os.path.exists(name) else ""
     raise DataError(f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
+
+
+def as_data(source: Data | Dataset | tuple[Tensor, Tensor] | str) -> Data:
+    """Bring whatever a caller has to `Data`.
+
+    Args:
+        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays; or a name for `load`.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: It is none of these, or breaks a rule of `Data.from_datasets` or `load`.
+    """
+    if isinstance(source, Data):
+        return source
+    if isinstance(source, str):
+        return load(source)
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in source):
+        inputs, targets = (torch.from_numpy(part.copy()) if isinstance(part, np.ndarray) else part for part in source)
+        return Data.from_datasets(TensorSamples(inputs, targets))
+    if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
+        return Data.from_datasets(source)
+    raise DataError(
+        f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors, but got "
+        f"{type(source).__name__}."
+    )
 
 
 def _digits() -> Data:

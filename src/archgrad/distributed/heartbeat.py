@@ -10,6 +10,8 @@ from contextlib import suppress
 
 from torch.distributed import Store
 
+from archgrad.terminal import Output
+
 __all__ = ["Heartbeat", "reason_of_end"]
 
 _INTERVAL_SECONDS = 1.0
@@ -87,7 +89,9 @@ class Heartbeat:
                 break
         if not self._left.wait(_GRACE_SECONDS):
             message = f"Error: The run ends because {self.reason}. Go on from its last checkpoint.\n"
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, message.encode())
+            output = Output(sys.__stderr__)
+            output.write(message)
+            output.flush()
             os._exit(1)  # the main thread waits for a message that will not come
 
 

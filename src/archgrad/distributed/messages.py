@@ -23,6 +23,7 @@ __all__ = [
     "broadcast_bytes",
     "broadcast_tensors",
     "check_same",
+    "divide_over_ranks",
     "forget_wishes",
     "gather_bytes",
     "gather_rows",
@@ -115,20 +116,42 @@ def average_over_ranks(tensors: Sequence[Tensor], samples: int) -> list[Tensor]:
     Raises:
         RunError: Another process is gone.
     """
-    global _wishes_heard
     if world_size() == 1:
         return list(tensors)
-    dtype = torch.promote_types(tensors[0].dtype, torch.float32)  # counts are exact in it
-    tail = torch.tensor(
-        [float(samples), float(_own_wishes.stop), float(_own_wishes.save)], dtype=dtype, device=tensors[0].device
-    )
-    flat = torch.cat([*(t.detach().reshape(-1).to(dtype) for t in tensors), tail])
-    flat[: -len(tail)] *= samples
+    return divide_over_ranks([tensor.detach() * samples for tensor in tensors], samples)
+
+
+def divide_over_ranks(numerators: Sequence[Tensor], denominator: Tensor | float | None) -> list[Tensor]:
+    """Return the sum of each tensor over the ranks, divided by the sum of the denominators.
+
+    One all-reduce of one flat buffer, whatever the number of tensors; denominators and the `Wishes` travel in it.
+
+    Args:
+        numerators: At least one, of one device, of the same shapes on every rank.
+        denominator: This rank's share of what is divided by, at least 0, a number or a 0-dimensional tensor; None on
+            every rank divides by nothing.
+
+    Raises:
+        RunError: Another process is gone.
+    """
+    global _wishes_heard
+    if world_size() == 1:
+        if denominator is None:
+            return list(numerators)
+        if not isinstance(denominator, Tensor):
+            return [numerator.detach() / denominator for numerator in numerators]
+        return [numerator.detach() / denominator.to(numerator) for numerator in numerators]
+    dtype = torch.promote_types(numerators[0].dtype, torch.float32)  # counts are exact in it
+    device = numerators[0].device
+    own = torch.as_tensor(0.0 if denominator is None else denominator, dtype=dtype, device=device).reshape(1)
+    wishes = torch.tensor([float(_own_wishes.stop), float(_own_wishes.save)], dtype=dtype, device=device)
+    flat = torch.cat([*(t.detach().reshape(-1).to(dtype) for t in numerators), own, wishes])
     with answered():
         dist.all_reduce(flat)
     _wishes_heard = flat[-2:]
-    means = (flat[: -len(tail)] / flat[-len(tail)]).split([t.numel() for t in tensors])
-    return [_shaped(mean, like) for mean, like in zip(means, tensors, strict=True)]
+    sums = flat[:-3] if denominator is None else flat[:-3] / flat[-3]
+    parts = sums.split([t.numel() for t in numerators])
+    return [_shaped(values, like) for values, like in zip(parts, numerators, strict=True)]
 
 
 def _shaped(values: Tensor, like: Tensor) -> Tensor:

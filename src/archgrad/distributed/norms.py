@@ -1,9 +1,8 @@
 """BatchNorm over the batch of all processes, on CPU and GPU, differentiable twice.
 
-Let process r hold n_r samples, N in all. Losses are means over a process's samples and their gradients are averaged
-with weights n_r / N, so what a process differentiates is (N / n_r) times its part of the whole loss. In these units the
-mean over processes y = sum_r (n_r / N) x_r is its own adjoint: the gradient by x_r is the same mean of the gradients by
-y. Forward, backward and backward of backward are therefore one function.
+Let process r hold n_r samples, N in all. What a process differentiates is its summand of the whole loss, up to a factor
+that all share (`archgrad.losses`). So the gradient of the mean over processes y = sum_r (n_r / N) x_r by x_r is n_r / N
+times the sum over the processes of their gradients by y; and the gradient of that is the mean again.
 """
 
 from __future__ import annotations
@@ -36,10 +35,21 @@ class _MeanOverRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: Tensor) -> Tensor:
         ctx.save_for_backward(share)
-        mean = x * share
-        with answered():
-            dist.all_reduce(mean)
-        return mean
+        return _sum(x * share)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (share,) = ctx.saved_tensors
+        return _ShareOfSum.apply(gradients[0], share), None
+
+
+class _ShareOfSum(torch.autograd.Function):
+    """This process's share, (1,), of the sum over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(share)
+        return _sum(x.clone()) * share
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -47,14 +57,18 @@ class _MeanOverRanks(torch.autograd.Function):
         return _MeanOverRanks.apply(gradients[0], share), None
 
 
+def _sum(own: Tensor) -> Tensor:
+    with answered():
+        dist.all_reduce(own)
+    return own
+
+
 class _CountedMeanOverRanks(torch.autograd.Function):
     """The same where the shares are not known yet: counts travel with the values, and their sum is returned, too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        flat = torch.cat([x.reshape(-1) * count, x.new_tensor([float(count)])])
-        with answered():
-            dist.all_reduce(flat)
+        flat = _sum(torch.cat([x.reshape(-1) * count, x.new_tensor([float(count)])]))
         total = flat[-1:].clone()
         ctx.save_for_backward(count / total)
         ctx.mark_non_differentiable(total)
@@ -63,7 +77,7 @@ class _CountedMeanOverRanks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (share,) = ctx.saved_tensors
-        return _MeanOverRanks.apply(gradients[0], share), None
+        return _ShareOfSum.apply(gradients[0], share), None
 
 
 def statistics_over_ranks(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, ExportError, OptionError
+from archgrad.files import read_explained, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
-from archgrad.runs.files import read_whole, write_text
 
 __all__ = ["DTYPES", "ModelDescription", "description_beside"]
 
@@ -44,7 +45,7 @@ class ModelDescription:
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise OptionError(f"classes must be at least one name, but got {shown(self.classes)}.")
         sizes = self.input_shape
-        whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
+        whole = all(is_whole(size, least=1) for size in sizes)
         if not whole or len(sizes) > _MOST_DIMENSIONS or math.prod(sizes) > _MOST_ELEMENTS:
             raise OptionError(
                 f"input_shape must be the sizes of one sample, each at least 1, but got {shown(sizes)}. "
@@ -145,7 +146,7 @@ class ModelDescription:
             ExportError: It is no description of a model.
             RunError: It cannot be read.
         """
-        content = read_whole(path, most=MAX_TEXT_BYTES)
+        content = read_explained(path, most=MAX_TEXT_BYTES)
         return cls.from_json(content.decode("utf-8", errors="replace"), where=f"'{path}'")
 
     def save(self, path: Path) -> None:

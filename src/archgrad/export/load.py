@@ -16,9 +16,9 @@ from archgrad.architecture import Architecture
 from archgrad.derive import derive
 from archgrad.errors import ArchitectureError, ExportError, OptionError, RunError
 from archgrad.export.description import DTYPES, ModelDescription
+from archgrad.files import read_explained
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown_text
 from archgrad.runs import load_tensors, read_config, seeded
-from archgrad.runs.files import read_whole
 
 __all__ = ["Weights", "describe_run", "load_retrained"]
 
@@ -132,7 +132,7 @@ def _summary(run: Path) -> dict[str, Any]:
             f"The run '{run}' has no summary.json, so it is not finished. "
             f"Go on with it: archgrad retrain --resume {run}"
         )
-    content = read_whole(file, most=MAX_TEXT_BYTES)
+    content = read_explained(file, most=MAX_TEXT_BYTES)
     try:
         summary = parse_json(content.decode("utf-8", errors="replace"), not_finite_as_none=True)
     except ArchitectureError as error:

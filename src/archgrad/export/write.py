@@ -16,7 +16,7 @@ from archgrad.errors import ExportError, OptionError
 from archgrad.export.description import ModelDescription, description_beside
 from archgrad.export.session import METADATA_KEY, OnnxSession, check_onnx
 from archgrad.export.trace import describe, largest_difference, prepared, trace
-from archgrad.runs.files import atomic_write
+from archgrad.files import atomic_write
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 

@@ -9,15 +9,19 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `products`: products of many pixels with small matrices.
 - `norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
 - `sums`: weighted sums in one buffer, and joined states.
-- `recognise`, `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell;
-  `alone`: that of a single operation; `grids`: what a FactorizedReduce reads.
+- `recognise`: which operations are known, by their exact parts; `layout`: which edges of a cell may be computed in
+  another way than by calling them; `unchanged`: for how long that holds. All else runs as it is written.
+- `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell; `alone`: that of a
+  single operation; `grids`: what a FactorizedReduce reads.
+- `memory_format`: which networks may be given images in channels_last.
 - `gathered`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
-  `side_by_side` (`alike` says which); `edges`: what runs in a cell.
+  `side_by_side` (`alike` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
   are not for something, the others compute. `whole`: a cell in which they know everything, as one function.
 - `heap`: a setting for programs that search.
 """
 
 from archgrad.fast.accelerate import accelerate, accelerated
+from archgrad.fast.memory_format import accepts_channels_last
 
-__all__ = ["accelerate", "accelerated"]
+__all__ = ["accelerate", "accelerated", "accepts_channels_last"]

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from archgrad.distributed.norms import is_synchronised
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.norms import uses_batch
-from archgrad.fast.recognise import is_known, kind_of, pool_settings, stages_of
+from archgrad.fast.recognise import is_pointwise, kind_of, pool_settings, stages_of
 from archgrad.fast.side_by_side import as_pairs
 from archgrad.operations import FactorizedReduce, PoolBN, Zero
 
-__all__ = ["is_pointwise", "is_shared", "layers_of", "settings_of", "weights_of"]
+__all__ = ["is_shared", "layers_of", "settings_of", "weights_of"]
 
 
 def settings_of(operation: nn.Module) -> tuple[Any, ...] | None:
-    """What operations must have in common to be computed together; None if this one must run as it is."""
+    """What known operations must have in common to be computed together; None if this one must run as it is."""
     kind = kind_of(operation)
-    if isinstance(operation, Zero) or not is_known(operation):
+    if kind is Zero:
         return None
     if kind is nn.Identity:
         return (kind,)
@@ -54,13 +54,6 @@ def _norm_settings(norm: nn.Module | None) -> tuple[Any, ...]:
 def is_shared(operation: nn.Module) -> bool:
     """Return whether all edges get the same from it."""
     return kind_of(operation) in (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, PoolBN)
-
-
-def is_pointwise(convolution: nn.Conv2d) -> bool:
-    """Return whether it sees one pixel at a time, and all of them."""
-    ones = convolution.weight.shape[2:] == (1, 1) and convolution.groups == 1
-    settings = as_pairs(convolution)
-    return ones and settings["stride"] == (1, 1) and settings["padding"] == (0, 0)
 
 
 def layers_of(operation: nn.Module) -> list[nn.Module]:

@@ -9,8 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from archgrad.exactness import calls_are_watched
+from archgrad.fast.layout import are_ordinary, is_readable
+from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
-from archgrad.fast.recognise import is_projection
+from archgrad.fast.recognise import is_known, is_projection
 from archgrad.fast.states import State
 from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
 
@@ -25,15 +28,21 @@ class FastOperation(nn.Module):
     @staticmethod
     def turn(module: nn.Module) -> None:
         """Change the class of a module to its fast one, if it has one."""
-        if type(module) in _FAST and is_projection(module):
+        if type(module) in _FAST and is_known(module) and is_projection(module):
             module.__class__ = _FAST[type(module)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the class that this one was turned from does, (B, C', H', W')."""
-        state = State(x, [self])
-        if x.device.type != "cpu" or not state.knows(self):
+        """Return what the class that this one was turned from does, (B, C', H', W'), in the memory format of `x`."""
+        if (
+            calls_are_watched()
+            or not are_ordinary([x])
+            or x.device.type != "cpu"
+            or not is_readable(self, x)
+            or not is_projection(self)
+        ):
             return self.turned_from.forward(self, x)
-        return normalised([state.projected(self)], relu=False)[0]
+        y = normalised([State(x, [self]).projected(self)], relu=False)[0]
+        return as_written(y, channels_last=is_channels_last(x))
 
 
 class _FastReLUConvBN(FastOperation, ReLUConvBN):

@@ -6,92 +6,153 @@ one node end in the same sum. So work is done state by state and node by node:
 - a `State` (in `states`) computes what leaves it once, and keeps it for all of its edges;
 - a `_Node` collects the summands that enter it and adds them in as few products as it can.
 
-An operation that is not recognised runs as a module, and its output is one more summand. Cells in which the compiled
-kernels know everything are computed as a whole instead (`whole`), and cells on another device than the CPU in fewer and
-larger operations (`gathered`).
+What runs as it is written (`layout` says what) is one more summand. Cells in which the compiled kernels know everything
+are computed as a whole instead (`whole`), and cells on another device than the CPU in fewer and larger operations
+(`gathered`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.cell import Cell
-from archgrad.choices import Mixture
+from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.norms import is_synchronised
-from archgrad.fast.edges import candidates_of, offsets_of
-from archgrad.fast.gathered import GatheredCell, gathers
+from archgrad.exactness import calls_are_watched
+from archgrad.fast import gathered, whole
+from archgrad.fast.layout import (
+    Candidate,
+    Edge,
+    Layout,
+    are_ordinary,
+    beside,
+    known_operations,
+    lay_out,
+    offset_of,
+)
+from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
 from archgrad.fast.norms import track, uses_batch
-from archgrad.fast.recognise import is_projection
+from archgrad.fast.recognise import is_projection, stages_of
 from archgrad.fast.states import State
 from archgrad.fast.sums import joined, weighted_total
-from archgrad.fast.whole import WholeCell
+from archgrad.fast.unchanged import Kept
 from archgrad.operations import PoolBN, Zero
 
-__all__ = ["CellEvaluator"]
+__all__ = ["CellEvaluator", "gathers"]
 
-Edge = tuple[int, nn.Module, Tensor]
-"""(source, candidate, mixing weight)."""
+
+def gathers(x: Tensor) -> bool:
+    """Return whether cells with this input are computed in few large operations."""
+    return x.device.type != "cpu"
 
 
 class CellEvaluator:
-    """The fast forward pass of one cell."""
+    """The fast forward pass of one cell, with what it found out about the cell, as long as that stays as it is."""
 
     def __init__(self) -> None:
-        self._whole, self._gathered = WholeCell(), GatheredCell()
+        self._kept = Kept()
 
-    def __call__(self, cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor:
-        """Return what the cell's plain forward pass returns.
+    def __call__(self, cell: Cell, states: Sequence[Tensor]) -> Tensor:
+        """Return what the cell's plain forward pass returns, in the memory format of its first input.
 
         Args:
             cell: A cell with open edges, always the same.
-            states: Its inputs, (B, C, H, W) each.
-            mixtures: The mixture of every edge, in the order of `cell.edges`.
+            states: Its inputs.
         """
-        way = self._gathered if gathers(states) else self._whole
-        output = way.evaluate(cell, states, mixtures)
-        return _by_node(cell, states, mixtures) if output is None else output
+        if calls_are_watched() or not are_ordinary(states):
+            return cell.edge_by_edge(states)
+        self._kept.look(cell)
+        known = self._kept.find("known", lambda: known_operations(cell))
+        if not known:
+            return cell.edge_by_edge(states)
+        mixtures = [cast(LayerChoice, edge).mixture for edge in cell.edges]
+        x = states[0]
+        active = tuple(mixture.active for mixture in mixtures)
+        low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+        kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
+        layout = self._kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
+        if layout is None:
+            return cell.edge_by_edge(states)
+        if gathers(x):
+            output = gathered.evaluate(cell, states, mixtures, layout, self._kept, kind)
+        else:
+            output = whole.evaluate(cell, states, mixtures, layout, self._kept, kind)
+        if output is None:
+            output = _by_node(cell, states, mixtures, layout)
+        return as_written(output, channels_last=is_channels_last(x))
 
 
-def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor:
+def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
     weights = [mixture.weights.unbind() for mixture in mixtures]
-    entering: list[list[Edge]] = [[] for _ in range(cell.n_nodes)]
-    leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
-    for c in candidates_of(cell, mixtures):
-        entering[c.node].append((c.source, c.operation, weights[c.edge][c.place]))
+    channels_last = is_channels_last(states[0])
+    leaving: list[list[nn.Module]] = [[] for _ in layout.shapes]
+    for c in layout.lowered():
         leaving[c.source].append(c.operation)
-    every = [State(x, leaving[i]) for i, x in enumerate(states)]
-    for node, (edges, offsets) in enumerate(zip(entering, offsets_of(cell, mixtures), strict=True)):
-        total = _Node(every, edges).total()
-        if offsets:
-            total = total + torch.stack(offsets).sum()
-        every.append(State(total, leaving[cell.n_inputs + node]))
+    every = [State(x, leaving[i], channels_last=channels_last) for i, x in enumerate(states)]
+    for node, edges in enumerate(layout.entering):
+        total = _Node(cell, every, edges, weights, mixtures).total()
+        shape = layout.shapes[cell.n_inputs + node]
+        own = leaving[len(every)] if shape is None or total.shape == shape else []
+        every.append(State(total, own, channels_last=channels_last))
     return every[-1].x if cell.output == "last" else joined([state.x for state in every[cell.n_inputs :]])
 
 
 class _Node:
     """The summands that enter one node."""
 
-    def __init__(self, states: Sequence[State], edges: Sequence[Edge]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        states: Sequence[State],
+        edges: Sequence[Edge],
+        weights: Sequence[Sequence[Tensor]],
+        mixtures: Sequence[Mixture],
+    ) -> None:
+        self._cell = cell
         self._states = states
         self._edges = edges
+        self._weights = weights
+        self._mixtures = mixtures
         self._projected: dict[Any, list[tuple[Projected, Tensor]]] = {}
         self._weighted: list[tuple[Tensor, Tensor]] = []
         self._tracking: dict[torch.Size, list[tuple[nn.BatchNorm2d, Tensor, Tensor]]] = {}
-        self._whole: list[Tensor] = []
 
     def total(self) -> Tensor:
         """Return the sum."""
-        for source, operation, weight in self._edges:
-            self._add(self._states[source], operation, weight)
+        written: list[Tensor] = []
+        offsets: list[Tensor] = []
+        zeros: list[Candidate] = []
+        for edge in self._edges:
+            state = self._states[edge.source]
+            if edge.shape is None or not all(state.knows(c.operation) for c in edge.candidates if c.known):
+                written.append(self._cell.edges[edge.number](state.given))
+                continue
+            for c in edge.candidates:
+                if isinstance(c.operation, Zero) and c.known:
+                    zeros.append(c)
+                else:
+                    self._add(state, edge, c)
+            offsets += offset_of(edge, self._mixtures[edge.number])
+        parts = self._lowered()
+        if zeros and not parts:  # nothing but zeros: let one of them say of what shape
+            zero = zeros[0]
+            parts.append(zero.operation(self._states[zero.source].x) * self._weights[zero.edge][zero.place])
+        if offsets:
+            parts.append(torch.stack(offsets).sum())
+        return reduce(add, parts + written)
+
+    def _lowered(self) -> list[Tensor]:
         for shape, tracking in self._tracking.items():
             norms, means, variances = zip(*tracking, strict=True)
             track(norms, torch.stack(means), torch.stack(variances), shape.numel() // shape[1])
-        parts = self._whole
+        parts: list[Tensor] = []
         values, mixing = [value for value, _ in self._weighted], None
         if values:
             mixing = torch.stack([weight for _, weight in self._weighted])
@@ -101,19 +162,12 @@ class _Node:
             values, mixing = [], None  # the first group took them
         if mixing is not None:
             parts.append(weighted_total(values, mixing))
-        if not parts:  # nothing but zeros: let one of them say of what shape
-            source, operation, weight = self._edges[0]
-            parts.append(operation(self._states[source].x) * weight)
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+        return parts
 
-    def _add(self, state: State, operation: nn.Module, weight: Tensor) -> None:
-        if isinstance(operation, Zero):
-            return
-        if not state.knows(operation):
-            self._weighted.append((operation(state.x), weight))
+    def _add(self, state: State, edge: Edge, candidate: Candidate) -> None:
+        operation, weight = candidate.operation, self._weights[candidate.edge][candidate.place]
+        if not candidate.known:
+            self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
         elif isinstance(operation, nn.Identity):
             self._weighted.append((state.x, weight))
         elif isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):
@@ -124,7 +178,7 @@ class _Node:
             projected = state.projected(operation)
             self._projected.setdefault(settings(projected), []).append((projected, weight))
         else:  # a ReLUConvBN of larger kernel
-            _, convolution, norm = cast("list[nn.Module]", list(cast(nn.Sequential, operation.op)))
+            _, convolution, norm = stages_of(operation)
             self._weighted.append((norm(convolution(state.relu)), weight))
 
     def _add_pool(self, state: State, operation: PoolBN, weight: Tensor) -> None:

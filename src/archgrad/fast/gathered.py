@@ -10,7 +10,9 @@ An operation that is not recognised runs as a module, and its output is one more
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,14 +22,13 @@ from torch import Tensor, nn
 from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.norms import is_synchronised
-from archgrad.fast.alike import is_pointwise, is_shared, layers_of, settings_of, weights_of
+from archgrad.fast.alike import is_shared, layers_of, settings_of, weights_of
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.edges import Candidate, candidates_of, offsets_of, running_once
 from archgrad.fast.grids import grids
-from archgrad.fast.norms import is_plain_norm
+from archgrad.fast.layout import Candidate, Edge, Layout, beside, offset_of
 from archgrad.fast.products import wide
-from archgrad.fast.recognise import kind_of
+from archgrad.fast.recognise import is_pointwise, kind_of
 from archgrad.fast.side_by_side import (
     Order,
     Statistics,
@@ -41,7 +42,7 @@ from archgrad.fast.sums import added, weighted_total
 from archgrad.fast.unchanged import Kept
 from archgrad.operations import FactorizedReduce, PoolBN, Zero
 
-__all__ = ["GatheredCell", "gathers"]
+__all__ = ["evaluate"]
 
 Groups = dict[Any, list[Candidate]]
 """Candidates of equal settings and places on their edges."""
@@ -50,95 +51,113 @@ _WIDEST = 256
 """Channels side by side up to which the zeros of a product cost less than more products."""
 
 
-def gathers(states: Sequence[Tensor]) -> bool:
-    """Return whether to compute a cell with these inputs this way."""
-    return all(x.device.type != "cpu" and x.dim() == 4 for x in states)
+def evaluate(
+    cell: Cell,
+    states: Sequence[Tensor],
+    mixtures: Sequence[Mixture],
+    layout: Layout,
+    kept: Kept,
+    kind: Hashable,
+) -> Tensor | None:
+    """Return what the cell's plain forward pass returns; None where this is not the way.
+
+    BatchNorms over several processes are not known here, nor nodes that only some edges enter lowered: what the others
+    give may have a shape of its own.
+
+    Args:
+        cell: A cell with open edges.
+        states: Its inputs, (B, C, H, W) each.
+        mixtures: The mixture of every edge, in the order of `cell.edges`.
+        layout: Of this pass.
+        kept: Keeps what runs together.
+        kind: What that depends on beside the cell.
+    """
+    together = kept.find(("together", kind), lambda: _together(cell, layout))
+    if together is None:
+        return None
+    weights = [mixture.weights for mixture in mixtures]
+    nodes = [_Node(cell, edges, weights, mixtures) for edges in together.others]
+    low = _autocast_type(states[0])
+    every = list(states)
+    statistics: list[Statistics] = []
+    for number, (groups, edges) in enumerate(together.leaving):
+        if number >= cell.n_inputs:
+            every.append(nodes[number - cell.n_inputs].total(every))
+        if groups:
+            with full_precision(every[number]):
+                _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
+    for seen in _joined(statistics):
+        seen.track()
+    return every[-1] if cell.output == "last" else torch.cat(every[cell.n_inputs :], dim=1)
 
 
-class GatheredCell:
-    """Computes a cell in few large operations, and keeps what can be gathered as long as the cell stays as it is."""
-
-    def __init__(self) -> None:
-        self._kept: Kept[_Layout | None] = Kept()
-
-    def evaluate(self, cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
-        """Return what the cell's plain forward pass returns; None where BatchNorms see other processes.
-
-        Args:
-            cell: A cell with open edges, always the same.
-            states: Its inputs, (B, C, H, W) each.
-            mixtures: The mixture of every edge, in the order of `cell.edges`.
-        """
-        kind = tuple(mixture.active for mixture in mixtures)
-        layout = self._kept.find(cell, kind, lambda: _lay_out(cell, mixtures))
-        if layout is None:
-            return None
-        weights = [mixture.weights for mixture in mixtures]
-        nodes = [_Node([(c, weights[c.edge][c.place]) for c in others]) for others in layout.others]
-        offsets = offsets_of(cell, mixtures)
-        low = _autocast_type(states[0])
-        every = list(states)
-        statistics: list[Statistics] = []
-        for number, (groups, edges) in enumerate(layout.leaving):
-            if number >= cell.n_inputs:
-                node = number - cell.n_inputs
-                every.append(nodes[node].total(every, offsets[node]))
-            if groups:
-                with full_precision(every[number]):
-                    _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
-        for seen in _joined(statistics):
-            seen.track()
-        return every[-1] if cell.output == "last" else torch.cat(every[cell.n_inputs :], dim=1)
-
-
-class _Layout(NamedTuple):
+class _Together(NamedTuple):
     """What of a cell runs together."""
 
     leaving: list[tuple[Groups, dict[int, int]]]
     """By state; and the number of every edge that leaves it, with the node that it enters."""
-    others: list[list[Candidate]]
-    """What runs as it is, by node."""
+    others: list[list[Edge]]
+    """By node; of lowered edges only the candidates that run as they are."""
 
 
-def _lay_out(cell: Cell, mixtures: Sequence[Mixture]) -> _Layout | None:
-    first = next((module for module in cell.modules() if is_plain_norm(module)), None)
-    if first is not None and is_synchronised(first):  # they are so everywhere or nowhere
+def _together(cell: Cell, layout: Layout) -> _Together | None:
+    mixed = any(len({edge.shape is None for edge in edges}) > 1 for edges in layout.entering)
+    if mixed or any(map(is_synchronised, cell.modules())):
         return None
-    candidates = candidates_of(cell, mixtures)
-    once = running_once(candidates)
-    layout = _Layout([({}, {}) for _ in range(cell.n_inputs + cell.n_nodes)], [[] for _ in range(cell.n_nodes)])
-    for number, (source, node) in enumerate(cell.pairs):
-        layout.leaving[source][1][number] = node - cell.n_inputs
-    for candidate in candidates:
-        settings = settings_of(candidate.operation) if id(candidate.operation) in once else None
-        if settings is not None:
-            layout.leaving[candidate.source][0].setdefault((settings, candidate.place), []).append(candidate)
-        else:
-            layout.others[candidate.node].append(candidate)
-    return layout
+    leaving: list[tuple[Groups, dict[int, int]]] = [({}, {}) for _ in layout.shapes]
+    others: list[list[Edge]] = []
+    for node, entering in enumerate(layout.entering):
+        others.append([])
+        for edge in entering:
+            rest: list[Candidate] = []
+            leaving[edge.source][1][edge.number] = node
+            for candidate in edge.candidates:
+                settings = settings_of(candidate.operation) if candidate.known and edge.shape else None
+                if settings is None:
+                    rest.append(candidate)
+                else:
+                    leaving[edge.source][0].setdefault((settings, candidate.place), []).append(candidate)
+            others[-1].append(edge._replace(candidates=tuple(rest)))
+    return _Together(leaving, others)
 
 
 class _Node:
     """What enters one node."""
 
-    def __init__(self, others: Sequence[tuple[Candidate, Tensor]]) -> None:
+    def __init__(
+        self, cell: Cell, edges: Sequence[Edge], weights: Sequence[Tensor], mixtures: Sequence[Mixture]
+    ) -> None:
         self.summands: list[Tensor] = []
         self.weighted: list[tuple[Tensor, Tensor]] = []
         """Images with their mixing weights."""
-        self._others = others  # what runs as it is, with its mixing weight
+        self._cell, self._edges, self._weights, self._mixtures = cell, edges, weights, mixtures
 
-    def total(self, every: Sequence[Tensor], offsets: Sequence[Tensor]) -> Tensor:
-        """Return the sum; `every` state that comes before, and constants to add."""
-        run = [(c, weight) for c, weight in self._others if not isinstance(c.operation, Zero)]
-        weighted = self.weighted + [(c.operation(every[c.source]), weight) for c, weight in run]
+    def total(self, every: Sequence[Tensor]) -> Tensor:
+        """Return the sum, from `every` state that comes before."""
+        written: list[Tensor] = []
+        offsets: list[Tensor] = []
+        zeros: list[Candidate] = []
+        for edge in self._edges:
+            if edge.shape is None:
+                written.append(self._cell.edges[edge.number](every[edge.source]))
+                continue
+            offsets += offset_of(edge, self._mixtures[edge.number])
+            for c in edge.candidates:
+                if c.known and isinstance(c.operation, Zero):
+                    zeros.append(c)
+                    continue
+                y = c.operation(every[c.source]) if c.known else beside(self._cell, edge, c, every[c.source])
+                self.weighted.append((y, self._weights[c.edge][c.place]))
         parts = list(self.summands)
-        if weighted:
-            values, weights = zip(*weighted, strict=True)
+        if self.weighted:
+            values, weights = zip(*self.weighted, strict=True)
             parts.append(weighted_total(values, torch.stack(weights)))
-        if not parts:  # nothing but zeros: let one of them say of what shape
-            zero, weight = self._others[0]
-            parts.append(zero.operation(every[zero.source]) * weight)
-        return added([*parts, torch.stack(list(offsets)).sum()] if offsets else parts)
+        if zeros and not parts:  # nothing but zeros: let one of them say of what shape
+            zero = zeros[0]
+            parts.append(zero.operation(every[zero.source]) * self._weights[zero.edge][zero.place])
+        if offsets:
+            parts.append(torch.stack(offsets).sum())
+        return added(parts) if parts else reduce(add, written)
 
 
 class _Leaving:

@@ -55,8 +55,8 @@ class Kept(torch.autograd.Function):
         if relu:
             outputs = [y.relu_() for y in outputs]
         ctx.eps, ctx.relu, ctx.summed, ctx.outputs, ctx.terms = eps, relu, summed, len(outputs), len(rows)
-        inputs = rows if ctx.needs_input_grad[1] else ()  # only the projections' gradients read them
-        ctx.save_for_backward(scale, projections, shift, mean, inverse, *(outputs if relu else ()), *products, *inputs)
+        # Rows are kept for a second derivative even where the projections need no gradient.
+        ctx.save_for_backward(scale, projections, shift, mean, inverse, *(outputs if relu else ()), *products, *rows)
         ctx.mark_non_differentiable(mean, variance)
         return mean, variance, *outputs
 
@@ -68,11 +68,6 @@ class Kept(torch.autograd.Function):
         products, rows = large[: ctx.terms], large[ctx.terms :]
         gs = [g.contiguous() for g in grads[2:]]
         if torch.is_grad_enabled():
-            if not rows:
-                raise RuntimeError(
-                    "A second derivative through the fast path needs weights that require gradients, but these were "
-                    "fixed in the forward pass. Let them require gradients, or build the supernet with fast=False."
-                )
             needed = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[6:]]
             d_scale, d_projections, d_shift, *d_rows = differentiable_gradients(
                 scale, projections, shift, None, ctx.eps, ctx.relu, ctx.summed, rows, gs, needed

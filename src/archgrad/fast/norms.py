@@ -7,14 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from archgrad.distributed.norms import SynchronisedBatchNorm2d
-
-__all__ = ["affine", "fixed_statistics", "is_plain_norm", "track", "uses_batch"]
-
-
-def is_plain_norm(module: nn.Module) -> bool:
-    """Return whether the module is a BatchNorm2d itself or one over all processes, and not a kind of its own."""
-    return type(module) in (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+__all__ = ["affine", "fixed_statistics", "track", "uses_batch"]
 
 
 def uses_batch(norm: nn.BatchNorm2d) -> bool:
@@ -62,7 +55,8 @@ def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, cou
     for momentum in dict.fromkeys(norms[t].momentum for t in tracked):
         group = [t for t in tracked if norms[t].momentum == momentum]
         for kind, batch in (("running_mean", means), ("running_var", unbiased)):
-            running = [getattr(norms[t], kind) for t in group]
+            # As BatchNorm itself does, past the version counter: another norm may have kept a shared buffer.
+            running = [getattr(norms[t], kind).data for t in group]
             rows = batch.unbind()
             values = [rows[t].to(buffer) for t, buffer in zip(group, running, strict=True)]
             if momentum is None:  # a cumulative average

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -15,28 +14,40 @@ from archgrad.distributed.norms import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.grids import both_grids, for_both_grids
+from archgrad.fast.memory_format import as_written
 from archgrad.fast.normalised import Projected, normalised, settings
 from archgrad.fast.norms import uses_batch
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
-from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, matrix, pool_settings, stages_of
+from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, matrix, pool_settings, stages_of
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, SepConv
 
 __all__ = ["State"]
 
 
 class State:
-    """A state and what its edges share; everything is computed when first asked for."""
+    """A state and what its edges share; everything is computed when first asked for.
 
-    def __init__(self, x: Tensor, leaving: Sequence[nn.Module]) -> None:
-        self.x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-        self._leaving = leaving
+    Args:
+        x: (B, C, H, W), in any memory format.
+        leaving: Known operations that read it and fit it, each once; what else reads it is called with `given`.
+        channels_last: Memory format of `given`; the state itself is channels_last.
+    """
+
+    def __init__(self, x: Tensor, leaving: Sequence[nn.Module], *, channels_last: bool = True) -> None:
+        self._given = x
+        self._channels_last = channels_last
+        self._known = {id(m): m for m in leaving}
         self._pooled: dict[Any, Any] = {}
 
     @cached_property
-    def _known(self) -> dict[int, nn.Module]:
-        """What leaves and is known, by identity; an instance that leaves twice must run twice, for its statistics."""
-        times = Counter(map(id, self._leaving))
-        return {id(m): m for m in self._leaving if times[id(m)] == 1 and is_known(m)}
+    def x(self) -> Tensor:
+        """The state, channels_last."""
+        return self._given.contiguous(memory_format=torch.channels_last) if self._given.dim() == 4 else self._given
+
+    @cached_property
+    def given(self) -> Tensor:
+        """The state as the plain path has it."""
+        return as_written(self._given, channels_last=self._channels_last)
 
     def knows(self, operation: nn.Module) -> bool:
         """Return whether `operation`, one of those that leave, may be computed in another way than by calling it."""

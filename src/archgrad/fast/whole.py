@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,15 +13,15 @@ from archgrad.choices import Mixture
 from archgrad.distributed.norms import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.edges import Candidate, candidates_of, running_once
 from archgrad.fast.grids import grid_size
+from archgrad.fast.layout import Candidate, Layout
 from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recognise import as_native_pool, is_known, is_projection, kind_of, stages_of
+from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, stages_of
 from archgrad.fast.unchanged import Kept
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
-__all__ = ["WholeCell"]
+__all__ = ["evaluate"]
 
 Size = tuple[int, int]
 
@@ -30,36 +30,39 @@ class _UnknownError(Exception):
     """The kernels do not compute this cell."""
 
 
-class WholeCell:
-    """Computes a cell as a whole, and keeps what it found out about it as long as the cell stays as it is."""
+def evaluate(
+    cell: Cell,
+    states: Sequence[Tensor],
+    mixtures: Sequence[Mixture],
+    layout: Layout,
+    kept: Kept,
+    kind: Hashable,
+) -> Tensor | None:
+    """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
 
-    def __init__(self) -> None:
-        self._kept: Kept[_Recorded | None] = Kept()
-
-    def evaluate(self, cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture]) -> Tensor | None:
-        """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
-
-        Args:
-            cell: A cell with open edges, always the same.
-            states: Its inputs, (B, C, H, W) each.
-            mixtures: The mixture of every edge, in the order of `cell.edges`.
-        """
-        if not native.takes(*states) or any(x.dim() != 4 or x.shape != states[0].shape for x in states):
-            return None
-        if states[0].shape[1] > NATIVE_UP_TO or any(mixture.reaches_inactive for mixture in mixtures):
-            return None
-        kind = (states[0].shape, *(mixture.active for mixture in mixtures))
-        recorded = self._kept.find(cell, kind, lambda: _record(cell, states[0], mixtures))
-        if recorded is None:
-            return None
-        weights, projections = recorded.weights(), recorded.projections()
-        mixing = torch.cat([mixture.weights for mixture in mixtures])[recorded.mixing]
-        if not native.takes(states[0], *weights, *projections, mixing):
-            return None
-        y, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
-        for count, norms, rows in recorded.tracked:
-            track(norms, mean[rows], variance[rows], count)
-        return y
+    Args:
+        cell: A cell with open edges.
+        states: Its inputs, (B, C, H, W) each.
+        mixtures: The mixture of every edge, in the order of `cell.edges`.
+        layout: Of this pass.
+        kept: Keeps the recorded program.
+        kind: What the program depends on beside the cell.
+    """
+    if not native.takes(*states) or any(x.shape != states[0].shape for x in states):
+        return None
+    if states[0].shape[1] > NATIVE_UP_TO or any(mixture.reaches_inactive for mixture in mixtures):
+        return None
+    recorded = kept.find(("whole", kind), lambda: _record(cell, layout))
+    if recorded is None:
+        return None
+    weights, projections = recorded.weights(), recorded.projections()
+    mixing = torch.cat([mixture.weights for mixture in mixtures])[recorded.mixing]
+    if not native.takes(states[0], *weights, *projections, mixing):
+        return None
+    y, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
+    for count, norms, rows in recorded.tracked:
+        track(norms, mean[rows], variance[rows], count)
+    return y
 
 
 class _Recorded(NamedTuple):
@@ -89,9 +92,9 @@ class _Recorded(NamedTuple):
         ]
 
 
-def _record(cell: Cell, x: Tensor, mixtures: Sequence[Mixture]) -> _Recorded | None:
+def _record(cell: Cell, layout: Layout) -> _Recorded | None:
     try:
-        return _Recorder(cell, x, mixtures).recorded()
+        return _Recorder(cell, layout).recorded()
     except _UnknownError:
         return None
 
@@ -113,7 +116,7 @@ class _Found(NamedTuple):
 class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
-    def __init__(self, cell: Cell, x: Tensor, mixtures: Sequence[Mixture]) -> None:
+    def __init__(self, cell: Cell, layout: Layout) -> None:
         self.steps: list[native.Step] = []
         self.convolved: list[nn.Conv2d] = []
         self.projected: list[nn.Conv2d | FactorizedReduce] = []
@@ -122,18 +125,18 @@ class _Recorder:
         self.of_state = list(range(cell.n_inputs))
         """The image that each state is."""
         self._cell = cell
-        self._batch, self._channels = x.shape[:2]
-        self._sizes: list[Size] = [(x.shape[2], x.shape[3])] * cell.n_inputs  # of the images
+        _require(layout.is_whole())
+        self._batch, self._channels, height, width = cast("tuple[int, int, int, int]", layout.shapes[0])
+        self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
         self._rows = 0
         self._eps: set[float] = set()
         self._pooled: dict[tuple[int, native.Pool], int] = {}
         self._first_halves: dict[int, int] = {}
         entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
         leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
-        running = [c for c in candidates_of(cell, mixtures) if not isinstance(c.operation, Zero)]
-        once = running_once(running)
-        for candidate in running:
-            _require(is_known(candidate.operation) and id(candidate.operation) in once)
+        for candidate in layout.lowered():
+            if isinstance(candidate.operation, Zero):
+                continue
             entering[candidate.node].append(candidate)
             leaving[candidate.source].append(candidate.operation)
         for state in range(cell.n_inputs + cell.n_nodes):
@@ -182,7 +185,8 @@ class _Recorder:
         """Record the sum that enters a node."""
         terms: list[_Found] = []
         values: list[_Found] = []
-        for source, _, operation, _, _, number in candidates:
+        for candidate in candidates:
+            source, operation, number = candidate.source, candidate.operation, candidate.number
             kind, image = kind_of(operation), self.of_state[source]
             if kind in (nn.Identity, PoolBN):
                 image = image if kind is nn.Identity else self._pooled[source, _pool_and_norm(operation)[0]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
-from archgrad.bilevel.passes import Loss
+from archgrad.checks import is_whole
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
 from archgrad.errors import DataError, OptionError, RunError
+from archgrad.losses import Loss, in_parts
 from archgrad.nni.export import export
 from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, describe_optimizer, take_optimizer
 from archgrad.runs import CheckpointSchedule, check_seed, pick_device
@@ -173,7 +174,8 @@ class DartsTrainer:
             DataError: A sample cannot be read or does not fit the others.
             RunError: The run folder is in use, taken, or does not fit; or `fit` has trained already.
             NonFiniteError: A loss or gradient is NaN or infinite.
-            Interrupted: SIGTERM or SIGINT came, and there is a run folder; the step was finished and the state saved.
+            Interrupted: SIGTERM, SIGINT or SIGHUP came, and there is a run folder; the step was finished and the state
+                saved.
         """
         going_on = resume is not None and resume is not False
         run_dir = self._folder_of(resume) if going_on else self._run_dir
@@ -197,7 +199,7 @@ class DartsTrainer:
             schedule=self._schedule,
             grad_clip=self._grad_clip,
             alphas_learning_rate=self._arc_learning_rate,
-            loss=self._checked_loss,
+            loss=_CheckedLoss(self._loss, self._begin),
             metrics=self._checked_metrics,
             weights_optimizer=self._optimizer,
             device=self._device,
@@ -244,13 +246,8 @@ class DartsTrainer:
             )
         return Path(resume)
 
-    def _checked_loss(self, outputs: Any, targets: Any) -> Tensor:
+    def _begin(self) -> None:
         self._begun = True
-        loss = self._loss(outputs, targets)
-        if not isinstance(loss, Tensor) or loss.dim():
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise OptionError(f"loss must return a 0-dimensional tensor, but returned {got}. Take the batch's mean.")
-        return loss
 
     def _checked_metrics(self, outputs: Any, targets: Any) -> Mapping[str, float | Tensor]:
         values = self._metrics(outputs, targets)
@@ -272,6 +269,30 @@ class DartsTrainer:
         return values
 
 
+class _CheckedLoss:
+    """A loss whose results are looked at; over several processes it is put together as the loss itself would be."""
+
+    def __init__(self, loss: Loss, begin: Callable[[], None]) -> None:
+        self._loss, self._parts, self._begin = loss, in_parts(loss), begin
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        return self._checked(self._loss, outputs, targets)
+
+    def numerator(self, outputs: Any, targets: Any) -> Tensor:
+        return self._checked(self._parts, outputs, targets)
+
+    def denominator(self, targets: Any) -> Tensor | float | None:
+        return self._parts.denominator(targets)
+
+    def _checked(self, of: Loss, outputs: Any, targets: Any) -> Tensor:
+        self._begin()
+        loss = of(outputs, targets)
+        if not isinstance(loss, Tensor) or loss.dim():
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise OptionError(f"loss must return a 0-dimensional tensor, but returned {got}. Take the batch's mean.")
+        return loss
+
+
 def _is_number(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.numel() == 1
@@ -289,7 +310,7 @@ def _check_size(data: Data, batch_size: int) -> None:
 
 
 def _check_whole(name: str, value: Any, *, least: int, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least=least):
         raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}. {remedy}.")
 
 

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError, RunError
+from archgrad.files import read_file
 from archgrad.json_text import parse_json, shown, shown_text
-from archgrad.machine import machine_memory
 
 __all__ = ["Frame", "Predictions", "Run", "Table", "Worst", "flatten", "read_probabilities", "read_run", "read_table"]
 
@@ -237,15 +237,12 @@ def _text(path: Path) -> str:
     return _content(path, _MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
-def _content(path: Path, most: int) -> bytes:
+def _content(path: Path, most: int | None = None) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
+        return read_file(path, most=most)
     except OSError as error:
-        raise RunError(f"it cannot be opened ({error.strerror}). Take an intact copy.") from error
-    if len(content) > most:
-        raise RunError(f"it is larger than {most} bytes. Take an intact copy.")
-    return content
+        reason = f"it cannot be opened ({error.strerror})" if error.strerror else str(error)
+        raise RunError(f"{reason}. Take an intact copy.") from error
 
 
 def _fields(line: str) -> list[str]:
@@ -324,11 +321,8 @@ def _row(row: object) -> dict[str, float]:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    size, memory = path.stat().st_size, machine_memory()
-    if memory is not None and 2 * size > memory:
-        raise ValueError(f"it takes {size / 1e9:.3g} GB, more than half of this machine's memory")
     try:
-        return load_file(path)
+        return load(_content(path))
     except (KeyError, TypeError, AttributeError) as error:  # a type of number that NumPy lacks
         raise ValueError(f"it holds tensors of an unknown type ({error})") from error
 

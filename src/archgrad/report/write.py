@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
+import errno
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from archgrad.architecture import Architecture
 from archgrad.errors import OptionError, RunError
+from archgrad.files import partial_file, refuse_links
 from archgrad.report.compare import comparison_pictures, group_runs
 from archgrad.report.page import comparison_section, page, run_names
 from archgrad.report.pictures import architecture_pictures, unique_slugs
@@ -25,6 +25,7 @@ __all__ = ["architecture_image", "draw_architecture", "write_report"]
 
 MAX_PAGE_BYTES = 6_000_000
 """Largest page that is written, unless even the numbers of its runs alone take more."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEVELS = ((200, False), (60, False), (20, False), (2, True))
 """Most epochs that the sliders share among them, and whether single runs are shown without pictures; tried in turn."""
 
@@ -37,7 +38,8 @@ def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
     Args:
         run_dirs: Folders of searches and retrainings, at least one; several are also compared.
         out: The HTML file, or a folder for it; None for `report.html` in the folder of a single run, or
-            `comparison.html` in that of the first of several.
+            `comparison.html` in that of the first of several. With a place outside the runs these may be read-only:
+            their pictures are then on the page only, with a warning.
 
     Returns:
         The HTML file.
@@ -58,9 +60,21 @@ def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
         text, pictures = _compose(folders, max(frames // len(folders), 2), brief=brief)
         if len(text) <= MAX_PAGE_BYTES:
             break
+    elsewhere = all(folder.resolve() not in target.resolve().parents for folder in folders)
     try:
         for folder, shown in pictures:
-            _write_pictures(folder / "report", shown)
+            try:
+                _write_pictures(folder, shown)
+            except (OSError, RunError) as error:
+                if not elsewhere or getattr(error, "errno", None) in _FULL:
+                    raise
+                reason = getattr(error, "strerror", None) or error
+                warnings.warn(
+                    f"The pictures of '{folder}' are on the page only, as its folder report/ cannot be written: "
+                    f"{reason}",
+                    UserWarning,
+                    stacklevel=2,
+                )
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, text.encode("utf-8"))
     except OSError as error:
@@ -95,7 +109,9 @@ def _compose(folders: Sequence[Path], max_frames: int, *, brief: bool) -> tuple[
     return page(title, sections, links), pictures
 
 
-def _write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
+def _write_pictures(run: Path, pictures: Sequence[Picture]) -> None:
+    folder = run / "report"
+    refuse_links(folder / "any", below=run)
     folder.mkdir(exist_ok=True)
     for name, picture in zip(unique_slugs(pictures), pictures, strict=True):
         _write(folder / f"{name}.svg", svg_file(picture.wide).encode("utf-8"))
@@ -104,14 +120,8 @@ def _write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write in one stroke: who looks at an earlier report meanwhile sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with partial_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def draw_architecture(architecture: Architecture, path: Path) -> Path:

@@ -28,7 +28,7 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.errors import DataError, OptionError
-from archgrad.fast import accelerated
+from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.retrain.evaluation import evaluate
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.loop import Loop
@@ -168,7 +168,7 @@ def retrain(
         DataError: The data cannot be used.
         RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
             process of the run gone.
-        Interrupted: SIGTERM or SIGINT came; the state was saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
@@ -217,9 +217,12 @@ def retrain(
         stack.enter_context(seeded(seed))
         # Everything that can be wrong with the arguments shows before a folder is written to.
         stack.enter_context(accelerated(network) if fast else nullcontext())
-        learner = Learner(network, recipe, classes=len(data.classes), device=pick_device(device), fast=fast)
-        training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=fast)
-        test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=fast)
+        channels_last = fast and accepts_channels_last(network)
+        learner = Learner(
+            network, recipe, classes=len(data.classes), device=pick_device(device), channels_last=channels_last
+        )
+        training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
+        test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
         samples = evaluation_batches(
             data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
         )
@@ -279,7 +282,14 @@ def retrain(
             loop.restore(saved)
             if folder is not None:
                 loop.loggers = stack.enter_context(
-                    open_loggers(folder.path, config=options, first_epoch=loop.epoch, wandb=wandb, mlflow=mlflow)
+                    open_loggers(
+                        folder.path,
+                        config=options,
+                        first_epoch=loop.epoch,
+                        wandb=wandb,
+                        mlflow=mlflow,
+                        guard=folder.guard,
+                    )
                 )
         loop.history = send_state(loop.history)
         stack.enter_context(progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from archgrad.batches import count, cut, prepare
-from archgrad.distributed import average_over_ranks
+from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.errors import OptionError, RunError
+from archgrad.losses import Loss, joined_parts, loss_of_parts
 from archgrad.operations import DropPath
 from archgrad.retrain.recipe import Recipe
 from archgrad.retrain.totals import NonfiniteStep, Totals
@@ -32,25 +34,28 @@ class Learner:
         recipe: The options.
         classes: Number of classes.
         device: Where to compute.
-        fast: Whether images are laid out channels_last, as the fast path wants them.
+        channels_last: Whether images are laid out channels_last, which the network takes.
 
     Raises:
         OptionError: The network has nothing to train.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, *, classes: int, device: torch.device, fast: bool) -> None:
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, *, classes: int, device: torch.device, channels_last: bool
+    ) -> None:
         self.recipe = recipe
         self.device = device
         self.totals = Totals()
         self.skipped_steps = 0
         self._classes = classes
-        self._channels_last = fast
+        self._channels_last = channels_last
         self.dtype = torch.float64 if recipe.precision == "64" else torch.float32
         self.network = network.to(device, self.dtype)
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if not self._parameters:
             raise OptionError(f"The network {type(network).__name__} has no parameters that require a gradient.")
         self._optimizer = _make_optimizer(self._parameters, recipe)
+        self._cross_entropy: Loss = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
         self._drop_paths = [part for part in network.modules() if isinstance(part, DropPath)]
         # On a GPU reading a value waits for it; a run that stops in any case may learn of the reason some steps later.
         self._reads_each_step = device.type == "cpu" or recipe.on_nonfinite == "skip"
@@ -69,7 +74,7 @@ class Learner:
         self.network.train()
 
     def train_step(self, step: int, inputs: Any, targets: Tensor) -> None:
-        """Take one step: gradients, their mean over the processes, clipping, and the optimizer.
+        """Take one step: gradients, over all processes, clipping, and the optimizer.
 
         Args:
             step: 0-based within the epoch.
@@ -82,18 +87,19 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         skips = self.recipe.on_nonfinite == "skip"
-        buffers = [buffer.clone() for buffer in self.network.buffers()] if skips else []
-        loss, correct = self._backward(inputs, targets)
+        buffers = copied_buffers(self.network) if skips else {}
+        part_loss = loss_of_parts(self._cross_entropy, self.recipe.accumulation)
+        loss, correct = self._backward(inputs, targets, part_loss)
         used = [parameter for parameter in self._parameters if parameter.grad is not None]
-        *gradients, loss = average_over_ranks([*(_gradient(parameter) for parameter in used), loss], len(targets))
+        *gradients, loss = joined_parts([*map(_gradient, used), loss], part_loss, targets)
         for parameter, gradient in zip(used, gradients, strict=True):
             parameter.grad = gradient
         gradient_norm = get_total_norm(gradients)
         if self._reads_each_step and not bool(torch.isfinite(loss) & torch.isfinite(gradient_norm)):
             if not skips:
                 raise NonfiniteStep(step, float(loss), float(gradient_norm))
-            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # one forward pass would leave BatchNorm's running statistics at nan for good
+            # One forward pass would leave BatchNorm's running statistics at nan for good.
+            set_buffers(self.network, buffers, device=self.device)
             self.totals.skipped += 1
             self.skipped_steps += 1
             return
@@ -104,19 +110,17 @@ class Learner:
         if self._reads_each_step or self.totals.unread >= _MOST_UNREAD_STEPS:
             self.totals.read()
 
-    def _backward(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Add up the gradient of a batch; return its mean loss, without the auxiliary head's, and the count of hits."""
+    def _backward(self, inputs: Any, targets: Tensor, part_loss: Loss) -> tuple[Tensor, Tensor]:
+        """Add up the gradients of a batch's parts; return the sums of their losses (of the main head) and hits."""
         losses, hits = [], []
         for part, part_targets in cut(inputs, targets, self.recipe.accumulation):
-            share = len(part_targets) / len(targets)
             logits, auxiliary_logits = self._split(self._forward(part), len(part_targets))
-            loss = F.cross_entropy(logits, part_targets, label_smoothing=self.recipe.label_smoothing)
+            loss = part_loss(logits, part_targets)
             objective = loss
             if auxiliary_logits is not None and self.recipe.auxiliary_weight:
-                auxiliary = F.cross_entropy(auxiliary_logits, part_targets, label_smoothing=self.recipe.label_smoothing)
-                objective = loss + self.recipe.auxiliary_weight * auxiliary
-            (objective * share).backward()
-            losses.append(loss.detach() * share)
+                objective = loss + self.recipe.auxiliary_weight * part_loss(auxiliary_logits, part_targets)
+            objective.backward()
+            losses.append(loss.detach())
             hits.append((logits.detach().argmax(1) == part_targets).sum())
         return torch.stack(losses).sum(), torch.stack(hits).sum()
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from archgrad.buffers import set_buffers
 from archgrad.data import BatchStream
 from archgrad.distributed import (
     Wishes,
@@ -41,9 +42,8 @@ from archgrad.runs import (
     numbers_in,
     peak_memory_mb,
     restore_random_state,
-    save_tensors,
 )
-from archgrad.sharing import describe_move, gather_parts, moved_step, seed_for_rank
+from archgrad.sharing import describe_move, gather_parts, moved_step, own_buffers, place_buffers, seed_for_rank
 
 __all__ = ["Loop"]
 
@@ -163,7 +163,7 @@ class Loop:
         if evaluation and (self.best_accuracy is None or evaluation.accuracy > self.best_accuracy):
             self.best_accuracy, self.best_epoch = evaluation.accuracy, self.epoch
             if self._folder is not None:
-                save_tensors(self._folder.weights / "best.safetensors", self._learner.weights())
+                self._folder.save_tensors("weights/best.safetensors", self._learner.weights())
         timings = self._timings(totals.samples)
         if self._folder is not None:
             self._folder.metrics.append(row)
@@ -242,9 +242,11 @@ class Loop:
         raise error
 
     def _state(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"totals": self._learner.totals.state(), "random": capture_random_state()}
-        if world_size() > 1:
-            own["buffers"] = dict(self._learner.network.named_buffers())
+        own = {
+            "totals": self._learner.totals.state(),
+            "random": capture_random_state(),
+            "buffers": own_buffers(self._learner.network),
+        }
         return {
             "kind": "retrain",
             "version": _VERSION,
@@ -284,6 +286,7 @@ class Loop:
                 f"The run had {shown(state['batches_per_epoch'])} batches per epoch, but the data now gives "
                 f"{batches}. Go on with the data that the run was started with."
             )
+        place_buffers(self._learner.network, parts, state["learner"]["network"], device=self._learner.device)
         self._learner.load_state(state["learner"])
         self.epoch, self.step = count_in(state, "epoch"), count_in(state, "step")
         if len(parts) == world_size():
@@ -305,9 +308,8 @@ class Loop:
 
     def _restore_own(self, own: dict[str, Any]) -> None:
         self._learner.totals = Totals.of(own["totals"])
-        for name, buffer in self._learner.network.named_buffers():
-            if name in own.get("buffers", {}):
-                buffer.copy_(own["buffers"][name])
+        # Again, as the state dict has process 0's running statistics.
+        set_buffers(self._learner.network, own.get("buffers", {}), device=self._learner.device)
         restore_random_state(own["random"])
 
     # --- errors -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from archgrad.data import Data
 from archgrad.errors import OptionError
 from archgrad.retrain.evaluation import Evaluation, worst_images
 from archgrad.retrain.learner import Learner
-from archgrad.runs import RunFolder, save_tensors
+from archgrad.runs import RunFolder
 
 __all__ = ["write_outputs"]
 
@@ -29,13 +29,13 @@ def write_outputs(
         evaluation: Of the last epoch; None without a test set, and then there are no predictions.
         facts: What else goes into the summary, such as the time it took.
     """
-    save_tensors(folder.weights / "last.safetensors", learner.weights())
+    folder.save_tensors("weights/last.safetensors", learner.weights())
     if evaluation is not None:
         predictions = {"targets": evaluation.targets, "logits": evaluation.logits}
-        save_tensors(folder.path / "predictions.safetensors", predictions)
+        folder.save_tensors("predictions.safetensors", predictions)
         worst = worst_images(data, evaluation)
         if worst is not None:
-            save_tensors(folder.path / "worst.safetensors", worst)
+            folder.save_tensors("worst.safetensors", worst)
     folder.save_json("summary.json", {**facts, **_costs(learner, data), **_describe(data)})
 
 

@@ -3,7 +3,6 @@
 from archgrad.runs.checkpoint import Checkpoints, load_state, pack_state, save_state, unpack_state
 from archgrad.runs.config import config_difference, read_config
 from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
-from archgrad.runs.files import check_fits
 from archgrad.runs.folder import RunFolder
 from archgrad.runs.loggers import Loggers, check_loggers, open_loggers
 from archgrad.runs.memory import memory_explained
@@ -19,6 +18,7 @@ from archgrad.runs.randomness import (
 )
 from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
 from archgrad.runs.signals import Interrupted, StopRequest
+from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors
 
 __all__ = [
@@ -33,13 +33,13 @@ __all__ = [
     "StopRequest",
     "capture_random_state",
     "check_column",
-    "check_fits",
     "check_loggers",
     "check_seed",
     "checkpoint_explained",
     "config_difference",
     "count_in",
     "fields_of",
+    "is_stored",
     "lines_of",
     "load_optimizer",
     "load_state",

@@ -28,7 +28,7 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, check_fits, disk_error, sync_folder
+from archgrad.files import Guard, atomic_write, check_fits, disk_error, open_regular, sync_folder
 from archgrad.runs.structure import join, split
 
 __all__ = ["Checkpoints", "load_state", "pack_state", "save_state", "unpack_state"]
@@ -39,10 +39,11 @@ _LENGTHS = struct.Struct("<8sIQQ")
 _DIGEST_BYTES = 32
 _HEADER_BYTES = _LENGTHS.size + _DIGEST_BYTES
 _MAX_STRUCTURE_BYTES = 256 * 1024 * 1024
+_MAX_BYTES = 64 * 1024**3
 _CHUNK_BYTES = 1024 * 1024
 
 
-def save_state(path: str | os.PathLike[str], state: Any) -> None:
+def save_state(path: str | os.PathLike[str], state: Any, *, guard: Guard | None = None) -> None:
     """Write a nested state to one file, atomically and with a checksum.
 
     Args:
@@ -50,6 +51,7 @@ def save_state(path: str | os.PathLike[str], state: Any) -> None:
         state: Nested dict, list and tuple of tensors, NumPy arrays, str, int, float (nan and inf too), bool, bytes.
             Types, dict order, dtypes, memory order of tensors, and tensors that occur twice come back as they were;
             devices and `requires_grad` do not: tensors come back on the CPU.
+        guard: As in `archgrad.files.atomic_write`.
 
     Raises:
         RunError: The state holds something else, or the disk is full, read-only or failing.
@@ -59,11 +61,13 @@ def save_state(path: str | os.PathLike[str], state: Any) -> None:
         raise RunError(
             f"A checkpoint's structure may take {_MAX_STRUCTURE_BYTES} bytes, but this one takes {len(text)}."
         )
+    if len(content) > _MAX_BYTES - _HEADER_BYTES - _MAX_STRUCTURE_BYTES:
+        raise RunError(f"A checkpoint may take {_MAX_BYTES} bytes, but the tensors of this one take {len(content)}.")
     lengths = _LENGTHS.pack(_MAGIC, _VERSION, len(text), len(content))
     digest = hashlib.sha256(lengths)
     digest.update(text)
     digest.update(content)
-    with atomic_write(Path(path)) as file:
+    with atomic_write(Path(path), guard=guard) as file:
         for part in (lengths, digest.digest(), text, content):
             file.write(part)
 
@@ -82,8 +86,8 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     try:
-        check_fits(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            check_fits(file)
             text, content = _read_parts(file, path)
     except OSError as error:
         raise disk_error(error, path, doing="read") from error
@@ -134,6 +138,8 @@ def _read_parts(file: BinaryIO, path: Path) -> tuple[bytes, bytes]:
     size, expected = os.fstat(file.fileno()).st_size, _HEADER_BYTES + text_bytes + content_bytes
     if size != expected:
         raise _damaged(path, f"its header promises {expected} bytes, but it has {size}")
+    if size > _MAX_BYTES:
+        raise _damaged(path, f"it takes {size} bytes, more than the {_MAX_BYTES} allowed")
     if text_bytes > _MAX_STRUCTURE_BYTES:
         raise _damaged(path, f"its structure takes {text_bytes} bytes, more than the {_MAX_STRUCTURE_BYTES} allowed")
     digest = hashlib.sha256(header[: _LENGTHS.size])
@@ -158,9 +164,11 @@ class Checkpoints:
 
     Args:
         folder: Where they lie; created by the first `save`.
+        guard: Asked before each change, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, guard: Guard | None = None) -> None:
+        self._guard = guard
         self.folder = folder
         self.last = folder / "last.ckpt"
         self.previous = folder / "previous.ckpt"
@@ -177,8 +185,10 @@ class Checkpoints:
         started = time.perf_counter()
         newest = self.folder / "next.ckpt"
         try:
+            self._ask(newest)
             self.folder.mkdir(exist_ok=True)
-            save_state(newest, state)
+            save_state(newest, state, guard=self._guard)
+            self._ask(newest)
             # Between the two renames there is no last.ckpt; `load` then takes the previous one, which is complete.
             if self.last.exists():
                 os.replace(self.last, self.previous)
@@ -221,7 +231,12 @@ class Checkpoints:
             )
         return None
 
+    def _ask(self, path: Path) -> None:
+        if self._guard is not None:
+            self._guard(path)
+
     def _set_aside(self) -> None:
+        self._ask(self.last)
         try:
             os.replace(self.last, self.last.with_name("damaged.ckpt"))
             sync_folder(self.folder)

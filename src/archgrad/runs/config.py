@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from archgrad.errors import RunError
+from archgrad.files import Guard, read_explained, write_text
 from archgrad.json_text import shown, shown_text
-from archgrad.runs.files import read_whole, write_text
 
 __all__ = ["config_difference", "plain_config", "read_config", "write_config"]
 
@@ -55,7 +55,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     )
 
 
-def write_config(path: Path, config: Mapping[str, Any]) -> None:
+def write_config(path: Path, config: Mapping[str, Any], *, guard: Guard | None = None) -> None:
     """Write a configuration as YAML, atomically, options in the order given."""
     # Everything outside ASCII is escaped and no line folded: PyYAML does not read back all that it writes otherwise.
     text = yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=False, width=2**30)
@@ -65,7 +65,7 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
             f"The options of a run may take {_MAX_BYTES} bytes in config.yaml, but these take {len(text)}, most of "
             f"them {shown(longest)}. Keep large values in a file of your own, and its name in the options."
         )
-    write_text(path, text)
+    write_text(path, text, guard=guard)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         RunError: The file is missing, too large, no YAML, or holds something other than options and their values.
     """
-    content = read_whole(path, most=_MAX_BYTES)
+    content = read_explained(path, most=_MAX_BYTES)
     try:
         config = yaml.load(content.decode("utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

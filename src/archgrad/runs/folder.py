@@ -10,15 +10,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from torch import Tensor
+
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchitectureError, RunError
+from archgrad.files import Guard, disk_error, is_partial, read_explained, remove_partial_files, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, is_unicode, parse_json, shown_text
 from archgrad.runs.checkpoint import Checkpoints
 from archgrad.runs.config import config_difference, plain_config, read_config, write_config
 from archgrad.runs.environment import record_environment
-from archgrad.runs.files import disk_error, is_partial, read_whole, remove_partial_files, write_text
+from archgrad.runs.events import EVENTS
 from archgrad.runs.lock import LOCK_NAMES, RunLock
 from archgrad.runs.metrics import MetricsFile
+from archgrad.runs.tensors import save_tensors
 
 __all__ = ["Command", "RunFolder"]
 
@@ -31,7 +35,6 @@ _OWN_FILES = (
     "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
 _OWN_FOLDERS = ("checkpoints", "weights", "report")
-_EVENTS = "events.out.tfevents.*"
 
 
 class RunFolder:
@@ -46,6 +49,8 @@ class RunFolder:
         metrics: `metrics.csv`, one row per epoch; holds only what is the same when a run is repeated.
         timings: `timings.csv`, one row per epoch.
         weights: The folder `weights/`, for safetensors files.
+        guard: Raises where a file may not be changed: the folder is no longer the one that was locked, or a link leads
+            out of it. What writes into the folder asks it before.
         resumed: Whether the run goes on from an earlier start.
     """
 
@@ -54,10 +59,11 @@ class RunFolder:
         self.command = command
         self.config = config
         self.resumed = resumed
-        self.metrics = MetricsFile(path / "metrics.csv")
-        self.timings = MetricsFile(path / "timings.csv")
+        self.metrics = MetricsFile(path / "metrics.csv", guard=lock.check)
+        self.timings = MetricsFile(path / "timings.csv", guard=lock.check)
         self.weights = path / "weights"
-        self._checkpoints = Checkpoints(path / "checkpoints")
+        self.guard: Guard = lock.check
+        self._checkpoints = Checkpoints(path / "checkpoints", guard=lock.check)
         self._lock = lock
 
     @classmethod
@@ -93,9 +99,9 @@ class RunFolder:
         lock = RunLock(path)
         try:
             _check_free(path, overwrite=overwrite)  # again: another process may have had the folder in between
-            _remove_run(path)
-            write_config(path / _CONFIG, content)
-            _make_folders(path, command)
+            _remove_run(path, lock.check)
+            write_config(path / _CONFIG, content, guard=lock.check)
+            _make_folders(path, command, lock.check)
         except OSError as error:
             lock.release()
             raise disk_error(error, path, doing="write into") from error
@@ -144,13 +150,17 @@ class RunFolder:
                     + "\nGive the run's own options (or none), or start a new run in another folder."
                 )
         lock = RunLock(path)
-        for folder in (path, path / "checkpoints", path / "weights"):
-            remove_partial_files(folder)
         try:
-            _make_folders(path, command)  # a start that was killed early has not made them
+            _make_folders(path, command, lock.check)  # a start that was killed early has not made them
+            for name in ("", "checkpoints", "weights"):
+                lock.check(path / name / "any")
+                remove_partial_files(path / name)
         except OSError as error:
             lock.release()
             raise disk_error(error, path, doing="write into") from error
+        except BaseException:
+            lock.release()
+            raise
         return cls(path, command, stored, lock, resumed=True)
 
     def save_architecture(self, architecture: Architecture, epoch: int | None = None) -> Path:
@@ -165,8 +175,12 @@ class RunFolder:
             The file.
         """
         name = "architecture.json" if epoch is None else f"checkpoints/epoch_{epoch}.json"
-        write_text(self.path / name, architecture.to_json())
+        write_text(self.path / name, architecture.to_json(), guard=self.guard)
         return self.path / name
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write named tensors, such as `weights/last.safetensors`; see `archgrad.runs.save_tensors`."""
+        save_tensors(self.path / name, tensors, guard=self.guard)
 
     def save_checkpoint(self, state: Any) -> float:
         """Write everything needed to go on as `checkpoints/last.ckpt`, and keep the checkpoint before it.
@@ -204,7 +218,7 @@ class RunFolder:
 
     def save_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file, such as `summary.json`, atomically."""
-        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n", guard=self.guard)
 
     def record_environment(self, *, seed: int) -> None:
         """Write versions, hardware, seed and command line to `environment.json`; a resumed run adds its own.
@@ -216,7 +230,7 @@ class RunFolder:
         record = record_environment(seed=seed)
         if self.resumed and path.is_file():
             try:
-                text = read_whole(path, most=MAX_TEXT_BYTES).decode("utf-8")
+                text = read_explained(path, most=MAX_TEXT_BYTES).decode("utf-8")
                 first = parse_json(text, not_finite_as_none=True)
                 first["resumed"] = [*first.get("resumed", []), record]
             except (RunError, ValueError, TypeError, AttributeError, ArchitectureError):
@@ -246,8 +260,9 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _make_folders(path: Path, command: Command) -> None:
+def _make_folders(path: Path, command: Command, guard: Guard) -> None:
     for name in ("checkpoints",) if command == "search" else ("checkpoints", "weights"):
+        guard(path / name / "any")
         (path / name).mkdir(exist_ok=True)
 
 
@@ -267,11 +282,14 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def _remove_run(path: Path) -> None:
-    for name in (*_OWN_FILES, *(entry.name for entry in path.glob(_EVENTS))):
+def _remove_run(path: Path, guard: Guard) -> None:
+    guard(path / _CONFIG)
+    for name in (*_OWN_FILES, *(entry.name for entry in path.glob(EVENTS))):
         (path / name).unlink(missing_ok=True)
     for name in _OWN_FOLDERS:
-        if (path / name).is_dir():
+        if (path / name).is_symlink():  # the link goes, and what it leads to stays
+            (path / name).unlink()
+        elif (path / name).is_dir():
             shutil.rmtree(path / name)
     remove_partial_files(path)  # not the configuration: by it a half-removed run is still known as one
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, RunError
+from archgrad.files import Guard, disk_error, read_file, write_text
 from archgrad.runs.config import plain_config
+from archgrad.runs.events import EventFile
 
 __all__ = ["Logger", "Loggers", "MlflowLogger", "TensorBoardLogger", "WandbLogger", "check_loggers", "open_loggers"]
+
+_MOST_ID_BYTES = 1024
 
 
 class Logger(Protocol):
@@ -39,35 +44,32 @@ class TensorBoardLogger:
         folder: Where the event files go.
         config: The run's options, shown as hyper-parameters.
         first_epoch: The epoch that comes next; what a broken-off run logged from there on is hidden.
+        guard: Asked before each change, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path, *, config: Mapping[str, Any], first_epoch: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, config: Mapping[str, Any], first_epoch: int = 0, guard: Guard | None = None
+    ) -> None:
         # Imported here because it takes a second, and not every import of archgrad starts a run.
-        from torch.utils.tensorboard import SummaryWriter
-        from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard import summary
 
-        self._writer = SummaryWriter(str(folder), purge_step=first_epoch if first_epoch else None)
+        self._summary = summary
+        self._events = EventFile(folder, first_step=first_epoch, guard=guard)
         values = {name: _hyper_parameter(value) for name, value in _flat(plain_config(config)).items()}
-        # add_hparams would put them into a run of its own, in a sub-folder named after the clock.
-        file_writer = self._writer._get_file_writer()
-        if file_writer is not None:
-            for summary in hparams(values, {}):
-                file_writer.add_summary(summary)
-        self._writer.flush()
+        self._events.add(list(summary.hparams(values, {})))
 
     def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
         """Send an epoch's numbers as scalars."""
-        for name, value in _numbers(row).items():
-            self._writer.add_scalar(_grouped(name), value, step)
-        self._writer.flush()
+        numbers = _numbers(row).items()
+        self._events.add([self._summary.scalar(_grouped(name), value) for name, value in numbers], step)
 
     def log_image(self, name: str, array: np.ndarray[Any, Any] | Tensor, step: int) -> None:
         """Send a picture."""
-        self._writer.add_image(name, _colour(array), step, dataformats="HWC")
+        self._events.add([self._summary.image(name, _colour(array), dataformats="HWC")], step)
 
     def close(self) -> None:
         """Write what is still held back, and close the file."""
-        self._writer.close()
+        self._events.close()
 
 
 class WandbLogger:
@@ -79,16 +81,19 @@ class WandbLogger:
         folder: The run folder; W&B's local files go there.
         project: The W&B project.
         config: The run's options.
+        guard: Asked before anything is written, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any], guard: Guard | None = None) -> None:
         self._wandb = _optional("wandb", "Weights & Biases")
         id_file = folder / "wandb-id.txt"
         known = _known_id(id_file)
+        if guard is not None:
+            guard(folder / "wandb" / "any")  # W&B writes there itself
         self._run = self._wandb.init(
             project=project, name=folder.name, dir=str(folder), config=plain_config(config), id=known, resume="allow"
         )
-        id_file.write_text(self._run.id + "\n", encoding="utf-8")
+        write_text(id_file, self._run.id + "\n", guard=guard)
         # Otherwise W&B counts calls, and drops what a resumed run logs again.
         self._run.define_metric("*", step_metric="epoch")
 
@@ -114,9 +119,10 @@ class MlflowLogger:
         folder: The run folder.
         experiment: The MLflow experiment; created if there is none of the name.
         config: The run's options.
+        guard: Asked before anything is written, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path, *, experiment: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, experiment: str, config: Mapping[str, Any], guard: Guard | None = None) -> None:
         mlflow = _optional("mlflow", "MLflow")
         self._client = mlflow.tracking.MlflowClient()
         id_file = folder / "mlflow-id.txt"
@@ -128,7 +134,7 @@ class MlflowLogger:
             found = self._client.get_experiment_by_name(experiment)
             experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
             self._run_id = self._client.create_run(experiment_id, run_name=folder.name).info.run_id
-            id_file.write_text(self._run_id + "\n", encoding="utf-8")
+            write_text(id_file, self._run_id + "\n", guard=guard)
             for name, value in _flat(plain_config(config)).items():
                 self._client.log_param(self._run_id, name, str(value)[:500])
 
@@ -181,8 +187,12 @@ class Loggers:
     def __enter__(self) -> Loggers:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What cannot be written at the end of a run that failed is not to hide why it failed.
+        with suppress(RunError) if error is not None else nullcontext():
+            self.close()
 
 
 def check_loggers(*, wandb: str | None, mlflow: str | None) -> None:
@@ -200,6 +210,7 @@ def open_loggers(
     first_epoch: int = 0,
     wandb: str | None = None,
     mlflow: str | None = None,
+    guard: Guard | None = None,
 ) -> Loggers:
     """Open TensorBoard and the loggers asked for.
 
@@ -209,16 +220,18 @@ def open_loggers(
         first_epoch: The epoch that comes next; above 0 in a resumed run.
         wandb: Project of Weights & Biases, or None for no such logging.
         mlflow: Experiment of MLflow, or None for no such logging.
+        guard: Asked before anything is written into the folder, as in `archgrad.files.atomic_write`.
 
     Raises:
         OptionError: A logger was asked for whose package is not installed.
+        RunError: The folder cannot be written.
     """
     loggers: list[Logger] = []
     if wandb is not None:
-        loggers.append(WandbLogger(folder, project=wandb, config=config))
+        loggers.append(WandbLogger(folder, project=wandb, config=config, guard=guard))
     if mlflow is not None:
-        loggers.append(MlflowLogger(folder, experiment=mlflow, config=config))
-    return Loggers([TensorBoardLogger(folder, config=config, first_epoch=first_epoch), *loggers])
+        loggers.append(MlflowLogger(folder, experiment=mlflow, config=config, guard=guard))
+    return Loggers([TensorBoardLogger(folder, config=config, first_epoch=first_epoch, guard=guard), *loggers])
 
 
 def _optional(package: str, title: str) -> ModuleType:
@@ -233,10 +246,12 @@ def _optional(package: str, title: str) -> ModuleType:
 
 def _known_id(file: Path) -> str | None:
     """Return the id that an earlier start of the run was given; None where there is none, or a damaged one."""
-    if not file.is_file():
+    try:
+        text = read_file(file, most=_MOST_ID_BYTES).decode("utf-8", errors="replace").strip()
+    except FileNotFoundError:
         return None
-    with file.open("rb") as opened:
-        text = opened.read(200).decode("utf-8", errors="replace").strip()
+    except OSError as error:
+        raise disk_error(error, file, doing="read") from error
     return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else None
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from archgrad.errors import OptionError, RunError
+from archgrad.files import Guard, append, atomic_write, disk_error, read_file
 from archgrad.json_text import shown
-from archgrad.runs.files import atomic_write, disk_error, read_whole
 
 __all__ = ["MetricsFile", "Value", "check_column", "fields_of", "lines_of", "read_metrics"]
 
@@ -46,10 +45,12 @@ class MetricsFile:
 
     Args:
         path: The file; created by the first `append`.
+        guard: Asked before each change, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, guard: Guard | None = None) -> None:
         self.path = path
+        self._guard = guard
         self._columns: list[str] | None = None
 
     def append(self, row: Mapping[str, Value]) -> None:
@@ -80,10 +81,7 @@ class MetricsFile:
             )
         text += _line([_cell(row[column]) for column in self._columns])
         try:
-            with self.path.open("ab") as file:
-                file.write(text.encode("utf-8", "backslashreplace"))
-                file.flush()
-                os.fsync(file.fileno())
+            append(self.path, text.encode("utf-8", "backslashreplace"), guard=self._guard)
         except OSError as error:
             raise disk_error(error, self.path, doing="write") from error
 
@@ -122,7 +120,7 @@ class MetricsFile:
         wanted = "".join(kept).encode("utf-8")
         if content is None or content == wanted:
             return
-        with atomic_write(self.path) as file:
+        with atomic_write(self.path, guard=self._guard) as file:
             file.write(wanted)
 
     def rows(self) -> list[dict[str, Value]]:
@@ -149,7 +147,12 @@ def read_metrics(path: Path) -> list[dict[str, Value]]:
 
 
 def _content(path: Path) -> bytes | None:
-    return read_whole(path, most=_MAX_BYTES) if os.path.lexists(path) else None
+    try:
+        return read_file(path, most=_MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error(error, path, doing="read") from error
 
 
 def _complete_lines(content: bytes | None) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from rich.console import Console, Group
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from archgrad.runs.environment import peak_memory_mb
 from archgrad.sizes import check_whole
+from archgrad.terminal import Output, escaped, printable
 
 __all__ = ["Progress"]
 
@@ -81,8 +82,8 @@ class Progress:
         self._device = device
         self._log_frequency = log_frequency
         self._quiet = quiet
-        self._file = sys.stderr if file is None else file
-        console = Console(file=self._file)
+        self._file = Output(sys.stderr if file is None else file)
+        console = Console(file=cast(TextIO, self._file))
         self._live = None if quiet or not console.is_terminal else Live(console=console, auto_refresh=False)
         self._rows: list[tuple[int, Figures]] = []
         self._epoch, self._step = 0, 0
@@ -151,13 +152,17 @@ class Progress:
         if self._quiet:
             return
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(escaped(text), markup=False, highlight=False)
         else:
-            print(text, file=self._file, flush=True)
+            self._print(text)
 
     def _write_line(self, figures: Figures) -> None:
         shown = [f"{_label(name)} {_format(name, figures[name])}" for name in self._columns(figures) if name in figures]
-        print(" | ".join([*self._status(), *shown]), file=self._file, flush=True)
+        self._print(" | ".join([*self._status(), *shown]))
+
+    def _print(self, text: str) -> None:
+        self._file.write(escaped(text) + "\n")
+        self._file.flush()
 
     def _columns(self, *rows: Figures) -> list[str]:
         own = (name for row in rows for name in row if name.startswith(("train_", "valid_")))
@@ -197,7 +202,7 @@ class Progress:
 
 
 def _label(name: str) -> str:
-    return _LABELS.get(name, name.replace("_", " "))
+    return printable(_LABELS.get(name, name.replace("_", " ")))
 
 
 def _format(name: str, value: Any) -> str:

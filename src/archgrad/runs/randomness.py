@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from archgrad.checks import is_whole
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 
@@ -20,7 +21,7 @@ _SEEDS = 2**32
 
 def check_seed(seed: int) -> None:
     """Raise `OptionError` unless `seed` is an integer from 0 to 2**32 - 1, which is what NumPy takes."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+    if not is_whole(seed, least=0) or seed >= _SEEDS:
         raise OptionError(f"seed must be an integer from 0 to {_SEEDS - 1}, but got seed={shown(seed)}.")
 
 

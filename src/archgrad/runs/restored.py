@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from archgrad.checks import is_whole
 from archgrad.errors import ArchgradError, RunError
 from archgrad.json_text import shown, shown_text
 from archgrad.sizes import LARGEST
@@ -46,7 +47,7 @@ def count_in(state: Mapping[str, Any], name: str, *, least: int = 0, most: int =
         ValueError: It is none, or outside the range.
     """
     value = state[name]
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if not is_whole(value, least=least) or value > most:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, but is {shown(value)}")
     return value
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request: the step is finished, the state saved, and only then does the process end."""
+"""SIGTERM, SIGINT and SIGHUP as a request: the step is finished, the state saved, and then the process ends."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 __all__ = ["Interrupted", "StopRequest"]
 
 _SAME_REQUEST_SECONDS = 0.25
+_HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([] if _HANG_UP is None else [_HANG_UP]))
 
 
 class Interrupted(SystemExit):
@@ -32,15 +35,14 @@ class Interrupted(SystemExit):
 
 
 class StopRequest:
-    """A context manager that turns the first SIGTERM or SIGINT into a flag; a second one ends the process at once.
+    """A context manager that turns the first SIGTERM, SIGINT or SIGHUP into a flag; a second ends the process at once.
 
     The loop inside looks at `requested` after each step, saves, and raises `Interrupted(request.signal_number)`.
     Signals that arrive within a quarter of a second are one request: launchers send the same signal to a process and to
-    its group. The old handlers come back afterwards. Outside the main thread, where Python allows no handlers, nothing
-    is changed.
+    its group. A further SIGHUP, which says that the terminal is gone, never ends the process at once; where SIGHUP is
+    ignored (nohup), it stays so. The old handlers come back afterwards. Outside the main thread, where Python allows no
+    handlers, nothing is changed.
     """
-
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -56,7 +58,9 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
-            for number in self._SIGNALS:
+            for number in _SIGNALS:
+                if number == _HANG_UP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup: the run is to outlive its terminal
                 self._old_handlers[number] = signal.signal(number, self._handle)
         return self
 
@@ -78,7 +82,8 @@ class StopRequest:
         if self.signal_number is None:
             self.signal_number = number
             self._requested_at = now
-        elif now - self._requested_at > _SAME_REQUEST_SECONDS:
-            if sys.stderr is not None and sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress display hides the cursor
+        elif number != _HANG_UP and now - self._requested_at > _SAME_REQUEST_SECONDS:  # shell and system both hang up
+            with suppress(OSError, ValueError):
+                if sys.stderr is not None and sys.stderr.isatty():
+                    os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress display hides the cursor
             os._exit(128 + number)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from archgrad.errors import RunError
 
-__all__ = ["join", "split"]
+__all__ = ["is_stored", "join", "split"]
 
 _MAX_DEPTH = 100
 _MAX_INTEGER_BITS = 4096  # far over any random state's; under what int() takes from text
@@ -33,6 +33,8 @@ _MAX_INTEGER_BITS = 4096  # far over any random state's; under what int() takes 
 _STORED_AS = {
     torch.bfloat16: torch.int16, torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64,
 }  # fmt: skip
+# Stored as pairs (real, imaginary) in one more dimension.
+_STORED_AS |= {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.complex128: torch.float64}
 _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _STORED_AS}
 _DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
@@ -64,6 +66,15 @@ def join(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
         RunError: The data is not of that form.
     """
     return _decode(structure, tensors, 0)
+
+
+def is_stored(tensor: Tensor) -> bool:
+    """Return whether a checkpoint can hold the tensor: it is dense, and of a type that safetensors has."""
+    return _is_dense(tensor) and tensor.dtype in _DTYPES
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
 
 
 class _Splitter:
@@ -117,7 +128,7 @@ class _Splitter:
         return {"$dict": pairs}
 
     def _encode_tensor(self, tensor: Tensor, where: str) -> dict[str, Any]:
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        if not _is_dense(tensor):
             raise RunError(f"{where} is a {tensor.layout} tensor on {tensor.device}; only dense tensors are stored.")
         if tensor.dtype not in _DTYPES:
             raise RunError(f"{where} has dtype {tensor.dtype}, which a checkpoint does not store. Convert it.")
@@ -153,7 +164,10 @@ class _Splitter:
         encoded = {tag: name}
         if tensor.dtype in _STORED_AS:
             encoded["dtype"] = str(tensor.dtype).removeprefix("torch.")
-            tensor = tensor.view(_STORED_AS[tensor.dtype])
+            if tensor.is_complex():
+                tensor = torch.view_as_real(tensor.resolve_conj())
+            else:
+                tensor = tensor.view(_STORED_AS[tensor.dtype])
         self.tensors[name] = tensor.cpu()
         return encoded
 
@@ -203,7 +217,12 @@ def _tensor(data: dict[str, Any], tag: str, tensors: Mapping[str, Tensor]) -> Te
             raise RunError(
                 f"The state gives the tensor {name!r} the dtype {data['dtype']!r}, but it is {tensor.dtype}."
             )
-        tensor = tensor.view(dtype)
+        if not dtype.is_complex:
+            tensor = tensor.view(dtype)
+        elif tensor.dim() and tensor.shape[-1] == 2:
+            tensor = torch.view_as_complex(tensor)
+        else:
+            raise RunError(f"The state has the tensor {name!r} as pairs of shape {tuple(tensor.shape)}.")
     if "dims" in data:
         order = data["dims"]
         if not isinstance(order, list) or not all(type(dim) is int for dim in order):

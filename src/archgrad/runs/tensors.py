@@ -10,18 +10,25 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.runs.files import atomic_write, check_fits, disk_error
+from archgrad.files import Guard, atomic_write, read_explained
 
 __all__ = ["load_tensors", "save_tensors"]
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    guard: Guard | None = None,
+) -> None:
     """Write named tensors as one safetensors file, atomically.
 
     Args:
         path: Where to; the folder must exist.
         tensors: Of any shape and device; tensors that share memory (tied weights) are written once each.
         metadata: Text that travels in the file's header.
+        guard: As in `archgrad.files.atomic_write`.
 
     Raises:
         RunError: The disk is full, read-only or failing.
@@ -29,7 +36,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping
     # Copies, because safetensors refuses tensors that share memory; tied weights are such tensors.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = safetensors.torch.save(copies, metadata=dict(metadata) if metadata else None)
-    with atomic_write(path) as file:
+    with atomic_write(path, guard=guard) as file:
         file.write(content)
 
 
@@ -40,13 +47,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         Name to tensor, on the CPU.
 
     Raises:
-        RunError: The file is missing, damaged, or no safetensors file.
+        RunError: The file is missing, damaged, larger than half of this machine's memory, or no safetensors file.
     """
+    content = read_explained(path)
     try:
-        check_fits(path)
-        return safetensors.torch.load_file(path)
-    except OSError as error:
-        raise disk_error(error, path, doing="read") from error
+        return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RunError(
             f"Cannot read '{path}': it is no intact safetensors file ({error}). Take an intact copy; "

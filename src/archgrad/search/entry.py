@@ -153,14 +153,15 @@ def search(
         alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0.
         weights_fraction: Share of the training data that the weights learn from, between 0 and 1.
         accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
-            that of the whole batch, up to BatchNorm, which sees the parts.
+            that of the whole batch, up to BatchNorm, which sees the parts; `loss` must be one of torch's, a mean over
+            samples, or say what it averages over (see `archgrad.losses.Loss`).
         weights_first: Update the weights before the alphas in each step, as GDAS does.
         cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
         precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
         on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
         sync_batchnorm: With several processes, let BatchNorm see the batch of all of them in training, at two messages
             a norm and step; R processes then compute what one would with a batch of R times the size.
-        loss: Function of (outputs, targets), the mean over the batch.
+        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         weights_optimizer: Instead of the SGD: a function of the list of weights, or an optimizer over parameters of
             `space`, which then works on the supernet's copies of them.
@@ -187,7 +188,7 @@ def search(
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
-        Interrupted: SIGTERM or SIGINT came; the step was finished and the state saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
     """
     options = SearchOptions(
         epochs=epochs,
@@ -247,7 +248,9 @@ def search(
         stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
         if cuda_graphs:
             check_recordable(supernet, device)
-        train, valid = open_streams(data, supernet, options, device=device, workers=workers, channels_last=fast)
+        train, valid = open_streams(
+            data, supernet, options, device=device, workers=workers, channels_last=supernet.channels_last
+        )
         stack.callback(train.close)
         stack.callback(valid.close)
         state = SearchState(
@@ -290,7 +293,14 @@ def search(
             if folder is not None:
                 folder.rewind(epochs=state.epoch)
                 loggers = stack.enter_context(
-                    open_loggers(folder.path, config=everything, first_epoch=state.epoch, wandb=wandb, mlflow=mlflow)
+                    open_loggers(
+                        folder.path,
+                        config=everything,
+                        first_epoch=state.epoch,
+                        wandb=wandb,
+                        mlflow=mlflow,
+                        guard=folder.guard,
+                    )
                 )
         request = stack.enter_context(StopRequest()) if run_dir is not None else None
         progress = Progress(

@@ -10,6 +10,7 @@ from archgrad.architecture import Architecture
 from archgrad.batches import prepare
 from archgrad.bilevel import BilevelStep, StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
+from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import BatchStream
 from archgrad.distributed import (
     Wishes,
@@ -49,7 +50,7 @@ class Loop:
         valid: Batches for the alphas.
         options: The search's options.
         step: How the alphas' gradient is computed.
-        loss: Function of (outputs, targets), the mean over the batch.
+        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         pace: When checkpoints are written.
         folder: Where everything goes; None writes nothing.
@@ -126,7 +127,7 @@ class Loop:
             f"the batch; activation_checkpointing=True; fewer channels or cells; precision='bf16'."
         )
         skips = options.on_nonfinite == "skip"
-        buffers = [buffer.clone() for buffer in state.supernet.network.buffers()] if skips else []
+        buffers = copied_buffers(state.supernet.network) if skips else {}
         try:
             with (
                 memory_explained(remedies),
@@ -152,8 +153,8 @@ class Loop:
                     f"The search stopped in epoch {state.epoch} at step {state.step}. {error} Or leave such steps out "
                     f"with on_nonfinite='skip'.{kept}"
                 ) from error
-            for buffer, before in zip(state.supernet.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # one forward pass would leave BatchNorm's running statistics at nan for good
+            # One forward pass would leave BatchNorm's running statistics at nan for good.
+            set_buffers(state.supernet.network, buffers, device=self._device)
             state.skipped += 1
         self._progress.step(state.step, images=len(train_batch[1]) * world_size(), read=lambda: figures_now(state))
         state.step += 1
@@ -161,12 +162,13 @@ class Loop:
 
     def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
         """Add a step's losses, gradient norms and metrics to the means of the epoch."""
-        for half, batch, outputs, loss, owner, norm in (
-            ("train", train_batch, report.train_outputs, report.train_loss, "weights", report.weights_gradient_norm),
-            ("valid", valid_batch, report.valid_outputs, report.valid_loss, "alphas", report.alphas_gradient_norm),
+        numbers = report.on_device()
+        for half, batch, outputs, owner in (
+            ("train", train_batch, report.train_outputs, "weights"),
+            ("valid", valid_batch, report.valid_outputs, "alphas"),
         ):
             values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
-            values |= {f"{half}_loss": loss, f"{owner}_gradient_norm": norm}
+            values |= {name: numbers[name] for name in (f"{half}_loss", f"{owner}_gradient_norm")}
             self._state.meter.add(values, len(batch[1]))
 
     def _end_epoch(self, rate: float) -> Architecture:

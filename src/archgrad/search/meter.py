@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -29,35 +29,59 @@ def accuracy(outputs: Any, targets: Any) -> dict[str, Tensor | float]:
     return {"accuracy": (outputs.argmax(1) == targets).float().mean()}
 
 
+_MOST_UNREAD = 10_000
+"""Values after which a meter reads in any case, so that an epoch of many steps holds no more of them."""
+
+
 class Meter:
-    """Sums of value times samples by name; values may be tensors of any device, which are read only at the end."""
+    """Sums of value times samples by name; tensors are read from their device, all at once, when a sum is asked for."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor | float] = {}
+        self._sums: dict[str, float] = {}
         self._samples: dict[str, float] = {}
+        self._unread: list[tuple[str, float | Tensor, int]] = []
 
     def add(self, values: Mapping[str, float | Tensor], samples: int) -> None:
-        """Add one batch's means.
+        """Add one batch's means, without waiting for a device.
 
         Raises:
             OptionError: A name cannot stand at the head of a column of metrics.csv.
         """
         for name, value in values.items():
-            if name not in self._sums:
+            if name not in self._samples:
                 check_column(name)
-            value = value.detach().double() if isinstance(value, Tensor) else float(value)
-            self._sums[name] = self._sums.get(name, 0.0) + value * samples
+            # A copy, since its owner may write to the tensor before it is read.
+            own = value.detach().to(torch.float64, copy=True) if isinstance(value, Tensor) else float(value)
+            self._unread.append((name, own, samples))
+        if len(self._unread) >= _MOST_UNREAD:
+            self._read()
+
+    def _read(self) -> None:
+        unread, self._unread = self._unread, []
+        read: dict[int, float] = {}
+        places: dict[torch.device, list[int]] = {}
+        for place, (_, value, _) in enumerate(unread):
+            if isinstance(value, Tensor):
+                places.setdefault(value.device, []).append(place)
+        for there in places.values():
+            together = torch.stack([cast(Tensor, unread[place][1]).reshape(()) for place in there])
+            read.update(zip(there, together.tolist(), strict=True))
+        for place, (name, value, samples) in enumerate(unread):  # in the order of adding, on which rounding depends
+            number = read[place] if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums.get(name, 0.0) + number * samples
             self._samples[name] = self._samples.get(name, 0) + samples
 
     def means(self) -> dict[str, float]:
         """Return the mean of each name over this process's samples so far."""
-        return {name: float(total) / self._samples[name] for name, total in self._sums.items()}
+        self._read()
+        return {name: total / self._samples[name] for name, total in self._sums.items()}
 
     def means_over_ranks(self, device: torch.device) -> dict[str, float]:
         """Return the mean of each name over the samples of all processes; one message."""
+        self._read()
         if not self._sums:
             return {}
-        sums = torch.tensor([float(total) for total in self._sums.values()], dtype=torch.float64, device=device)
+        sums = torch.tensor(list(self._sums.values()), dtype=torch.float64, device=device)
         samples = sums.new_tensor([self._samples[name] for name in self._sums])
         # The mean over processes of sums and of samples: what they are divided by cancels.
         sums, samples = average_over_ranks([sums, samples], 1)
@@ -65,7 +89,8 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as plain numbers."""
-        return {"sums": {name: float(total) for name, total in self._sums.items()}, "samples": dict(self._samples)}
+        self._read()
+        return {"sums": dict(self._sums), "samples": dict(self._samples)}
 
     @classmethod
     def shared(cls, states: Sequence[Mapping[str, Any]], processes: int) -> Meter:
@@ -83,6 +108,7 @@ class Meter:
         Raises:
             KeyError, TypeError, ValueError: It is something else.
         """
+        self._unread = []
         self._sums, self._samples = _sums_in(state)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from archgrad.buffers import set_buffers
 from archgrad.distributed import rank, world_size
 from archgrad.errors import RunError
 from archgrad.json_text import shown
@@ -22,7 +23,7 @@ from archgrad.runs import (
     rows_in,
 )
 from archgrad.search.meter import Meter
-from archgrad.sharing import gather_parts, moved_step
+from archgrad.sharing import gather_parts, moved_step, own_buffers, place_buffers
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchState"]
@@ -61,9 +62,11 @@ class SearchState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors for a checkpoint; every process must call this, and process 0's is whole."""
-        own = {"meter": self.meter.state_dict(), "random": capture_random_state()}
-        if world_size() > 1:
-            own["buffers"] = dict(self.supernet.network.named_buffers())
+        own = {
+            "meter": self.meter.state_dict(),
+            "random": capture_random_state(),
+            "buffers": own_buffers(self.supernet.network),
+        }
         return {
             "format": _FORMAT,
             "version": 1,
@@ -100,6 +103,8 @@ class SearchState:
                 f"Resume with the data that the run was started with."
             )
         with checkpoint_explained("search"):
+            names = {name.removeprefix("network.") for name in state["supernet"]}
+            place_buffers(self.supernet.network, state["ranks"], names, device=self._device)
             self.supernet.load_state_dict(state["supernet"])
             self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
             load_optimizer(self.weights_optimizer, state["weights_optimizer"])
@@ -110,14 +115,17 @@ class SearchState:
             self.history = rows_in(state["history"], "the history")
             return self._load_own(state)
 
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.supernet.alphas.values())).device
+
     def _load_own(self, state: dict[str, Any]) -> bool:
         parts = state["ranks"]
         if len(parts) == world_size():
             own = parts[rank()]
             self.meter.load_state_dict(own["meter"])
-            for name, buffer in self.supernet.network.named_buffers():
-                if name in own.get("buffers", {}):
-                    buffer.copy_(own["buffers"][name])
+            # Again, as the state dict has process 0's running statistics.
+            set_buffers(self.supernet.network, own.get("buffers", {}), device=self._device)
             restore_random_state(own["random"])
             return True
         self.meter = Meter.shared([part["meter"] for part in parts], world_size())

@@ -1,0 +1,19 @@
+"""The names of the commands; imports nothing, so that naming them is quick."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+COMMANDS = {
+    "search": "Search an architecture by gradient descent.",
+    "retrain": "Train an architecture from scratch.",
+    "report": "Draw runs as one HTML file.",
+    "export": "Write a retrained network as ONNX, or as a program of torch.export.",
+    "predict": "Classify images with a retrained network.",
+    "show": "Show an architecture in the terminal, as a picture, or as DOT.",
+    "query": "Look an architecture up in a table of NAS-Bench-201.",
+    "spaces": "List the search spaces.",
+    "steps": "List the bilevel steps: how the gradient of the alphas is computed.",
+    "relaxations": "List the relaxations: how alphas become mixing weights.",
+}
+"""Name -> what it does. A command is imported only when it runs, so that `--help` does not wait for torch."""

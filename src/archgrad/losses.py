@@ -1,0 +1,210 @@
+"""A loss whose batch is cut into parts: one after the other to save memory, or one on each process.
+
+A loss that averages is a numerator over a denominator, and L(batch) = sum of N(part) / sum of D(part) whatever the
+parts. The mean of the parts' losses is something else as soon as D is no number of samples: where targets are ignored,
+where classes have weights, and where nothing is divided at all (reduction "sum").
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archgrad.batches import uncut
+from archgrad.distributed import divide_over_ranks, world_size
+from archgrad.errors import OptionError
+
+__all__ = ["Loss", "PartLoss", "check_parts", "in_parts", "joined_parts", "loss_of_parts"]
+
+Loss = Callable[[Any, Any], Tensor]
+"""Function of (outputs, targets) that returns what is minimised, 0-dimensional.
+
+Where a batch is in parts, or on several processes, the parts are put together as the loss of the whole. What they are
+weighted by is known of torch's own losses: modules of `torch.nn`, functions of `torch.nn.functional` and
+`functools.partial` of these, with class weights, `ignore_index`, label smoothing and every reduction. An object may say
+it itself by two methods, `numerator(outputs, targets)` and `denominator(targets)`, which gives None for a sum; the loss
+is their quotient. Any other function is taken for a mean over samples. Whether it is one is looked at when a batch is
+cut, and not over processes.
+"""
+
+_CLASSES = {nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss}
+"""Losses whose mean is over the weights of the targets that are not ignored."""
+_SAMPLES = {
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.KLDivLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss),
+    *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.HingeEmbeddingLoss),
+    *(nn.MultiLabelMarginLoss, nn.MultiLabelSoftMarginLoss, nn.MultiMarginLoss),
+    *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div, F.poisson_nll_loss, F.soft_margin_loss),
+    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.hinge_embedding_loss),
+    *(F.multilabel_margin_loss, F.multilabel_soft_margin_loss, F.multi_margin_loss),
+}
+"""Losses whose mean is over samples, or over elements of which each sample has as many."""
+
+
+def loss_of_parts(loss: Loss, accumulation: int) -> Loss:
+    """Return what to differentiate on each part: the loss itself if it sees the whole batch, else a `PartLoss`.
+
+    Args:
+        loss: See `Loss`.
+        accumulation: Parts of this process's batch.
+    """
+    return loss if accumulation == 1 and world_size() == 1 else in_parts(loss)
+
+
+@dataclass(frozen=True)
+class PartLoss(ABC):
+    """The numerator of a loss; called as the loss is."""
+
+    loss: Loss
+
+    @abstractmethod
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the numerator over one part."""
+
+    @abstractmethod
+    def denominator(self, targets: Any) -> Tensor | float | None:
+        """Return what the numerator over these targets is divided by; None for a sum."""
+
+
+class _Samples(PartLoss):
+    """A mean over samples, as far as is known."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        return self.loss(outputs, targets) * len(targets)
+
+    def denominator(self, targets: Any) -> float:
+        return float(len(targets))
+
+
+class _KnownSamples(_Samples):
+    """A mean over samples for certain."""
+
+
+class _Sum(PartLoss):
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        return self.loss(outputs, targets)
+
+    def denominator(self, targets: Any) -> None:
+        return None
+
+
+class _Classes(PartLoss):
+    """Of torch's losses of classes; targets may be class numbers or, for cross-entropy, probabilities."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        if targets.is_floating_point():
+            return self.loss(outputs, targets) * len(targets)
+        return _summed(self.loss)(outputs, targets)
+
+    def denominator(self, targets: Any) -> Tensor | float:
+        if targets.is_floating_point():
+            return float(len(targets))
+        counts = targets != _setting(self.loss, "ignore_index", -100)
+        weight = _setting(self.loss, "weight", None)
+        if weight is None:
+            return counts.sum()
+        return torch.where(counts, weight[targets.where(counts, 0).long()], 0.0).sum()
+
+
+class _Declared(PartLoss):
+    """A loss that says itself what it averages over."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        return self.loss.numerator(outputs, targets)  # type: ignore[attr-defined]
+
+    def denominator(self, targets: Any) -> Tensor | float | None:
+        return self.loss.denominator(targets)  # type: ignore[attr-defined]
+
+
+def in_parts(loss: Loss) -> PartLoss:
+    """Return a loss as its numerator and its denominator."""
+    if isinstance(loss, PartLoss):
+        return loss
+    if hasattr(loss, "numerator") and hasattr(loss, "denominator"):
+        return _Declared(loss)
+    kind: Any = type(loss) if isinstance(loss, nn.Module) else loss
+    if isinstance(loss, partial):
+        kind = None if loss.args or {"size_average", "reduce"} & set(loss.keywords) else loss.func
+    try:
+        known = kind in _CLASSES or kind in _SAMPLES
+    except TypeError:  # what cannot be hashed is no loss of torch's
+        known = False
+    if not known:
+        return _Samples(loss)
+    if _setting(loss, "reduction", "mean") == "sum":
+        return _Sum(loss)
+    if kind in _CLASSES:
+        return _Classes(loss)
+    # Of these losses a `weight` may be one for each sample of the batch, which cannot be told from one for each column.
+    rescaled = any(_setting(loss, name, None) is not None for name in ("weight", "pos_weight"))
+    return _Samples(loss) if rescaled else _KnownSamples(loss)
+
+
+def _setting(loss: Any, name: str, default: Any) -> Any:
+    if isinstance(loss, partial):
+        return loss.keywords.get(name, default)
+    return getattr(loss, name, default)
+
+
+def _summed(loss: Any) -> Loss:
+    """The same loss of torch's with reduction "sum"."""
+    if isinstance(loss, nn.Module):
+        other: Any = copy.copy(loss)  # shares the tables of parameters and buffers
+        other.reduction = "sum"
+        return other
+    return partial(loss, reduction="sum")
+
+
+def check_parts(loss: Loss, outputs: Sequence[Any], targets: Any, values: Sequence[Tensor]) -> None:
+    """Check that a batch's parts gave what its whole gives, if the loss is not known to be one for which they do.
+
+    Args:
+        loss: What the parts were differentiated by.
+        outputs: Of each part.
+        targets: Of the whole batch.
+        values: What `loss` gave on each part.
+
+    Raises:
+        OptionError: They did not.
+    """
+    if len(outputs) == 1 or not isinstance(loss, _Samples) or isinstance(loss, _KnownSamples):
+        return
+    with torch.no_grad():
+        joined = uncut(outputs)
+        whole = loss.loss(joined, targets)
+        shares = torch.stack(list(values)) / len(targets)
+        scale = whole.abs() + shares.abs().sum()
+        gap = (shares.sum() - whole).abs()
+        tolerance = torch.finfo(whole.dtype).eps ** 0.5
+        if not bool(whole.isfinite()) or bool(gap <= tolerance * scale):
+            return
+        if bool(loss.loss(joined, targets) != whole):
+            return  # it draws random numbers, and so is no function of the batch
+    raise OptionError(
+        f"The loss {_name(loss.loss)} is no mean over the samples of a batch: with the batch in {len(outputs)} parts "
+        f"their mean is {float(shares.sum()):g}, but the whole gives {float(whole):g}. Give a loss "
+        f"of torch's (a module of torch.nn, or functools.partial of a function of torch.nn.functional), give yours the "
+        f"methods numerator(outputs, targets) and denominator(targets), or set accumulation=1."
+    )
+
+
+def _name(loss: Any) -> str:
+    return f"'{getattr(loss, '__name__', type(loss).__name__)}'"
+
+
+def joined_parts(values: Sequence[Tensor], loss: Loss, targets: Any) -> list[Tensor]:
+    """Return what the whole batch, over all processes, gives; one message.
+
+    Args:
+        values: Of the loss and its gradients, summed over the parts of this process.
+        loss: What the parts were differentiated by (`loss_of_parts`).
+        targets: All of this process.
+    """
+    return divide_over_ranks(values, loss.denominator(targets)) if isinstance(loss, PartLoss) else list(values)

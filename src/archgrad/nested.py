@@ -1,0 +1,62 @@
+"""Tuples, lists and dicts, of any depth, with tensors in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["joined", "map_tensors", "tensors_in"]
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return the same structure with `change` of each tensor in its place, and everything else as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(part, change) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return _rebuilt(value, [map_tensors(part, change) for part in value])
+    return value
+
+
+def joined(
+    values: Sequence[Any], join: Callable[[list[Tensor]], Tensor], check: Callable[[Sequence[Any]], None] | None = None
+) -> Any:
+    """Return one structure out of several equal ones, each of its tensors made by `join` of theirs.
+
+    Args:
+        values: Tensors, or equal structures (tuple, list, dict) of them; what else stands in them is taken from the
+            first.
+        join: Function of the tensors that stand in one place.
+        check: Called with the values, then with what stands in each place of them.
+    """
+    if check is not None:
+        check(values)
+    first = values[0]
+    if isinstance(first, Tensor):
+        return join(list(values))
+    if isinstance(first, Mapping):
+        return {key: joined([value[key] for value in values], join, check) for key in first}
+    if isinstance(first, tuple | list):
+        return _rebuilt(first, [joined([value[i] for value in values], join, check) for i in range(len(first))])
+    return first
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a structure in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+
+
+def _rebuilt(like: Sequence[Any], parts: Sequence[Any]) -> Any:
+    """Return parts in a tuple, list or named tuple of the type of another."""
+    kind: Any = type(like)
+    return kind(*parts) if hasattr(like, "_fields") else kind(parts)
