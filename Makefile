@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(wildcard src/archgrad/fast/native/*.hpp src/archgrad/fast/native/*.cpp)
 
-.PHONY: help demo test lint types unit bench soak docs clean
+.PHONY: help demo test lint types unit bench soak fuzz docs clean
 
 help:
 	@echo "make demo    search on real digits, retrain the result, write a report (about 3 minutes on 2 cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   time a search step, plain and fast"
 	@echo "make docs    build the documentation into site/"
 	@echo "make soak    kill 200 real runs, go on with them, and compare them with runs that nobody killed"
+	@echo "make fuzz    read 10,000 hostile files: run folders, checkpoints, data, models (SEED=1)"
 	@echo "make clean   remove $(VENV), site and what tools cache"
 
 $(READY): pyproject.toml setup.py $(NATIVE)
@@ -46,6 +47,10 @@ unit: $(READY)
 soak: $(READY)
 	@echo "== 200 kills of real runs (two minutes)"
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py
+
+fuzz: $(READY)
+	@echo "== 10,000 hostile files (four minutes); what breaks a law is kept in runs/fuzz"
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz.py --inputs 10000 --seed $(or $(SEED),1)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/search_step.py

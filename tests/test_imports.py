@@ -15,9 +15,10 @@ PACKAGE = Path(archgrad.__file__).parent
 
 FLOW = (
     # no room of archgrad's needed
-    ("errors",),
+    ("errors", "machine"),
     ("nested", "checks"),
     ("batches", "buffers", "exactness", "files", "json_text", "isolation", "terminal"),
+    ("paths", "sizes"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices", "connection"),

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from archgrad.errors import RunError
+from archgrad.machine import machine_memory
 
 __all__ = [
-    "Guard", "append", "atomic_write", "disk_error", "is_partial", "open_regular", "partial_file", "read_file",
-    "refuse_links", "remove_partial_files", "sync_folder", "write_text",
+    "Guard", "append", "atomic_write", "check_fits", "disk_error", "is_partial", "open_regular", "partial_file",
+    "read_explained", "read_file", "refuse_links", "remove_partial_files", "sync_folder", "write_text",
 ]  # fmt: skip
 
 Guard = Callable[[Path], None]
 """Called with the path of a file before anything is changed there; raises where nothing may be."""
 
 _PARTIAL_SUFFIX = ".part"
+_MOST_UNKNOWN = 8 * 1024**3  # bytes that are read at once where the system does not tell how much memory there is
 _NAME_KEPT = 40  # characters of the file's name in that of its partial file: the longest names leave no room for more
 _NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # how file systems say that they flush no folders
 
@@ -54,6 +56,8 @@ def disk_error(error: OSError, path: Path, *, doing: str) -> RunError:
         doing: The verb, such as "write" or "read".
     """
     remedy = _REMEDIES.get(error.errno or 0, "Check that the path is right and the disk in order.")
+    if error.errno is None and doing == "read":  # this module's own: the disk is in order, the file is not
+        remedy = "Take an intact copy."
     return RunError(f"Cannot {doing} '{path}': {error.strerror or error}. {remedy}")
 
 
@@ -74,21 +78,64 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         yield file
 
 
-def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
+def check_fits(file: BinaryIO, *, most: int | None = None) -> int:
+    """Refuse an open file that is too large to be read whole; a hole takes no disk, but it would take memory.
+
+    Args:
+        file: Of `open_regular`.
+        most: Largest size in bytes; half of the memory of this machine if it is not given.
+
+    Returns:
+        The largest size.
+
+    Raises:
+        OSError: It is larger.
+    """
+    limit = _half_of_memory() if most is None else most
+    if os.fstat(file.fileno()).st_size > limit:
+        raise _too_large(limit, most)
+    return limit
+
+
+def read_file(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
     """Return the content of a regular file.
 
     Args:
         path: The file.
-        most: Largest size in bytes; nothing is read of a larger file.
+        most: Largest size in bytes, as in `check_fits`; nothing is read of a larger file.
 
     Raises:
         OSError: It cannot be read, is no regular file, or is too large.
     """
     with open_regular(path) as file:
-        content = b"" if os.fstat(file.fileno()).st_size > most else file.read(most + 1)
-        if len(content) > most or os.fstat(file.fileno()).st_size > most:
-            raise OSError(f"it is larger than {most} bytes")
+        limit, size = check_fits(file, most=most), os.fstat(file.fileno()).st_size
+        content = file.read(size + 1)  # memory is taken for as much as is asked for
+        if len(content) > size:  # it has grown
+            content += file.read(limit + 1 - len(content))
+    if len(content) > limit:
+        raise _too_large(limit, most)
     return content
+
+
+def read_explained(path: Path, *, most: int | None = None) -> bytes:
+    """Return what `read_file` does.
+
+    Raises:
+        RunError: Where `read_file` raises an OSError.
+    """
+    try:
+        return read_file(path, most=most)
+    except OSError as error:
+        raise disk_error(error, path, doing="read") from error
+
+
+def _half_of_memory() -> int:
+    memory = machine_memory()
+    return _MOST_UNKNOWN if memory is None else memory // 2
+
+
+def _too_large(limit: int, most: int | None) -> OSError:
+    return OSError(f"it is larger than {limit} bytes{', half of the memory of this machine' if most is None else ''}")
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -156,9 +203,12 @@ def atomic_write(path: Path, *, guard: Guard | None = None) -> Iterator[BinaryIO
 
 
 def write_text(path: Path, text: str, *, guard: Guard | None = None) -> None:
-    """Write a text file atomically, as UTF-8 with the line ends that the text has."""
+    """Write a text file atomically, as UTF-8 with the line ends that the text has.
+
+    Bytes of a path that are no UTF-8 (PEP 383) are escaped as in JSON, "\\udcff", which reads back as they were.
+    """
     with atomic_write(path, guard=guard) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def append(path: Path, content: bytes, *, guard: Guard | None = None) -> None:

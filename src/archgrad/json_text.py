@@ -12,13 +12,24 @@ from typing import Any, NoReturn
 
 from archgrad.errors import ArchitectureError
 
-__all__ = ["MAX_TEXT_BYTES", "format_json", "freeze", "natural_order", "parse_json", "shown", "thaw"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "format_json",
+    "freeze",
+    "is_unicode",
+    "natural_order",
+    "parse_json",
+    "shown",
+    "shown_text",
+    "thaw",
+]
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 """Longest text that is read; an architecture with the alphas of ten thousand edges takes a tenth of it."""
 _MAX_DEPTH = 50
 _INTEGER_BITS = 64
 _INTEGER_DIGITS = 20  # of 2**64
+_TOO_DEEP = object()
 
 _repr = reprlib.Repr()
 _repr.maxlevel = 3
@@ -31,30 +42,37 @@ def shown(value: object) -> str:
         text = _repr.repr(value)
     except ValueError:  # an integer of more digits than Python prints
         return f"a {type(value).__name__}"
-    text = " ".join(text.split())
+    return shown_text(text)
+
+
+def shown_text(text: str) -> str:
+    """Return what somebody else says, as an error message quotes it: on one line, and short whatever its length."""
+    text = " ".join((text if len(text) <= 2000 else f"{text[:1000]}{text[-1000:]}").split())
     return text if len(text) <= 160 else f"{text[:120]}...{text[-30:]}"
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, not_finite_as_none: bool = False) -> Any:
     """Return what a JSON text says.
 
     Args:
         text: Any text of up to `MAX_TEXT_BYTES` characters.
+        not_finite_as_none: Read NaN and numbers beyond the range of a float as None, rather than refuse them.
 
     Raises:
-        ArchitectureError: The text is not JSON, repeats a key, or holds a number that is not finite.
+        ArchitectureError: The text is not JSON, nests too deep, repeats a key, or holds an integer of more than 64 bits
+            or a number that is not finite.
     """
     if not isinstance(text, str):
         raise ArchitectureError(f"JSON is read from a str, but got {type(text).__name__}.")
     if len(text) > MAX_TEXT_BYTES:
         raise ArchitectureError(f"A text of at most {MAX_TEXT_BYTES} characters is read, but this one has {len(text)}.")
     try:
-        return json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_object,
             parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_not_finite,
+            parse_float=_float_or_none if not_finite_as_none else _float,
+            parse_constant=_float_or_none if not_finite_as_none else _not_finite,
         )
     except json.JSONDecodeError as error:
         raise ArchitectureError(
@@ -62,7 +80,19 @@ def parse_json(text: str) -> Any:
             f"The text may be cut off; take an intact copy."
         ) from None
     except RecursionError:
-        raise ArchitectureError(f"JSON may nest at most {_MAX_DEPTH} deep, but this text nests deeper.") from None
+        value = _TOO_DEEP
+    layer, depth = [value], 0
+    while layer:
+        if depth > _MAX_DEPTH or value is _TOO_DEEP:
+            raise ArchitectureError(f"JSON may nest at most {_MAX_DEPTH} deep, but this text nests deeper. Flatten it.")
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,9 +107,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > _INTEGER_DIGITS:
+    value = int(text) if len(text.lstrip("-")) <= _INTEGER_DIGITS else None
+    if value is None or not _fits(value):
         raise ArchitectureError(f"An integer may have {_INTEGER_BITS} bits, but got {shown(text)}.")
-    return int(text)
+    return value
+
+
+def _fits(value: int) -> bool:
+    return -(1 << (_INTEGER_BITS - 1)) <= value < 1 << _INTEGER_BITS
 
 
 def _float(text: str) -> float:
@@ -87,6 +122,11 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         _not_finite(text)
     return value
+
+
+def _float_or_none(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _not_finite(text: str) -> NoReturn:
@@ -111,7 +151,7 @@ def freeze(value: Any, where: str, *, depth: int = 0) -> Any:
     if isinstance(value, str):
         return check_text(str(value), where)
     if isinstance(value, int):
-        if not -(1 << (_INTEGER_BITS - 1)) <= value < 1 << _INTEGER_BITS:
+        if not _fits(value):
             raise ArchitectureError(f"{where}: an integer may have {_INTEGER_BITS} bits, but got {shown(value)}.")
         return int(value)
     if isinstance(value, float):
@@ -137,13 +177,18 @@ def freeze(value: Any, where: str, *, depth: int = 0) -> Any:
 
 def check_text(text: str, where: str) -> str:
     """Return `text` if UTF-8 can write it."""
+    if not is_unicode(text):
+        raise ArchitectureError(f"{where}: {shown(text)} holds half a surrogate pair. Write whole characters.")
+    return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write the text; it cannot where bytes of a file's name were no UTF-8 (PEP 383)."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ArchitectureError(
-            f"{where}: {shown(text)} holds half a surrogate pair. Write whole characters."
-        ) from None
-    return text
+        return False
+    return True
 
 
 def thaw(value: Any) -> Any:

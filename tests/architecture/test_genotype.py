@@ -182,7 +182,7 @@ def test_reading_architectures_needs_nothing_but_the_standard_library():
     folder = pathlib.Path(architectures.__file__).parent
     names = (
         *("architecture", "architectures", "checks", "decision", "errors", "files", "genotype", "json_text"),
-        "nni_format",
+        *("machine", "nni_format"),
     )
     for name in names:
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):

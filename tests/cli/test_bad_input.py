@@ -87,7 +87,7 @@ def test_options_outside_their_range(typed: tuple[str, ...], message: str, archg
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (("--epochs", "-3"), "epochs must be a whole number, at least 1, but got epochs=-3"),
+        (("--epochs", "-3"), "epochs must be a whole number of at least 1, but got epochs=-3"),
         (("--cutout", "8"), "cutout must be smaller than the images"),
         (("--drop-path", "1"), "drop_path"),
         (("--optimizer", "adamw", "--momentum", "0.5"), "AdamW"),

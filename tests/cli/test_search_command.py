@@ -227,7 +227,7 @@ def test_a_space_of_ones_own_from_a_file_or_module(archgrad: Type, monkeypatch: 
         (("no.such.module:Net",), "cannot be imported"),
         (("my_space.py",), "There is no space 'my_space.py'"),
         (("tiny", "--cells", "3"), "has no cells"),
-        (("tiny", "--channels", "0"), "must be at least 1"),
+        (("tiny", "--channels", "0"), "must be a whole number of at least 1"),
     ],
 )
 def test_a_space_that_cannot_be_built_is_refused(typed: tuple[str, ...], message: str, archgrad: Type) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -142,3 +143,58 @@ def test_long_names_are_read(tmp_path):
         assert stored.name.endswith(name)
         assert (tmp_path / "set.tar").read_bytes()[stored.offset : stored.offset + stored.length] == b"abc"
         packed = io.BytesIO()
+
+
+def long_name(name: str = "n" * 120) -> bytes:
+    info = member("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    info.size = len(name) + 1
+    return info.tobuf(tarfile.GNU_FORMAT) + (name.encode() + b"\0").ljust(512, b"\0")
+
+
+def attributes(**values: object) -> bytes:
+    return tarfile.TarInfo.create_pax_global_header({name: str(value) for name, value in values.items()})
+
+
+def claiming(size: int) -> bytes:
+    """A header of a file whose size is written in base 256, as GNU's tar writes those of 8 GB and more."""
+    content = bytearray(member("train/a/0.png").tobuf(tarfile.USTAR_FORMAT))
+    content[124:136] = b"\x80" + size.to_bytes(11, "big") if size >= 0 else (2**96 + size).to_bytes(12, "big")
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+FORGED = {
+    "a thousand long names": long_name() * 1000 + member("train/a/0.png").tobuf(),
+    "a thousand attributes": attributes(comment="x") * 1000 + member("train/a/0.png").tobuf(),
+    "long names that fill memory": long_name("n" * 300_000) * 1000,
+    "a size over 64 bits": claiming(2**80),
+    "a size below zero": claiming(-2048),
+    "a size in attributes over 64 bits": attributes(size=10**40) + member("train/a/0.png").tobuf(),
+    "a size in attributes that leads back": attributes(size=-512) + member("train/a/0.png").tobuf(),
+    "a time that is infinite": attributes(mtime="1e999") + member("train/a/0.png").tobuf() + bytes(512),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_forged_headers_are_refused_with_our_own_error(tmp_path, case):
+    packed = tmp_path / "set.tar"
+    packed.write_bytes(FORGED[case] + bytes(10240))
+    with pytest.raises(DataError):
+        load(f"folder:{packed}", root=tmp_path / "cache")
+
+
+def test_many_members_take_little_memory(tmp_path):
+    header = member("x").tobuf(tarfile.USTAR_FORMAT)
+    (tmp_path / "set.tar").write_bytes(header * 20_000 + bytes(1024))
+    tracemalloc.start()
+    read_tar(tmp_path / "set.tar", tmp_path / "set.tar")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_names_that_are_no_text_are_refused_before_anything_is_trained_on_them(tmp_path):
+    images = [member(f"train/{name}/{k}.png") for name in ("a", "caf\udce9") for k in range(2)]
+    packed = tar_with(tmp_path / "set.tar", images, picture(1))
+    with pytest.raises(DataError, match=r"Unicode text.*caf\\udce9.*Rename"):
+        load(f"folder:{packed}", root=tmp_path / "cache")

@@ -1,6 +1,7 @@
 """Images from class folders and tars: what is read, in what order, once."""
 
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -84,10 +85,10 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
 def test_a_cache_that_cannot_be_written_is_a_warning_and_the_data_is_there(tmp_path, monkeypatch):
     folder = class_folders(tmp_path / "images")
 
-    def full(path: Path, write) -> None:
+    def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("archgrad.data.cache._write_whole", full)
+    monkeypatch.setattr("archgrad.data.cache.partial_file", full)
     with pytest.warns(UserWarning, match="No space left"):
         assert len(load(f"folder:{folder}", root=tmp_path / "cache").train) == 12
     with pytest.raises(DataError, match=r"No space left.*ARCHGRAD_DATA"):
@@ -230,9 +231,9 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path):
 
 def test_options_of_folders_are_checked_and_refused_elsewhere(tmp_path):
     folder = class_folders(tmp_path / "images")
-    with pytest.raises(OptionError, match="image_size must be between 1 and 4096 pixels, but got 0"):
+    with pytest.raises(OptionError, match="image_size must be a whole number of at least 1, but got image_size=0"):
         load(f"folder:{folder}", root=tmp_path / "cache", image_size=0)
-    with pytest.raises(OptionError, match="memory_limit must be at least 0 bytes, but got -1"):
+    with pytest.raises(OptionError, match="memory_limit must be a whole number of at least 0, but got memory_limit=-1"):
         load(f"folder:{folder}", root=tmp_path / "cache", memory_limit=-1)
     with pytest.raises(OptionError, match="go with folder:PATH, but the data is 'digits'"):
         load("digits", image_size=8)
@@ -282,3 +283,25 @@ def test_the_reference_tar_loads_whole_and_the_second_start_takes_seconds(shared
     # CIFAR-10's own constants, but for what JPEG loses.
     assert second.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.001)
     assert second.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.003)
+
+
+def test_folders_inside_each_other_have_a_limit(tmp_path):
+    folder = class_folders(tmp_path / "images")
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(1200):  # by steps, as no path may be so long
+        os.mkdir("deeper", dir_fd=descriptor)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    with pytest.raises(DataError, match=r"64 folders deep\. Name a folder nearer"):
+        load(f"folder:{folder}", root=tmp_path / "cache")
+    subprocess.run(["rm", "-rf", str(folder / "deeper")], check=False)
+
+
+def test_classes_whose_folders_are_no_text_are_refused_before_training(tmp_path):
+    folder = class_folders(tmp_path / "images")
+    for split in ("train", "test"):
+        os.rename(folder / split / "class0", os.fsencode(folder / split) + b"/caf\xe9")
+    with pytest.raises(DataError, match=r"Unicode text.*caf\\udce9.*Rename it, or its folder"):
+        load(f"folder:{folder}", root=tmp_path / "cache")

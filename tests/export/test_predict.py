@@ -20,9 +20,9 @@ from torch import nn
 from archgrad import spaces
 from archgrad.data import evaluation_batches, load
 from archgrad.errors import DataError, ExportError, OptionError
-from archgrad.export import Exported, predict
+from archgrad.export import Exported, ModelDescription, predict, session
 from archgrad.retrain import RetrainResult, retrain
-from archgrad.runs import load_tensors
+from archgrad.runs import load_tensors, peak_memory_mb
 
 from .runs import OPTIONS, TINY, few_digits, tiny_network
 
@@ -209,3 +209,94 @@ def test_run_folders_need_no_extra(
     assert len(predict(finished.run_dir, digits[:2])) == 2
     with pytest.raises(OptionError, match=r"'onnxruntime'.*pip install 'archgrad\[onnx\]'"):
         predict(exported.path, digits[:1])
+
+
+def foreign_model(folder: Path, nodes: list[Any], output: Any, classes: int = 10) -> Path:
+    """Write a model of somebody else's making that takes digits, with a description beside it."""
+    from onnx import TensorProto, helper
+
+    inputs = helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", 1, 8, 8])
+    graph = helper.make_graph(nodes, "foreign", [inputs], [output])
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 2)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    names = tuple(map(str, range(classes)))
+    ModelDescription(classes=names, input_shape=(1, 8, 8)).save(folder / "net.json")
+    return folder / "net.onnx"
+
+
+def test_outputs_that_are_no_tensor_of_numbers_are_refused(digits: list[Path], tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    text = helper.make_tensor("t", TensorProto.STRING, [1], [b"word"])
+    flat = helper.make_node("Reshape", ["inputs", "shape"], ["flat"])
+    shape = helper.make_node("Constant", [], ["shape"], value=helper.make_tensor("s", TensorProto.INT64, [2], [-1, 64]))
+    cases = {
+        "seq": (
+            [helper.make_node("SequenceConstruct", ["inputs"], ["y"])],
+            helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None),
+        ),
+        "map": (
+            [shape, flat, helper.make_node(
+                "ZipMap", ["flat"], ["y"], domain="ai.onnx.ml", classlabels_int64s=list(range(64))
+            )],
+            helper.make_value_info("y", helper.make_sequence_type_proto(helper.make_map_type_proto(
+                TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+            ))),
+        ),
+        "string": (
+            [helper.make_node("Constant", [], ["y"], value=text)],
+            helper.make_tensor_value_info("y", TensorProto.STRING, [1]),
+        ),
+    }  # fmt: skip
+    for case, (nodes, output) in cases.items():
+        with pytest.raises(ExportError, match=f"gives out .*{case}.*Export the network again"):
+            predict(foreign_model(tmp_path, nodes, output), digits[:1])
+
+
+def test_a_constant_of_gigabytes_is_refused_and_takes_no_memory(digits: list[Path], tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    size = helper.make_tensor("s", TensorProto.INT64, [1], [2**29])
+    one = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
+    nodes = [
+        helper.make_node("Constant", [], ["size"], value=size),
+        helper.make_node("ConstantOfShape", ["size"], ["large"], value=one),
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("ReduceMax", ["inputs"], ["most"], axes=[1, 2], keepdims=0),
+        helper.make_node("Add", ["most", "sum"], ["logits"]),
+    ]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 8])
+    model = foreign_model(tmp_path, nodes, output, classes=8)
+    before = peak_memory_mb(torch.device("cpu"))
+    with pytest.raises(ExportError, match="takes more memory than archgrad gives a model"):
+        predict(model, digits[:3])
+    after = peak_memory_mb(torch.device("cpu"))
+    assert before is None or after is None or after - before < 512
+
+
+def test_a_batch_that_is_too_large_is_halved_until_it_fits(
+    exported: Exported, digits: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = predict(exported.path, digits[:40])
+    sizes: list[int] = []
+    call = session.OnnxSession.__call__
+    monkeypatch.setattr(
+        session.OnnxSession, "__call__", lambda self, inputs: (sizes.append(len(inputs)), call(self, inputs))[1]
+    )
+    monkeypatch.setattr(session, "_LEAST_MEMORY", 2**15)
+    found = predict(exported.path, digits[:40])
+    assert sizes[:2] == [40, 20]
+    for one, other in zip(found, expected, strict=True):
+        assert one.classes == other.classes
+        assert one.probabilities == pytest.approx(other.probabilities)
+
+
+def test_images_larger_than_class_folders_may_have_are_refused(exported: Exported, digits: list[Path]) -> None:
+    description = exported.description_path.read_text()
+    try:
+        exported.description_path.write_text(description.replace("8,\n      8", "40000,\n      40000"))
+        with pytest.raises(ExportError, match="at most 4096 pixels a side"):
+            predict(exported.path, digits[:1])
+    finally:
+        exported.description_path.write_text(description)

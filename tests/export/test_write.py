@@ -105,7 +105,7 @@ def test_a_description_is_this_text() -> None:
         ({"format": "other"}, "does not describe a model"),
         ({"version": 2}, "version 2, and this archgrad reads 1"),
         ({"classes": []}, "at least one name"),
-        ({"classes": "ab"}, None),
+        ({"classes": "ab"}, "classes must be a list"),
         ({"input": {"shape": ["batch", 1, 0], "dtype": "float32"}}, "each at least 1"),
         ({"input": {"shape": ["batch", 1, 8, 8], "dtype": "object"}}, "float32 or int64, but got 'object'"),
         ({"input": {"shape": 3, "dtype": "float32"}}, "damaged"),
@@ -114,12 +114,9 @@ def test_a_description_is_this_text() -> None:
         ({"normalisation": {"mean": ["x"], "std": [1.0]}}, "finite"),
     ],
 )
-def test_a_description_of_another_kind_is_refused(change: dict[str, Any], message: str | None) -> None:
+def test_a_description_of_another_kind_is_refused(change: dict[str, Any], message: str) -> None:
     good = json.loads(ModelDescription(classes=("a", "b"), input_shape=(1, 8, 8)).to_json())
     text = json.dumps({**good, **change})
-    if message is None:
-        assert ModelDescription.from_json(text, where="it").classes == ("a", "b")
-        return
     with pytest.raises(ExportError, match=message):
         ModelDescription.from_json(text, where="it")
 

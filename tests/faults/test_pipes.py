@@ -16,9 +16,7 @@ import pytest
 from archgrad.files import open_regular, read_file
 
 from .campaign import ended, fork
-from .test_trust import read_everything, runs
-
-__all__ = ["runs"]  # a fixture
+from .test_trust import read_everything
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
 

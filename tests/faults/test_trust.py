@@ -124,14 +124,6 @@ def by_python(file: Path, proof: Path) -> None:
     file.write_text(f"__import__('os').mkdir({str(proof)!r})\n")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    run_search(folder / "search", resume=False, epochs=1)
-    run_retrain(folder / "retrain", resume=False, epochs=1)
-    return folder
-
-
 def read_everything(runs: Path) -> list[BaseException]:
     """Use the folders of a search and a retraining in every way; return the errors."""
     attempts: list[Callable[[], object]] = [
@@ -197,7 +189,8 @@ def test_a_configuration_that_unfolds_without_end_is_refused_by_the_report_too(t
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     (note,) = read_run(tmp_path).notes
-    assert note == "config.yaml cannot be read: aliases are not allowed in it"
+    assert note.startswith("config.yaml cannot be read: ")
+    assert "aliases are not allowed" in note
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------

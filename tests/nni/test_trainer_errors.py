@@ -31,7 +31,7 @@ from archgrad.errors import DataError, OptionError, SpaceError
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, but got batch_size=0"),
         ({"workers": -1}, "workers must be a whole number of at least 0, but got workers=-1. 0 reads in this process"),
         ({"device": "nowhere"}, "nowhere"),
-        ({"log_frequency": 0}, "log_frequency must be a whole number of at least 1, but got log_frequency=0. None"),
+        ({"log_frequency": 0}, "log_frequency must be a whole number of at least 1, but got log_frequency=0"),
         ({"arc_learning_rate": 0}, "arc_learning_rate must be a finite number above 0, but got arc_learning_rate=0"),
         ({"unrolled": "yes"}, "unrolled must be True or False, but got unrolled='yes'"),
         ({"unrolled": 2}, "unrolled=2"),

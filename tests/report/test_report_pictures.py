@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -254,3 +255,26 @@ def test_file_names_come_from_any_label_and_are_never_shared():
     scene = Scene(width=1, height=1, items=(), name="")
     pictures = [Picture(slug="cell-a", title="", caption="", wide=scene)] * 3
     assert unique_slugs(pictures) == ["cell-a", "cell-a-2", "cell-a-3"]
+
+
+def test_a_long_name_is_shortened_at_once_and_its_ends_stay():
+    name = "".join(chr(97 + k % 26) for k in range(200_000)) + "-end"
+    started = time.process_time()
+    short = shorten(name, size=11.0, width=110.0)
+    assert time.process_time() - started < 1.0
+    head, tail = short.split("…")
+    assert name.startswith(head)
+    assert name.endswith(tail)
+    kept = len(head) + len(tail) + 1
+    longer = f"{name[: (kept + 1) // 2]}…{name[-(kept // 2) :]}"
+    assert text_width(short, size=11.0) <= 110.0 < text_width(longer, size=11.0)
+    assert len(shorten("\u0301" * 50_000, size=11.0, width=110.0)) < 2000  # signs without a width
+
+
+@given(name=st.text(max_size=60), width=st.floats(0.0, 200.0))
+def test_as_much_of_a_name_is_kept_as_fits(name, width):
+    short = shorten(name, size=11.0, width=width)
+    if short in (clean_text(name), "…"):
+        return
+    assert text_width(short, size=11.0) <= width + 1e-6
+    assert "…" in name or short.index("…") == len(short) // 2

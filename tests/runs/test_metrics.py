@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archgrad.errors import RunError
-from archgrad.runs import MetricsFile, read_metrics
+from archgrad.errors import OptionError, RunError
+from archgrad.report.read import read_table
+from archgrad.runs import MetricsFile, check_column, read_metrics
 
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -116,3 +118,42 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(RunError, match=r"metrics\.csv.*disk is full"):
         MetricsFile(tmp_path / "metrics.csv").append({"epoch": 0})
+
+
+BREAKS = ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\udcff", "\0"]
+
+
+@pytest.mark.parametrize("sign", BREAKS)
+def test_names_with_line_breaks_are_refused_at_the_door(sign: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    with pytest.raises(OptionError, match=r"name of a metric must be .* printable .* Rename the metric"):
+        MetricsFile(path).append({"epoch": 0, f"train_a{sign}b": 1.0})
+    assert not path.exists()
+    with pytest.raises(OptionError, match="name of a metric must be 1 to 200 printable characters"):
+        check_column("x" * 201)
+
+
+@pytest.mark.parametrize("sign", BREAKS[2:-2])
+def test_lines_end_only_where_append_ends_them(sign: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    content = f"epoch,train_a{sign}b\n0,1.0\n1,2.0\n".encode()
+    path.write_bytes(content)
+    name = f"train_a{sign}b"
+    assert read_metrics(path) == [{"epoch": 0, name: 1.0}, {"epoch": 1, name: 2.0}]
+    assert read_table(path).columns == {name: (1.0, 2.0)}
+    MetricsFile(path).truncate(epochs=1)
+    assert path.read_bytes() == content[: -len("1,2.0\n")]
+
+
+def test_an_integer_of_any_length_is_a_number_that_nothing_overflows_on(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"epoch,loss\n0,{'9' * 4000}\n{'9' * 4000},1\n")
+    assert read_metrics(path) == [{"epoch": 0, "loss": math.inf}, {"epoch": math.inf, "loss": 1}]
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole: it takes no disk
+    with pytest.raises(RunError, match="larger than"):
+        read_metrics(path)

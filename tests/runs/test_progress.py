@@ -118,5 +118,5 @@ def test_a_step_costs_under_a_tenth_of_a_millisecond(file: io.StringIO) -> None:
 
 
 def test_log_frequency_below_one_is_an_error() -> None:
-    with pytest.raises(OptionError, match="at least 1 step, but got 0"):
+    with pytest.raises(OptionError, match="at least 1, but got log_frequency=0"):
         make(io.StringIO(), log_frequency=0)

@@ -45,16 +45,22 @@ def test_a_space_has_a_name(name: str) -> None:
 
 CELL_OPTIONS = ("channels", "cells", "num_classes", "in_channels")
 BAD_OPTIONS: list[tuple[Callable[..., nn.Module], dict[str, Any], str]] = [
-    *[(ag.spaces.darts_cifar, {name: 0}, f"{name} must be at least 1, but got {name}=0") for name in CELL_OPTIONS],
-    (ag.spaces.darts_cifar, {"nodes": 0}, "nodes must be at least 1, but got nodes=0"),
+    *[
+        (ag.spaces.darts_cifar, {name: 0}, f"{name} must be a whole number of at least 1, but got {name}=0")
+        for name in CELL_OPTIONS
+    ],
+    (ag.spaces.darts_cifar, {"nodes": 0}, "nodes must be a whole number of at least 1, but got nodes=0"),
     (ag.spaces.darts_cifar, {"stage": "train"}, "stage must be 'search' or 'retrain', but got stage='train'"),
     (ag.spaces.darts_cifar, {"auxiliary": True}, "no auxiliary head; give auxiliary=True with stage='retrain'"),
     (ag.spaces.darts_imagenet, {"channels": 3}, "channels must be even for the ImageNet stem, but got channels=3"),
-    (ag.spaces.darts_imagenet, {"cells": -1}, "cells must be at least 1, but got cells=-1"),
-    *[(ag.spaces.nasbench201, {name: 0}, f"{name}.* must be at least 1, but got .*{name}=0") for name in CELL_OPTIONS],
+    (ag.spaces.darts_imagenet, {"cells": -1}, "cells must be a whole number of at least 1, but got cells=-1"),
+    *[
+        (ag.spaces.nasbench201, {name: 0}, f"{name}.* must be a whole number of at least 1, but got .*{name}=0")
+        for name in CELL_OPTIONS
+    ],
     (ag.spaces.nasbench201, {"stage": "train"}, "stage must be 'search' or 'retrain', but got stage='train'"),
     *[
-        (ag.spaces.tiny, {name: 0}, f"{name}.* must be at least 1, but got .*{name}=0")
+        (ag.spaces.tiny, {name: 0}, f"{name}.* must be a whole number of at least 1, but got .*{name}=0")
         for name in ("channels", "num_classes", "in_channels")
     ],
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 
 from archgrad import architectures
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchitectureError
+from archgrad.json_text import shown
+from archgrad.paths import from_home
 
 __all__ = ["FORMS", "PUBLISHED", "open_architecture", "settled_name"]
 
@@ -27,11 +30,11 @@ def settled_name(text: str) -> str:
     """
     if text in PUBLISHED or text.startswith("|"):
         return text
-    path = Path(text).expanduser()
-    if not path.exists():
+    path = from_home(text)
+    if not os.path.exists(path):
         near = difflib.get_close_matches(text, PUBLISHED, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ArchitectureError(f"There is no architecture '{text}'.{hint} Give {FORMS}.")
+        raise ArchitectureError(f"There is no architecture {shown(text)}.{hint} Give {FORMS}.")
     return str((_last_of_run(path) if path.is_dir() else path).absolute())
 
 

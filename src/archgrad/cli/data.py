@@ -13,6 +13,7 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data, load, stratified_halves
 from archgrad.data.samples import as_samples, size_of
 from archgrad.errors import OptionError
+from archgrad.paths import from_home
 
 __all__ = ["add_data_options", "label_of", "open_data", "settled_name"]
 
@@ -46,7 +47,7 @@ def settled_name(name: str) -> str:
     """Return a data set's name that means the same from any folder: a path made absolute."""
     if not name.startswith(_FOLDER):
         return name
-    return f"{_FOLDER}{Path(name.removeprefix(_FOLDER)).expanduser().absolute()}"
+    return f"{_FOLDER}{from_home(name.removeprefix(_FOLDER)).absolute()}"
 
 
 def label_of(name: str) -> str:

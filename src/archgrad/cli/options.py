@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.parser import Parser
+from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
+from archgrad.json_text import shown, shown_text
 from archgrad.runs import read_config
 from archgrad.sharing import send_state
 from archgrad.terminal import say
 
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder"]
 
+_LONGEST_PATH = 4096
 NOT_KEPT = ("out", "resume", "overwrite", "quiet", "config")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
 
@@ -69,7 +72,7 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
         raise OptionError("--resume takes the options of its run, so it does not go with --config. Leave one out.")
     if places.resume:
         file = Path(places.resume) / "config.yaml"
-        if not file.is_file():
+        if not os.path.isfile(file):  # False where the name is too long, which is_file() raises
             raise RunError(f"Cannot resume '{places.resume}': it holds no config.yaml, so it is no run folder.")
         stored = _read(parser, file, command)
         if stored.get("space") is None:
@@ -79,7 +82,7 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
             )
     else:
         stored = _read(parser, Path(places.config), command) if places.config else {}
-    own = str(stored.get("space") or "")
+    own = str(stored.get("space") or "")[:_LONGEST_PATH]
     if ":" in own and places.space is None:
         raise OptionError(
             f"The {'run' if places.resume else 'config'} names a space of somebody's own, {own!r}, which is run as "
@@ -97,13 +100,20 @@ def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
     stored = read_config(file)
     found = stored.pop("command", command)
     if found != command:
-        raise OptionError(f"'{file}' holds the options of 'archgrad {found}', not of 'archgrad {command}'.")
+        raise OptionError(
+            f"'{file}' holds the options of 'archgrad {shown_text(str(found))}', not of 'archgrad {command}'."
+        )
     known = [action.dest for action in parser._actions if action.dest not in ("config", "resume", "help")]
     for name in stored:
+        if name in ("out", "overwrite"):
+            raise OptionError(
+                f"'{file}' says {name}, but where a run goes, and what is removed for it, is for you to type. Take it "
+                f"out of the file, and give {dashed('--' + name)}."
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise OptionError(f"'{file}' holds '{name}', which is no option of 'archgrad {command}'.{hint}")
+            raise OptionError(f"'{file}' holds {shown(name)}, which is no option of 'archgrad {command}'.{hint}")
     for name in ("step", "relaxation"):
         if isinstance(stored.get(name), Mapping):
             raise OptionError(

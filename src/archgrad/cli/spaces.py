@@ -21,6 +21,8 @@ from archgrad.cli.names import name_of
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
+from archgrad.json_text import shown
+from archgrad.paths import from_home
 
 __all__ = ["SPACES", "add_space_options", "build_space", "label_of", "settled_name"]
 
@@ -73,10 +75,10 @@ def settled_name(text: str) -> str:
         near = difflib.get_close_matches(text, SPACES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise OptionError(
-            f"There is no space '{text}'.{hint} Known are {', '.join(SPACES)}; your own is FILE.py:NAME or "
+            f"There is no space {shown(text)}.{hint} Known are {', '.join(SPACES)}; your own is FILE.py:NAME or "
             f"package.module:NAME."
         )
-    return f"{Path(place).expanduser().absolute()}:{name}" if place.endswith(".py") else text
+    return f"{from_home(place).absolute()}:{name}" if place.endswith(".py") else text
 
 
 def label_of(text: str) -> str:

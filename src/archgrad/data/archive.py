@@ -10,14 +10,15 @@ import zlib
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from archgrad.data.listing import ImageFolder, StoredImage, is_image
+from archgrad.data.listing import DEEPEST, ImageFolder, StoredImage, is_image
 from archgrad.errors import DataError
+from archgrad.json_text import shown
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 """How the name of a tar ends."""
 
-_LARGEST_HEADER = 2**24  # bytes that a header may make us read at once; a real one takes a few thousand
-_DEEPEST = 64  # folders inside each other
+_LARGEST_HEADER = 2**20  # bytes before a member, long names and attributes included; a real one takes a few thousand
+_MOST_READS = 64  # before a member: a block each, and the long names and attributes that precede it
 _LARGEST_IMAGE = 2**28  # bytes of an image before decoding
 _SPACE_LEFT_FREE = 2**28  # bytes of disk
 _LARGEST_GROWTH = 200  # images hardly shrink when packed; a bomb grows thousandfold
@@ -76,10 +77,12 @@ def read_tar(plain: Path, archive: Path) -> ImageFolder:
     root = ImageFolder()
     try:
         with open(plain, "rb") as file:
-            reads = _BoundedReads(file, archive)
             size = plain.stat().st_size
+            reads = _BoundedReads(file, archive, size)
             tar = tarfile.open(fileobj=reads, mode="r:")  # noqa: SIM115 - the file below it is what is to be closed
-            for member in tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # else a million empty members would be kept
+                reads.start_member()
                 *parents, name = _checked_parts(member, archive) or [""]
                 if any(parent.startswith(".") for parent in parents):
                     continue
@@ -91,16 +94,19 @@ def read_tar(plain: Path, archive: Path) -> ImageFolder:
                 elif member.isreg() and is_image(name):
                     if member.size > _LARGEST_IMAGE or member.offset_data + member.size > size:
                         raise DataError(
-                            f"{archive} is refused: its member {member.name!r} claims {member.size} bytes. Fetch it "
-                            f"again."
+                            f"{archive} is refused: its member {shown(member.name)} claims {shown(member.size)} bytes. "
+                            f"Fetch it again."
                         )
                     folder.images[name] = StoredImage(
                         plain, f"{archive}: {member.name}", member.offset_data, member.size, 0
                     )
             if reads.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
                 raise tarfile.ReadError("it ends early")
-    except (tarfile.TarError, ValueError) as error:
-        raise DataError(f"{archive} cannot be read as a tar: {error}. Is it whole? Fetch it again.") from error
+    except (DataError, OSError):
+        raise
+    except Exception as error:  # fed with garbage, tarfile raises nearly anything: OverflowError, IndexError, ...
+        reason = shown(str(error) or type(error).__name__)
+        raise DataError(f"{archive} cannot be read as a tar: {reason}. Is it whole? Fetch it again.") from error
     return root
 
 
@@ -108,16 +114,16 @@ def _checked_parts(member: tarfile.TarInfo, archive: Path) -> list[str]:
     parts = [part for part in member.name.split("/") if part not in ("", ".")]
     if member.name.startswith("/") or ".." in parts or "\\" in member.name or PureWindowsPath(member.name).drive:
         raise DataError(
-            f"{archive} is refused: its member {member.name!r} would leave the folder. Unpack it by hand if you trust "
-            f"it, and give the folder."
+            f"{archive} is refused: its member {shown(member.name)} would leave the folder. Unpack it by hand if you "
+            f"trust it, and give the folder."
         )
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise DataError(
-            f"{archive} is refused: its member {member.name!r} is a link or a device, and only files and folders are "
-            f"read. Unpack it by hand if you trust it, and give the folder."
+            f"{archive} is refused: its member {shown(member.name)} is a link or a device, and only files and folders "
+            f"are read. Unpack it by hand if you trust it, and give the folder."
         )
-    if len(parts) > _DEEPEST:
-        raise DataError(f"{archive} is refused: it holds a member more than {_DEEPEST} folders deep.")
+    if len(parts) > DEEPEST:
+        raise DataError(f"{archive} is refused: it holds a member more than {DEEPEST} folders deep.")
     return parts
 
 
@@ -141,20 +147,39 @@ def _read(source: Any, archive: Path) -> bytes:
 
 
 class _BoundedReads(io.RawIOBase):
-    """A file that refuses to read much at once: a forged header may claim any length, and memory is taken for it."""
+    """A file that is read forwards only, and little at once.
 
-    def __init__(self, file: io.BufferedReader, archive: Path) -> None:
-        self._file, self._archive = file, archive
+    A forged header may claim any length, for which memory would be taken; any number of long names, each of which
+    tarfile keeps while it looks for the next; or a negative length, which leads back to where we have been.
+    """
+
+    def __init__(self, file: io.BufferedReader, archive: Path, size: int) -> None:
+        self._file, self._archive, self._size = file, archive, size
         self.last = b""
+        self.start_member()
+
+    def start_member(self) -> None:
+        """Say that what follows belongs to another member."""
+        self._read_bytes = self._reads = 0
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _LARGEST_HEADER:
-            raise DataError(f"{self._archive} is refused: a header in it claims {size} bytes. Fetch it again.")
+        self._reads += 1
+        if not 0 <= size <= _LARGEST_HEADER - self._read_bytes or self._reads > _MOST_READS:
+            raise DataError(
+                f"{self._archive} is refused: what stands before a member of it claims {shown(size)} bytes more, after "
+                f"{self._read_bytes} in {self._reads - 1} parts. Fetch it again."
+            )
         self.last = self._file.read(size)
+        self._read_bytes += len(self.last)
         return self.last
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        if whence != io.SEEK_SET or not self._file.tell() <= offset <= self._size:
+            raise DataError(
+                f"{self._archive} is refused: a header in it leads to byte {shown(offset)}, but it has {self._size} "
+                f"and is read from its beginning to its end. Fetch it again."
+            )
+        return self._file.seek(offset)
 
     def tell(self) -> int:
         return self._file.tell()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from archgrad.errors import DataError
 from archgrad.files import partial_file
+from archgrad.paths import from_home
 
 try:
     import fcntl
@@ -23,7 +24,10 @@ except ImportError:  # not on Windows: there, two processes may both do the work
 
 def cache_root(root: str | os.PathLike[str] | None) -> Path:
     """Find the folder for downloads and decoded data: `root`, else ARCHGRAD_DATA, else ~/.cache/archgrad."""
-    return Path(root or os.environ.get("ARCHGRAD_DATA") or "~/.cache/archgrad").expanduser()
+    return from_home(
+        root or os.environ.get("ARCHGRAD_DATA") or "~/.cache/archgrad",
+        remedy="Give another folder (root=..., or the variable ARCHGRAD_DATA).",
+    )
 
 
 def key_of(*parts: object) -> str:
@@ -94,7 +98,7 @@ def _save(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial_file(path) as partial:
             write(partial)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: a path that is no UTF-8
         warnings.warn(f"{path} cannot be written ({error}), so the next start does this work again.", stacklevel=3)
 
 
@@ -107,5 +111,5 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):  # ValueError: a path that is no UTF-8
         return None

@@ -13,6 +13,7 @@ from archgrad.data.augment import Augmentation, ImageTransform, channel_statisti
 from archgrad.data.randomness import kept_randomness
 from archgrad.data.samples import LabelledSamples, TensorSamples, as_samples, pair_of, size_of, targets_of
 from archgrad.errors import DataError
+from archgrad.json_text import is_unicode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,14 @@ class Data:
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What may be done at random to a training image."""
+
+    def __post_init__(self) -> None:
+        for name in self.classes:
+            if isinstance(name, str) and not is_unicode(name):
+                raise DataError(
+                    f"The names of classes must be Unicode text, as they are written to files, but {self.name!a} has "
+                    f"the class {name!a}. Rename it, or its folder."
+                )
 
     @cached_property
     def train_targets(self) -> Tensor:

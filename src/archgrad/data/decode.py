@@ -22,6 +22,9 @@ from archgrad.errors import DataError
 MAX_PIXELS = 50_000_000
 """Largest width times height that is decoded."""
 
+LARGEST_SIDE = 4096
+"""Largest height and width in pixels that images are brought to."""
+
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # not, for example, EPS, which starts an interpreter
 _GREY_MODES = ("1", "L", "LA", "La")
 _CHUNK_BYTES = 2**21  # small, as a container's shared memory is

@@ -1,7 +1,6 @@
 """Images in class folders, or a tar of them, as data."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,12 +14,17 @@ from archgrad.data.archive import TAR_SUFFIXES, decompress, is_tar, read_tar
 from archgrad.data.augment import Augmentation, channel_statistics, statistics_of_histogram
 from archgrad.data.cache import key_of, load_tensors, make_file_once, only_process, save_tensors, save_text
 from archgrad.data.dataset import Data, check_class_targets
-from archgrad.data.decode import Header, ImageFiles, decode_all, pixel_histogram, read_headers
+from archgrad.data.decode import LARGEST_SIDE, Header, ImageFiles, decode_all, pixel_histogram, read_headers
 from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, read_folder
 from archgrad.data.samples import TensorSamples
-from archgrad.errors import DataError, OptionError
+from archgrad.errors import ArchitectureError, DataError
+from archgrad.files import read_file
+from archgrad.json_text import parse_json
+from archgrad.machine import machine_memory
+from archgrad.sizes import check_whole
 
 _FORMAT = "archgrad.images.1"
+_MOST_FACTS = 2**16  # bytes
 _SURVEY_IMAGES = 1000  # this many, evenly spaced, let us guess the size of all
 _STATISTICS_IMAGES = 10_000  # where images stay in their files, this many, evenly spaced, tell mean and std
 
@@ -46,10 +50,10 @@ def load_folder(path: Path, *, root: Path, image_size: int | None = None, memory
         DataError: There is no such folder, it is not laid out so, or an image is corrupt or refused.
         OptionError: An option is outside its range.
     """
-    if image_size is not None and not 1 <= image_size <= 4096:
-        raise OptionError(f"image_size must be between 1 and 4096 pixels, but got {image_size}.")
-    if memory_limit is not None and memory_limit < 0:
-        raise OptionError(f"memory_limit must be at least 0 bytes, but got {memory_limit}.")
+    if image_size is not None:
+        check_whole("image_size", image_size, least=1, most=LARGEST_SIDE)
+    if memory_limit is not None:
+        check_whole("memory_limit", memory_limit, least=0, most=2**63 - 1)
     try:
         return _load_folder(path, root, image_size, _quarter_of_memory() if memory_limit is None else memory_limit)
     except OSError as error:
@@ -134,8 +138,8 @@ def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:
         return None
     tensors, metadata = stored
     try:
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        facts = _facts_from(json.loads(metadata["facts"]))
+        classes = tuple(str(name) for name in parse_json(metadata["classes"]))
+        facts = _facts_from(parse_json(metadata["facts"]))
         train, test = (
             TensorSamples(tensors[f"{part}_inputs"], tensors[f"{part}_targets"]) for part in ("train", "test")
         )
@@ -146,15 +150,15 @@ def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:
                 *[facts.image_size] * 2,
             ):
                 return None
-    except (KeyError, TypeError, ValueError, DataError):
+    except (KeyError, TypeError, ValueError, DataError, ArchitectureError):
         return None
     return _data(path, train, test, classes, facts)
 
 
 def _load_facts(file: Path) -> _Facts | None:
     try:
-        return _facts_from(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError):
+        return _facts_from(parse_json(read_file(file, most=_MOST_FACTS).decode("utf-8")))
+    except (OSError, KeyError, TypeError, ValueError, ArchitectureError):
         return None
 
 
@@ -165,7 +169,9 @@ def _facts_from(stored: Any) -> _Facts:
         tuple(float(value) for value in stored["mean"]),
         tuple(float(value) for value in stored["std"]),
     )
-    if facts.channels not in (1, 3) or facts.image_size < 1 or {len(facts.mean), len(facts.std)} != {facts.channels}:
+    right = facts.channels in (1, 3) and 1 <= facts.image_size <= LARGEST_SIDE
+    right = right and {len(facts.mean), len(facts.std)} == {facts.channels}
+    if not right or not all(std > 0 for std in facts.std):
         raise ValueError("not the facts of images")
     return facts
 
@@ -185,6 +191,5 @@ def _data(path: Path, train: Dataset, test: Dataset, classes: tuple[str, ...], f
 
 
 def _quarter_of_memory() -> int:
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    return 2**31
+    memory = machine_memory()
+    return 2**31 if memory is None else memory // 4

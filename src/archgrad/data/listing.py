@@ -10,9 +10,13 @@ from torch import Tensor
 
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError
+from archgrad.json_text import shown
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"))
 """Files with these suffixes are images."""
+
+DEEPEST = 64
+"""Most folders inside each other."""
 
 LAYOUT = (
     "Expected are PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg alone (a fifth of which "
@@ -77,14 +81,27 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def read_folder(path: Path) -> ImageFolder:
-    """List a folder on disk; links to folders are not followed."""
+def read_folder(path: Path, *, depth: int = 0) -> ImageFolder:
+    """List a folder on disk; links to folders are not followed.
+
+    Args:
+        path: The folder.
+        depth: How many folders lie around it already.
+
+    Raises:
+        DataError: Folders lie more than `DEEPEST` inside each other.
+        OSError: One cannot be read.
+    """
+    if depth > DEEPEST:
+        raise DataError(
+            f"{shown(str(path))} lies more than {DEEPEST} folders deep. Name a folder nearer to the images."
+        )
     found = ImageFolder()
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("."):
-                    found.folders[entry.name] = read_folder(Path(entry.path))
+                    found.folders[entry.name] = read_folder(Path(entry.path), depth=depth + 1)
             elif is_image(entry.name) and entry.is_file():
                 stat = entry.stat()
                 found.images[entry.name] = StoredImage(Path(entry.path), entry.path, 0, stat.st_size, stat.st_mtime_ns)

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from archgrad.checks import is_whole
 from archgrad.data.randomness import generator_of
 from archgrad.errors import DataError, OptionError
+from archgrad.sizes import check_whole
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class TrainingOrder:
     def __init__(
         self, indices: Tensor, *, batch_size: int, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1
     ) -> None:
-        check_at_least("batch_size", batch_size, 1)
-        check_at_least("seed", seed, 0)
+        check_whole("batch_size", batch_size, least=1)
+        check_whole("seed", seed, least=0, most=2**64 - 1)
         check_ranks(rank, world_size)
         self._indices, self._seed, self._shuffle = indices, seed, shuffle
         self._rank, self._world_size = rank, world_size
@@ -118,7 +118,7 @@ class EvaluationOrder:
     """
 
     def __init__(self, indices: Tensor, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        check_at_least("batch_size", batch_size, 1)
+        check_whole("batch_size", batch_size, least=1)
         check_ranks(rank, world_size)
         first, end = part_of(len(indices), rank, world_size)
         self._parts = indices[first:end].split(batch_size) if end > first else ()
@@ -141,16 +141,6 @@ def check_ranks(rank: int, world_size: int) -> None:
     Raises:
         OptionError: As said.
     """
-    check_at_least("world_size", world_size, 1)
+    check_whole("world_size", world_size, least=1)
     if not 0 <= rank < world_size:
         raise OptionError(f"The rank must be in 0..{world_size - 1} (world_size={world_size}), but got rank={rank}.")
-
-
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Refuse a value that is not a whole number of at least `least`.
-
-    Raises:
-        OptionError: As said.
-    """
-    if not is_whole(value, least=least):
-        raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}.")

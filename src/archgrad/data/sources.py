@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
-from archgrad.data.dataset import Data
+from archgrad.data.dataset import Data, check_class_targets
 from archgrad.data.folder import load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError, OptionError
+from archgrad.json_text import shown, shown_text
+from archgrad.paths import from_home
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
 _PATIENCE_SECONDS = 20.0  # with a server that does not answer
@@ -62,7 +64,7 @@ def load(
         OptionError: An option does not go with the name, or is outside its range.
     """
     if name.startswith("folder:"):
-        path = Path(name.removeprefix("folder:")).expanduser()
+        path = from_home(name.removeprefix("folder:"))
         return load_folder(path, root=cache_root(root), image_size=image_size, memory_limit=memory_limit)
     if image_size is not None or memory_limit is not None:
         raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
@@ -70,8 +72,8 @@ def load(
         return _digits()
     if name in _TORCHVISION:
         return _torchvision(name, cache_root(root), download)
-    hint = f" To read the images there, give 'folder:{name}'." if Path(name).exists() else ""
-    raise DataError(f"There is no data set {name!r}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
+    hint = f" To read the images there, give 'folder:{name}'." if os.path.exists(name) else ""
+    raise DataError(f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
 
 
 def as_data(source: Data | Dataset | tuple[Tensor, Tensor] | str) -> Data:
@@ -130,8 +132,10 @@ def _torchvision(name: str, root: Path, download: bool) -> Data:
                 train, test = (make(root, split=split, download=download) for split in ("train", "test"))
             else:
                 train, test = (make(root, train=part, download=download) for part in (True, False))
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except DataError:
+        raise
+    except Exception as error:  # torchvision's readers, fed with damaged files, raise AssertionError and others too
+        reason = shown_text(str(error) or type(error).__name__)
         tried = "could not be downloaded" if download else "may not be downloaded (download=False)"
         raise DataError(
             f"The data set {name!r} is not whole under {root}, and {tried}: {reason}. Put its files there "
@@ -141,6 +145,8 @@ def _torchvision(name: str, root: Path, download: bool) -> Data:
     classes = tuple(str(label) for label in getattr(train, "classes", range(10)))
     if name in ("mnist", "svhn"):
         classes = tuple(str(digit) for digit in range(10))
+    for part, what in ((train, "training"), (test, "test")):
+        check_class_targets(_samples(part).targets, len(classes), what)
     return _in_memory(name, _samples(train), _samples(test), classes, augmentation)
 
 

@@ -10,10 +10,14 @@ from torch.utils.data import Dataset
 
 from archgrad.data.augment import BatchTransform
 from archgrad.data.feeds import Feed, LoaderFeed, MemoryFeed
-from archgrad.data.order import BatchPlan, EvaluationOrder, Order, TrainingOrder, check_at_least
+from archgrad.data.order import BatchPlan, EvaluationOrder, Order, TrainingOrder
 from archgrad.data.randomness import generator_of
 from archgrad.data.samples import TensorSamples, as_samples, size_of
 from archgrad.errors import DataError
+from archgrad.sizes import check_whole
+
+MOST_WORKERS = 1024
+"""Most processes that read data; each takes about 200 MB."""
 
 
 class BatchStream:
@@ -54,7 +58,7 @@ class BatchStream:
         world_size: int = 1,
         workers: int = 0,
     ) -> None:
-        check_at_least("workers", workers, 0)
+        check_whole("workers", workers, least=0, most=MOST_WORKERS)
         samples = as_samples(samples)
         self._order = TrainingOrder(
             _checked_indices(samples, indices),
@@ -99,7 +103,7 @@ class BatchStream:
         Raises:
             DataError: A sample cannot be read, does not fit the others, or is not finite.
         """
-        check_at_least("start", start, 0)
+        check_whole("start", start, least=0, most=2**63 - 1)
         return self._batches(start)
 
     def _batches(self, number: int) -> Iterator[tuple[Any, Any]]:
@@ -160,7 +164,7 @@ def evaluation_batches(
         OptionError: An option is outside its range.
         DataError: The data has no samples, an index is out of range, or a sample cannot be read.
     """
-    check_at_least("workers", workers, 0)
+    check_whole("workers", workers, least=0, most=MOST_WORKERS)
     samples = as_samples(samples)
     checked = _checked_indices(samples, indices)
     order = EvaluationOrder(checked, batch_size=batch_size, rank=rank, world_size=world_size)

@@ -10,7 +10,7 @@ from typing import Any
 
 from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, ExportError, OptionError
-from archgrad.files import disk_error, read_file, write_text
+from archgrad.files import read_explained, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
 
 __all__ = ["DTYPES", "ModelDescription", "description_beside"]
@@ -52,7 +52,9 @@ class ModelDescription:
                 f"Give for example (3, 32, 32)."
             )
         if self.input_dtype not in DTYPES:
-            raise OptionError(f"Inputs of an exported network are {' or '.join(DTYPES)}, but got {self.input_dtype!r}.")
+            raise OptionError(
+                f"Inputs of an exported network are {' or '.join(DTYPES)}, but got {shown(self.input_dtype)}."
+            )
         if len(self.mean) != len(self.std) or (self.mean and (not self.is_image or len(self.mean) != sizes[0])):
             raise OptionError(
                 f"mean and std are one number each per channel of an image (C, H, W), but there are {len(self.mean)} "
@@ -110,12 +112,30 @@ class ModelDescription:
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> ModelDescription:
         normalisation = content["normalisation"] or {"mean": [], "std": []}
-        return cls(
-            classes=tuple(content["classes"]),
-            input_shape=tuple(content["input"]["shape"][1:]),
+        return cls.of_lists(
+            classes=content["classes"],
+            input_shape=content["input"]["shape"][1:],
             input_dtype=content["input"]["dtype"],
-            mean=tuple(normalisation["mean"]),
-            std=tuple(normalisation["std"]),
+            mean=normalisation["mean"],
+            std=normalisation["std"],
+        )
+
+    @classmethod
+    def of_lists(cls, *, classes: Any, input_shape: Any, input_dtype: Any, mean: Any, std: Any) -> ModelDescription:
+        """Make a description of what a JSON text says, of anyone's making.
+
+        Raises:
+            OptionError: Something is no list, or breaks a rule.
+        """
+        for name, value in {"classes": classes, "input_shape": input_shape, "mean": mean, "std": std}.items():
+            if not isinstance(value, list):
+                raise OptionError(f"{name} must be a list, but is {shown(value)}.")
+        return cls(
+            classes=tuple(classes),
+            input_shape=tuple(input_shape),
+            input_dtype=input_dtype,
+            mean=tuple(mean),
+            std=tuple(std),
         )
 
     @classmethod
@@ -126,10 +146,7 @@ class ModelDescription:
             ExportError: It is no description of a model.
             RunError: It cannot be read.
         """
-        try:
-            content = read_file(path, most=MAX_TEXT_BYTES)
-        except OSError as error:
-            raise disk_error(error, path, doing="read") from error
+        content = read_explained(path, most=MAX_TEXT_BYTES)
         return cls.from_json(content.decode("utf-8", errors="replace"), where=f"'{path}'")
 
     def save(self, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -15,17 +14,16 @@ from torch import nn
 from archgrad import spaces
 from archgrad.architecture import Architecture
 from archgrad.derive import derive
-from archgrad.errors import ExportError, OptionError, RunError
+from archgrad.errors import ArchitectureError, ExportError, OptionError, RunError
 from archgrad.export.description import DTYPES, ModelDescription
-from archgrad.files import disk_error, read_file
+from archgrad.files import read_explained
+from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown_text
 from archgrad.runs import load_tensors, read_config, seeded
 
 __all__ = ["Weights", "describe_run", "load_retrained"]
 
 Weights = Literal["last", "best"]
 """Those after the last epoch, or those of the epoch that was best on the test set."""
-
-_MAX_SUMMARY_BYTES = 16 * 1024 * 1024
 
 
 def load_retrained(
@@ -96,19 +94,16 @@ def describe_run(run_dir: str | os.PathLike[str]) -> ModelDescription:
         )
     dtype = summary.get("input_dtype", "float32")
     if dtype not in DTYPES:
+        dtype = shown_text(str(dtype))
         raise ExportError(
             f"The network of '{run}' takes inputs of type {dtype}, and only those of {' or '.join(DTYPES)} are "
             f"exported. Retrain it on data of one of these types."
         )
     try:
-        return ModelDescription(
-            classes=tuple(summary["classes"]),
-            input_shape=tuple(shape),
-            input_dtype=dtype,
-            mean=tuple(summary["mean"]),
-            std=tuple(summary["std"]),
+        return ModelDescription.of_lists(
+            classes=summary["classes"], input_shape=shape, input_dtype=dtype, mean=summary["mean"], std=summary["std"]
         )
-    except (KeyError, TypeError, OptionError) as error:
+    except (KeyError, OptionError) as error:
         raise RunError(f"'{run / 'summary.json'}' does not describe a retraining ({error}). Retrain anew.") from error
 
 
@@ -121,10 +116,11 @@ def read_run_config(run: Path) -> dict[str, Any]:
     if not (run / "config.yaml").is_file():
         raise RunError(f"'{run}' holds no config.yaml, so it is no run folder. Name the folder of a retraining.")
     config = read_config(run / "config.yaml")
-    if config.get("command") != "retrain":
+    command = config.get("command")
+    if command != "retrain":
         raise RunError(
-            f"'{run}' is the folder of a {config.get('command')}, which leaves no trained network. Train its result: "
-            f"archgrad retrain --arch {run}"
+            f"'{run}' is the folder of a {shown_text(str(command))}, which leaves no trained network. Train its "
+            f"result: archgrad retrain --arch {run}"
         )
     return config
 
@@ -136,12 +132,11 @@ def _summary(run: Path) -> dict[str, Any]:
             f"The run '{run}' has no summary.json, so it is not finished. "
             f"Go on with it: archgrad retrain --resume {run}"
         )
+    content = read_explained(file, most=MAX_TEXT_BYTES)
     try:
-        summary = json.loads(read_file(file, most=_MAX_SUMMARY_BYTES))
-    except OSError as error:
-        raise disk_error(error, file, doing="read") from error
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"'{file}' is damaged: {error}. Take an intact copy.") from error
+        summary = parse_json(content.decode("utf-8", errors="replace"), not_finite_as_none=True)
+    except ArchitectureError as error:
+        raise RunError(f"'{file}' is damaged: {error} Take an intact copy.") from error
     if not isinstance(summary, dict):
         raise RunError(f"'{file}' is damaged: it holds {type(summary).__name__}. Take an intact copy.")
     return summary
@@ -190,7 +185,10 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
                 f"The run '{run}' does not say how many {size} its network has. Give space=..., the space '{name}' as "
                 f"it was built."
             )
-    return builder(**{name: value for name, value in known.items() if name in parameters})
+    try:
+        return builder(**{name: value for name, value in known.items() if name in parameters})
+    except OptionError as error:
+        raise RunError(f"The network of '{run}' cannot be built as its config.yaml says: {error}") from error
 
 
 def _builders() -> dict[str, Callable[..., nn.Module]]:

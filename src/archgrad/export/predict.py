@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.data import ImageTransform
-from archgrad.data.decode import decode
+from archgrad.data.decode import LARGEST_SIDE, decode
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError, ExportError, OptionError
 from archgrad.export.description import ModelDescription, description_beside
 from archgrad.export.load import Weights, describe_run, load_retrained
 from archgrad.export.session import METADATA_KEY, OnnxSession
+from archgrad.json_text import shown
 
 __all__ = ["Prediction", "predict"]
 
 _BATCH = 64
+_BATCH_NUMBERS = 2**24  # 64 MB
 _UNPICKLED = (".pt2", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -110,23 +113,25 @@ def _predict(
     where: str,
 ) -> list[Prediction]:
     shape = description.input_shape
-    if not description.is_image or shape[1] != shape[2]:
+    if not description.is_image or shape[1] != shape[2] or shape[1] > LARGEST_SIDE:
         raise ExportError(
-            f"{where} takes {description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 channels, "
-            f"so image files cannot be brought to it. Call the network itself with such inputs."
+            f"{where} takes {description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 channels "
+            f"and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Call the network "
+            f"itself with such inputs."
         )
     transform = ImageTransform(mean=description.mean, std=description.std)
     found: list[Prediction] = []
-    for start in range(0, len(images), _BATCH):
-        names = [os.fspath(image) for image in images[start : start + _BATCH]]
+    batch = max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
+    for start in range(0, len(images), batch):
+        names = [os.fspath(image) for image in images[start : start + batch]]
         pixels = torch.stack([_pixels(name, image_size=shape[1], channels=shape[0]) for name in names])
         with torch.no_grad():
             output = logits_of(transform(pixels, None))
         logits = output[0] if isinstance(output, (tuple, list)) else output
-        if logits.shape != (len(names), len(description.classes)):
+        if not isinstance(logits, Tensor) or logits.shape != (len(names), len(description.classes)):
             raise ExportError(
-                f"{where} gives outputs of shape {tuple(logits.shape)} for {len(names)} images, but its description "
-                f"names {len(description.classes)} classes. Export the network again."
+                f"{where} gives outputs of shape {shown(tuple(getattr(logits, 'shape', ())))} for {len(names)} "
+                f"images, but its description names {len(description.classes)} classes. Export the network again."
             )
         probabilities, order = logits.double().softmax(1).sort(dim=1, descending=True, stable=True)
         for name, row, indices in zip(names, probabilities[:, :top], order[:, :top], strict=True):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import torch
 from torch import Tensor
 
 from archgrad.errors import ExportError, OptionError
+from archgrad.json_text import shown_text
 
 __all__ = ["METADATA_KEY", "OnnxSession", "check_onnx"]
+
+_NUMBERS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_LEAST_MEMORY = 2**29  # bytes for what a model computes, besides its weights; a batch is halved until it fits
+_IS_FULL = "Available memory of"  # onnxruntime's words
 
 METADATA_KEY = "archgrad.model"
 """Under this key a model file carries its description."""
@@ -48,14 +54,32 @@ class OnnxSession:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
+        options.log_severity_level = 4  # what is an error is raised
+        options.add_session_config_entry("session.use_env_allocators", "1")
         self._where = where
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
+            _limit_memory(_LEAST_MEMORY + 4 * size)
+            # Folding would compute constants of any size before a limit counts.
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+            )
         except Exception as error:  # onnxruntime's own classes have no base but Exception
-            raise ExportError(f"{where} cannot be run by onnxruntime: {error}. Export the network again.") from error
-        if len(self._session.get_inputs()) != 1:
-            raise ExportError(f"{where} has {len(self._session.get_inputs())} inputs, but a classifier has one.")
+            raise ExportError(
+                f"{where} cannot be run by onnxruntime: {shown_text(str(error))}. Export the network again."
+            ) from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or not outputs:
+            raise ExportError(
+                f"{where} has {len(inputs)} inputs and {len(outputs)} outputs, but a classifier takes one and gives "
+                f"one. Export the network again."
+            )
+        self._input, self._output = inputs[0].name, outputs[0].name
+        if outputs[0].type not in _NUMBERS:
+            raise ExportError(
+                f"{where} gives out {shown_text(outputs[0].type)}, but a classifier gives numbers "
+                f"({', '.join(_NUMBERS)}). Export the network again."
+            )
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -68,12 +92,30 @@ class OnnxSession:
         Raises:
             ExportError: The model cannot take it.
         """
-        name = self._session.get_inputs()[0].name
         try:
-            outputs = self._session.run(None, {name: inputs.numpy()})
+            (output,) = self._session.run([self._output], {self._input: inputs.numpy()})
+            return torch.from_numpy(output)
         except Exception as error:  # onnxruntime's own classes have no base but Exception
+            if _IS_FULL in str(error):
+                if len(inputs) > 1:
+                    half = len(inputs) // 2
+                    return torch.cat([self(inputs[:half]), self(inputs[half:])])
+                raise ExportError(
+                    f"{self._where} takes more memory than archgrad gives a model ({shown_text(str(error))}). Run it "
+                    f"in onnxruntime itself if you trust it."
+                ) from error
             raise ExportError(
-                f"{self._where} cannot take inputs of shape {tuple(inputs.shape)}: {error}. Its description is that of "
-                f"another model; export the network again."
+                f"{self._where} cannot take inputs of shape {tuple(inputs.shape)}: {shown_text(str(error))}. Its "
+                f"description is that of another model; export the network again."
             ) from error
-        return torch.from_numpy(outputs[0])
+
+
+def _limit_memory(most: int) -> None:
+    """Give the sessions that are opened from now on so many bytes at most; a model may ask for any number."""
+    import onnxruntime
+
+    kind, place = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    growth = {"max_mem": most, "arena_extend_strategy": 1}  # by what is asked for, not by doubling
+    onnxruntime.create_and_register_allocator(
+        onnxruntime.OrtMemoryInfo("Cpu", kind, 0, place), onnxruntime.OrtArenaCfg(growth)
+    )

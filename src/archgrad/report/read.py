@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from archgrad.architecture import Architecture
-from archgrad.errors import ArchitectureError, RunError
+from archgrad.errors import ArchgradError, RunError
 from archgrad.files import read_file
+from archgrad.json_text import parse_json, shown, shown_text
 
 __all__ = [
     "NOT_A_SETTING",
@@ -40,10 +39,11 @@ NOT_A_SETTING = {"seed", "out", "run_dir", "overwrite", "resume", "device", "arc
 
 _SIGNS = ("config.yaml", "metrics.csv", "environment.json", "architecture.json", "summary.json", "checkpoints")
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
-_MAX_TENSOR_BYTES = 4 * 1024**3
+_MAX_YAML_BYTES = 256 * 1024  # as much as a run may write; reading it takes seconds
 _MAX_EPOCH = 1_000_000_000
 _MAX_VALUE = 1e300  # beyond it a diverged loss is as good as infinite, and an axis could not be computed
 _N_MISTAKES = 24
+_MOST_CLASSES = 4096  # of a confusion matrix, which has their square
 T = TypeVar("T")
 
 
@@ -164,7 +164,7 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
             return missing
         try:
             return read(file)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError, SafetensorError, ArchitectureError) as error:
+        except (OSError, ValueError, SafetensorError, ArchgradError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             notes.append(f"{name} cannot be read: {reason}")
             return missing
@@ -207,10 +207,11 @@ def read_table(path: Path) -> Table:
 
     Args:
         path: The file; of two rows with the same epoch the later counts.
+
+    Raises:
+        RunError: The file cannot be read, or is too large.
     """
-    text = _text(path)
-    text = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(io.StringIO(text, newline="")))
+    rows = [_fields(line) for line in _text(path).split("\n")[:-1]]  # only what archgrad writes as a line's end is one
     if not rows or "epoch" not in rows[0]:
         return Table(columns={})
     header = rows[0]
@@ -248,26 +249,54 @@ def _value(cell: str) -> float:
 
 
 def _text(path: Path) -> str:
-    return read_file(path, most=_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+    return _content(path, _MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+
+
+def _content(path: Path, most: int | None = None) -> bytes:
+    try:
+        return read_file(path, most=most)
+    except OSError as error:
+        reason = f"it cannot be opened ({error.strerror})" if error.strerror else str(error)
+        raise RunError(f"{reason}. Take an intact copy.") from error
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a stray quote, or a cell that is too long
+        return []
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Return the options in a config.yaml, which may be anyone's; a fault in it is a ValueError or YAMLError."""
-    text = _text(path)
-    # A few nested aliases unfold to any amount of data; archgrad writes none.
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-        raise ValueError("aliases are not allowed in it")
-    return _mapping(yaml.safe_load(text))
+    """Return the options in a config.yaml, which may be anyone's; a fault in it is a ValueError."""
+    text = _content(path, _MAX_YAML_BYTES).decode("utf-8", errors="replace")
+    try:
+        # A few nested aliases unfold to any amount of data; archgrad writes none.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise ValueError("aliases are not allowed in it")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # The safe constructors raise these for scalars that do not fit an explicit tag, such as "!!int x".
+        raise ValueError(shown_text(str(error) or type(error).__name__)) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not names with values")
+    return {str(key): _printable(item) for key, item in value.items()}
+
+
+def _printable(value: Any) -> Any:
+    """Return nested options with a word for each integer of more digits than Python prints."""
+    if isinstance(value, dict):
+        return {str(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return shown(value) if isinstance(value, int) and abs(value) >= 2**64 else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return _mapping(json.loads(_text(path)))
-
-
-def _mapping(value: object) -> dict[str, Any]:
+    value = parse_json(_text(path), not_finite_as_none=True)
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not names with values")
-    return {str(key): item for key, item in value.items()}
+    return value
 
 
 def _saved_epochs(folder: Path) -> list[int]:
@@ -307,18 +336,28 @@ def _row(row: object) -> dict[str, float]:
     }
 
 
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load(_content(path))
+    except (KeyError, TypeError, AttributeError) as error:  # a type of number that NumPy lacks
+        raise ValueError(f"it holds tensors of an unknown type ({error})") from error
+
+
 def _read_predictions(path: Path) -> Predictions:
-    tensors = load(read_file(path, most=_MAX_TENSOR_BYTES))
+    tensors = _tensors(path)
     targets, logits = tensors.get("targets"), tensors.get("logits")
     if targets is None or logits is None or logits.ndim != 2 or targets.shape != logits.shape[:1] or not logits.size:
         raise ValueError("it needs targets (N,) and logits (N, classes)")
     n_classes = logits.shape[1]
+    if logits.dtype.kind != "f" or n_classes > _MOST_CLASSES:
+        raise ValueError(f"it needs logits of floating point for at most {_MOST_CLASSES} classes")
     if targets.dtype.kind not in "iu" or targets.min() < 0 or targets.max() >= n_classes:
         raise ValueError(f"the targets are not classes from 0 to {n_classes - 1}")
+    targets, logits = targets.astype(np.int64), np.nan_to_num(logits.astype(np.float64))
     predicted = logits.argmax(axis=1)
     counts = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    shifted = np.exp(logits / 2 - logits.max(axis=1, keepdims=True) / 2) ** 2  # halves, as a difference may overflow
     confidence = shifted.max(axis=1) / shifted.sum(axis=1)
     wrong = np.flatnonzero(predicted != targets)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_N_MISTAKES]
@@ -327,11 +366,16 @@ def _read_predictions(path: Path) -> Predictions:
 
 
 def _read_worst(path: Path) -> Worst:
-    tensors = load(read_file(path, most=_MAX_TENSOR_BYTES))
+    tensors = _tensors(path)
     images = tensors.get("images", np.zeros(0))
     n = len(images)
     rows = [tensors.get(name, np.zeros(0)) for name in ("targets", "predicted", "confidence")]
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] not in (1, 3) or any(len(r) != n for r in rows):
+    if (
+        images.ndim != 4
+        or images.dtype != np.uint8
+        or images.shape[1] not in (1, 3)
+        or any(row.shape != (n,) or row.dtype.kind not in "iuf" or not np.isfinite(row).all() for row in rows)
+    ):
         raise ValueError("it needs images (N, 1 or 3, H, W) of uint8, and targets, predicted, confidence (N,)")
     step = max(1, math.ceil(max(images.shape[2:]) / 96))  # thumbnails: a page of photographs would be too large
     images = images[:_N_MISTAKES, :, ::step, ::step].transpose(0, 2, 3, 1)

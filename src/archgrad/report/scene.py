@@ -5,6 +5,8 @@ Colours are roles, not values, so that one picture serves a light page, a dark p
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +72,8 @@ _PAPER_ROLES = {
     "dil_conv_3x3": "c5",
     "dil_conv_5x5": "c7",
 }
+
+_MOST_SIGNS = 1000  # of a name in a picture
 
 Command = tuple[Any, ...]
 Anchor = Literal["start", "middle", "end"]
@@ -223,14 +227,15 @@ def shorten(text: object, *, size: float, width: float) -> str:
     Names that begin alike, such as those of a family of candidates, stay apart by their ends.
     """
     text = clean_text(text)
-    if text_width(text, size=size) <= width:
+    room = width / size
+    from_left = list(itertools.accumulate(map(advance, text[:_MOST_SIGNS]), initial=0.0))
+    if len(text) <= _MOST_SIGNS and from_left[-1] <= room:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        head = (kept + 1) // 2
-        short = f"{text[:head]}…{text[len(text) - kept + head :]}"
-        if text_width(short, size=size) <= width:
-            return short
-    return "…"
+    from_right = list(itertools.accumulate(map(advance, reversed(text[-_MOST_SIGNS:])), initial=0.0))
+    room -= advance("…")
+    most = min(len(text), _MOST_SIGNS)  # a sign may have no width, so the room alone is no limit
+    kept = bisect.bisect_right(range(most), room, key=lambda n: from_left[(n + 1) // 2] + from_right[n // 2]) - 1
+    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}" if kept > 0 else "…"
 
 
 def text_width(text: str, *, size: float, bold: bool = False) -> float:

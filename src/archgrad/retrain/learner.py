@@ -19,6 +19,7 @@ from archgrad.losses import Loss, joined_parts, loss_of_parts
 from archgrad.operations import DropPath
 from archgrad.retrain.recipe import Recipe
 from archgrad.retrain.totals import NonfiniteStep, Totals
+from archgrad.runs import count_in, load_optimizer
 
 __all__ = ["Learner"]
 
@@ -205,12 +206,12 @@ class Learner:
         """
         try:
             self.network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self._optimizer, state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise RunError(
                 f"The checkpoint is not one of this network ({error}). Build the network that the run was started with."
             ) from error
-        self.skipped_steps = state["skipped_steps"]
+        self.skipped_steps = count_in(state, "skipped_steps")
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -23,6 +23,7 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.errors import NonFiniteError, RunError
+from archgrad.json_text import shown
 from archgrad.retrain.evaluation import Evaluation
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.totals import NonfiniteStep, Totals
@@ -35,7 +36,10 @@ from archgrad.runs import (
     RunFolder,
     StopRequest,
     capture_random_state,
+    checkpoint_explained,
+    count_in,
     memory_explained,
+    numbers_in,
     peak_memory_mb,
     restore_random_state,
 )
@@ -269,12 +273,8 @@ class Loop:
             return
         if not isinstance(state, dict) or state.get("kind") != "retrain" or state.get("version") != _VERSION:
             raise RunError("The checkpoint in the run folder is not one of a retraining. Check the folder.")
-        try:
+        with checkpoint_explained("retraining"):
             self._restore(state)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise RunError(
-                f"The checkpoint in the run folder lacks what a retraining goes on from ({error!r}). Check the folder."
-            ) from error
         if self._folder is not None:
             self._folder.rewind(epochs=self.epoch)
             self.history = list(self._folder.metrics.rows())
@@ -283,30 +283,31 @@ class Loop:
         parts, batches = state["ranks"], self._stream.batches_per_epoch
         if len(parts) == world_size() and state["batches_per_epoch"] != batches:
             raise RunError(
-                f"The run had {state['batches_per_epoch']} batches per epoch, but the data now gives "
+                f"The run had {shown(state['batches_per_epoch'])} batches per epoch, but the data now gives "
                 f"{batches}. Go on with the data that the run was started with."
             )
         place_buffers(self._learner.network, parts, state["learner"]["network"], device=self._learner.device)
         self._learner.load_state(state["learner"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step = count_in(state, "epoch"), count_in(state, "step")
         if len(parts) == world_size():
             self._restore_own(parts[rank()])
         else:
             self._learner.totals = Totals.shared([part["totals"] for part in parts], mine=rank())
             self.step = moved_step(
                 self.step,
-                batch_before=state["batch"],
-                batches_before=state["batches_per_epoch"],
+                batch_before=count_in(state, "batch", least=1),
+                batches_before=count_in(state, "batches_per_epoch", least=1),
                 batch=self._recipe.batch_size * world_size(),
                 batches=batches,
             )
             seed_for_rank(self._recipe.seed, self.epoch, self.step)
             self._progress.message(describe_move(len(parts), epoch=self.epoch, step=self.step, batches=batches))
-        self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
-        self.clock = Clock(**state["clock"])
+        best = numbers_in({name: state[name] for name in ("best_accuracy", "best_epoch")}, "the best epoch", none=True)
+        self.best_accuracy, self.best_epoch = best.values()
+        self.clock = Clock(**numbers_in(state["clock"], "the clock", finite=True))
 
     def _restore_own(self, own: dict[str, Any]) -> None:
-        self._learner.totals = Totals(**own["totals"])
+        self._learner.totals = Totals.of(own["totals"])
         # Again, as the state dict has process 0's running statistics.
         set_buffers(self._learner.network, own.get("buffers", {}), device=self._learner.device)
         restore_random_state(own["random"])

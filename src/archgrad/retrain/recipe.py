@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from archgrad.checks import is_whole
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 from archgrad.runs import check_seed
+from archgrad.sizes import check_whole
 
 __all__ = ["OnNonfinite", "Optimizer", "Precision", "Recipe"]
 
@@ -65,9 +66,9 @@ class Recipe:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("epochs", "batch_size", "accumulation"):
-            _check_whole(name, getattr(self, name), least=1)
+            check_whole(name, getattr(self, name), least=1)
         if self.cutout is not None:
-            _check_whole("cutout", self.cutout, least=0)
+            check_whole("cutout", self.cutout, least=0)
         for name in ("learning_rate_min", "weight_decay", "grad_clip", "auxiliary_weight"):
             _check_number(name, getattr(self, name), below=math.inf)
         for name in ("momentum", "drop_path", "label_smoothing"):
@@ -86,7 +87,7 @@ class Recipe:
             )
         for name, choices in (("optimizer", Optimizer), ("precision", Precision), ("on_nonfinite", OnNonfinite)):
             if getattr(self, name) not in get_args(choices):
-                raise OptionError(f"{name} must be one of {get_args(choices)}, but got {getattr(self, name)!r}.")
+                raise OptionError(f"{name} must be one of {get_args(choices)}, but got {shown(getattr(self, name))}.")
 
     def learning_rate_in(self, epoch: int) -> float:
         """Return the learning rate of an epoch, 0-based: half a cosine, as the authors' schedule.
@@ -101,12 +102,7 @@ class Recipe:
         return self.drop_path * epoch / self.epochs
 
 
-def _check_whole(name: str, value: object, *, least: int) -> None:
-    if not is_whole(value, least=least):
-        raise OptionError(f"{name} must be a whole number, at least {least}, but got {name}={value!r}.")
-
-
 def _check_number(name: str, value: object, *, below: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < below:
         limit = f" and below {below:g}" if below < math.inf else " and finite"
-        raise OptionError(f"{name} must be at least 0{limit}, but got {name}={value!r}.")
+        raise OptionError(f"{name} must be at least 0{limit}, but got {name}={shown(value)}.")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from archgrad.distributed import sum_over_ranks
+from archgrad.runs import numbers_in
 
 __all__ = ["NonfiniteStep", "Totals"]
 
@@ -102,9 +103,18 @@ class Totals:
         return replace(self, loss=loss, correct=int(correct), samples=int(samples))
 
     @classmethod
+    def of(cls, state: Any) -> Totals:
+        """Return the totals that `state` told of.
+
+        Raises:
+            TypeError, ValueError: It is something else.
+        """
+        return cls(**numbers_in(state, "the totals of the epoch", finite=True))
+
+    @classmethod
     def shared(cls, states: Sequence[Mapping[str, Any]], *, mine: int) -> Totals:
         """Return the totals of process `mine` of those that take over from processes of another number."""
-        totals = [cls(**state) for state in states]
+        totals = [cls.of(state) for state in states]
         whole = replace(
             totals[0],
             loss=sum(each.loss for each in totals),

@@ -6,7 +6,7 @@ from archgrad.runs.environment import peak_memory_mb, pick_device, record_enviro
 from archgrad.runs.folder import RunFolder
 from archgrad.runs.loggers import Loggers, check_loggers, open_loggers
 from archgrad.runs.memory import memory_explained
-from archgrad.runs.metrics import MetricsFile, read_metrics
+from archgrad.runs.metrics import MetricsFile, check_column, fields_of, lines_of, read_metrics
 from archgrad.runs.pace import CheckpointSchedule, Clock
 from archgrad.runs.progress import Progress
 from archgrad.runs.randomness import (
@@ -16,6 +16,7 @@ from archgrad.runs.randomness import (
     seed_everything,
     seeded,
 )
+from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
 from archgrad.runs.signals import Interrupted, StopRequest
 from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors
@@ -31,13 +32,20 @@ __all__ = [
     "RunFolder",
     "StopRequest",
     "capture_random_state",
+    "check_column",
     "check_loggers",
     "check_seed",
+    "checkpoint_explained",
     "config_difference",
+    "count_in",
+    "fields_of",
     "is_stored",
+    "lines_of",
+    "load_optimizer",
     "load_state",
     "load_tensors",
     "memory_explained",
+    "numbers_in",
     "open_loggers",
     "pack_state",
     "peak_memory_mb",
@@ -46,6 +54,7 @@ __all__ = [
     "read_metrics",
     "record_environment",
     "restore_random_state",
+    "rows_in",
     "save_state",
     "save_tensors",
     "seed_everything",

@@ -28,7 +28,7 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.files import Guard, atomic_write, disk_error, open_regular, sync_folder
+from archgrad.files import Guard, atomic_write, check_fits, disk_error, open_regular, sync_folder
 from archgrad.runs.structure import join, split
 
 __all__ = ["Checkpoints", "load_state", "pack_state", "save_state", "unpack_state"]
@@ -87,6 +87,7 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     try:
         with open_regular(path) as file:
+            check_fits(file)
             text, content = _read_parts(file, path)
     except OSError as error:
         raise disk_error(error, path, doing="read") from error

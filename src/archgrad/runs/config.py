@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from archgrad.errors import RunError
-from archgrad.files import Guard, disk_error, read_file, write_text
+from archgrad.files import Guard, read_explained, write_text
+from archgrad.json_text import shown, shown_text
 
 __all__ = ["config_difference", "plain_config", "read_config", "write_config"]
 
-_MAX_BYTES = 4 * 1024 * 1024
+_MAX_BYTES = 256 * 1024  # a hundred times what archgrad's own options take; reading as much takes two seconds
 _MAX_DEPTH = 20
 _MAX_INTEGER_BITS = 256
 
@@ -45,7 +46,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if type(key) is not str:
-                raise RunError(f"{where} has the key {key!r}, but the names of options are str.")
+                raise RunError(f"{where} has the key {shown(key)}, but the names of options are str. Quote it.")
         return {key: _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
@@ -58,6 +59,12 @@ def write_config(path: Path, config: Mapping[str, Any], *, guard: Guard | None =
     """Write a configuration as YAML, atomically, options in the order given."""
     # Everything outside ASCII is escaped and no line folded: PyYAML does not read back all that it writes otherwise.
     text = yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=False, width=2**30)
+    if len(text) > _MAX_BYTES:
+        longest = max(config, key=lambda name: len(repr(config[name])))
+        raise RunError(
+            f"The options of a run may take {_MAX_BYTES} bytes in config.yaml, but these take {len(text)}, most of "
+            f"them {shown(longest)}. Keep large values in a file of your own, and its name in the options."
+        )
     write_text(path, text, guard=guard)
 
 
@@ -67,18 +74,31 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         RunError: The file is missing, too large, no YAML, or holds something other than options and their values.
     """
-    try:
-        content = read_file(path, most=_MAX_BYTES)
-    except OSError as error:
-        raise disk_error(error, path, doing="read") from error
+    content = read_explained(path, most=_MAX_BYTES)
     try:
         config = yaml.load(content.decode("utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         # The safe constructors raise these for scalars that do not fit an explicit tag, such as "!!int x".
-        raise RunError(f"'{path}' is no valid YAML: {str(error) or type(error).__name__}. Mend it.") from error
+        raise RunError(f"'{path}' is no valid YAML: {_reason(error)}. Mend it.") from error
     if not isinstance(config, dict):
-        raise RunError(f"'{path}' must hold options and their values, but it holds {type(config).__name__}.")
-    return plain_config(config)
+        raise RunError(
+            f"'{path}' must hold options and their values, but it holds {type(config).__name__}. Take an intact copy."
+        )
+    try:
+        return plain_config(config)
+    except RunError as error:
+        raise RunError(f"'{path}' is no configuration: {error}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Say on one line what the parser says on several, with a picture of the line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it must be UTF-8 text, but byte {error.start} is not"
+    if isinstance(error, RecursionError):
+        return f"it nests deeper than {_MAX_DEPTH} levels"
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+    return shown_text(problem) + (f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "")
 
 
 class _Loader(yaml.SafeLoader):
@@ -121,7 +141,7 @@ def _compare(where: str, old: Any, new: Any, lines: list[str]) -> None:
         for key in [*old, *(key for key in new if key not in old)]:
             _compare(f"{where}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT), lines)
     elif not _same(old, new):
-        lines.append(f"{where}: the run has {old!r}, asked for {new!r}")
+        lines.append(f"{shown_text(where)}: the run has {shown(old)}, asked for {shown(new)}")
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 
 from archgrad.errors import OptionError
 from archgrad.fast.native import instruction_set
+from archgrad.machine import machine_memory
 
 __all__ = ["peak_memory_mb", "pick_device", "record_environment"]
 
@@ -38,7 +39,7 @@ def record_environment(*, seed: int) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "kernels": instruction_set(),
-            "memory_mb": _memory_mb(),
+            "memory_mb": None if (memory := machine_memory()) is None else memory // 2**20,
             "gpus": _gpus(),
         },
     }
@@ -110,10 +111,3 @@ def _processor_name() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
-
-
-def _memory_mb() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (AttributeError, ValueError, OSError):
-        return None  # Windows

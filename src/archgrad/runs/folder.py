@@ -13,8 +13,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from archgrad.architecture import Architecture
-from archgrad.errors import RunError
-from archgrad.files import Guard, disk_error, is_partial, read_file, remove_partial_files, write_text
+from archgrad.errors import ArchitectureError, RunError
+from archgrad.files import Guard, disk_error, is_partial, read_explained, remove_partial_files, write_text
+from archgrad.json_text import MAX_TEXT_BYTES, is_unicode, parse_json, shown_text
 from archgrad.runs.checkpoint import Checkpoints
 from archgrad.runs.config import config_difference, plain_config, read_config, write_config
 from archgrad.runs.environment import record_environment
@@ -34,7 +35,6 @@ _OWN_FILES = (
     "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
 _OWN_FOLDERS = ("checkpoints", "weights", "report")
-_MOST_RECORD_BYTES = 16 * 1024**2
 
 
 class RunFolder:
@@ -87,7 +87,7 @@ class RunFolder:
             RunError: The folder holds something and `overwrite` is False, another process uses it, it cannot be
                 written, or `config` is not plain data.
         """
-        path = Path(path)
+        path = _checked(path)
         content = {"command": command, **plain_config(config)}
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -131,15 +131,15 @@ class RunFolder:
             RunError: The folder holds no run of this command, the options differ (the message lists them), another
                 process uses the folder, or it cannot be written.
         """
-        path = Path(path)
-        if not (path / _CONFIG).is_file():
+        path = _checked(path)
+        if not os.path.isfile(path / _CONFIG):  # False where the name is too long, which is_file() raises
             raise RunError(f"Cannot resume '{path}': it holds no {_CONFIG}, so it is no run folder. Check the path.")
         stored = read_config(path / _CONFIG)
-        found = stored.pop("command", None)
-        if found != command:
+        if (found := stored.pop("command", None)) != command:
+            found = shown_text(str(found))
             raise RunError(
-                f"Cannot resume '{path}' as a {command}: its {_CONFIG} says command: {found}. Use 'archgrad {found}', "
-                f"or another folder."
+                f"Cannot resume '{path}' as a {command}: its {_CONFIG} says command: {found}. Use that command, or "
+                f"another folder."
             )
         if config is not None:
             difference = config_difference(stored, plain_config(config), may_differ=may_differ)
@@ -230,9 +230,10 @@ class RunFolder:
         record = record_environment(seed=seed)
         if self.resumed and path.is_file():
             try:
-                first = json.loads(read_file(path, most=_MOST_RECORD_BYTES))
+                text = read_explained(path, most=MAX_TEXT_BYTES).decode("utf-8")
+                first = parse_json(text, not_finite_as_none=True)
                 first["resumed"] = [*first.get("resumed", []), record]
-            except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            except (RunError, ValueError, TypeError, AttributeError, ArchitectureError):
                 first = record  # the old record was damaged; it is only a record
             record = first
         self.save_json(path.name, record)
@@ -248,6 +249,15 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    if not is_unicode(os.fspath(path)):
+        raise RunError(
+            f"The path of a run folder must be UTF-8, as TensorBoard reads no other, but got {os.fspath(path)!a}. "
+            f"Choose another name, or rename the folder."
+        )
+    return Path(path)
 
 
 def _make_folders(path: Path, command: Command, guard: Guard) -> None:

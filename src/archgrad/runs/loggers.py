@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -86,7 +87,7 @@ class WandbLogger:
     def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any], guard: Guard | None = None) -> None:
         self._wandb = _optional("wandb", "Weights & Biases")
         id_file = folder / "wandb-id.txt"
-        known = _read_id(id_file)
+        known = _known_id(id_file)
         if guard is not None:
             guard(folder / "wandb" / "any")  # W&B writes there itself
         self._run = self._wandb.init(
@@ -125,7 +126,7 @@ class MlflowLogger:
         mlflow = _optional("mlflow", "MLflow")
         self._client = mlflow.tracking.MlflowClient()
         id_file = folder / "mlflow-id.txt"
-        known = _read_id(id_file)
+        known = _known_id(id_file)
         if known is not None:
             self._run_id = known
             self._client.update_run(self._run_id, status="RUNNING")
@@ -243,14 +244,15 @@ def _optional(package: str, title: str) -> ModuleType:
         ) from error
 
 
-def _read_id(file: Path) -> str | None:
-    """Return the id that an earlier start left, or None."""
+def _known_id(file: Path) -> str | None:
+    """Return the id that an earlier start of the run was given; None where there is none, or a damaged one."""
     try:
-        return read_file(file, most=_MOST_ID_BYTES).decode("utf-8", errors="replace").strip() or None
+        text = read_file(file, most=_MOST_ID_BYTES).decode("utf-8", errors="replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise disk_error(error, file, doing="read") from error
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else None
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -264,7 +266,9 @@ def _grouped(name: str) -> str:
 
 
 def _hyper_parameter(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, (bool, int, float)):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")  # a path may be no UTF-8
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,16 +8,33 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from archgrad.errors import RunError
+from archgrad.errors import OptionError, RunError
 from archgrad.files import Guard, append, atomic_write, disk_error, read_file
+from archgrad.json_text import shown
 
-__all__ = ["MetricsFile", "Value", "read_metrics"]
+__all__ = ["MetricsFile", "Value", "check_column", "fields_of", "lines_of", "read_metrics"]
 
 Value = float | int | str | None
 """What a cell holds; None is written as an empty cell."""
 
 _KEY = "epoch"
-_MAX_BYTES = 1024**3
+_LONGEST_NAME = 200
+_MAX_BYTES = 256 * 1024 * 1024
+_MAX_DIGITS = 100  # an integer of more is read as a float, as some of its readers would overflow
+
+
+def check_column(name: str) -> None:
+    """Refuse the name of a metric that cannot stand at the head of a column.
+
+    Raises:
+        OptionError: It is empty, longer than 200 characters, or has characters that are not printable, such as line
+            breaks.
+    """
+    if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
+        raise OptionError(
+            f"The name of a metric must be 1 to {_LONGEST_NAME} printable characters, without line breaks, as it heads "
+            f"a column of metrics.csv, but got {shown(name)}. Rename the metric."
+        )
 
 
 class MetricsFile:
@@ -44,21 +61,27 @@ class MetricsFile:
 
         Raises:
             RunError: The columns differ from the file's, or the disk is full or read-only.
+            OptionError: A name cannot stand at the head of a column.
         """
+        for name in row:
+            check_column(name)
         if _KEY not in row:
             raise RunError(f"A row of '{self.path}' needs the column '{_KEY}', but has {list(row)}.")
         if self._columns is None:
             lines = _complete_lines(_content(self.path))
-            self._columns = _fields(lines[0]) if lines else None
+            self._columns = fields_of(lines[0]) if lines else None
         text = ""
         if self._columns is None:
             self._columns = list(row)
             text = _line(self._columns)
         if set(self._columns) != set(row):
-            raise RunError(f"'{self.path}' has the columns {self._columns}, but the row has {list(row)}.")
+            raise RunError(
+                f"'{self.path}' has the columns {shown(self._columns)}, but the row has {shown(list(row))}. Resume "
+                f"with the metrics that the run was started with."
+            )
         text += _line([_cell(row[column]) for column in self._columns])
         try:
-            append(self.path, text.encode("utf-8"), guard=self._guard)
+            append(self.path, text.encode("utf-8", "backslashreplace"), guard=self._guard)
         except OSError as error:
             raise disk_error(error, self.path, doing="write") from error
 
@@ -78,13 +101,13 @@ class MetricsFile:
         if not lines:
             kept: list[str] = []
         else:
-            columns = _fields(lines[0])
+            columns = fields_of(lines[0])
             if _KEY not in columns:
                 raise RunError(
                     f"'{self.path}' has no column '{_KEY}'; it was not written by archgrad. Remove it to go on."
                 )
             position = columns.index(_KEY)
-            kept = [line for line in lines[1:] if _epoch(_fields(line), position, len(columns)) in range(epochs)]
+            kept = [line for line in lines[1:] if _epoch(fields_of(line), position, len(columns)) in range(epochs)]
             kept = [lines[0], *kept] if kept else []
         if len(kept) != (epochs + 1 if epochs else 0):
             warnings.warn(
@@ -118,8 +141,8 @@ def read_metrics(path: Path) -> list[dict[str, Value]]:
     lines = _complete_lines(_content(path))
     if not lines:
         return []
-    columns = _fields(lines[0])
-    rows = [row for row in map(_fields, lines[1:]) if len(row) == len(columns)]
+    columns = fields_of(lines[0])
+    rows = [row for row in map(fields_of, lines[1:]) if len(row) == len(columns)]
     return [{column: _value(cell) for column, cell in zip(columns, row, strict=True)} for row in rows]
 
 
@@ -133,11 +156,16 @@ def _content(path: Path) -> bytes | None:
 
 
 def _complete_lines(content: bytes | None) -> list[str]:
-    text = (content or b"").decode("utf-8", errors="replace")
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return lines_of((content or b"").decode("utf-8", errors="replace"))
 
 
-def _fields(line: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
+    """Return the complete lines of a text with their ends: only what `append` writes as a line's end is one."""
+    return [f"{line}\n" for line in text.split("\n")[:-1]]
+
+
+def fields_of(line: str) -> list[str]:
+    """Return the cells of a line; none where it is damaged."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:  # a stray quote or NUL in a line that was damaged; such a line has no fields
@@ -163,7 +191,7 @@ def _cell(value: Value) -> str:
 def _value(cell: str) -> Value:
     if not cell:
         return None
-    for kind in (int, float):
+    for kind in (int, float) if len(cell) <= _MAX_DIGITS else (float,):
         try:
             return kind(cell)
         except ValueError:

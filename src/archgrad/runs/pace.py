@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
+from archgrad.sizes import check_whole
 
 __all__ = ["CheckpointSchedule", "Clock"]
 
@@ -24,14 +26,13 @@ class CheckpointSchedule:
     """Steps from one to the next, at least 1; None goes by time alone."""
 
     def __post_init__(self) -> None:
-        if not self.checkpoint_minutes > 0:
+        minutes = self.checkpoint_minutes
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
             raise OptionError(
-                f"checkpoint_minutes must be above 0, but got checkpoint_minutes={self.checkpoint_minutes}."
+                f"checkpoint_minutes must be a number above 0, but got checkpoint_minutes={shown(minutes)}."
             )
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise OptionError(
-                f"checkpoint_steps must be at least 1, but got checkpoint_steps={self.checkpoint_steps}. None is off."
-            )
+        if self.checkpoint_steps is not None:
+            check_whole("checkpoint_steps", self.checkpoint_steps, least=1)
 
     def is_due(self, *, steps: int, seconds: float) -> bool:
         """Return whether to write one, so many steps and seconds after the last."""

@@ -16,8 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archgrad.errors import OptionError
 from archgrad.runs.environment import peak_memory_mb
+from archgrad.sizes import check_whole
 from archgrad.terminal import Output, escaped, printable
 
 __all__ = ["Progress"]
@@ -58,7 +58,7 @@ class Progress:
         file: Where to write; None is standard error.
 
     Raises:
-        OptionError: `log_frequency` is below 1.
+        OptionError: `log_frequency` is no whole number of at least 1.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Progress:
         quiet: bool = False,
         file: TextIO | None = None,
     ) -> None:
-        if log_frequency is not None and log_frequency < 1:
-            raise OptionError(f"log_frequency must be at least 1 step, but got {log_frequency}. None logs epochs only.")
+        if log_frequency is not None:
+            check_whole("log_frequency", log_frequency, least=1)
         self._title = title
         self._names = tuple(figures)
         self._epochs = epochs

@@ -12,6 +12,7 @@ import torch
 
 from archgrad.checks import is_whole
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 
 __all__ = ["capture_random_state", "check_seed", "restore_random_state", "seed_everything", "seeded"]
 
@@ -21,7 +22,7 @@ _SEEDS = 2**32
 def check_seed(seed: int) -> None:
     """Raise `OptionError` unless `seed` is an integer from 0 to 2**32 - 1, which is what NumPy takes."""
     if not is_whole(seed, least=0) or seed >= _SEEDS:
-        raise OptionError(f"seed must be an integer from 0 to {_SEEDS - 1}, but got seed={seed!r}.")
+        raise OptionError(f"seed must be an integer from 0 to {_SEEDS - 1}, but got seed={shown(seed)}.")
 
 
 def seed_everything(seed: int) -> None:

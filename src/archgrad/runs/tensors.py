@@ -10,11 +10,9 @@ import safetensors.torch
 from torch import Tensor
 
 from archgrad.errors import RunError
-from archgrad.files import Guard, atomic_write, disk_error, read_file
+from archgrad.files import Guard, atomic_write, read_explained
 
 __all__ = ["load_tensors", "save_tensors"]
-
-_MAX_BYTES = 8 * 1024**3
 
 
 def save_tensors(
@@ -49,12 +47,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         Name to tensor, on the CPU.
 
     Raises:
-        RunError: The file is missing, damaged, larger than 8 GiB, or no safetensors file.
+        RunError: The file is missing, damaged, larger than half of this machine's memory, or no safetensors file.
     """
+    content = read_explained(path)
     try:
-        return safetensors.torch.load(read_file(path, most=_MAX_BYTES))
-    except OSError as error:
-        raise disk_error(error, path, doing="read") from error
+        return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RunError(
             f"Cannot read '{path}': it is no intact safetensors file ({error}). Take an intact copy; "

@@ -54,6 +54,7 @@ from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOpti
 from archgrad.search.settings import settings_of
 from archgrad.search.state import SearchState
 from archgrad.sharing import describe_move, seed_for_rank, send_state
+from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchResult", "search"]
@@ -215,6 +216,8 @@ def search(
         sync_batchnorm=sync_batchnorm,
     )
     pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+    if log_frequency is not None:
+        check_whole("log_frequency", log_frequency, least=1)  # here, as the display is made after the run folder
     if resume and run_dir is None:
         raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
     step = FirstOrder() if step is None else step

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.distributed import average_over_ranks
+from archgrad.runs import check_column, numbers_in
 
 __all__ = ["Meter", "Metrics", "accuracy"]
 
@@ -41,8 +42,14 @@ class Meter:
         self._unread: list[tuple[str, float | Tensor, int]] = []
 
     def add(self, values: Mapping[str, float | Tensor], samples: int) -> None:
-        """Add one batch's means, without waiting for a device."""
+        """Add one batch's means, without waiting for a device.
+
+        Raises:
+            OptionError: A name cannot stand at the head of a column of metrics.csv.
+        """
         for name, value in values.items():
+            if name not in self._samples:
+                check_column(name)
             # A copy, since its owner may write to the tensor before it is read.
             own = value.detach().to(torch.float64, copy=True) if isinstance(value, Tensor) else float(value)
             self._unread.append((name, own, samples))
@@ -89,14 +96,24 @@ class Meter:
     def shared(cls, states: Sequence[Mapping[str, Any]], processes: int) -> Meter:
         """Return the meter of each of `processes` processes that take over from those of other processes."""
         meter = cls()
-        for state in states:
-            for name, total in state["sums"].items():
+        for sums, samples in map(_sums_in, states):
+            for name, total in sums.items():
                 meter._sums[name] = meter._sums.get(name, 0.0) + total / processes
-                meter._samples[name] = meter._samples.get(name, 0) + state["samples"][name] / processes
+                meter._samples[name] = meter._samples.get(name, 0) + samples[name] / processes
         return meter
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over sums from `state_dict`."""
+        """Take over sums from `state_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is something else.
+        """
         self._unread = []
-        self._sums = dict(state["sums"])
-        self._samples = dict(state["samples"])
+        self._sums, self._samples = _sums_in(state)
+
+
+def _sums_in(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    sums, samples = (numbers_in(state[name], f"the {name} of the epoch") for name in ("sums", "samples"))
+    if sums.keys() != samples.keys() or not all(count > 0 for count in samples.values()):
+        raise ValueError("the sums of the epoch do not go with its samples")
+    return sums, samples

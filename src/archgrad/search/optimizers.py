@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, SpaceError
 from archgrad.supernet import Supernet
 
 __all__ = ["OptimizerFactory", "adam_for_alphas", "cosine", "optimizer_for_weights", "set_learning_rate"]
@@ -58,8 +58,14 @@ def optimizer_for_weights(
         weight_decay: Of the SGD.
 
     Raises:
+        SpaceError: The space has no weights.
         OptionError: The optimizer holds a parameter that is not the space's.
     """
+    if not supernet.weights:
+        raise SpaceError(
+            f"A search trains the weights of a space, but {type(supernet.network).__name__} has no parameter that "
+            f"requires a gradient. Put a layer with weights in it, or thaw them with requires_grad_()."
+        )
     if given is None:
         return SGD(list(supernet.weights.values()), learning_rate, momentum=momentum, weight_decay=weight_decay)
     if not isinstance(given, Optimizer):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from archgrad.checks import is_whole
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 from archgrad.runs import check_seed
+from archgrad.sizes import check_whole
 
 __all__ = ["OnNonfinite", "Precision", "Schedule", "SearchOptions"]
 
@@ -65,8 +66,8 @@ class SearchOptions:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("epochs", "batch_size", "accumulation"):
-            _check(name, getattr(self, name), "a whole number of at least 1", lambda v: is_whole(v, least=1))
-        _check("cutout", self.cutout, "a whole number of at least 0", lambda v: is_whole(v, least=0))
+            check_whole(name, getattr(self, name), least=1)
+        check_whole("cutout", self.cutout, least=0)
         for name in ("learning_rate", "alphas_learning_rate"):
             _check(name, getattr(self, name), "a finite number above 0", lambda v: 0 < v < float("inf"))
         for name in ("learning_rate_min", "weight_decay", "alphas_weight_decay", "grad_clip"):
@@ -92,4 +93,4 @@ def _check(name: str, value: object, rule: str, holds: object) -> None:
     except TypeError:
         valid = False
     if not valid:
-        raise OptionError(f"{name} must be {rule}, but got {name}={value!r}.")
+        raise OptionError(f"{name} must be {rule}, but got {name}={shown(value)}.")

@@ -11,7 +11,17 @@ from torch.optim import Optimizer
 from archgrad.buffers import set_buffers
 from archgrad.distributed import rank, world_size
 from archgrad.errors import RunError
-from archgrad.runs import Clock, capture_random_state, restore_random_state
+from archgrad.json_text import shown
+from archgrad.runs import (
+    Clock,
+    capture_random_state,
+    checkpoint_explained,
+    count_in,
+    load_optimizer,
+    numbers_in,
+    restore_random_state,
+    rows_in,
+)
 from archgrad.search.meter import Meter
 from archgrad.sharing import gather_parts, moved_step, own_buffers, place_buffers
 from archgrad.supernet import Supernet
@@ -91,25 +101,21 @@ class SearchState:
             raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
         if state.get("samples") != self.samples:
             raise RunError(
-                f"The run had {state.get('samples')} training samples, but the data now has {self.samples}. "
+                f"The run had {shown(state.get('samples'))} training samples, but the data now has {self.samples}. "
                 f"Resume with the data that the run was started with."
             )
-        try:
+        with checkpoint_explained("search"):
             names = {name.removeprefix("network.") for name in state["supernet"]}
             place_buffers(self.supernet.network, state["ranks"], names, device=self._device)
             self.supernet.load_state_dict(state["supernet"])
             self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
-            self.weights_optimizer.load_state_dict(state["weights_optimizer"])
-            self.alphas_optimizer.load_state_dict(state["alphas_optimizer"])
-            self.epoch, self.step = state["epoch"], state["step"]
-            self.skipped, self.clock = state["skipped"], Clock(**state["clock"])
-            self.history = list(state["history"])
+            load_optimizer(self.weights_optimizer, state["weights_optimizer"])
+            load_optimizer(self.alphas_optimizer, state["alphas_optimizer"])
+            self.epoch, self.step = count_in(state, "epoch"), count_in(state, "step")
+            self.skipped = count_in(state, "skipped")
+            self.clock = Clock(**numbers_in(state["clock"], "the clock", finite=True))
+            self.history = rows_in(state["history"], "the history")
             return self._load_own(state)
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise RunError(
-                f"The checkpoint does not fit this search ({str(error).splitlines()[0]}). "
-                f"Resume with the space and options that the run was started with."
-            ) from error
 
     @property
     def _device(self) -> torch.device:
@@ -127,8 +133,8 @@ class SearchState:
         self.meter = Meter.shared([part["meter"] for part in parts], world_size())
         self.step = moved_step(
             self.step,
-            batch_before=state["batch"],
-            batches_before=state["batches_per_epoch"],
+            batch_before=count_in(state, "batch", least=1),
+            batches_before=count_in(state, "batches_per_epoch", least=1),
             batch=self.batch,
             batches=self.batches_per_epoch,
         )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from archgrad.errors import ArchitectureError, OptionError, SpaceError
+from archgrad.sizes import check_fits_memory, check_whole
 from archgrad.spaces.darts_network import DartsNetwork
 
 __all__ = ["DartsTemplate", "darts_cifar", "darts_imagenet"]
@@ -38,7 +39,7 @@ class DartsTemplate(nn.Module):
                     f"{', '.join(map(repr, architecture.choices)) or 'no choices'}."
                 )
             joined[label] = len(cell["concat"]) if "concat" in cell else len(cell)
-        return DartsNetwork(joined=joined, nodes=1, retrain=True, **self.options)
+        return _sized(joined=joined, nodes=1, retrain=True, **self.options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raise: there is nothing to run before an architecture is chosen."""
@@ -66,8 +67,7 @@ def _build(
         ("in_channels", in_channels),
         ("nodes", nodes),
     ):
-        if value < 1:
-            raise OptionError(f"{name} must be at least 1, but got {name}={value}.")
+        check_whole(name, value, least=1)
     if stage not in ("search", "retrain"):
         raise OptionError(f"stage must be 'search' or 'retrain', but got stage={stage!r}.")
     if stage == "search" and auxiliary:
@@ -82,7 +82,18 @@ def _build(
     }
     if stage == "retrain":
         return DartsTemplate(**options)
-    return DartsNetwork(joined={"normal": nodes, "reduce": nodes}, nodes=nodes, retrain=False, **options)
+    return _sized(joined={"normal": nodes, "reduce": nodes}, nodes=nodes, retrain=False, **options)
+
+
+def _sized(*, cells: int, joined: dict[str, int], **options: Any) -> DartsNetwork:
+    """Build the network if this machine's memory can hold it."""
+
+    def build(number: int) -> DartsNetwork:
+        return DartsNetwork(cells=number, joined=joined, **options)
+
+    sizes = {name: options[name] for name in ("channels", "num_classes", "in_channels")}
+    check_fits_memory(build, cells=cells, joined=max(joined.values()), **sizes)
+    return build(cells)
 
 
 def darts_cifar(
@@ -144,6 +155,7 @@ def darts_imagenet(
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
+    check_whole("channels", channels, least=1)
     if channels % 2:
         raise OptionError(f"channels must be even for the ImageNet stem, but got channels={channels}.")
     return _build(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from archgrad.cell import BuildCandidate, Cell
 from archgrad.errors import OptionError
 from archgrad.operations import Pool, ReLUConvBN, Zero
+from archgrad.sizes import check_fits_memory, check_whole
 
 __all__ = ["NasBench201Network", "nasbench201"]
 
@@ -103,18 +104,14 @@ def nasbench201(
     Raises:
         OptionError: A value outside its range.
     """
-    if channels < 1 or cells < 1 or num_classes < 1 or in_channels < 1:
-        raise OptionError(
-            f"channels, cells, num_classes and in_channels must be at least 1, but got channels={channels}, "
-            f"cells={cells}, num_classes={num_classes}, in_channels={in_channels}."
-        )
+    sizes = {"channels": channels, "num_classes": num_classes, "in_channels": in_channels}
+    for name, value in {**sizes, "cells": cells}.items():
+        check_whole(name, value, least=1)
     if stage not in ("search", "retrain"):
         raise OptionError(f"stage must be 'search' or 'retrain', but got stage={stage!r}.")
-    return NasBench201Network(
-        channels=channels,
-        cells=cells,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        affine=stage == "retrain",
-        connected=connected,
-    )
+
+    def build(number: int) -> NasBench201Network:
+        return NasBench201Network(cells=number, affine=stage == "retrain", connected=connected, **sizes)
+
+    check_fits_memory(build, cells=cells, **sizes)
+    return build(cells)

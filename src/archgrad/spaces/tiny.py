@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.choices import InputChoice, LayerChoice, SelectInputs
-from archgrad.errors import OptionError
+from archgrad.sizes import check_fits_memory, check_whole
 
 __all__ = ["TinyNetwork", "tiny"]
 
@@ -59,9 +59,8 @@ def tiny(channels: int = 8, num_classes: int = 10, *, in_channels: int = 1) -> n
     Raises:
         OptionError: A value outside its range.
     """
-    if channels < 1 or num_classes < 1 or in_channels < 1:
-        raise OptionError(
-            f"channels, num_classes and in_channels must be at least 1, but got channels={channels}, "
-            f"num_classes={num_classes}, in_channels={in_channels}."
-        )
-    return TinyNetwork(channels=channels, num_classes=num_classes, in_channels=in_channels)
+    sizes = {"channels": channels, "num_classes": num_classes, "in_channels": in_channels}
+    for name, value in sizes.items():
+        check_whole(name, value, least=1)
+    check_fits_memory(lambda _: TinyNetwork(**sizes), cells=1, **sizes)
+    return TinyNetwork(**sizes)
