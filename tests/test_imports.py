@@ -15,7 +15,7 @@ PACKAGE = Path(archgrad.__file__).parent
 FLOW = (
     # no room of archgrad's needed
     ("errors",),
-    ("batches", "buffers", "json_text"),
+    ("batches", "buffers", "json_text", "schedules", "typed_names"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices",),
@@ -26,6 +26,8 @@ FLOW = (
     ("distributed",),
     # the continuous relaxation
     ("relaxation", "fast"),
+    # what moves the alphas, and what is added to their loss and to the mixing weights
+    ("optimizers", "perturbations", "pruned", "regularizers"),
     ("supernet",),
     # the gradient of the alphas
     ("bilevel",),
@@ -35,6 +37,10 @@ FLOW = (
     ("architectures", "nasbench"),
     ("show",),
     ("discretize", "derive"),
+    # when a search ends and what it takes, and a method as data
+    ("epoch_end",),
+    ("selection", "stopping"),
+    ("methods",),
     ("official",),
     # what a run is made of
     ("data", "cost"),
@@ -48,6 +54,8 @@ FLOW = (
     # thin fronts
     ("nni",),
     ("cli",),
+    # for tests of parts, spaces and choices, also those of users
+    ("testing",),
     ("__init__",),
     ("__main__",),
 )

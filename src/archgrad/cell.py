@@ -25,7 +25,8 @@ class Cell(Choice):
 
     The derivation rule belongs to the cell: on every edge the likeliest candidate outside `never`, and of each node's
     edges the `n_kept` whose likeliest such candidate has the highest probability (Liu et al. 2019, section 2.4). Equal
-    probabilities resolve to the lower source and the earlier candidate.
+    probabilities resolve to the lower source and the earlier candidate. Scores below 0 (see `archgrad.selection`) mark
+    edges that a node keeps only if it has nothing else.
 
     Args:
         n_nodes: Number of nodes, at least 1.
@@ -114,6 +115,7 @@ class Cell(Choice):
                 best.append((row[k], self.names[k], source))
             if self.n_kept is not None:
                 best = sorted(best, key=lambda entry: -entry[0])[: self.n_kept]
+            best = [entry for entry in best if entry[0] >= 0] or best[:1]  # below 0: see `archgrad.selection`
             decision[str(node)] = [[name, source] for _, name, source in best]
         return decision
 

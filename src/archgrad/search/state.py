@@ -18,6 +18,8 @@ from archgrad.supernet import Supernet
 __all__ = ["SearchState"]
 
 _FORMAT = "archgrad.search"
+_VERSION = 2
+"""Version 1 had no stages and no stopping rules; it is read as one without."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class SearchState:
     """Means of this epoch so far."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each finished epoch."""
+    past: list[str] = field(default_factory=list)
+    """The architecture of each finished epoch as JSON, where a stopping rule may return an earlier one."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors for a checkpoint; every process must call this, and process 0's is whole."""
@@ -56,7 +60,9 @@ class SearchState:
             own["buffers"] = dict(self.supernet.network.named_buffers())
         return {
             "format": _FORMAT,
-            "version": 1,
+            "version": _VERSION,
+            "kept": {label: list(left) for label, left in self.supernet.kept.items()},
+            "past": self.past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
             "weights_optimizer": self.weights_optimizer.state_dict(),
@@ -82,7 +88,7 @@ class SearchState:
         Raises:
             RunError: It is not the state of a search, or not of this space.
         """
-        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") != 1:
+        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") not in (1, _VERSION):
             raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
         if state.get("samples") != self.samples:
             raise RunError(
@@ -97,6 +103,8 @@ class SearchState:
             self.epoch, self.step = state["epoch"], state["step"]
             self.skipped, self.clock = state["skipped"], Clock(**state["clock"])
             self.history = list(state["history"])
+            self.supernet.kept = {label: tuple(left) for label, left in state.get("kept", {}).items()}
+            self.past = list(state.get("past", []))
             return self._load_own(state)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise RunError(
