@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,7 @@ def close_epoch(
     learning_rate: float,
     images: int,
     temperature: float | None,
+    regularizers: Sequence[str],
     probed: Mapping[str, float | None],
     device: torch.device,
     folder: RunFolder | None,
@@ -75,6 +76,7 @@ def close_epoch(
         learning_rate: Of the weights in this epoch.
         images: Training samples of the epoch, over all processes.
         temperature: Of the relaxation in this epoch.
+        regularizers: Their columns.
         probed: What the stopping rule measured.
         device: Where the search computes.
         folder: Where everything goes; None writes nothing.
@@ -93,7 +95,7 @@ def close_epoch(
         "weights_gradient_norm": means.get("weights_gradient_norm"),
         "temperature": temperature,
         "skipped_steps": state.skipped,
-        **{name: value for name, value in means.items() if name not in known and "gradient_norm" not in name},
+        **{name: means.get(name) for name in _further(means, regularizers) if name not in known},
         **probed,
     }
     state.clock.tick()
@@ -115,6 +117,14 @@ def close_epoch(
     warning = collapse_warning(architecture, supernet.probabilities(), supernet.rows)
     if warning is not None:
         progress.message(warning)
+
+
+def _further(means: Mapping[str, float], regularizers: Sequence[str]) -> list[str]:
+    """Return the columns of a caller's metrics and of regularisers, the same where the alphas did not learn."""
+    names = [name for name in means if "gradient_norm" not in name and not name.startswith("regularizer_")]
+    if "valid_loss" not in means:
+        names += [name.replace("train_", "valid_", 1) for name in names if name.startswith("train_")]
+    return [*names, *regularizers]
 
 
 def _log(loggers: Loggers, architecture: Architecture, row: dict[str, Any], epoch: int) -> None:

@@ -27,6 +27,7 @@ from archgrad.distributed import (
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError
 from archgrad.methods import Method
+from archgrad.regularizers import Regularizer
 from archgrad.runs import (
     CheckpointSchedule,
     Interrupted,
@@ -233,6 +234,7 @@ class Loop:
             learning_rate=rate,
             images=sum(self._train.samples_in_batch(state.epoch * steps + i) for i in range(steps)),
             temperature=state.supernet.relaxation.temperature(done),
+            regularizers=list(dict.fromkeys(_column(part) for part in self._method.regularizers)),
             probed=self._probed(architecture, done),
             device=self._device,
             folder=self._folder,
@@ -316,3 +318,7 @@ class Loop:
                 f"'{self._folder.path}'. Go on with resume=True (archgrad search --resume {self._folder.path})."
             )
         raise error
+
+
+def _column(regularizer: Regularizer) -> str:
+    return f"regularizer_{type(regularizer).__name__}"
