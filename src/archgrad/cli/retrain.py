@@ -15,7 +15,7 @@ from archgrad.cli import spaces as space_options
 from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.architectures import settled_name as settled_architecture
 from archgrad.cli.main import COMMANDS
-from archgrad.cli.options import add_run_options, kept, parse, settled_folder
+from archgrad.cli.options import add_run_options, kept, parse, settled_folder, show_first
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.derive import derive
@@ -29,6 +29,7 @@ from archgrad.runs import Interrupted, seeded
 __all__ = ["make_parser", "run"]
 
 _RANDOM = "random"
+_FIRST = ("arch", "space", "data", "channels", "cells", "epochs", "batch_size", "seed", "device", "out")
 _DEFAULTS = "The defaults are the paper's, for a GPU; to try it on two cores: --channels 8 --cells 3 --epochs 10."
 
 
@@ -45,6 +46,7 @@ def make_parser() -> Parser:
     data_options.add_data_options(parser)
     add_run_options(parser, "retrain")
     parser.passed_on = parser.add_options_of(retrain, "retrain", skip=("run_dir", "resume", "network", "data"))
+    show_first(parser, _FIRST)
     return parser
 
 
@@ -116,6 +118,7 @@ def _network(architecture: Architecture, values: dict[str, Any], data: Data) -> 
             channels=values["channels"],
             cells=values["cells"],
             auxiliary=values["auxiliary_weight"] > 0,
+            options=values.get("space_options", {}),
         )
         return derive(space, architecture), sizes
 
