@@ -203,6 +203,28 @@ def test_what_changes_with_the_epoch_is_a_tensor_of_the_recording():
     assert_same_state(*found)
 
 
+def test_a_perturbed_pass_is_recorded_with_its_noise_as_an_input():
+    space, found = Small(), []
+    for recording in (False, True):
+        supernet, _ = searcher(space, STEPS["first-order"])
+        options = {
+            "step": STEPS["first-order"],
+            "weights_optimizer": torch.optim.SGD(supernet.weights.values(), lr=0.1),
+            "alphas_optimizer": torch.optim.Adam(supernet.alphas.values(), lr=0.1),
+            "loss": logits_loss,
+            "perturbation": ag.perturbations.Uniform(),
+            "regularizers": (ag.regularizers.BetaDecay(),),
+        }
+        torch.manual_seed(0)
+        recorder = TapeRecorder()
+        with recorded_passes(supernet, recorder, lambda _: None) if recording else nullcontext():
+            for epoch in range(3):
+                ag.search_step(supernet, *batches(2, seed=epoch), progress=Progress(epoch, 3), **options)
+        found.append(supernet)
+    assert (recorder.recorded, recorder.replayed) == (2, 6)
+    assert_same_state(*found)
+
+
 def test_another_relaxation_or_fewer_candidates_are_recorded_anew():
     supernet, take = searcher(Small(), STEPS["first-order"])
     recorder = TapeRecorder()

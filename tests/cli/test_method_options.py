@@ -117,7 +117,10 @@ def test_a_part_of_ones_own_runs_only_when_it_is_typed(archgrad: Type) -> None:
 def test_any_typed_parameter_of_a_space_is_an_option(archgrad: Type) -> None:
     typed = ("--space", "darts-cifar", "--channels", 2, "--cells", 3, "--space.nodes", 1)
     quick = ("--epochs", 1, "--batch-size", 256, "--quiet", "--device", "cpu")
-    assert archgrad("search", *typed, *quick, "--out", "a").status == 0
+    outcome = archgrad("search", *typed, *quick, "--out", "a")
+    assert outcome.status == 0
+    line = next(line for line in outcome.out.splitlines() if "archgrad retrain" in line)
+    assert line.endswith("--space.nodes 1 --data digits")
     config = yaml.safe_load(Path("a/config.yaml").read_text())
     assert config["space_options"] == {"nodes": 1}
     assert archgrad("search", "--resume", "a", "--quiet").status == 0

@@ -12,7 +12,7 @@ from archgrad.cli import spaces as space_options
 from archgrad.cli.main import COMMANDS
 from archgrad.cli.method_options import OF_THE_METHOD, add_method_options, make_method
 from archgrad.cli.options import add_run_options, kept, parse, settled_folder, show_first
-from archgrad.cli.parser import Parser
+from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts
 from archgrad.distributed import local_first, process_group, rank, together
 from archgrad.fast.heap import keep_freed_memory
@@ -97,6 +97,8 @@ def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
     epoch = len(result.history) - 1 if result.stop is None else result.stop.epoch
     file = out / "checkpoints" / f"epoch_{epoch}.json"
     space = "" if result.architecture.space == values["space"] else f" --space {_quoted(values['space'])}"
+    for name, value in values.get("space_options", {}).items():
+        space += f" {dashed(f'--space.{name}')} {_quoted(str(value))}"
     return (
         f"\n{to_text(result.architecture)}\n"
         f"Run folder:    {out}\n"

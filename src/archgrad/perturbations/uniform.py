@@ -70,7 +70,7 @@ def onto_simplex(weights: Tensor, active: Sequence[int] | None = None) -> Tensor
     if active is not None and len(active) < weights.shape[-1]:
         never = torch.full_like(weights[..., 0], -torch.inf)
         weights = torch.stack([weights[..., k] if k in active else never for k in range(weights.shape[-1])], -1)
-    largest = torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights.dtype)
+    largest = torch.zeros_like(weights).scatter(-1, weights.argmax(-1, keepdim=True), 1.0)
     cut = weights.clamp(0.0, 1.0)
     cut = torch.where(cut.sum(-1, keepdim=True) == 0.0, largest, cut)
     return cut / cut.sum(-1, keepdim=True)

@@ -44,6 +44,7 @@ from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.options import SearchOptions
 from archgrad.search.state import SearchState
+from archgrad.sharing import send_state
 from archgrad.stopping import Stop
 
 __all__ = ["Loop"]
@@ -261,7 +262,7 @@ class Loop:
         def batches(start: int, stop: int) -> Iterator[Batch]:
             return map(self._cast, islice(self._valid.batches(start), stop - start))
 
-        return stopping.probe(
+        probed = stopping.probe(
             EpochEnd(
                 self._state.supernet,
                 architecture,
@@ -271,6 +272,8 @@ class Loop:
                 valid_batches=lambda: batches(first, first + steps),
             )
         )
+        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
+        return found
 
     def _agree(self) -> None:
         """Take over process 0's buffers, and make sure that the processes hold the same weights and alphas."""
