@@ -17,7 +17,7 @@ FLOW = (
     # no room of archgrad's needed
     ("errors", "machine"),
     ("nested", "checks"),
-    ("batches", "buffers", "exactness", "files", "json_text", "isolation", "terminal"),
+    ("batches", "buffers", "exactness", "files", "json_text", "isolation", "schedules", "terminal", "typed_names"),
     ("paths", "sizes"),
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
@@ -30,6 +30,8 @@ FLOW = (
     ("losses",),
     # the continuous relaxation
     ("relaxation", "fast"),
+    # what moves the alphas, and what is added to their loss and to the mixing weights
+    ("optimizers", "perturbations", "pruned", "regularizers"),
     ("supernet",),
     # the gradient of the alphas
     ("bilevel",),
@@ -39,6 +41,10 @@ FLOW = (
     ("architectures", "nasbench"),
     ("show",),
     ("discretize", "derive", "dependence"),
+    # when a search ends and what it takes, and a method as data
+    ("epoch_end",),
+    ("selection", "stopping"),
+    ("methods",),
     ("official",),
     # what a run is made of
     ("data", "cost"),
@@ -52,6 +58,8 @@ FLOW = (
     # thin fronts
     ("nni",),
     ("cli",),
+    # for tests of parts, spaces and choices, also those of users
+    ("testing",),
     ("__init__",),
     ("__main__",),
 )

@@ -11,19 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import archgrad as ag
+from archgrad.schedules import Progress
+from archgrad.testing import TabularSpace, Times
 
-
-class Times(nn.Module):
-    """x -> factor * x, with a count of its calls."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.factor * x
+__all__ = ["Learnt", "TabularSpace", "Times", "in_fresh_process", "relaxed", "same_state", "softmax", "vector"]
 
 
 class Learnt(nn.Module):
@@ -40,42 +31,12 @@ class Learnt(nn.Module):
         return self.weight * x
 
 
-class TabularSpace(nn.Module):
-    """A user's own space: an MLP over a table, with nested layer choices and a choice of what the head reads."""
-
-    def __init__(self, features: int = 4, width: int = 8, classes: int = 3) -> None:
-        super().__init__()
-        self.stem = nn.Linear(features, width)
-        self.first = ag.LayerChoice(
-            {
-                "dense": nn.Sequential(
-                    nn.Linear(width, width),
-                    ag.LayerChoice({"tanh": nn.Tanh(), "softplus": nn.Softplus()}, label="activation"),
-                ),
-                "skip": nn.Identity(),
-            },
-            label="first",
-        )
-        self.second = ag.LayerChoice([nn.Linear(width, width), nn.Tanh()], label="second")
-        self.join = ag.InputChoice(n_candidates=3, n_chosen=2, reduction="concat", label="join")
-        self.head = nn.Linear(2 * width, classes)
-
-    def after_derive(self) -> None:
-        """Drop the second layer if the head does not read it."""
-        if 2 not in self.join.chosen:
-            self.second = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        stem = torch.tanh(self.stem(x))
-        first = self.first(stem)
-        return self.head(self.join([stem, first, None if self.second is None else self.second(first)]))
-
-
 def relaxed(
     space: nn.Module, alphas: Mapping[str, Sequence[float]] | None = None, *, relaxation: Any = None, seed: int = 0
 ) -> ag.Supernet:
-    """Return a float64 supernet of the space with these alphas."""
+    """Return a float64 supernet of the space with these alphas, in the first epoch of two."""
     supernet = ag.Supernet(space, relaxation, seed=seed).double()
+    supernet.progress = Progress(0, 2)
     with torch.no_grad():
         for label, row in (alphas or {}).items():
             supernet.alphas[label].copy_(torch.tensor(row, dtype=torch.float64))

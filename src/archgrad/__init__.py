@@ -9,15 +9,32 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from archgrad import architectures, bilevel, data, export, official, relaxation, spaces
+    from archgrad import (
+        architectures,
+        bilevel,
+        data,
+        export,
+        methods,
+        official,
+        optimizers,
+        perturbations,
+        regularizers,
+        relaxation,
+        selection,
+        spaces,
+        stopping,
+        testing,
+    )
     from archgrad.architecture import Architecture
     from archgrad.bilevel import StepReport, search_step
     from archgrad.cell import Cell
     from archgrad.choices import InputChoice, LayerChoice
     from archgrad.derive import derive
     from archgrad.discretize import discretize, random_architecture
+    from archgrad.methods import Method, Stage
     from archgrad.nni import DartsTrainer
     from archgrad.retrain import RetrainResult, retrain
+    from archgrad.schedules import Progress
     from archgrad.search import SearchResult, search
     from archgrad.supernet import Supernet
 
@@ -29,8 +46,11 @@ __all__ = [
     "DartsTrainer",
     "InputChoice",
     "LayerChoice",
+    "Method",
+    "Progress",
     "RetrainResult",
     "SearchResult",
+    "Stage",
     "StepReport",
     "Supernet",
     "architectures",
@@ -39,13 +59,20 @@ __all__ = [
     "derive",
     "discretize",
     "export",
+    "methods",
     "official",
+    "optimizers",
+    "perturbations",
     "random_architecture",
+    "regularizers",
     "relaxation",
     "retrain",
     "search",
     "search_step",
+    "selection",
     "spaces",
+    "stopping",
+    "testing",
 ]
 
 _HOMES = {
@@ -54,8 +81,11 @@ _HOMES = {
     "DartsTrainer": "nni",
     "InputChoice": "choices",
     "LayerChoice": "choices",
+    "Method": "methods",
+    "Progress": "schedules",
     "RetrainResult": "retrain",
     "SearchResult": "search",
+    "Stage": "methods",
     "StepReport": "bilevel",
     "Supernet": "supernet",
     "derive": "derive",

@@ -30,7 +30,8 @@ class Cell(Choice):
     edges the `n_kept` whose likeliest such candidate has the highest probability (Liu et al. 2019, section 2.4). Equal
     probabilities resolve to the lower source and the earlier candidate. Where this would leave an output that depends
     on no input, since candidates that pass nothing on cut every path, the cell takes the likeliest decision that does
-    connect them (`archgrad.connection`).
+    connect them (`archgrad.connection`). Scores below 0 (see `archgrad.selection`) mark edges that a node keeps only if
+    it has nothing else.
 
     Args:
         n_nodes: Number of nodes, at least 1.

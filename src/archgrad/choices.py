@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from archgrad.mixing import check_alike, weighted_sum
 from archgrad.nested import joined, map_tensors
 from archgrad.recompute import recomputed
 
-__all__ = ["AlphaRow", "Choice", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
+__all__ = ["AlphaRow", "Choice", "Draw", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,22 @@ class AlphaRow:
     n_chosen: int = 1
     """How many of them the discrete architecture takes."""
 
+    def only(self, left: Sequence[int]) -> AlphaRow:
+        """Return the row of these candidates alone."""
+        return AlphaRow(tuple(self.names[k] for k in left), self.n_chosen)
+
+
+Draw: TypeAlias = Mapping[str, Tensor]
+"""What one pass through one row needs beside the alphas: noise, a temperature, a mask, ..., by name."""
+
 
 @dataclass(frozen=True)
 class Mixture:
     """How one forward pass mixes the candidates of one row of alphas."""
 
     slots: Tensor
-    """(n_chosen, K): row j holds the weight of each candidate in the j-th chosen place; each row sums to one."""
+    """(n_chosen, K): row j holds the weight of each candidate in the j-th chosen place. Each row sums to one,
+    unless the relaxation says otherwise (`Relaxation.normalised`)."""
     active: tuple[int, ...]
     """The candidates that run; the others have weight zero in `slots`."""
     reaches_inactive: bool = False
@@ -49,7 +58,7 @@ class Mixture:
 
     @property
     def weights(self) -> Tensor:
-        """(K,), the weight of each candidate in the sum over places; sums to n_chosen."""
+        """(K,), the weight of each candidate in the sum over places."""
         return self.slots[0] if self.slots.shape[0] == 1 else self.slots.sum(0)
 
 

@@ -17,7 +17,11 @@ __all__ = ["decide", "discretize", "random_architecture"]
 
 
 def discretize(
-    supernet: Supernet, *, space: str | None = None, provenance: Mapping[str, Any] | None = None
+    supernet: Supernet,
+    *,
+    space: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Sequence[float]] | None = None,
 ) -> Architecture:
     """Return the architecture that the supernet's alphas lead to at present.
 
@@ -31,6 +35,8 @@ def discretize(
         supernet: Stays as it is.
         space: Name of the space, to be stored.
         provenance: Where the architecture comes from, to be stored beside the alphas and their probabilities.
+        scores: By label, one a candidate: what the rules read in the place of the probabilities (see
+            `archgrad.selection`).
     """
     probabilities = supernet.probabilities()
     rows = supernet.rows
@@ -44,8 +50,11 @@ def discretize(
 
     alphas = {label: alpha.detach().double().cpu().tolist() for label, alpha in supernet.alphas.items()}
     evidence = {"alphas": named(alphas), "probabilities": named(probabilities)}
-    choices = decide(supernet.network, supernet.choices, probabilities)
-    if plain := _left_out(supernet.choices, choices, probabilities):
+    scores = probabilities if scores is None else scores
+    if scores != probabilities:
+        evidence["scores"] = named(scores)
+    choices = decide(supernet.network, supernet.choices, scores)
+    if plain := _left_out(supernet.choices, choices, scores):
         evidence["plain_decisions"] = plain
     return Architecture(choices, space=space, provenance={**(provenance or {}), **evidence})
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.batches import to_channels_last
-from archgrad.choices import AlphaRow, Mixture, MixtureTable
+from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.errors import SpaceError
 from archgrad.fast import accelerate, accepts_channels_last
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
 from archgrad.nested import map_tensors
+from archgrad.perturbations import Perturbation, Probe
+from archgrad.pruned import mix_kept, only
 from archgrad.relaxation import Relaxation, Softmax
+from archgrad.schedules import Progress
 
-__all__ = ["AlphaTable", "Supernet"]
+__all__ = ["AlphaTable", "PassDraw", "Supernet"]
+
+
+class PassDraw(NamedTuple):
+    """Everything that one forward pass needs beside weights, alphas and its batch: tensors, by label and name."""
+
+    relaxation: Mapping[str, Draw]
+    perturbation: Mapping[str, Draw]
+    """Empty where the pass is not perturbed."""
 
 
 class AlphaTable(nn.Module, Mapping[str, nn.Parameter]):
@@ -49,7 +60,7 @@ class AlphaTable(nn.Module, Mapping[str, nn.Parameter]):
 class Supernet(nn.Module):
     """A space whose choices are relaxed, so that gradients reach the alphas.
 
-    The space is copied and stays as it is. Alphas start at 1e-3 N(0, 1).
+    The space is copied and stays as it is. Alphas start where the relaxation says, by default at 1e-3 N(0, 1).
 
     Args:
         space: Any module with open choices.
@@ -61,6 +72,12 @@ class Supernet(nn.Module):
 
     Raises:
         SpaceError: The space has no choice, or labels in conflict.
+        OptionError: The relaxation does not fit a row of alphas.
+
+    Attributes:
+        progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
+            search, `search_step` or you set it.
+        kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
     """
 
     def __init__(
@@ -82,19 +99,20 @@ class Supernet(nn.Module):
             raise SpaceError(f"{type(space).__name__} has no open choice to search. {remedy}.")
         self.rows: dict[str, AlphaRow] = alpha_rows(self.choices)
         """What each row of alphas decides between."""
+        self.relaxation.check(self.rows)
+        self.progress: Progress | None = None
+        self.kept: dict[str, tuple[int, ...]] = {}
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
         self.alphas = AlphaTable(
-            {
-                label: (1e-3 * torch.randn(len(row.names), generator=self.generator, dtype=torch.float64)).to(like)
-                for label, row in self.rows.items()
-            }
+            {label: self.relaxation.initial(row, self.generator).to(like) for label, row in self.rows.items()}
         )
         self._table = MixtureTable()
         for entry in self.choices:
             entry.choice.bind(entry.label, self._table)
-        self._held: Mapping[str, Tensor | None] | None = None
+        self._held: PassDraw | None = None
+        self._perturbation: tuple[Perturbation, Probe] | None = None
         self.channels_last = fast and accepts_channels_last(self.network)
         """Whether forward passes bring images to channels_last, which the network is known to take."""
         self._owners = _owners(self.network)
@@ -127,32 +145,53 @@ class Supernet(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
-        if self.channels_last:
-            args, kwargs = map_tensors((args, kwargs), to_channels_last)
-        self._table.current = self._mixtures()
-        try:
-            return self.network(*args, **kwargs)
-        finally:
-            self._table.current = {}
+        return self.forward_at(self._mixtures(), *args, **kwargs)
 
     def _mixtures(self) -> dict[str, Mixture]:
-        noise = self._draw() if self._held is None else self._held
-        return {label: self.relaxation.mix(self.alphas[label], row, noise[label]) for label, row in self.rows.items()}
+        draw = self._draw() if self._held is None else self._held
+        mixtures = self._relaxed(draw.relaxation)
+        if self._perturbation is None:
+            return mixtures
+        perturbation, _ = self._perturbation
+        return {
+            label: perturbation.apply(mixture, self.rows[label], draw.perturbation[label])
+            for label, mixture in mixtures.items()
+        }
 
-    def _draw(self) -> dict[str, Tensor | None]:
-        return {label: self.relaxation.draw(row, self.generator) for label, row in self.rows.items()}
+    def _relaxed(self, draws: Mapping[str, Draw]) -> dict[str, Mixture]:
+        relaxation, kept = self.relaxation, self.kept
+        return {
+            label: mix_kept(relaxation, self.alphas[label], row, draws[label], kept[label])
+            if label in kept
+            else relaxation.mix(self.alphas[label], row, draws[label])
+            for label, row in self.rows.items()
+        }
+
+    @torch.no_grad()
+    def _draw(self) -> PassDraw:
+        draws = {}
+        for label, row in self.rows.items():
+            alpha, left = self.alphas[label].detach(), self.kept.get(label)
+            if left is not None:
+                alpha, row = only(alpha, left), row.only(left)
+            draws[label] = self.relaxation.draw(alpha, row, self.progress, self.generator)
+        if self._perturbation is None:
+            return PassDraw(draws, {})
+        perturbation, probe = self._perturbation
+        mixtures = self._relaxed(draws)
+        return PassDraw(draws, perturbation.draw(mixtures, self.rows, self.progress, self.generator, probe))
 
     @property
-    def held_draw(self) -> Mapping[str, Tensor | None] | None:
-        """The draw by row that forward passes share at present; None where each draws its own."""
+    def held_draw(self) -> PassDraw | None:
+        """The draw that forward passes share at present; None where each draws its own."""
         return self._held
 
     @contextmanager
-    def same_draw(self, draw: Mapping[str, Tensor | None] | None = None) -> Iterator[None]:
-        """Let all forward passes inside share one draw of the relaxation.
+    def same_draw(self, draw: PassDraw | None = None) -> Iterator[None]:
+        """Let all forward passes inside share one draw.
 
         Args:
-            draw: The draw by row; None keeps the one that is shared already, or takes a new one.
+            draw: The draw; None keeps the one that is shared already, or takes a new one.
         """
         held = self._held if draw is None else draw
         before, self._held = self._held, self._draw() if held is None else held
@@ -161,13 +200,65 @@ class Supernet(nn.Module):
         finally:
             self._held = before
 
+    @property
+    def perturbation(self) -> Perturbation | None:
+        """The perturbation of the forward passes that run at present."""
+        return None if self._perturbation is None else self._perturbation[0]
+
+    @contextmanager
+    def perturbed(self, perturbation: Perturbation, probe: Probe) -> Iterator[None]:
+        """Let forward passes inside run at perturbed mixing weights.
+
+        Args:
+            perturbation: How the mixing weights are moved.
+            probe: Evaluates the training loss at other mixing weights.
+        """
+        before, self._perturbation = self._perturbation, (perturbation, probe)
+        try:
+            yield
+        finally:
+            self._perturbation = before
+
+    def forward_at(self, mixtures: Mapping[str, Mixture], *args: Any, **kwargs: Any) -> Any:
+        """Return what the network returns under given mixtures, by label; nothing is drawn."""
+        if self.channels_last:
+            args, kwargs = map_tensors((args, kwargs), to_channels_last)
+        self._table.current = dict(mixtures)
+        try:
+            return self.network(*args, **kwargs)
+        finally:
+            self._table.current = {}
+
     def probabilities(self) -> dict[str, list[float]]:
-        """Return for each row the probability that each candidate is chosen."""
+        """Return for each row the probability that each candidate is chosen; 0 for what was pruned."""
         with torch.no_grad():
-            return {
-                label: self.relaxation.probabilities(self.alphas[label].double(), row).tolist()
-                for label, row in self.rows.items()
-            }
+            return {label: self._probabilities(label).tolist() for label in self.rows}
+
+    def _probabilities(self, label: str) -> Tensor:
+        alpha, row, left = self.alphas[label].double(), self.rows[label], self.kept.get(label)
+        if left is None:
+            return self.relaxation.probabilities(alpha, row)
+        chosen = self.relaxation.probabilities(only(alpha, left), row.only(left))
+        return torch.zeros_like(alpha).index_copy_(0, torch.tensor(left, device=alpha.device), chosen)
+
+    def open_rows(self) -> tuple[dict[str, Tensor], dict[str, AlphaRow]]:
+        """Return the alphas and rows of what still competes, by label: without the candidates that were pruned."""
+        kept = self.kept
+        alphas = {label: only(alpha, kept[label]) if label in kept else alpha for label, alpha in self.alphas.items()}
+        return alphas, {label: row.only(kept[label]) if label in kept else row for label, row in self.rows.items()}
+
+    def prune(self, keep: int, scores: Mapping[str, Sequence[float]]) -> None:
+        """Leave the best candidates of each row; the others do not run any more. A row keeps at least what it chooses.
+
+        Args:
+            keep: Candidates that are left on each row, at least 1; rows that have fewer stay as they are.
+            scores: By label, one a candidate; of equals the first stays.
+        """
+        for label, row in self.rows.items():
+            left = self.kept.get(label, tuple(range(len(row.names))))
+            best = sorted(left, key=lambda k: -scores[label][k])[: max(keep, row.n_chosen)]
+            if len(best) < len(row.names):
+                self.kept[label] = tuple(sorted(best))
 
 
 Owners = list[tuple[dict[str, nn.Parameter], str]]

@@ -8,6 +8,7 @@ from torch import nn
 
 import archgrad as ag
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
+from archgrad.schedules import Progress
 
 
 class Smooth(nn.Module):
@@ -38,6 +39,7 @@ def stepped(step: BilevelStep, accumulation: int, relaxation: ag.relaxation.Rela
             weights_optimizer=weights,
             alphas_optimizer=alphas,
             accumulation=accumulation,
+            progress=Progress(0, 2),
         )
     assert report.train_outputs.shape == (7, 3)
     assert report.valid_outputs.shape == (7, 3)

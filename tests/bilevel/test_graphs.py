@@ -18,6 +18,7 @@ from archgrad.bilevel.passes import fixed, local_pass
 from archgrad.bilevel.recorder import Obstacles, Packed
 from archgrad.fast import cells
 from archgrad.fast.native import library
+from archgrad.schedules import Progress
 from tape import TapeRecorder
 
 STEPS = {
@@ -62,9 +63,16 @@ def searcher(space: nn.Module, step: ag.bilevel.BilevelStep, relaxation=None, lo
     weights = torch.optim.SGD(supernet.weights.values(), lr=0.1, momentum=0.9)
     alphas = torch.optim.Adam(supernet.alphas.values(), lr=0.1)
 
-    def take(train, valid):
+    def take(train, valid, progress=None):
         return ag.search_step(
-            supernet, train, valid, step=step, weights_optimizer=weights, alphas_optimizer=alphas, loss=loss
+            supernet,
+            train,
+            valid,
+            step=step,
+            weights_optimizer=weights,
+            alphas_optimizer=alphas,
+            loss=loss,
+            progress=progress,
         )
 
     return supernet, take
@@ -172,16 +180,14 @@ def test_each_shape_of_batch_and_setting_is_recorded_apart():
 class Cooled(ag.relaxation.Softmax):
     """A softmax whose temperature falls."""
 
-    heat = 1.0
+    def draw(self, alpha, row, progress, generator):
+        return {"heat": torch.tensor(1.0 - progress.epoch / progress.epochs)}
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        self.heat = 1.0 - epoch / epochs
-
-    def mix(self, alpha, row, noise):
-        return super().mix(alpha / self.heat, row, noise)
+    def mix(self, alpha, row, draw):
+        return super().mix(alpha / draw["heat"].to(alpha), row, draw)
 
 
-def test_a_relaxation_that_changes_is_recorded_anew():
+def test_what_changes_with_the_epoch_is_a_tensor_of_the_recording():
     space = Small()
     found = []
     for recording in (False, True):
@@ -190,11 +196,45 @@ def test_a_relaxation_that_changes_is_recorded_anew():
         recorder = TapeRecorder()
         with recorded_passes(supernet, recorder, lambda _: None) if recording else nullcontext():
             for epoch in range(3):
-                supernet.relaxation.begin_epoch(epoch, 3)
-                take(*batches(2, seed=epoch)), take(*batches(2, seed=epoch))
+                progress = Progress(epoch, 3)
+                take(*batches(2, seed=epoch), progress), take(*batches(2, seed=epoch), progress)
         found.append(supernet)
-    assert recorder.recorded == 6
+    assert recorder.recorded == 2
     assert_same_state(*found)
+
+
+def test_a_perturbed_pass_is_recorded_with_its_noise_as_an_input():
+    space, found = Small(), []
+    for recording in (False, True):
+        supernet, _ = searcher(space, STEPS["first-order"])
+        options = {
+            "step": STEPS["first-order"],
+            "weights_optimizer": torch.optim.SGD(supernet.weights.values(), lr=0.1),
+            "alphas_optimizer": torch.optim.Adam(supernet.alphas.values(), lr=0.1),
+            "loss": logits_loss,
+            "perturbation": ag.perturbations.Uniform(),
+            "regularizers": (ag.regularizers.BetaDecay(),),
+        }
+        torch.manual_seed(0)
+        recorder = TapeRecorder()
+        with recorded_passes(supernet, recorder, lambda _: None) if recording else nullcontext():
+            for epoch in range(3):
+                ag.search_step(supernet, *batches(2, seed=epoch), progress=Progress(epoch, 3), **options)
+        found.append(supernet)
+    assert (recorder.recorded, recorder.replayed) == (2, 6)
+    assert_same_state(*found)
+
+
+def test_another_relaxation_or_fewer_candidates_are_recorded_anew():
+    supernet, take = searcher(Small(), STEPS["first-order"])
+    recorder = TapeRecorder()
+    with recorded_passes(supernet, recorder, lambda _: None):
+        take(*batches(2))
+        supernet.relaxation = ag.relaxation.Softmax()
+        take(*batches(2))
+        supernet.prune(1, supernet.probabilities())
+        take(*batches(2))
+    assert recorder.recorded == 6
 
 
 def test_a_supernet_that_is_moved_is_recorded_anew():

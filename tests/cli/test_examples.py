@@ -66,7 +66,7 @@ def test_the_documented_lines_search_and_retrain(
     run(monkeypatch, line)  # goes on: nothing is left to do
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, f"{line} --unrolled")
-    assert "asked for 'Unrolled'" in capsys.readouterr().err
+    assert "asked for 'unrolled'" in capsys.readouterr().err
 
     line = f"retrain.py {quick} --arc-checkpoint ./checkpoints/epoch_1.json --epochs 1 --workers 0"
     run(monkeypatch, line)

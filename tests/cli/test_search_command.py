@@ -14,13 +14,23 @@ import yaml
 import archgrad as ag
 from archgrad.cli import search as command
 from archgrad.cli.data import open_data
+from archgrad.cli.method_options import OF_THE_METHOD
 from archgrad.cli.options import NOT_KEPT
+from archgrad.methods import Method
+from archgrad.methods.tree import tree_of
+from archgrad.optimizers import Adam
+from archgrad.relaxation import Gumbel
 from archgrad.runs import Interrupted
 
 from .typed import QUICK, Type, class_folders, content
 
 OWN = """
 import archgrad as ag
+from archgrad.cli.method_options import OF_THE_METHOD
+from archgrad.methods import Method
+from archgrad.methods.tree import tree_of
+from archgrad.optimizers import Adam
+from archgrad.relaxation import Gumbel
 from torch import nn
 
 class Net(nn.Module):
@@ -63,11 +73,11 @@ def test_a_search_writes_its_run_and_says_where_and_what_next(archgrad: Type) ->
 def test_config_holds_every_option_as_it_holds(searched: Path) -> None:
     config = config_of(searched)
     options = {action.dest for action in command.make_parser()._actions if action.dest != "help"}
-    of_other_parts = {"finite_difference_radius", "temperature_max", "temperature_min", "constant_gradient"}
-    assert options - set(NOT_KEPT) - of_other_parts == set(config) - {"command"}
+    assert options - set(NOT_KEPT) - OF_THE_METHOD | {"method"} == set(config) - {"command"}
     assert list(config)[:5] == ["command", "space", "channels", "cells", "data"]
     assert (config["space"], config["data"], config["channels"], config["cells"]) == ("tiny", "digits", 2, None)
-    assert (config["step"], config["relaxation"], config["device"]) == ("first-order", "softmax", "auto")
+    assert config["device"] == "auto"
+    assert config["method"] == tree_of(Method())
 
 
 def test_a_config_runs_the_same_search_again(searched: Path, archgrad: Type) -> None:
@@ -81,11 +91,8 @@ def test_what_is_typed_beside_a_config_wins(searched: Path, archgrad: Type) -> N
     typed = ("--seed", 5, "--no-fast", "--relaxation", "gumbel", "--temperature-max", 4, "--alphas-betas", "[0.4,0.9]")
     assert archgrad("search", *typed, "--config", searched / "config.yaml", "--out", "b", "--quiet").status == 0
     config, before = config_of(Path("b")), config_of(searched)
-    changed = {
-        "seed": 5, "fast": False, "relaxation": "gumbel", "temperature_max": 4.0, "temperature_min": 0.1,
-        "constant_gradient": True, "alphas_betas": [0.4, 0.9],
-    }  # fmt: skip
-    assert config == {**before, **changed}
+    method = Method(relaxation=Gumbel(temperature_max=4.0), alphas_optimizer=Adam(betas=(0.4, 0.9)))
+    assert config == {**before, "seed": 5, "fast": False, "method": tree_of(method)}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +102,7 @@ def test_what_is_typed_beside_a_config_wins(searched: Path, archgrad: Type) -> N
         ("epoch: 3\n", "Did you mean 'epochs'?"),
         ("epochs: many\n", "epochs"),
         ("epochs: [1\n", "no valid YAML"),
-        ("step: {name: FirstOrder}\n", "started from Python"),
+        ("step: {name: first-order}\n", "belongs under method:"),
         ("resume: a\n", "'resume'"),
     ],
 )
@@ -138,7 +145,7 @@ def test_resuming_with_other_options_is_refused_with_the_difference(archgrad: Ty
     for typed, difference in (
         (("--epochs", 2), "epochs: the run has 1, asked for 2"),
         (("--channels", 3), "channels: the run has 2, asked for 3"),
-        (("--step", "exact"), "step: the run has 'first-order', asked for 'exact'"),
+        (("--step", "exact"), "method.step.name: the run has 'first-order', asked for 'unrolled'"),
         (("--out", "b"), "--resume goes on in the run's own folder"),
         (("--config", "a/config.yaml"), "does not go with --config"),
     ):
@@ -195,8 +202,8 @@ def test_options_of_another_step_or_relaxation_are_refused(archgrad: Type) -> No
 def test_second_order_by_name(step: str, archgrad: Type) -> None:
     assert archgrad("search", *QUICK, "--step", step, "--out", "a").status == 0
     config = config_of(Path("a"))
-    assert config["step"] == step
-    assert config.get("finite_difference_radius") == (0.01 if step == "unrolled" else None)
+    hvp = {"unrolled": "finite-difference", "exact": "exact"}[step]
+    assert config["method"]["step"] == {"name": "unrolled", "hvp": hvp, "finite_difference_radius": 0.01}
 
 
 def test_a_space_of_ones_own_from_a_file_or_module(archgrad: Type, monkeypatch: pytest.MonkeyPatch) -> None:

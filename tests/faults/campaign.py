@@ -30,11 +30,12 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.problems import PROBLEMS, Problem, position, results, some_digits
+from faults.problems import Problem, position, problem_of, results, some_digits
 
 LIVES_OF_A_RUN = 8
 MOST_SECONDS = 4.0
 """Of a run, for the choice of moments; on a machine that is busy with other things the first run may take far more."""
+_DEFAULT = "search=140,retrain=30,trainer=30,method1=20,method2=20,method3=20,method4=20"
 WAYS = {
     "moment": "SIGKILL after a random time",
     "file": "SIGKILL just before a random file is opened, renamed or removed",
@@ -245,13 +246,19 @@ def run_campaigns(kills: str, folder: Path, *, seed: int) -> dict[str, Tally]:
     """Kill processes as told ("search=20,retrain=5"), one problem after the other."""
     prepare()
     wanted = {name: int(number) for name, _, number in (part.partition("=") for part in kills.split(","))}
-    return {name: Campaign(PROBLEMS[name], folder / name, seed=seed).run(number) for name, number in wanted.items()}
+    return {
+        name: Campaign(problem_of(name, seed), folder / name, seed=seed).run(number) for name, number in wanted.items()
+    }
 
 
 def main() -> int:
     """Run a campaign as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", default="search=140,retrain=30,trainer=30", help="PROBLEM=NUMBER,...")
+    parser.add_argument(
+        "--kills",
+        default=_DEFAULT,
+        help="PROBLEM=NUMBER,...",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="new folder to work in; by default a temporary one")
     parser.add_argument("--json", action="store_true")

@@ -14,8 +14,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import archgrad as ag
+from archgrad.bilevel import FirstOrder, Unrolled
 from archgrad.data import Data, TensorSamples, load
+from archgrad.errors import OptionError
+from archgrad.methods import Method, Stage
+from archgrad.optimizers import Adam, ExponentiatedGradient
+from archgrad.perturbations import Uniform
+from archgrad.regularizers import BetaDecay
+from archgrad.relaxation import Gumbel, Simplex, Softmax
 from archgrad.runs import load_state, save_state
+from archgrad.schedules import Linear
+from archgrad.selection import Likeliest, Threshold
+from archgrad.stopping import SkipCount
 
 EPOCHS = 3
 
@@ -163,6 +173,43 @@ def run_trainer(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1,
 
 _SEARCH_RESULTS = ("metrics.csv", "checkpoints/epoch_*.json")
 _RETRAIN_RESULTS = ("metrics.csv", "architecture.json", "weights/*", "predictions.safetensors")
+
+
+def random_method(draw: random.Random) -> Method:
+    """Return a method of parts drawn at random, among those that go together."""
+    while True:
+        stages = draw.choice([(Stage(),), (Stage(epochs=1), Stage(epochs=2, alphas_start_epoch=1, keep=2))])
+        try:
+            return Method(
+                relaxation=draw.choice([Softmax(), Gumbel(), Simplex()]),
+                step=draw.choice([FirstOrder(), Unrolled(), Unrolled(hvp="exact")]),
+                alphas_optimizer=draw.choice([Adam(), Adam(Linear(0.1, 0.01)), ExponentiatedGradient()]),
+                regularizers=draw.choice([(), (BetaDecay(),)]),
+                perturbation=draw.choice([None, Uniform()]),
+                stopping=draw.choice([None, SkipCount(), SkipCount(limit=99)]),
+                selection=draw.choice([Likeliest(), Threshold(0.5)]),
+                stages=stages,
+                weights_first=draw.choice([False, True]),
+                alphas_grad_clip=draw.choice([0.0, 0.01]),
+            )
+        except OptionError:
+            continue
+
+
+def problem_of(name: str, seed: int) -> Problem:
+    """Return a problem by name; "method" with anything behind it is a search by parts drawn at random."""
+    if not name.startswith("method"):
+        return PROBLEMS[name]
+    method = random_method(random.Random(f"{seed} {name}"))
+    regularizers = () if method.relaxation.domain == "simplex" else method.regularizers
+
+    def run(folder: Path, *, resume: bool, **options: Any) -> ag.SearchResult:
+        chosen = replace(method, regularizers=regularizers)
+        return run_search(folder, resume=resume, step=None, relaxation=None, method=chosen, **options)
+
+    return Problem(run, _SEARCH_RESULTS)
+
+
 PROBLEMS = {
     "search": Problem(run_search, _SEARCH_RESULTS),
     "retrain": Problem(run_drifting_retrain, _RETRAIN_RESULTS),

@@ -14,8 +14,10 @@ import archgrad as ag
 from archgrad.choices import AlphaRow
 from archgrad.errors import OptionError
 from archgrad.relaxation import Gumbel
+from archgrad.schedules import Progress
 from toys import Times, relaxed, vector
 
+FIRST = Progress(0, 2)
 ALPHAS = (0.4, -0.6, 1.2, 0.0)
 ROW = AlphaRow(("a", "b", "c", "d"))
 CHI_SQUARE_999 = {3: 16.27, 5: 20.52}
@@ -35,7 +37,10 @@ def chi_square(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...],
 def drawn(gumbel: Gumbel, alphas: tuple[float, ...], k: int, times: int) -> Counter[tuple[int, ...]]:
     generator = torch.Generator().manual_seed(0)
     entry = AlphaRow(tuple(map(str, range(len(alphas)))), k)
-    return Counter(gumbel.mix(vector(*alphas), entry, gumbel.draw(entry, generator)).active for _ in range(times))
+    return Counter(
+        gumbel.mix(vector(*alphas), entry, gumbel.draw(vector(*alphas), entry, FIRST, generator)).active
+        for _ in range(times)
+    )
 
 
 def test_only_the_sampled_candidate_runs_and_its_output_comes_through_unchanged() -> None:
@@ -71,13 +76,13 @@ def test_k_inputs_are_drawn_where_k_are_chosen() -> None:
 @pytest.mark.parametrize("temperature", [10.0, 0.5])
 def test_the_gradient_is_that_of_the_soft_sample(temperature: float) -> None:
     gumbel = Gumbel(temperature_max=temperature)
-    noise = gumbel.draw(ROW, torch.Generator().manual_seed(1))
+    draw = gumbel.draw(vector(*ALPHAS), ROW, FIRST, torch.Generator().manual_seed(1))
     values = vector(2.0, -1.0, 0.5, 3.0)
     alpha = vector(*ALPHAS).requires_grad_()
-    hard = gumbel.mix(alpha, ROW, noise).weights
+    hard = gumbel.mix(alpha, ROW, draw).weights
     assert sorted(hard.tolist()) == [0.0, 0.0, 0.0, 1.0]
     (ours,) = torch.autograd.grad((hard * values).sum(), [alpha])
-    (soft,) = torch.autograd.grad((soft_sample(alpha, noise, temperature) * values).sum(), [alpha])
+    (soft,) = torch.autograd.grad((soft_sample(alpha, draw["noise"], temperature) * values).sum(), [alpha])
     assert torch.allclose(ours, soft, rtol=1e-12)
 
 
@@ -91,7 +96,7 @@ def test_the_alphas_gradient_in_a_supernet_is_the_authors(constant: bool) -> Non
     x, probe = vector(0.3, -1.1, 2.0), vector(1.0, 0.5, -2.0)
     for seed in range(8):
         supernet = relaxed(choice, {"c": ALPHAS}, relaxation=gumbel, seed=seed)
-        noise = gumbel.draw(ROW, supernet.generator.clone_state())
+        noise = gumbel.draw(vector(*ALPHAS), ROW, FIRST, supernet.generator.clone_state())["noise"]
         (supernet(x) * probe).sum().backward()
 
         alpha = vector(*ALPHAS).requires_grad_()
@@ -126,7 +131,7 @@ def test_noise_is_standard_gumbel() -> None:
     # mean: Euler's constant; variance: pi^2 / 6
     generator = torch.Generator().manual_seed(0)
     wide = AlphaRow(tuple(map(str, range(20000))))
-    noise = Gumbel().draw(wide, generator)
+    noise = Gumbel().draw(torch.zeros(20000), wide, FIRST, generator)["noise"]
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.03)
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, rel=0.05)
 
@@ -143,29 +148,26 @@ def test_every_pass_draws_anew_and_same_draw_holds_one() -> None:
 
 def test_the_temperature_falls_linearly_from_the_first_to_the_last_epoch() -> None:
     # tau_e = 10 - 9.9 e / (E - 1)
-    gumbel = Gumbel()
-    temperatures = []
-    for epoch in range(5):
-        gumbel.begin_epoch(epoch, 5)
-        temperatures.append(gumbel.temperature)
-    assert temperatures == pytest.approx([10.0, 7.525, 5.05, 2.575, 0.1])
+    generator = torch.Generator()
+    draws = [Gumbel().draw(torch.zeros(4), ROW, Progress(epoch, 5), generator) for epoch in range(5)]
+    assert [draw["temperature"].item() for draw in draws] == pytest.approx([10.0, 7.525, 5.05, 2.575, 0.1])
+    assert [Gumbel().temperature(Progress(epoch, 5)) for epoch in range(5)] == pytest.approx(
+        [10.0, 7.525, 5.05, 2.575, 0.1]
+    )
 
 
 def test_a_single_epoch_has_the_first_temperature() -> None:
-    gumbel = Gumbel(temperature_max=3.0)
-    gumbel.begin_epoch(0, 1)
-    assert gumbel.temperature == 3.0
+    assert Gumbel(temperature_max=3.0).temperature(Progress(0, 1)) == 3.0
 
 
 def test_the_temperature_scales_the_gradient_but_not_the_draw() -> None:
     # d softmax(z/tau) carries a factor 1/tau; argmax does not depend on tau
     entry, generator = AlphaRow(("a", "b")), torch.Generator().manual_seed(2)
-    hot, cold = Gumbel(temperature_max=1e4), Gumbel(temperature_max=2e4)
-    noise = hot.draw(entry, generator)
+    draw = dict(Gumbel().draw(vector(0.3, -0.3), entry, FIRST, generator))
     gradients = []
-    for gumbel in (hot, cold):
+    for temperature in (1e4, 2e4):
         alpha = vector(0.3, -0.3).requires_grad_()
-        mixture = gumbel.mix(alpha, entry, noise)
+        mixture = Gumbel().mix(alpha, entry, {**draw, "temperature": vector(temperature)[0]})
         gradients.append(torch.autograd.grad(mixture.weights[0], [alpha])[0])
     assert torch.allclose(gradients[0], 2.0 * gradients[1], rtol=1e-6)
 
@@ -180,4 +182,16 @@ def test_temperatures_must_be_above_zero(option: str, value: float) -> None:
 @pytest.mark.parametrize(("epoch", "epochs"), [(-1, 5), (5, 5), (0, 0)])
 def test_an_epoch_outside_the_search_is_an_error(epoch: int, epochs: int) -> None:
     with pytest.raises(OptionError, match=f"epoch={epoch}, epochs={epochs}"):
-        Gumbel().begin_epoch(epoch, epochs)
+        Progress(epoch, epochs)
+
+
+def test_without_the_progress_a_falling_temperature_is_an_error_and_a_constant_one_is_not() -> None:
+    supernet = relaxed(ag.LayerChoice([Times(2.0), Times(3.0)], label="c"), relaxation=Gumbel())
+    supernet.progress = None
+    with pytest.raises(OptionError, match=r"temperature of Gumbel changes with the epoch .*progress=Progress"):
+        supernet(vector(1.0))
+    constant = relaxed(
+        ag.LayerChoice([Times(2.0), Times(3.0)], label="c"), relaxation=Gumbel(temperature_max=1.0, temperature_min=1.0)
+    )
+    constant.progress = None
+    assert constant(vector(1.0)).item() in (2.0, 3.0)

@@ -11,12 +11,13 @@ import archgrad as ag
 from archgrad.choices import AlphaRow
 from archgrad.relaxation import Softmax
 from archgrad.relaxation.subsets import inclusion_probabilities, slot_probabilities
+from archgrad.schedules import Progress
 from toys import Times, relaxed, vector
 
 
 def test_weights_are_the_softmax_and_every_candidate_is_active() -> None:
     alpha = vector(0.2, -1.0, 3.0)
-    mixture = Softmax().mix(alpha, AlphaRow(("a", "b", "c")), None)
+    mixture = Softmax().mix(alpha, AlphaRow(("a", "b", "c")), {})
     assert torch.equal(mixture.weights, torch.softmax(alpha, 0))
     assert mixture.active == (0, 1, 2)
 
@@ -30,9 +31,9 @@ def test_every_candidate_runs_once_a_pass() -> None:
 def test_it_draws_no_random_numbers() -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert Softmax().draw(AlphaRow(("a", "b")), generator) is None
+    assert Softmax().draw(vector(0.0, 0.0), AlphaRow(("a", "b")), None, generator) == {}
     assert torch.equal(generator.get_state(), before)
-    assert Softmax().temperature is None
+    assert Softmax().temperature(Progress(0, 1)) is None
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])

@@ -46,7 +46,7 @@ def gradient(weight: Tensor, smoothing: float = 0.0) -> Tensor:
 
 def learner(network: nn.Module, **options: Any) -> Learner:
     recipe = Recipe(**{"precision": "64", "grad_clip": 0.0, "weight_decay": 0.0, **options})
-    made = Learner(network, recipe, classes=2, device=CPU, fast=False)
+    made = Learner(network, recipe, classes=2, device=CPU, channels_last=False)
     made.start_epoch(0)
     return made
 
@@ -132,7 +132,7 @@ def test_accuracy_counts_the_samples_that_are_classified_rightly() -> None:
 
 def test_learning_rate_and_drop_path_are_those_of_the_epoch() -> None:
     network = small_network()
-    made = Learner(network, Recipe(epochs=4), classes=3, device=CPU, fast=False)
+    made = Learner(network, Recipe(epochs=4), classes=3, device=CPU, channels_last=False)
     seen = []
     for epoch in range(4):
         made.start_epoch(epoch)
@@ -148,7 +148,7 @@ def test_the_fast_path_changes_the_layout_and_only_rounding() -> None:
         network = small_network(channels=2)
         network.dropout.p = 0.0
         with accelerated(network) if fast else nullcontext():
-            made = Learner(network, Recipe(precision="64"), classes=3, device=CPU, fast=fast)
+            made = Learner(network, Recipe(precision="64"), classes=3, device=CPU, channels_last=fast)
             assert network.stem[0].weight.is_contiguous(memory_format=torch.channels_last) == fast
             made.start_epoch(0)
             made.train_step(0, inputs, targets)
@@ -159,7 +159,7 @@ def test_the_fast_path_changes_the_layout_and_only_rounding() -> None:
 
 def test_bf16_keeps_weights_and_loss_in_32_bits() -> None:
     network = small_network()
-    made = Learner(network, Recipe(precision="bf16"), classes=3, device=CPU, fast=True)
+    made = Learner(network, Recipe(precision="bf16"), classes=3, device=CPU, channels_last=True)
     seen = []
     network.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     made.start_epoch(0)
@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
 
 def test_a_skipped_step_leaves_weights_momentum_and_statistics_as_they_were() -> None:
     network = small_network()
-    made = Learner(network, Recipe(on_nonfinite="skip"), classes=3, device=CPU, fast=False)
+    made = Learner(network, Recipe(on_nonfinite="skip"), classes=3, device=CPU, channels_last=False)
     made.start_epoch(0)
     inputs, targets = torch.rand(8, 1, 6, 6), torch.arange(8) % 3
     made.train_step(0, inputs, targets)

@@ -88,9 +88,16 @@ def test_one_architecture_an_epoch_and_a_config_that_says_everything(tmp_path: P
         "seed": 7,
         "batch_size": 8,
         "grad_clip": 5.0,
-        "alphas_learning_rate": 3e-4,
     }.items():
         assert config[name] == value
+    assert config["method"]["alphas_optimizer"] == {
+        "name": "adam", "learning_rate": 3e-4, "betas": [0.5, 0.999], "weight_decay": 1e-3,
+    }  # fmt: skip
+    assert config["method"]["step"] == {
+        "name": "unrolled",
+        "hvp": "finite-difference",
+        "finite_difference_radius": 0.01,
+    }
     assert json.loads((run / "environment.json").read_text())
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import archgrad as ag
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
+from archgrad.schedules import Progress
 
 
 def trained(
@@ -21,7 +22,13 @@ def trained(
     x, y = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64), torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
     for _ in range(2):
         ag.search_step(
-            supernet, (x[0], y[0]), (x[1], y[1]), step=step, weights_optimizer=weights, alphas_optimizer=alphas
+            supernet,
+            (x[0], y[0]),
+            (x[1], y[1]),
+            step=step,
+            weights_optimizer=weights,
+            alphas_optimizer=alphas,
+            progress=Progress(0, 2),
         )
     return {name: value.detach().clone() for name, value in supernet.state_dict().items()}
 

@@ -30,6 +30,9 @@ class AlphasGradient:
 class BilevelStep(ABC):
     """Computes the alphas' gradient of the validation loss, weights being what training makes of them."""
 
+    looks_ahead = False
+    """Whether it looks along the gradient of the weights' pass; then that pass must not be perturbed."""
+
     def check(self, optimizer: Optimizer) -> None:
         """Raise OptionError if the step cannot look through this weights' optimizer."""
 

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten
 
 from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate, passes_by, repeated_random
-from archgrad.bilevel.recorded import Call, Recording, apart, copied, relative, tensors_of
+from archgrad.bilevel.recorded import Call, Recording, apart, draw_on, relative, tensors_of
 from archgrad.bilevel.recorder import CudaRecorder, Obstacles, Recorder
 from archgrad.distributed.norms import is_synchronised
 from archgrad.errors import OptionError
@@ -112,7 +112,7 @@ class _Recordings:
         draw = supernet.held_draw
         if supernet is not self._supernet or draw is None:
             return differentiate(supernet, batch, loss, wrt, weights)
-        call = Call(batch, loss, wrt, weights, {row: copied(x, self._device) for row, x in draw.items()})
+        call = Call(batch, loss, wrt, weights, draw_on(draw, self._device))
         if [p.data_ptr() for p in self._parameters] != self._addresses or not self._all_known(call):
             self._find_parameters()  # the supernet was moved, or given other parameters
             self._recordings.clear()
@@ -145,18 +145,21 @@ class _Recordings:
         """Everything that decides what the pass does, beside the values of tensors."""
         leaves, spec = tree_flatten(tuple(call.batch))
         given = {id(x): name for name, x in (call.weights or {}).items()}
-        relaxation = self._supernet.relaxation
+        drawn, drawn_spec = tree_flatten(call.draw)
         kind = self._device.type
         return (
             str(spec),
-            tuple(_shape(x) for x in (*leaves, *call.draw.values())),
+            str(drawn_spec),
+            tuple(_shape(x) for x in (*leaves, *drawn)),
             call.loss,
             tuple([given.get(id(x)) or self._numbers[id(x)] for x in call.wrt]),
             tuple([(name, x.requires_grad) for name, x in (call.weights or {}).items()]),
             tuple([p.requires_grad for p in self._parameters]),
             tuple([module.training for module in self._modules]),
             tuple([norm.track_running_stats for norm in self._norms]),
-            repr((type(relaxation), vars(relaxation))),
+            _Same(self._supernet.relaxation),
+            _Same(self._supernet.perturbation),
+            tuple(sorted(self._supernet.kept.items())),
             torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
         )
 
@@ -221,6 +224,20 @@ class _Recordings:
     def _refuse(self, name: str, why: str) -> None:
         self._refused.add(name)
         self._say(f"Cannot record {name} as a CUDA graph, and runs it as usual: {why}.")
+
+
+class _Same:
+    """Equal to itself alone. Relaxations and perturbations hold options only, so one object does one thing; what they
+    hold need not be hashable, nor tell its values in `repr`."""
+
+    def __init__(self, of: object) -> None:
+        self._of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._of is other._of
+
+    def __hash__(self) -> int:
+        return id(self._of)
 
 
 def _shape(x: Any) -> Hashable:

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate
 from archgrad.bilevel.recorder import Packed, Recorder
-from archgrad.supernet import Supernet
+from archgrad.supernet import PassDraw, Supernet
 
-__all__ = ["Call", "Recording", "apart", "copied", "relative", "tensors_of"]
+__all__ = ["Call", "Recording", "apart", "draw_on", "relative", "tensors_of"]
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class Call:
     loss: Loss
     wrt: Sequence[Tensor]
     weights: Mapping[str, Tensor] | None
-    draw: Mapping[str, Tensor | None]
+    draw: PassDraw
 
     def tensors(self) -> list[Tensor]:
         """Everything that may be another tensor in the next pass of the kind."""
         leaves = tree_flatten(tuple(self.batch))[0]
         weights = [] if self.weights is None else self.weights.values()
-        return [x for x in (*leaves, *self.draw.values(), *weights) if isinstance(x, Tensor)]
+        return [x for x in (*leaves, *tree_leaves(self.draw), *weights) if isinstance(x, Tensor)]
 
     def moved(self, device: torch.device) -> Call:
         """The same with these tensors copied, to `device`."""
         leaves, spec = tree_flatten(tuple(self.batch))
         batch = tree_unflatten([copied(x, device) for x in leaves], spec)
-        draw = {row: copied(x, device) for row, x in self.draw.items()}
+        draw = draw_on(self.draw, device)
         if self.weights is None:
             return Call(batch, self.loss, self.wrt, None, draw)
         weights = {name: copied(x, device) for name, x in self.weights.items()}
@@ -104,6 +104,11 @@ class Recording:
             run()  # libraries choose their ways the first time
             replay = recorder.record(run)
         return cls(own.tensors(), replay, results, as_pass)
+
+
+def draw_on(draw: PassDraw, device: torch.device) -> PassDraw:
+    """Return a copy of a draw on `device`."""
+    return cast(PassDraw, tree_map(lambda x: copied(x, device), draw))
 
 
 def copied(x: Any, device: torch.device) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,12 +13,17 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from archgrad.bilevel.base import BilevelStep
+from archgrad.bilevel.base import AlphasGradient, BilevelStep
 from archgrad.bilevel.passes import Batch, Loss, fixed, run_pass
+from archgrad.bilevel.probe import probe_of
 from archgrad.errors import NonFiniteError, OptionError
+from archgrad.perturbations import Perturbation
+from archgrad.regularizers import Regularizer
+from archgrad.relaxation import Relaxation
+from archgrad.schedules import Progress, value_of
 from archgrad.supernet import Supernet
 
-__all__ = ["StepReport", "search_step"]
+__all__ = ["StepReport", "check_parts", "check_perturbation", "search_step"]
 
 
 @dataclass(frozen=True)
@@ -27,20 +33,23 @@ class StepReport:
     train_outputs: Any
     """What the supernet returned for the training batch in the weights' pass, without graph."""
     valid_outputs: Any
-    """What the supernet returned for the validation batch in the alphas' pass, without graph."""
+    """What the supernet returned for the validation batch in the alphas' pass, without graph; None without one."""
     _train_loss: Tensor
-    _valid_loss: Tensor
-    _alphas_gradient_norm: Tensor
     _weights_gradient_norm: Tensor
+    _valid_loss: Tensor | None = None
+    _alphas_gradient_norm: Tensor | None = None
+    regularizers: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name of each regulariser -> its value times its weight, 0-dimensional."""
 
     def on_device(self) -> dict[str, Tensor]:
-        """Return the numbers below by name, as 0-dimensional tensors where they were computed; nothing waits."""
-        return {
+        """Return those of the numbers below that there are, 0-dimensional where they were computed; nothing waits."""
+        numbers = {
             "train_loss": self._train_loss,
             "valid_loss": self._valid_loss,
             "alphas_gradient_norm": self._alphas_gradient_norm,
             "weights_gradient_norm": self._weights_gradient_norm,
         }
+        return {name: number for name, number in numbers.items() if number is not None}
 
     @property
     def train_loss(self) -> float:
@@ -48,14 +57,16 @@ class StepReport:
         return float(self._train_loss)
 
     @property
-    def valid_loss(self) -> float:
-        """Validation loss that the alphas' gradient came from (at the look-ahead weights for `Unrolled`)."""
-        return float(self._valid_loss)
+    def valid_loss(self) -> float | None:
+        """Validation loss that the alphas' gradient came from (at the look-ahead weights for `Unrolled`), without
+        regularisers; None if the alphas were not updated."""
+        return None if self._valid_loss is None else float(self._valid_loss)
 
     @property
-    def alphas_gradient_norm(self) -> float:
-        """L2 norm of the alphas' gradient, before weight decay."""
-        return float(self._alphas_gradient_norm)
+    def alphas_gradient_norm(self) -> float | None:
+        """L2 norm of the alphas' gradient, regularisers included, before clipping and weight decay; None if the alphas
+        were not updated."""
+        return None if self._alphas_gradient_norm is None else float(self._alphas_gradient_norm)
 
     @property
     def weights_gradient_norm(self) -> float:
@@ -75,6 +86,11 @@ def search_step(
     grad_clip: float = 5.0,
     weights_first: bool = False,
     accumulation: int = 1,
+    progress: Progress | None = None,
+    regularizers: Sequence[Regularizer] = (),
+    perturbation: Perturbation | None = None,
+    alphas_grad_clip: float = 0.0,
+    update_alphas: bool = True,
 ) -> StepReport:
     """Update the alphas on the validation batch, then the weights on the training batch (Liu et al. 2019, algorithm 1).
 
@@ -86,43 +102,122 @@ def search_step(
         weights_optimizer: Over `supernet.weights.values()`.
         alphas_optimizer: Over `supernet.alphas.values()`.
         loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
-        grad_clip: Largest L2 norm of the weights' gradient; 0 leaves it as it is. Alphas are never clipped.
+        grad_clip: Largest L2 norm of the weights' gradient; 0 leaves it as it is.
         weights_first: Update the weights before the alphas, as GDAS does (Dong and Yang 2019).
         accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
             that of the whole batch, up to BatchNorm, which sees the parts; `loss` must be one of torch's, a mean over
             samples, or say what it averages over (see `archgrad.losses.Loss`).
+        progress: How far the search is; kept as `supernet.progress`. Needed where a part changes with the epoch.
+        regularizers: Terms of the alphas that are added to the validation loss.
+        perturbation: How the mixing weights of the weights' pass are moved; None leaves them as they are.
+        alphas_grad_clip: Largest L2 norm of the alphas' gradient, regularisers included; 0 leaves it as it is.
+        update_alphas: False updates the weights alone; the validation batch is then not looked at.
 
     Returns:
         Losses, gradient norms and outputs of the two passes.
 
     Raises:
         OptionError: `grad_clip` is negative, an optimizer does not hold what it is for, `step` cannot look through the
-            weights' optimizer, or `accumulation` is above 1 and `loss` cannot be put together from parts.
+            weights' optimizer, parts do not go together, a part changes with the epoch and there is no `progress`, or
+            `accumulation` is above 1 and `loss` cannot be put together from parts.
         NonFiniteError: A loss or gradient is NaN or infinite; what it would have changed is as it was before.
     """
-    if not grad_clip >= 0:
-        raise OptionError(f"grad_clip must be at least 0 (0: no clipping), but got grad_clip={grad_clip}.")
+    for name, value in (("grad_clip", grad_clip), ("alphas_grad_clip", alphas_grad_clip)):
+        if not value >= 0:
+            raise OptionError(f"{name} must be at least 0 (0: no clipping), but got {name}={value}.")
     _check_holds(weights_optimizer, "weights", supernet.weights)
     _check_holds(alphas_optimizer, "alphas", supernet.alphas)
     step.check(weights_optimizer)
+    check_parts(supernet, step, regularizers, perturbation)
+    supernet.progress = progress
+
+    def update_weights() -> tuple[Tensor, Any, Tensor]:
+        place = (
+            nullcontext()
+            if perturbation is None
+            else supernet.perturbed(perturbation, probe_of(supernet, train_batch, loss, accumulation))
+        )
+        with place:
+            return _update_weights(supernet, train_batch, loss, weights_optimizer, grad_clip, accumulation)
+
     if weights_first:
-        train_loss, train_outputs, weights_norm = _update_weights(
-            supernet, train_batch, loss, weights_optimizer, grad_clip, accumulation
+        train_loss, train_outputs, weights_norm = update_weights()
+    found, alphas_norm = None, None
+    terms: dict[str, Tensor] = {}
+    if update_alphas:
+        found = step.alphas_gradient(
+            supernet,
+            train_batch,
+            valid_batch,
+            loss=loss,
+            weights_optimizer=weights_optimizer,
+            accumulation=accumulation,
         )
-    found = step.alphas_gradient(
-        supernet, train_batch, valid_batch, loss=loss, weights_optimizer=weights_optimizer, accumulation=accumulation
-    )
-    alphas_norm = get_total_norm([g for g in found.gradients.values() if g is not None])
-    _check_finite("alphas", "validation", found.valid_loss, alphas_norm)
-    for label, alpha in supernet.alphas.items():
-        alpha.grad = found.gradients[label]
-    alphas_optimizer.step()
-    alphas_optimizer.zero_grad(set_to_none=True)
+        gradients, terms = _regularized(supernet, found, regularizers, progress)
+        alphas_norm = get_total_norm([g for g in gradients.values() if g is not None])
+        _check_finite("alphas", "validation", found.valid_loss, alphas_norm)
+        for label, alpha in supernet.alphas.items():
+            alpha.grad = gradients[label]
+        if alphas_grad_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(list(supernet.alphas.values()), alphas_grad_clip, alphas_norm)
+        alphas_optimizer.step()
+        alphas_optimizer.zero_grad(set_to_none=True)
     if not weights_first:
-        train_loss, train_outputs, weights_norm = _update_weights(
-            supernet, train_batch, loss, weights_optimizer, grad_clip, accumulation
+        train_loss, train_outputs, weights_norm = update_weights()
+    if found is None:
+        return StepReport(train_outputs, None, train_loss, weights_norm)
+    return StepReport(
+        train_outputs, found.valid_outputs, train_loss, weights_norm, found.valid_loss, alphas_norm, terms
+    )
+
+
+def check_parts(
+    supernet: Supernet, step: BilevelStep, regularizers: Sequence[Regularizer], perturbation: Perturbation | None
+) -> None:
+    """Check that the parts of a step go with the supernet and with each other.
+
+    Raises:
+        OptionError: They do not.
+    """
+    for regularizer in regularizers:
+        regularizer.check(supernet.rows, supernet.relaxation)
+    check_perturbation(perturbation, supernet.relaxation, step)
+
+
+def check_perturbation(perturbation: Perturbation | None, relaxation: Relaxation, step: BilevelStep) -> None:
+    """Check that a perturbation goes with the relaxation and the step.
+
+    Raises:
+        OptionError: It does not.
+    """
+    if perturbation is None:
+        return
+    perturbation.check(relaxation)
+    if step.looks_ahead:
+        raise OptionError(
+            f"{type(perturbation).__name__} perturbs the weights' pass, but {type(step).__name__} looks ahead along "
+            f"the gradient of the pass that is not perturbed. Take step=FirstOrder(), or leave the perturbation out."
         )
-    return StepReport(train_outputs, found.valid_outputs, train_loss, found.valid_loss, alphas_norm, weights_norm)
+
+
+def _regularized(
+    supernet: Supernet, found: AlphasGradient, regularizers: Sequence[Regularizer], progress: Progress | None
+) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
+    """Return the alphas' gradients with those of the regularisers added, and the value of each, weighted."""
+    gradients = found.gradients
+    terms: dict[str, Tensor] = {}
+    alphas, rows = supernet.open_rows()
+    for regularizer in regularizers:
+        name = type(regularizer).__name__
+        weight = value_of(regularizer.weight, progress, f"The weight of {name}")
+        value = weight * regularizer.value(alphas, rows, supernet.relaxation)
+        own = torch.autograd.grad(value, list(supernet.alphas.values()), allow_unused=True)
+        gradients = {
+            label: ours if theirs is None else theirs if ours is None else ours + theirs
+            for (label, ours), theirs in zip(gradients.items(), own, strict=True)
+        }
+        terms[name] = terms.get(name, 0.0) + value.detach()
+    return gradients, terms
 
 
 def _update_weights(

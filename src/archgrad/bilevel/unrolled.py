@@ -52,6 +52,8 @@ class Unrolled(BilevelStep):
     finite_difference_radius: float = 0.01
     """Radius r above 0; the perturbation of w is r u / ||u||, the norm taken over all weights together."""
 
+    looks_ahead = True
+
     def __post_init__(self) -> None:
         if self.hvp not in ("finite-difference", "exact"):
             raise OptionError(f"hvp must be 'finite-difference' or 'exact', but got hvp={self.hvp!r}.")

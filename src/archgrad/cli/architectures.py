@@ -62,8 +62,8 @@ def _last_of_run(run: Path) -> Path:
         for file in run.glob("checkpoints/epoch_*.json")
         if (match := re.fullmatch(r"epoch_(\d{1,9})\.json", file.name))
     }
+    if (run / "architecture.json").is_file():  # a search that was stopped may have an earlier epoch's
+        return run / "architecture.json"
     if epochs:
         return epochs[max(epochs)]
-    if (run / "architecture.json").is_file():
-        return run / "architecture.json"
     raise ArchitectureError(f"The folder '{run}' holds no architecture. Name a run folder, or {FORMS}.")

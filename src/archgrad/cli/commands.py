@@ -15,5 +15,6 @@ COMMANDS = {
     "spaces": "List the search spaces.",
     "steps": "List the bilevel steps: how the gradient of the alphas is computed.",
     "relaxations": "List the relaxations: how alphas become mixing weights.",
+    "methods": "List the methods of search, and the parts that they are made of.",
 }
 """Name -> what it does. A command is imported only when it runs, so that `--help` does not wait for torch."""

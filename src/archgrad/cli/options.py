@@ -5,22 +5,24 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from archgrad.cli.dotted import split_dotted
 from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown, shown_text
 from archgrad.runs import read_config
+from archgrad.search.short_forms import modernised
 from archgrad.sharing import send_state
 from archgrad.terminal import say
 
-__all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder"]
+__all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder", "show_first"]
 
 _LONGEST_PATH = 4096
-NOT_KEPT = ("out", "resume", "overwrite", "quiet", "config")
+NOT_KEPT = ("out", "resume", "overwrite", "quiet", "config", "dotted", "stored_method")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
 
 
@@ -46,13 +48,14 @@ def add_run_options(parser: Parser, command: str) -> None:
     )
 
 
-def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str, Any]:
+def parse(parser: Parser, arguments: Sequence[str], *, command: str, parts: Collection[str] = ()) -> dict[str, Any]:
     """Return the value of every option.
 
     Args:
         parser: With the options of `add_run_options`.
         arguments: What was typed after the command.
         command: Which config files must be of.
+        parts: The kinds of parts whose options may be typed with a dot, beside those of the space.
 
     Raises:
         OptionError: A config file holds something that is no option, belongs to another command, or names a space that
@@ -60,6 +63,7 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
         RunError: A config file cannot be read.
         SystemExit: Usage error, or --help.
     """
+    arguments, dotted = split_dotted(arguments, ("space", *parts))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     first.add_argument("--resume")
@@ -74,21 +78,28 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
         file = Path(places.resume) / "config.yaml"
         if not os.path.isfile(file):  # False where the name is too long, which is_file() raises
             raise RunError(f"Cannot resume '{places.resume}': it holds no config.yaml, so it is no run folder.")
-        stored = _read(parser, file, command)
+        stored = _read(parser, file, command, parts)
         if stored.get("space") is None:
             raise OptionError(
                 f"The run in '{places.resume}' was started from Python: its config.yaml does not name a space. Go on "
                 f"with it there, with resume=True."
             )
     else:
-        stored = _read(parser, Path(places.config), command) if places.config else {}
+        stored = _read(parser, Path(places.config), command, parts) if places.config else {}
     own = str(stored.get("space") or "")[:_LONGEST_PATH]
     if ":" in own and places.space is None:
         raise OptionError(
             f"The {'run' if places.resume else 'config'} names a space of somebody's own, {own!r}, which is run as "
             f"Python. Nothing that a file names is run unless you name it too: add --space '{own}'."
         )
-    values = parser.parse_args(list(arguments), namespace=parser.parse_object(stored) if stored else None).as_dict()
+    tree = stored.pop("method") if isinstance(stored.get("method"), Mapping) else None
+    space = dict(stored.pop("space_options", None) or {})
+    start = parser.parse_object(stored) if stored else None
+    values: dict[str, Any] = parser.parse_args(list(arguments), namespace=start).as_dict()
+    values |= {"stored_method": tree, "dotted": [option for option in dotted if option.path[0] != "space"]}
+    space |= {option.path[1]: option.value for option in dotted if option.path[0] == "space"}
+    if space:
+        values["space_options"] = space
     if values["resume"] and (values["out"] or values["overwrite"]):
         raise OptionError("--resume goes on in the run's own folder, so it does not go with --out or --overwrite.")
     if values["overwrite"] and not values["out"]:
@@ -96,8 +107,9 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str) -> dict[str
     return values
 
 
-def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
+def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> dict[str, Any]:
     stored = read_config(file)
+    stored = modernised(stored) if command == "search" else stored
     found = stored.pop("command", command)
     if found != command:
         raise OptionError(
@@ -110,17 +122,27 @@ def _read(parser: Parser, file: Path, command: str) -> dict[str, Any]:
                 f"'{file}' says {name}, but where a run goes, and what is removed for it, is for you to type. Take it "
                 f"out of the file, and give {dashed('--' + name)}."
             )
-        if name not in known:
+        if name not in known and name != "space_options":
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise OptionError(f"'{file}' holds {shown(name)}, which is no option of 'archgrad {command}'.{hint}")
-    for name in ("step", "relaxation"):
-        if isinstance(stored.get(name), Mapping):
+    for name in parts:
+        if isinstance(stored.get(name), Mapping | list):
             raise OptionError(
-                f"'{file}' is of a run that was started from Python: its {name} is an object. Go on with it there, "
-                f"with resume=True; or write the {name} as it is typed."
+                f"'{file}' gives {name} with its options, which belongs under method:. Write 'method: {{{name}: ...}}'."
             )
     return stored
+
+
+def show_first(parser: Parser, names: Sequence[str]) -> None:
+    """Let `--help` begin with these options, which people set most, in one group."""
+    group = parser.add_argument_group("set most often")
+    for other in parser._action_groups:
+        for action in [action for action in other._group_actions if action.dest in names]:
+            other._group_actions.remove(action)
+            group._group_actions.append(action)
+    group._group_actions.sort(key=lambda action: names.index(action.dest))
+    parser._action_groups[:] = [group, *(other for other in parser._action_groups if other is not group)]  # type: ignore[index]
 
 
 def kept(values: Mapping[str, Any]) -> dict[str, Any]:

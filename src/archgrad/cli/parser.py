@@ -105,6 +105,7 @@ class Parser(ArgumentParser):
             action := actions.get(match[1])
         ):
             kind = _Help(self.prog)._get_type_str(action) or ""
+            kind = re.sub(r"^Optional\[(.*)\]$", r"\1 | null", kind)
             kind = f"one of {str(action.metavar)[1:-1].replace(',', ', ')}" if kind.startswith("Literal") else kind
             example = f", such as {list(action.default)}" if isinstance(action.default, tuple) else ""
             return f"{dashed(f'--{match[1]}')} takes {kind}{example}, but got {match[2]}"

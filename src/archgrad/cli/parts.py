@@ -11,10 +11,9 @@ from archgrad import bilevel, relaxation
 from archgrad.bilevel import BilevelStep, Unrolled
 from archgrad.cli.names import UNROLLED, name_of
 from archgrad.cli.parser import Parser, dashed
-from archgrad.errors import OptionError
 from archgrad.relaxation import Relaxation
 
-__all__ = ["RELAXATIONS", "STEPS", "Part", "add_parts", "choose"]
+__all__ = ["RELAXATIONS", "STEPS", "Part", "add_parts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +58,10 @@ def add_parts(parser: Parser, kind: str, parts: Mapping[str, Part], *, default: 
     group = parser.add_argument_group(kind)
     group.add_argument(
         f"--{kind}",
-        choices=tuple(parts),
-        default=default,
-        help=f"Which {'bilevel step' if kind == 'step' else kind}; 'archgrad {kind}s' describes them.",
+        type=str | None,
+        metavar="NAME",
+        help=f"Which {'bilevel step' if kind == 'step' else kind}: {', '.join(parts)}, or FILE.py:NAME; "
+        f"'archgrad {kind}s' describes them. By default as the method says, else {default}.",
     )
     taken: set[str] = set()
     for name, part in parts.items():
@@ -73,27 +73,3 @@ def add_parts(parser: Parser, kind: str, parts: Mapping[str, Part], *, default: 
             action.help = f"{action.help} By default {action.default}."
             action.default = None
             taken.add(option)
-
-
-def choose(kind: str, parts: Mapping[str, Part], values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the part that was asked for, and its options as they go into config.yaml.
-
-    Args:
-        kind: "step" or "relaxation".
-        parts: All of the kind.
-        values: Of the command line.
-
-    Raises:
-        OptionError: An option is given that belongs to another part, or is outside its range.
-    """
-    name = values[kind]
-    part = parts[name]
-    for option in {option for other in parts.values() for option in other.options}:
-        if values[option] is not None and option not in part.options:
-            owners = " or ".join(other for other in parts if option in parts[other].options)
-            raise OptionError(
-                f"{dashed('--' + option)} goes with --{kind} {owners}, but got --{kind} {name}. Leave it out."
-            )
-    given = {option: values[option] for option in part.options if values[option] is not None}
-    made = part.make(**part.fixed, **given)
-    return made, {kind: name, **{option: getattr(made, option) for option in part.options}}

@@ -17,7 +17,7 @@ from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.architectures import settled_name as settled_architecture
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.inherit import inherit, space_again
-from archgrad.cli.options import add_run_options, kept, parse, settled_folder
+from archgrad.cli.options import add_run_options, kept, parse, settled_folder, show_first
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.derive import derive
@@ -34,6 +34,7 @@ from archgrad.terminal import say
 __all__ = ["make_parser", "run"]
 
 _RANDOM = "random"
+_FIRST = ("arch", "space", "data", "channels", "cells", "epochs", "batch_size", "seed", "device", "out")
 _DEFAULTS = "The defaults are the paper's, for a GPU; to try it on two cores: --channels 8 --cells 3 --epochs 10."
 
 
@@ -50,6 +51,7 @@ def make_parser() -> Parser:
     data_options.add_data_options(parser)
     add_run_options(parser, "retrain")
     parser.passed_on = parser.add_options_of(retrain, "retrain", skip=("run_dir", "resume", "network", "data"))
+    show_first(parser, _FIRST)
     return parser
 
 
@@ -128,6 +130,7 @@ def _network(architecture: Architecture, values: dict[str, Any], data: Data) -> 
             channels=values["channels"],
             cells=values["cells"],
             auxiliary=values["auxiliary_weight"] > 0,
+            options=values.get("space_options", {}),
         )
         return derive(space, architecture), sizes
 

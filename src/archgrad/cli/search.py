@@ -11,11 +11,13 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.inherit import space_again
-from archgrad.cli.options import add_run_options, kept, parse, settled_folder
-from archgrad.cli.parser import Parser
-from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts, choose
+from archgrad.cli.method_options import OF_THE_METHOD, add_method_options, make_method
+from archgrad.cli.options import add_run_options, kept, parse, settled_folder, show_first
+from archgrad.cli.parser import Parser, dashed
+from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts
 from archgrad.distributed import local_first, process_group, rank, together
 from archgrad.fast.heap import keep_freed_memory
+from archgrad.methods.tree import KINDS
 from archgrad.runs import Interrupted, seeded
 from archgrad.search import SearchResult, search
 from archgrad.show import to_text
@@ -25,6 +27,8 @@ __all__ = ["make_parser", "run"]
 
 _DEFAULTS = "The defaults are the paper's, for a GPU; to try it on two cores: --channels 4 --cells 3 --epochs 5."
 
+_FIRST = ("space", "data", "method", "channels", "cells", "epochs", "batch_size", "seed", "device", "out")
+
 
 def make_parser() -> Parser:
     """Return the parser: the options of `archgrad.search`, and what chooses its space, data, step and relaxation."""
@@ -32,16 +36,18 @@ def make_parser() -> Parser:
     space_options.add_space_options(parser, stage="search")
     data_options.add_data_options(parser)
     add_run_options(parser, "search")
+    add_method_options(parser)
     add_parts(parser, "step", STEPS, default="first-order")
     add_parts(parser, "relaxation", RELAXATIONS, default="softmax")
     parser.passed_on = parser.add_options_of(search, "search", skip=("run_dir", "resume", "space", "data"))
+    show_first(parser, _FIRST)
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Search, and say what came out."""
     parser = make_parser()
-    values = parse(parser, arguments, command="search")
+    values = parse(parser, arguments, command="search", parts=tuple(KINDS))
     keep_freed_memory()
     with process_group():
         _run(parser, values)
@@ -51,27 +57,29 @@ def run(arguments: Sequence[str]) -> int:
 def _run(parser: Parser, values: dict[str, Any]) -> None:
     values["space"] = space_options.settled_name(values["space"])
     values["data"] = data_options.settled_name(values["data"])
-    step, step_options = choose("step", STEPS, values)
-    relaxation, relaxation_options = choose("relaxation", RELAXATIONS, values)
+    method = make_method(values)
     with together(), local_first():
         data = data_options.open_data(values)
     with seeded(values["seed"]):  # the space's first weights follow from the seed, too
         space, sizes = space_options.build_space(
-            values["space"], data, stage="search", channels=values["channels"], cells=values["cells"]
+            values["space"],
+            data,
+            stage="search",
+            channels=values["channels"],
+            cells=values["cells"],
+            options=values.get("space_options", {}),
         )
     out = settled_folder(values, _name(values))
-    foreign = {option for parts in (STEPS, RELAXATIONS) for part in parts.values() for option in part.options}
-    config = {name: value for name, value in kept(values).items() if name not in foreign}
+    config = {name: value for name, value in kept(values).items() if name not in OF_THE_METHOD}
     try:
         result = search(
             space,
             data,
-            step=step,
-            relaxation=relaxation,
+            method=method,
             run_dir=out,
             resume=values["resume"] is not None,
-            config={**config, **sizes, **step_options, **relaxation_options},
-            **{name: values[name] for name in parser.passed_on},
+            config={**config, **sizes},
+            **{name: values[name] for name in parser.passed_on if name not in OF_THE_METHOD},
         )
     except Interrupted as interruption:
         if rank() == 0:
@@ -89,8 +97,11 @@ def _name(values: dict[str, Any]) -> str:
 
 
 def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
-    file = out / "checkpoints" / f"epoch_{values['epochs'] - 1}.json"
+    epoch = len(result.history) - 1 if result.stop is None else result.stop.epoch
+    file = out / "checkpoints" / f"epoch_{epoch}.json"
     space = "" if result.architecture.space == values["space"] else f" --space {_quoted(values['space'])}"
+    for name, value in values.get("space_options", {}).items():
+        space += f" {dashed(f'--space.{name}')} {_quoted(str(value))}"
     size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
     return (
         f"\n{to_text(result.architecture)}\n"

@@ -8,10 +8,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
 from torch import nn
@@ -94,6 +94,7 @@ def build_space(
     channels: int | None = None,
     cells: int | None = None,
     auxiliary: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[nn.Module, dict[str, int | None]]:
     """Build a space that fits the data.
 
@@ -104,6 +105,7 @@ def build_space(
         channels: Of the first cells; None for the space's own default.
         cells: Their number; None for the space's own default.
         auxiliary: Whether to add the auxiliary head where the space has one.
+        options: Further parameters of the space, as typed with `--space.NAME`.
 
     Returns:
         The space, and the sizes that hold, None where the space has no such size.
@@ -123,6 +125,11 @@ def build_space(
             raise OptionError(f"The space '{text}' has no {name}, but got --{name} {size}. Leave it out.")
         if size is not None:
             given[name] = size
+    for name, value in options.items():
+        if name not in parameters or name in _SIZES:
+            known_names = ", ".join(f"--space.{each.replace('_', '-')}" for each in parameters if each not in _SIZES)
+            raise OptionError(f"The space '{text}' has no option --space.{name}. It has {known_names or 'none'}.")
+        given[name] = _typed(name, value, parameters[name].annotation)
     known = {
         "num_classes": len(data.classes),
         "in_channels": data.channels,
@@ -130,7 +137,7 @@ def build_space(
         "stage": stage,
         **({"auxiliary": True} if auxiliary and stage == "retrain" else {}),
     }
-    given |= {name: value for name, value in known.items() if name in parameters}
+    given = {**{name: value for name, value in known.items() if name in parameters}, **given}
     missing = [
         name
         for name, parameter in parameters.items()
@@ -147,6 +154,15 @@ def build_space(
     if not isinstance(space, nn.Module):
         raise SpaceError(f"The space '{text}' must be or return a torch.nn.Module, but gave {type(space).__name__}.")
     return space, {name: given.get(name, _default(build, name)) for name in _SIZES}
+
+
+def _typed(name: str, value: Any, annotation: Any) -> Any:
+    """Return what was typed for a parameter, checked where its type is a plain one."""
+    kinds: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+    expected = kinds.get(str(getattr(annotation, "__name__", annotation)))
+    if expected is not None and (not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool)):
+        raise OptionError(f"--space.{name.replace('_', '-')} takes {annotation}, but got {value!r}.")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _as_it_is(module: nn.Module) -> Callable[[], nn.Module]:

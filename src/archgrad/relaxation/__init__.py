@@ -1,7 +1,8 @@
 """How alphas become mixing weights: one strategy a file."""
 
-from archgrad.relaxation.base import Relaxation
+from archgrad.relaxation.base import Domain, Relaxation
 from archgrad.relaxation.gumbel import Gumbel
+from archgrad.relaxation.simplex import Simplex
 from archgrad.relaxation.softmax import Softmax
 
-__all__ = ["Gumbel", "Relaxation", "Softmax"]
+__all__ = ["Domain", "Gumbel", "Relaxation", "Simplex", "Softmax"]

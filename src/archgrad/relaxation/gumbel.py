@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from archgrad.choices import AlphaRow, Mixture
+from archgrad.choices import AlphaRow, Draw, Mixture
 from archgrad.errors import OptionError
 from archgrad.relaxation.base import Relaxation
 from archgrad.relaxation.subsets import slot_probabilities
+from archgrad.schedules import Linear, Progress, value_of
 
 __all__ = ["Gumbel"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gumbel(Relaxation):
     """One candidate is drawn and runs alone; the gradient is that of the soft sample (straight-through).
 
@@ -33,42 +34,34 @@ class Gumbel(Relaxation):
     constant_gradient: bool = True
     """Add the weights of the candidates that did not run, which are zero, to the output, as the authors' code does, so
     that their alphas get a gradient of their own; without it their gradient comes through the softmax alone."""
-    _temperature: float = field(init=False, repr=False)
+
+    runs_all = False
 
     def __post_init__(self) -> None:
         for name in ("temperature_max", "temperature_min"):
             if not getattr(self, name) > 0:
                 raise OptionError(f"{name} must be above 0, but got {name}={getattr(self, name)}.")
-        self._temperature = self.temperature_max
 
     @property
-    def temperature(self) -> float:
-        """The temperature of the present epoch."""
-        return self._temperature
+    def _schedule(self) -> Linear:
+        return Linear(self.temperature_max, self.temperature_min)
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set the temperature of epoch `epoch` (0-based) of `epochs`.
+    def temperature(self, progress: Progress) -> float:
+        """Return the temperature of the running epoch."""
+        return self._schedule.value(progress)
 
-        Raises:
-            OptionError: The epoch is not one of them.
-        """
-        if not 0 <= epoch < epochs:
-            raise OptionError(f"epoch must be from 0 to epochs - 1, but got epoch={epoch}, epochs={epochs}.")
-        done = epoch / (epochs - 1) if epochs > 1 else 0.0
-        self._temperature = self.temperature_max - (self.temperature_max - self.temperature_min) * done
-
-    def draw(self, row: AlphaRow, generator: torch.Generator) -> Tensor:
-        """Draw Gumbel(0, 1) noise, (K,); a draw that is not finite is drawn again."""
+    def draw(self, alpha: Tensor, row: AlphaRow, progress: Progress | None, generator: torch.Generator) -> Draw:
+        """Draw Gumbel(0, 1) noise, (K,), anew if it is not finite; and tell the temperature, ()."""
+        temperature = value_of(self._schedule, progress, "The temperature of Gumbel")
         while True:
             exponential = torch.empty(len(row.names), dtype=torch.float64).exponential_(generator=generator)
             noise = -exponential.log()
             if bool(noise.isfinite().all()):
-                return noise
+                return {"noise": noise, "temperature": torch.tensor(temperature, dtype=torch.float64)}
 
-    def mix(self, alpha: Tensor, row: AlphaRow, noise: Tensor | None) -> Mixture:
+    def mix(self, alpha: Tensor, row: AlphaRow, draw: Draw) -> Mixture:
         """Return the hard sample with the gradient of the soft one; only the drawn candidates are active."""
-        assert noise is not None
-        z = (torch.log_softmax(alpha, 0) + noise.to(alpha)) / self._temperature
+        z = (torch.log_softmax(alpha, 0) + draw["noise"].to(alpha)) / draw["temperature"].to(alpha)
         soft = slot_probabilities(z, row.n_chosen)
         drawn = torch.sort(torch.topk(z.detach(), row.n_chosen).indices).values
         hard = torch.nn.functional.one_hot(drawn, len(row.names)).to(soft.dtype)

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from archgrad.choices import AlphaRow, Mixture
+from archgrad.choices import AlphaRow, Draw, Mixture
 from archgrad.relaxation.base import Relaxation
 from archgrad.relaxation.subsets import slot_probabilities
 
 __all__ = ["Softmax"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Softmax(Relaxation):
     """Every candidate runs, weighted by the softmax of the alphas (Liu et al. 2019, eq. 2).
 
     Where k candidates are chosen, it is the softmax over k-subsets (see `archgrad.relaxation.subsets`).
     """
 
-    def mix(self, alpha: Tensor, row: AlphaRow, noise: Tensor | None) -> Mixture:
+    def mix(self, alpha: Tensor, row: AlphaRow, draw: Draw) -> Mixture:
         """Return the softmax weights; all candidates are active."""
         return Mixture(slot_probabilities(alpha, row.n_chosen), tuple(range(len(row.names))))

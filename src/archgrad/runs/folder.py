@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -118,6 +118,7 @@ class RunFolder:
         command: Command,
         config: Mapping[str, Any] | None,
         may_differ: Collection[str] = (),
+        modernised: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> RunFolder:
         """Go on with the run in a folder.
 
@@ -126,6 +127,7 @@ class RunFolder:
             command: What the run must be doing.
             config: The options asked for, to be compared with the run's; None takes the run's as they are.
             may_differ: Options that may differ, because the result does not depend on them (device, workers, ...).
+            modernised: Brings the options of an earlier version's run to their present form.
 
         Raises:
             RunError: The folder holds no run of this command, the options differ (the message lists them), another
@@ -142,7 +144,7 @@ class RunFolder:
                 f"another folder."
             )
         if config is not None:
-            difference = config_difference(stored, plain_config(config), may_differ=may_differ)
+            difference = config_difference(modernised(stored), plain_config(config), may_differ=may_differ)
             if difference:
                 raise RunError(
                     f"Cannot resume '{path}' with other options:\n  "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
-from archgrad.bilevel import BilevelStep, FirstOrder
+from archgrad.bilevel import BilevelStep
 from archgrad.bilevel import cuda_graphs as recorded_on_cuda
 from archgrad.bilevel.graphs import check_recordable
 from archgrad.bilevel.passes import Loss
+from archgrad.bilevel.step import check_parts
 from archgrad.data import Data, as_data
 from archgrad.distributed import (
     broadcast_tensors,
@@ -32,6 +33,8 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.errors import OptionError
+from archgrad.methods import Method
+from archgrad.methods.tree import tree_of
 from archgrad.relaxation import Relaxation
 from archgrad.report.results import Viewed
 from archgrad.runs import (
@@ -49,12 +52,14 @@ from archgrad.search.epoch import FIGURES
 from archgrad.search.halves import open_streams
 from archgrad.search.loop import Loop
 from archgrad.search.meter import Metrics, accuracy
-from archgrad.search.optimizers import OptimizerFactory, adam_for_alphas, optimizer_for_weights
+from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
 from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.settings import settings_of
+from archgrad.search.short_forms import choose_method, modernised
 from archgrad.search.state import SearchState
 from archgrad.sharing import describe_move, seed_for_rank, send_state
 from archgrad.sizes import check_whole
+from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchResult", "search"]
@@ -71,22 +76,25 @@ class SearchResult(Viewed):
     """What a search gives."""
 
     architecture: Architecture
-    """Derived after the last epoch."""
+    """Derived after the last epoch, or the one that the stopping rule returns."""
     supernet: Supernet
     """With the weights and alphas of the last epoch, on its device."""
     history: list[dict[str, Any]]
     """One row of metrics an epoch, as in metrics.csv."""
     run_dir: Path | None
     """Where the run lies, if it was given a folder."""
+    stop: Stop | None = None
+    """Why the search ended before its last epoch, if it did."""
 
 
 def search(
     space: nn.Module,
     data: Data | Any,
     *,
+    method: Method | str | None = None,
     step: BilevelStep | None = None,
     relaxation: Relaxation | None = None,
-    epochs: int = 50,
+    epochs: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -98,12 +106,12 @@ def search(
     momentum: float = 0.9,
     weight_decay: float = 3e-4,
     grad_clip: float = 5.0,
-    alphas_learning_rate: float = 3e-4,
-    alphas_betas: tuple[float, float] = (0.5, 0.999),
-    alphas_weight_decay: float = 1e-3,
+    alphas_learning_rate: float | None = None,
+    alphas_betas: tuple[float, float] | None = None,
+    alphas_weight_decay: float | None = None,
     weights_fraction: float = 0.5,
     accumulation: int = 1,
-    weights_first: bool = False,
+    weights_first: bool | None = None,
     cutout: int = 0,
     precision: Precision = "32",
     on_nonfinite: OnNonfinite = "stop",
@@ -138,9 +146,11 @@ def search(
         space: A module with open choices, which stays as it is; or a `Supernet` of one, which is searched in place
             with its own relaxation, alphas and fast path.
         data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
+        method: How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
+            "darts"; `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it.
         step: How the alphas' gradient is computed; `FirstOrder()` if not given.
         relaxation: How alphas become mixing weights; `Softmax()` if not given.
-        epochs: Passes over the weights' half, at least 1.
+        epochs: Passes over the weights' half, at least 1. By default those of the method's stages, else 50.
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
         run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
@@ -152,14 +162,15 @@ def search(
         momentum: Of the weights' SGD; from 0 to below 1.
         weight_decay: Of the weights' SGD; at least 0.
         grad_clip: Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped.
-        alphas_learning_rate: Of the alphas' Adam; above 0.
-        alphas_betas: Of the alphas' Adam; each from 0 to below 1.
-        alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0.
+        alphas_learning_rate: Of the alphas' Adam; above 0. By default 0.0003.
+        alphas_betas: Of the alphas' Adam; each from 0 to below 1. By default 0.5 and 0.999.
+        alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0. By default 0.001.
         weights_fraction: Share of the training data that the weights learn from, between 0 and 1.
         accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
             that of the whole batch, up to BatchNorm, which sees the parts; `loss` must be one of torch's, a mean over
             samples, or say what it averages over (see `archgrad.losses.Loss`).
-        weights_first: Update the weights before the alphas in each step, as GDAS does.
+        weights_first: Update the weights before the alphas in each step, as GDAS does. By default as the method says,
+            else not.
         cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
         precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
         on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
@@ -194,8 +205,19 @@ def search(
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
     """
+    chosen = choose_method(
+        method,
+        step=step,
+        relaxation=relaxation,
+        weights_first=weights_first,
+        alphas_learning_rate=alphas_learning_rate,
+        alphas_betas=alphas_betas,
+        alphas_weight_decay=alphas_weight_decay,
+    )
+    if isinstance(space, Supernet):
+        chosen = _method_in_place(chosen, space, given=method is not None, relaxation=relaxation)
     options = SearchOptions(
-        epochs=epochs,
+        epochs=_epochs(chosen, epochs),
         batch_size=batch_size,
         seed=seed,
         learning_rate=learning_rate,
@@ -204,12 +226,8 @@ def search(
         momentum=momentum,
         weight_decay=weight_decay,
         grad_clip=grad_clip,
-        alphas_learning_rate=alphas_learning_rate,
-        alphas_betas=alphas_betas,
-        alphas_weight_decay=alphas_weight_decay,
         weights_fraction=weights_fraction,
         accumulation=accumulation,
-        weights_first=weights_first,
         cutout=cutout,
         precision=precision,
         on_nonfinite=on_nonfinite,
@@ -220,9 +238,6 @@ def search(
         check_whole("log_frequency", log_frequency, least=1)  # here, as the display is made after the run folder
     if resume and run_dir is None:
         raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
-    step = FirstOrder() if step is None else step
-    if isinstance(space, Supernet) and relaxation is not None:
-        raise OptionError("relaxation does not go with a supernet, which has its own. Leave it out, or give the space.")
     device = pick_device(own_device(device))
 
     with ExitStack() as stack:
@@ -233,7 +248,9 @@ def search(
         supernet = (
             space
             if isinstance(space, Supernet)
-            else Supernet(space, relaxation, seed=seed, fast=fast, activation_checkpointing=activation_checkpointing)
+            else Supernet(
+                space, chosen.relaxation, seed=seed, fast=fast, activation_checkpointing=activation_checkpointing
+            )
         )
         supernet.to(device, torch.float64 if precision == "64" else None).train()
         optimizer = optimizer_for_weights(
@@ -244,10 +261,9 @@ def search(
             momentum=momentum,
             weight_decay=weight_decay,
         )
-        step.check(optimizer)
-        alphas_optimizer = adam_for_alphas(
-            supernet, learning_rate=alphas_learning_rate, betas=alphas_betas, weight_decay=alphas_weight_decay
-        )
+        chosen.step.check(optimizer)
+        check_parts(supernet, chosen.step, chosen.regularizers, chosen.perturbation)
+        alphas_optimizer = chosen.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
         stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
         if cuda_graphs:
@@ -270,8 +286,7 @@ def search(
             **(config or {}),  # first, so that what the caller says of space and data stands at the top
             **asdict(options),
             **asdict(pace),
-            "step": _describe(step),
-            "relaxation": _describe(supernet.relaxation),
+            "method": tree_of(chosen),
             "device": str(device),
             "workers": workers,
             "fast": fast,
@@ -313,7 +328,7 @@ def search(
         progress = Progress(
             "search",
             FIGURES,
-            epochs=epochs,
+            epochs=options.epochs,
             steps=train.batches_per_epoch,
             device=device,
             log_frequency=log_frequency,
@@ -324,7 +339,7 @@ def search(
             train,
             valid,
             options=options,
-            step=step,
+            method=chosen,
             loss=loss,
             metrics=metrics,
             pace=pace,
@@ -340,17 +355,36 @@ def search(
         architecture, leads = loop.run(), rank() == 0
     if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
         warnings.warn(constant, stacklevel=2)
-    return SearchResult(architecture, supernet, state.history, None if run_dir is None else Path(run_dir))
+    folder_path = None if run_dir is None else Path(run_dir)
+    return SearchResult(architecture, supernet, state.history, folder_path, loop.stop)
+
+
+def _method_in_place(chosen: Method, supernet: Supernet, *, given: bool, relaxation: Relaxation | None) -> Method:
+    """Return the method with the relaxation of a supernet that is searched in place."""
+    if relaxation is not None:
+        raise OptionError("relaxation does not go with a supernet, which has its own. Leave it out, or give the space.")
+    if given and chosen.relaxation != supernet.relaxation:
+        raise OptionError(
+            f"The method relaxes with {chosen.relaxation!r}, but the supernet has {supernet.relaxation!r}. "
+            f"Give the space."
+        )
+    return replace(chosen, relaxation=supernet.relaxation)
+
+
+def _epochs(method: Method, asked: int | None) -> int:
+    """Return the number of epochs: what is asked for, else what the method's stages have, else the paper's."""
+    if asked is None:
+        return SearchOptions.epochs if method.epochs is None else method.epochs
+    if method.epochs not in (None, asked):
+        raise OptionError(
+            f"The stages of the method have {method.epochs} epochs together, but got epochs={asked}. Leave epochs out, "
+            f"or give stages of that length."
+        )
+    return asked
 
 
 def _open_folder(run_dir: str | Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
     # What was started again has its options from before, and must not begin anew.
     if resume or (restarted() and (Path(run_dir) / "config.yaml").is_file()):
-        return RunFolder.resume(run_dir, command="search", config=config, may_differ=_MAY_DIFFER)
+        return RunFolder.resume(run_dir, command="search", config=config, may_differ=_MAY_DIFFER, modernised=modernised)
     return RunFolder.create(run_dir, command="search", config=config, overwrite=overwrite)
-
-
-def _describe(part: Any) -> dict[str, Any]:
-    """Return a step or relaxation as plain data: its name and its public options."""
-    public = {name: value for name, value in vars(part).items() if not name.startswith("_")}
-    return {"name": type(part).__name__, **public}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from archgrad.discretize import discretize
 from archgrad.runs import Loggers, Progress, RunFolder, peak_memory_mb
 from archgrad.search.state import SearchState
 from archgrad.search.watch import collapse_warning, mean_entropy, skip_connections
+from archgrad.selection import Selection
 
 __all__ = ["FIGURES", "architecture_after", "close_epoch", "figures_now"]
 
@@ -25,9 +27,9 @@ FIGURES = (
 """What the progress display shows."""
 
 
-def figures_now(state: SearchState) -> dict[str, Any]:
+def figures_now(state: SearchState, selection: Selection) -> dict[str, Any]:
     """Return the figures of a running epoch for the display."""
-    architecture = discretize(state.supernet)
+    architecture = discretize(state.supernet, scores=selection.scores(state.supernet))
     return _known({**state.meter.means(), **_of_alphas(state, architecture)})
 
 
@@ -44,38 +46,45 @@ def _of_alphas(state: SearchState, architecture: Architecture) -> dict[str, Any]
     }
 
 
-def architecture_after(state: SearchState, *, epoch: int, seed: int) -> Architecture:
+def architecture_after(state: SearchState, selection: Selection, *, epoch: int, seed: int) -> Architecture:
     """Return what the alphas decide at the end of epoch `epoch` (0-based), with its provenance."""
-    space = getattr(state.supernet.network, "space_name", None)
+    supernet = state.supernet
+    space = getattr(supernet.network, "space_name", None)
     search = {"search": state.settings} if state.settings else {}
-    return discretize(state.supernet, space=space, provenance={"epoch": epoch, "seed": seed, **search})
+    provenance = {"epoch": epoch, "seed": seed, **search}
+    return discretize(supernet, space=space, provenance=provenance, scores=selection.scores(supernet))
 
 
 def close_epoch(
     state: SearchState,
+    architecture: Architecture,
     *,
     learning_rate: float,
     images: int,
-    seed: int,
+    temperature: float | None,
+    regularizers: Sequence[str],
+    probed: Mapping[str, float | None],
     device: torch.device,
     folder: RunFolder | None,
     loggers: Loggers,
     progress: Progress,
-) -> Architecture:
-    """Derive the epoch's architecture, write, keep and show its figures, and warn of a collapse.
+) -> None:
+    """Write, keep and show the figures of an epoch and its architecture, and warn of a collapse.
 
     Args:
         state: At the end of the epoch.
+        architecture: What its alphas lead to.
         learning_rate: Of the weights in this epoch.
         images: Training samples of the epoch, over all processes.
-        seed: The run's seed, to be stored.
+        temperature: Of the relaxation in this epoch.
+        regularizers: Their columns.
+        probed: What the stopping rule measured.
         device: Where the search computes.
         folder: Where everything goes; None writes nothing.
         loggers: Where rows go besides.
         progress: Shows what happens.
     """
     supernet, epoch = state.supernet, state.epoch
-    architecture = architecture_after(state, epoch=epoch, seed=seed)
     means = state.meter.means_over_ranks(device)
     known = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
     row: dict[str, Any] = {
@@ -85,9 +94,10 @@ def close_epoch(
         **_of_alphas(state, architecture),
         "alphas_gradient_norm": means.get("alphas_gradient_norm"),
         "weights_gradient_norm": means.get("weights_gradient_norm"),
-        "temperature": supernet.relaxation.temperature,
+        "temperature": temperature,
         "skipped_steps": state.skipped,
-        **{name: value for name, value in means.items() if name not in known and "gradient_norm" not in name},
+        **{name: means.get(name) for name in _further(means, regularizers) if name not in known},
+        **probed,
     }
     state.clock.tick()
     timing = {
@@ -108,7 +118,14 @@ def close_epoch(
     warning = collapse_warning(architecture, supernet.probabilities(), supernet.rows)
     if warning is not None:
         progress.message(warning)
-    return architecture
+
+
+def _further(means: Mapping[str, float], regularizers: Sequence[str]) -> list[str]:
+    """Return the columns of a caller's metrics and of regularisers, the same where the alphas did not learn."""
+    names = [name for name in means if "gradient_norm" not in name and not name.startswith("regularizer_")]
+    if "valid_loss" not in means:
+        names += [name.replace("train_", "valid_", 1) for name in names if name.startswith("train_")]
+    return [*names, *regularizers]
 
 
 def _log(loggers: Loggers, architecture: Architecture, row: dict[str, Any], epoch: int) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
 
 import torch
 
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
-from archgrad.bilevel import BilevelStep, StepReport, search_step
+from archgrad.bilevel import StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import BatchStream
@@ -22,7 +25,10 @@ from archgrad.distributed import (
     largest_over_ranks,
     world_size,
 )
+from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError
+from archgrad.methods import Method
+from archgrad.regularizers import Regularizer
 from archgrad.runs import (
     CheckpointSchedule,
     Interrupted,
@@ -32,11 +38,15 @@ from archgrad.runs import (
     StopRequest,
     memory_explained,
 )
+from archgrad.schedules import Progress as Done
+from archgrad.schedules import Schedule
 from archgrad.search.epoch import architecture_after, close_epoch, figures_now
 from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.options import SearchOptions
 from archgrad.search.state import SearchState
+from archgrad.sharing import send_state
+from archgrad.stopping import Stop
 
 __all__ = ["Loop"]
 
@@ -49,7 +59,7 @@ class Loop:
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
-        step: How the alphas' gradient is computed.
+        method: How alphas are relaxed, moved and read.
         loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
         metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         pace: When checkpoints are written.
@@ -57,6 +67,9 @@ class Loop:
         loggers: Where rows go besides.
         progress: Shows what happens.
         request: Says whether to stop; None never does.
+
+    Attributes:
+        stop: Why the search ended before its last epoch, if it did.
     """
 
     def __init__(
@@ -66,7 +79,7 @@ class Loop:
         valid: BatchStream,
         *,
         options: SearchOptions,
-        step: BilevelStep,
+        method: Method,
         loss: Loss,
         metrics: Metrics,
         pace: CheckpointSchedule,
@@ -76,20 +89,23 @@ class Loop:
         request: StopRequest | None,
     ) -> None:
         self._state, self._train, self._valid = state, train, valid
-        self._options, self._step, self._loss, self._metrics = options, step, loss, metrics
+        self._options, self._method, self._loss, self._metrics = options, method, loss, metrics
         self._pace, self._folder, self._loggers = pace, folder, loggers
         self._progress, self._request = progress, request
         self._device = next(iter(state.supernet.alphas.values())).device
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
+        self._updates_alphas = True
+        self.stop: Stop | None = None
 
     def run(self) -> Architecture:
-        """Search to the end and return the architecture after the last epoch."""
+        """Search to the end and return the architecture after the last epoch, or the one that was stopped for."""
         forget_wishes()
         state, epochs = self._state, self._options.epochs
-        architecture = architecture_after(state, epoch=state.epoch - 1, seed=self._options.seed)
+        architecture = self._architecture(state.epoch - 1)
         done = state.epoch * self._train.batches_per_epoch + state.step
         batches = zip(self._train.batches(done), self._valid.batches(done), strict=False)
-        while state.epoch < epochs:
+        self.stop = self._decided()
+        while state.epoch < epochs and self.stop is None:
             rate = self._start_epoch()
             while state.step < self._train.batches_per_epoch:
                 waited = self._waited()
@@ -98,6 +114,24 @@ class Loop:
                 self._take_step(train_batch, valid_batch)
                 self._save_if_due()
             architecture = self._end_epoch(rate)
+        return architecture if self.stop is None else self._stopped(self.stop)
+
+    def _architecture(self, epoch: int) -> Architecture:
+        return architecture_after(self._state, self._method.selection, epoch=epoch, seed=self._options.seed)
+
+    def _decided(self) -> Stop | None:
+        stopping, history = self._method.stopping, self._state.history
+        return None if stopping is None or not history else stopping.decide(history)
+
+    def _stopped(self, stop: Stop) -> Architecture:
+        """Say why the search ended early, and return the architecture of the epoch that it ended for."""
+        architecture = Architecture.from_json(self._state.past[stop.epoch])
+        if self._folder is not None:
+            self._folder.save_architecture(architecture)
+        self._progress.message(
+            f"Stopped after epoch {self._state.epoch}: {stop.reason}. The result is the architecture of epoch "
+            f"{stop.epoch + 1}."
+        )
         return architecture
 
     def _cast(self, batch: Batch) -> Batch:
@@ -110,17 +144,25 @@ class Loop:
 
     def _start_epoch(self) -> float:
         """Set what changes with the epoch; return the learning rate."""
-        state, options = self._state, self._options
+        state, options, method = self._state, self._options, self._method
         state.supernet.train()
-        state.supernet.relaxation.begin_epoch(state.epoch, options.epochs)
+        place = method.place_of(state.epoch)
+        if place.begins and state.step == 0 and place.stage.keep is not None:
+            state.supernet.prune(place.stage.keep, method.selection.scores(state.supernet))
+        if isinstance(method.alphas_optimizer.learning_rate, Schedule):
+            method.alphas_optimizer.set_learning_rate(state.alphas_optimizer, self._done())
+        self._updates_alphas = place.updates_alphas
         self._progress.start_epoch(state.epoch)
         state.clock.tick()
         if options.schedule == "constant":
             return float(state.weights_optimizer.param_groups[0]["lr"])
         return set_learning_rate(state.weights_optimizer, state.epoch, options.epochs, last=options.learning_rate_min)
 
+    def _done(self) -> Done:
+        return Done(self._state.epoch, self._options.epochs, self._state.step)
+
     def _take_step(self, train_batch: Batch, valid_batch: Batch) -> None:
-        state, options = self._state, self._options
+        state, options, method = self._state, self._options, self._method
         announce(self._wishes(steps=self._steps_since_save + 1))
         remedies = (
             f"a smaller batch_size (now {options.batch_size}); accumulation={2 * options.accumulation}, which keeps "
@@ -137,13 +179,18 @@ class Loop:
                     state.supernet,
                     train_batch,
                     valid_batch,
-                    step=self._step,
+                    step=method.step,
                     weights_optimizer=state.weights_optimizer,
                     alphas_optimizer=state.alphas_optimizer,
                     loss=self._loss,
                     grad_clip=options.grad_clip,
-                    weights_first=options.weights_first,
+                    weights_first=method.weights_first,
                     accumulation=options.accumulation,
+                    progress=self._done(),
+                    regularizers=method.regularizers,
+                    perturbation=method.perturbation,
+                    alphas_grad_clip=method.alphas_grad_clip,
+                    update_alphas=self._updates_alphas,
                 )
             self._measure(report, train_batch, valid_batch)
         except NonFiniteError as error:
@@ -156,9 +203,12 @@ class Loop:
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(state.supernet.network, buffers, device=self._device)
             state.skipped += 1
-        self._progress.step(state.step, images=len(train_batch[1]) * world_size(), read=lambda: figures_now(state))
+        self._progress.step(state.step, images=len(train_batch[1]) * world_size(), read=self._figures)
         state.step += 1
         self._steps_since_save += 1
+
+    def _figures(self) -> dict[str, Any]:
+        return figures_now(self._state, self._method.selection)
 
     def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
         """Add a step's losses, gradient norms and metrics to the means of the epoch."""
@@ -167,30 +217,66 @@ class Loop:
             ("train", train_batch, report.train_outputs, "weights"),
             ("valid", valid_batch, report.valid_outputs, "alphas"),
         ):
+            names = (f"{half}_loss", f"{owner}_gradient_norm")
+            if not all(name in numbers for name in names):
+                continue  # the alphas wait
             values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
-            values |= {name: numbers[name] for name in (f"{half}_loss", f"{owner}_gradient_norm")}
+            values |= {name: numbers[name] for name in names}
             self._state.meter.add(values, len(batch[1]))
+        terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
+        self._state.meter.add(terms, len(valid_batch[1]))
 
     def _end_epoch(self, rate: float) -> Architecture:
         state = self._state
         steps = self._train.batches_per_epoch
         self._agree()
-        architecture = close_epoch(
+        architecture = self._architecture(state.epoch)
+        done = Done(state.epoch, self._options.epochs, steps - 1)
+        close_epoch(
             state,
+            architecture,
             learning_rate=rate,
             images=sum(self._train.samples_in_batch(state.epoch * steps + i) for i in range(steps)),
-            seed=self._options.seed,
+            temperature=state.supernet.relaxation.temperature(done),
+            regularizers=list(dict.fromkeys(_column(part) for part in self._method.regularizers)),
+            probed=self._probed(architecture, done),
             device=self._device,
             folder=self._folder,
             loggers=self._loggers,
             progress=self._progress,
         )
+        if self._method.stopping is not None:
+            state.past.append(architecture.to_json())
+            self.stop = self._decided()
         state.epoch, state.step, state.meter = state.epoch + 1, 0, Meter()
         state.clock.start_epoch()
         self._save()
-        if state.epoch < self._options.epochs:
+        if state.epoch < self._options.epochs and self.stop is None:
             self._stop_if_asked()
         return architecture
+
+    def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
+        """Return what the stopping rule measures."""
+        stopping, steps = self._method.stopping, self._train.batches_per_epoch
+        if stopping is None:
+            return {}
+        first = done.epoch * steps
+
+        def batches(start: int, stop: int) -> Iterator[Batch]:
+            return map(self._cast, islice(self._valid.batches(start), stop - start))
+
+        probed = stopping.probe(
+            EpochEnd(
+                self._state.supernet,
+                architecture,
+                done,
+                self._loss,
+                valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
+                valid_batches=lambda: batches(first, first + steps),
+            )
+        )
+        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
+        return found
 
     def _agree(self) -> None:
         """Take over process 0's buffers, and make sure that the processes hold the same weights and alphas."""
@@ -239,3 +325,7 @@ class Loop:
                 f"resume=True (archgrad search --resume {self._folder.path})."
             )
         raise error
+
+
+def _column(regularizer: Regularizer) -> str:
+    return f"regularizer_{type(regularizer).__name__}"

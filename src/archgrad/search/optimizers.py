@@ -1,25 +1,25 @@
-"""The optimizers of a search and the learning rate of an epoch."""
+"""The optimizer of the weights and its learning rate in an epoch."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 
 from archgrad.errors import OptionError, SpaceError
+from archgrad.schedules import Cosine, Progress
 from archgrad.supernet import Supernet
 
-__all__ = ["OptimizerFactory", "adam_for_alphas", "cosine", "optimizer_for_weights", "set_learning_rate"]
+__all__ = ["OptimizerFactory", "cosine", "optimizer_for_weights", "set_learning_rate"]
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 def cosine(epoch: int, epochs: int, *, first: float, last: float) -> float:
     """Return the learning rate of epoch `epoch` (0-based): `first` at 0, and `last` would be reached at `epochs`."""
-    return last + (first - last) * (1.0 + math.cos(math.pi * epoch / epochs)) / 2.0
+    return Cosine(first, last).value(Progress(epoch, epochs))
 
 
 def set_learning_rate(optimizer: Optimizer, epoch: int, epochs: int, *, last: float) -> float:
@@ -28,13 +28,6 @@ def set_learning_rate(optimizer: Optimizer, epoch: int, epochs: int, *, last: fl
         first = group.setdefault("initial_lr", group["lr"])
         group["lr"] = cosine(epoch, epochs, first=first, last=min(last, first))
     return float(optimizer.param_groups[0]["lr"])
-
-
-def adam_for_alphas(
-    supernet: Supernet, *, learning_rate: float, betas: tuple[float, float], weight_decay: float
-) -> Adam:
-    """Return the alphas' optimizer: Adam with coupled weight decay (Liu et al. 2019, section 3.1)."""
-    return Adam(list(supernet.alphas.values()), learning_rate, betas=betas, weight_decay=weight_decay)
 
 
 def optimizer_for_weights(

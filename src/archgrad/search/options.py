@@ -19,7 +19,7 @@ OnNonfinite = Literal["stop", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What decides the result of a search, beside space, data, step and relaxation; the defaults are the authors'.
+    """What decides the result of a search, beside space, data and method; the defaults are the authors'.
 
     Source: Liu et al. 2019, section 3.1.
     """
@@ -42,18 +42,10 @@ class SearchOptions:
     """Of the weights' SGD; at least 0."""
     grad_clip: float = 5.0
     """Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped."""
-    alphas_learning_rate: float = 3e-4
-    """Of the alphas' Adam; above 0."""
-    alphas_betas: tuple[float, float] = (0.5, 0.999)
-    """Of the alphas' Adam; each from 0 to below 1."""
-    alphas_weight_decay: float = 1e-3
-    """Of the alphas' Adam, added to the gradient; at least 0."""
     weights_fraction: float = 0.5
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
     accumulation: int = 1
     """Parts that each batch is cut into, one after the other, to save memory; at least 1."""
-    weights_first: bool = False
-    """Update the weights before the alphas in each step, as GDAS does."""
     cutout: int = 0
     """Side in pixels of a square that is blanked in each training image; 0 is off."""
     precision: Precision = "32"
@@ -68,12 +60,10 @@ class SearchOptions:
         for name in ("epochs", "batch_size", "accumulation"):
             check_whole(name, getattr(self, name), least=1)
         check_whole("cutout", self.cutout, least=0)
-        for name in ("learning_rate", "alphas_learning_rate"):
-            _check(name, getattr(self, name), "a finite number above 0", lambda v: 0 < v < float("inf"))
-        for name in ("learning_rate_min", "weight_decay", "alphas_weight_decay", "grad_clip"):
+        _check("learning_rate", self.learning_rate, "a finite number above 0", lambda v: 0 < v < float("inf"))
+        for name in ("learning_rate_min", "weight_decay", "grad_clip"):
             _check(name, getattr(self, name), "a finite number of at least 0", lambda v: 0 <= v < float("inf"))
         _check("momentum", self.momentum, "from 0 to below 1", lambda v: 0 <= v < 1)
-        _check("alphas_betas", self.alphas_betas, "two numbers from 0 to below 1", _betas)
         _check("weights_fraction", self.weights_fraction, "between 0 and 1", lambda v: 0 < v < 1)
         for name, words in (
             ("schedule", ("cosine", "constant")),
@@ -81,10 +71,6 @@ class SearchOptions:
             ("on_nonfinite", ("stop", "skip")),
         ):
             _check(name, getattr(self, name), f"one of {', '.join(words)}", lambda v, words=words: v in words)
-
-
-def _betas(value: object) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and all(0 <= v < 1 for v in value)
 
 
 def _check(name: str, value: object, rule: str, holds: object) -> None:

@@ -29,6 +29,8 @@ from archgrad.supernet import Supernet
 __all__ = ["SearchState"]
 
 _FORMAT = "archgrad.search"
+_VERSION = 2
+"""Version 1 had no stages and no stopping rules; it is read as one without."""
 
 
 @dataclass
@@ -61,6 +63,8 @@ class SearchState:
     """The metrics of each finished epoch."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint."""
+    past: list[str] = field(default_factory=list)
+    """The architecture of each finished epoch as JSON, where a stopping rule may return an earlier one."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors for a checkpoint; every process must call this, and process 0's is whole."""
@@ -71,7 +75,9 @@ class SearchState:
         }
         return {
             "format": _FORMAT,
-            "version": 1,
+            "version": _VERSION,
+            "kept": {label: list(left) for label, left in self.supernet.kept.items()},
+            "past": self.past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
             "weights_optimizer": self.weights_optimizer.state_dict(),
@@ -97,7 +103,7 @@ class SearchState:
         Raises:
             RunError: It is not the state of a search, or not of this space.
         """
-        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") != 1:
+        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") not in (1, _VERSION):
             raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
         if state.get("samples") != self.samples:
             raise RunError(
@@ -115,6 +121,8 @@ class SearchState:
             self.skipped = count_in(state, "skipped")
             self.clock = Clock(**numbers_in(state["clock"], "the clock", finite=True))
             self.history = rows_in(state["history"], "the history")
+            self.supernet.kept = {label: tuple(left) for label, left in state.get("kept", {}).items()}
+            self.past = list(state.get("past", []))
             return self._load_own(state)
 
     @property

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from archgrad.architecture import Architecture
 from archgrad.choices import AlphaRow
-from archgrad.decision import Edge
+from archgrad.stopping.skip_count import is_skip, kept_operations
 
 __all__ = ["collapse_warning", "mean_entropy", "skip_connections"]
-
-_SKIPS = ("skip", "identity")
 
 
 def mean_entropy(probabilities: Mapping[str, Sequence[float]], rows: Mapping[str, AlphaRow]) -> float | None:
@@ -27,22 +25,11 @@ def mean_entropy(probabilities: Mapping[str, Sequence[float]], rows: Mapping[str
     return sum(entropies) / len(entropies) if entropies else None
 
 
-def _kept(architecture: Architecture) -> dict[str, list[str]]:
-    """Return the operations that each layer choice or cell keeps."""
-    kept: dict[str, list[str]] = {}
-    for label, decision in architecture.choices.items():
-        if isinstance(decision, str):
-            kept[label] = [decision]
-        elif isinstance(decision, Mapping):
-            kept[label] = [e.operation for edges in decision.values() for e in edges if isinstance(e, Edge)]
-    return kept
-
-
 def skip_connections(architecture: Architecture, rows: Mapping[str, AlphaRow]) -> int | None:
     """Return how many kept operations are skip connections (by name); None where the space has none."""
-    if not any(_is_skip(name) for row in rows.values() for name in row.names):
+    if not any(is_skip(name) for row in rows.values() for name in row.names):
         return None
-    return sum(_is_skip(name) for names in _kept(architecture).values() for name in names)
+    return sum(is_skip(name) for names in kept_operations(architecture).values() for name in names)
 
 
 def collapse_warning(
@@ -57,8 +44,8 @@ def collapse_warning(
         "Architectures of this kind usually retrain badly. Try fewer epochs, the architecture of an earlier epoch "
         "(checkpoints/epoch_N.json), a larger weight decay of the weights, or --step unrolled."
     )
-    for label, names in _kept(architecture).items():
-        skips = sum(map(_is_skip, names))
+    for label, names in kept_operations(architecture).items():
+        skips = sum(map(is_skip, names))
         if len(names) >= 4 and 2 * skips > len(names):
             return f"Warning: {skips} of {len(names)} kept edges of '{label}' are skip connections. {advice}"
     nothing = [
@@ -68,7 +55,3 @@ def collapse_warning(
     if 2 * taken > len(nothing):
         return f"Warning: 'none' has more than half of the probability on {taken} of {len(nothing)} edges. {advice}"
     return None
-
-
-def _is_skip(name: str) -> bool:
-    return any(word in name.lower() for word in _SKIPS)

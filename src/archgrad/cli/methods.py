@@ -1,0 +1,52 @@
+"""`archgrad methods`: the published methods as tables of their parts, and every part with its options."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from archgrad.cli.main import COMMANDS
+from archgrad.cli.parser import Parser, dashed
+from archgrad.methods.tree import KINDS, classes_of, options_of, tree_of
+from archgrad.search.short_forms import PRESETS
+from archgrad.terminal import say
+
+__all__ = ["make_parser", "run"]
+
+
+def make_parser() -> Parser:
+    """Return the parser, which has no options of its own."""
+    return Parser("methods", COMMANDS["methods"])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the methods, then the parts."""
+    make_parser().parse_args(list(arguments))
+    for preset, method in PRESETS.items():
+        say(f"{preset.replace('_', '-')}\n  {method.source}")
+        for place, value in tree_of(method).items():
+            if value not in (None, [], False, 0.0):
+                say(f"  {place:18}{_line(value)}")
+        say("")
+    for kind_name, kind in KINDS.items():
+        say(f"{kind_name.replace('_', '-')}: {kind.what}")
+        for name, part in classes_of(kind).items():
+            about = (inspect.getdoc(part) or "").partition("\n\n")[0].replace("\n", " ")
+            say(textwrap.fill(about, 110, initial_indent=f"  {name:24}", subsequent_indent=" " * 26))
+            for option in options_of(part):
+                default = inspect.signature(part).parameters[option].default
+                say(f"{'':26}{dashed(f'--{kind_name}.{option}')} {default}")
+        say("")
+    return 0
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        options = ", ".join(f"{key}={_line(each)}" for key, each in value.items() if key != "name" and each is not None)
+        name = str(value.get("name", ""))
+        return f"{name} ({options})" if options and name else name or options or "one, as long as the search"
+    if isinstance(value, list):
+        return ", ".join(map(_line, value))
+    return str(value)

@@ -1,0 +1,116 @@
+"""The short forms of `search`: a method by its name or by single options, and runs of before there were methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from archgrad import methods
+from archgrad.bilevel import BilevelStep, Unrolled
+from archgrad.errors import OptionError
+from archgrad.methods import Method
+from archgrad.methods.tree import KINDS, classes_of, options_of, tree_of
+from archgrad.optimizers import Adam
+from archgrad.relaxation import Relaxation
+
+__all__ = ["PRESETS", "choose_method", "modernised", "preset"]
+
+PRESETS = {name: value for name in methods.__all__ if isinstance(value := getattr(methods, name), Method)}
+"""The published methods by their Python name."""
+
+
+def preset(name: str) -> Method:
+    """Return a published method by its name, spelled with "_" or "-".
+
+    Raises:
+        OptionError: There is none.
+    """
+    found = PRESETS.get(name.replace("-", "_"))
+    if found is None:
+        known = ", ".join(each.replace("_", "-") for each in PRESETS)
+        raise OptionError(f"There is no method '{name}'. Known are {known}.")
+    return found
+
+
+def choose_method(
+    method: Method | str | None,
+    *,
+    step: BilevelStep | None = None,
+    relaxation: Relaxation | None = None,
+    weights_first: bool | None = None,
+    **alphas: Any,
+) -> Method:
+    """Return the method that is asked for by itself or by short forms.
+
+    Args:
+        method: A method or its name; None for DARTS.
+        step: Short for the method's.
+        relaxation: Short for the method's.
+        weights_first: Short for the method's.
+        **alphas: Options of Adam as "alphas_NAME", short for the method's `alphas_optimizer`; None where not given.
+
+    Raises:
+        OptionError: There is no such method, a value is outside its range, or a short form contradicts the method.
+    """
+    base = preset(method) if isinstance(method, str) else Method() if method is None else method
+    if not isinstance(base, Method):
+        raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
+    given: dict[str, Any] = {"step": step, "relaxation": relaxation, "weights_first": weights_first}
+    given = {name: value for name, value in given.items() if value is not None}
+    adam = {name.removeprefix("alphas_"): value for name, value in alphas.items() if value is not None}
+    if adam:
+        start = base.alphas_optimizer if isinstance(base.alphas_optimizer, Adam) else Adam()
+        try:
+            given["alphas_optimizer"] = replace(start, **adam)
+        except OptionError as error:
+            raise OptionError(f"alphas_{error}") from error
+    if method is not None:
+        for name, value in given.items():
+            if value != getattr(base, name):
+                short = ", ".join(f"alphas_{each}" for each in adam) if name == "alphas_optimizer" else name
+                raise OptionError(
+                    f"{short} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or give "
+                    f"dataclasses.replace(method, {name}=...)."
+                )
+    return replace(base, **given) if method is None else base
+
+
+def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run of before there were methods as it is written now; others stay as they are.
+
+    Args:
+        config: Of a search.
+    """
+    if "method" in config or "alphas_learning_rate" not in config:
+        return dict(config)
+    old = dict(config)
+    adam: dict[str, Any] = {f.name: old.pop(f"alphas_{f.name}") for f in fields(Adam) if f"alphas_{f.name}" in old}
+    made = {name: _old_part(name, old) for name in ("step", "relaxation")}
+    method = Method(
+        **made,
+        alphas_optimizer=Adam(**adam),
+        weights_first=bool(old.pop("weights_first", False)),
+    )
+    return {**old, "method": tree_of(method)}
+
+
+def _old_part(kind: str, old: dict[str, Any]) -> Any:
+    """Take a step or relaxation out of an old configuration: a name with options beside it, or a mapping."""
+    found = old.pop(kind, None)
+    every = classes_of(KINDS[kind])
+    options: dict[str, Any]
+    if isinstance(found, Mapping):
+        options = {name: value for name, value in found.items() if name != "name"}
+        part = {each.__name__: each for each in every.values()}.get(str(found.get("name")))
+    else:
+        part = Unrolled if found == "exact" else every.get(str(found))
+        names = {name for each in every.values() for name in options_of(each)}
+        options = {name: value for name in names if (value := old.pop(name, None)) is not None}
+        options |= {"hvp": "exact"} if found == "exact" else {}
+    if part is None:
+        raise OptionError(
+            f"The run was started with a {kind} of somebody's own, {found!r}, by an earlier version of archgrad. Go on "
+            f"with it with that version, or start it anew."
+        )
+    return part(**options)

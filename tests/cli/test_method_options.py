@@ -1,0 +1,144 @@
+"""Methods from the command line: presets, parts and every option of a part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from archgrad.methods import Method, Stage, gdas
+from archgrad.methods.tree import tree_of
+from archgrad.optimizers import Adam, ExponentiatedGradient
+from archgrad.perturbations import Uniform
+from archgrad.regularizers import BetaDecay
+from archgrad.relaxation import Gumbel, Simplex
+from archgrad.schedules import Linear
+from archgrad.selection import Threshold
+from archgrad.stopping import SkipCount
+
+from .typed import Type
+
+QUICK = ("--space", "tiny", "--channels", 2, "--epochs", 1, "--batch-size", 64, "--quiet", "--device", "cpu")
+
+OWN = """
+from dataclasses import dataclass
+from archgrad.relaxation import Softmax
+
+@dataclass(frozen=True)
+class Sharp(Softmax):
+    factor: float = 2.0
+
+    def mix(self, alpha, row, draw):
+        return super().mix(self.factor * alpha, row, draw)
+"""
+
+
+def tree(run: str) -> Any:
+    return yaml.safe_load(Path(run, "config.yaml").read_text())["method"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "method"),
+    [
+        (("--method", "gdas"), gdas),
+        (("--method", "gdas", "--relaxation.temperature-max", 5), Method(relaxation=Gumbel(5.0), weights_first=True)),
+        (
+            ("--alphas-optimizer.learning-rate", "{name: linear, first: 1e-2, last: 1e-3}"),
+            Method(alphas_optimizer=Adam(learning_rate=Linear(0.01, 0.001))),
+        ),
+        (
+            ("--regularizers", "beta-decay", "--regularizers.beta-decay.weight=0.5", "--perturbation", "uniform"),
+            Method(regularizers=(BetaDecay(weight=0.5),), perturbation=Uniform()),
+        ),
+        (
+            ("--stopping", "skip-count", "--stopping.limit", 7, "--selection", "threshold", "--alphas-grad-clip", 5),
+            Method(stopping=SkipCount(limit=7), selection=Threshold(), alphas_grad_clip=5.0),
+        ),
+        (("--stages", "[{epochs: 1, keep: 2}]"), Method(stages=(Stage(epochs=1, keep=2),))),
+        (
+            ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),
+            Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
+        ),
+    ],
+)
+def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
+    typed: tuple[Any, ...], method: Method, archgrad: Type
+) -> None:
+    outcome = archgrad("search", *QUICK, *typed, "--out", "a")
+    assert outcome.status == 0, outcome.err
+    assert tree("a") == tree_of(method)
+    assert archgrad("search", "--config", "a/config.yaml", "--out", "b", "--quiet").status == 0
+    for file in ("config.yaml", "metrics.csv", "checkpoints/epoch_0.json"):
+        assert Path("a", file).read_bytes() == Path("b", file).read_bytes()
+    assert archgrad("search", "--resume", "a", "--quiet").status == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--method", "dart"), "There is no method 'dart'. Known are darts, darts-second-order, gdas"),
+        (("--perturbation", "unifrom"), "There is no perturbation 'unifrom'. Did you mean 'uniform'?"),
+        (("--perturbation.radius", 0.1), "add --perturbation NAME"),
+        (("--regularizers.beta-decay.weight", 1), "add --regularizers beta-decay"),
+        (("--relaxation", "gumbel", "--relaxation.temperature", 1), "relaxation 'gumbel' has no option 'temperature'"),
+        (("--alphas-optimizer.betas", "[0.5]"), "alphas_optimizer.betas takes"),
+        (("--alphas-optimizer", "exponentiated-gradient"), "Softmax needs alphas that are free to grow"),
+        (
+            ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient", "--alphas-betas", "[0.5,0.9]"),
+            "--alphas-betas goes with --alphas-optimizer adam",
+        ),
+        (("--space.colour", 3), "The space 'tiny' has no option --space.colour"),
+        (("--relaxation.temperature-max",), "needs a value"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_a_hint(typed: tuple[Any, ...], message: str, archgrad: Type) -> None:
+    outcome = archgrad("search", *QUICK, *typed, "--out", "a")
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert not Path("a").exists()
+
+
+def test_a_part_of_ones_own_runs_only_when_it_is_typed(archgrad: Type) -> None:
+    Path("mine.py").write_text(OWN)
+    typed = ("--relaxation", "mine.py:Sharp")
+    assert archgrad("search", *QUICK, *typed, "--relaxation.factor", 3, "--out", "a").status == 0
+    name = f"{Path('mine.py').absolute()}:Sharp"
+    assert tree("a")["relaxation"] == {"name": name, "factor": 3}
+    refused = archgrad("search", "--resume", "a", "--quiet")
+    assert refused.status == 2
+    assert "Nothing that a file names is run unless you name it too" in refused.err
+    assert archgrad("search", "--resume", "a", "--quiet", *typed).status == 0
+    missing = archgrad("search", *QUICK, "--relaxation", "none.py:Sharp", "--out", "b")
+    assert "The part's file" in missing.err
+
+
+def test_any_typed_parameter_of_a_space_is_an_option(archgrad: Type) -> None:
+    typed = ("--space", "darts-cifar", "--channels", 2, "--cells", 3, "--space.nodes", 1)
+    quick = ("--epochs", 1, "--batch-size", 256, "--quiet", "--device", "cpu")
+    outcome = archgrad("search", *typed, *quick, "--out", "a")
+    assert outcome.status == 0
+    line = next(line for line in outcome.out.splitlines() if "archgrad retrain" in line)
+    assert line.endswith("--space.nodes 1 --data digits")
+    config = yaml.safe_load(Path("a/config.yaml").read_text())
+    assert config["space_options"] == {"nodes": 1}
+    assert archgrad("search", "--resume", "a", "--quiet").status == 0
+    wrong = archgrad("search", *typed[:-1], "many", *quick, "--out", "b")
+    assert wrong.status == 2
+    assert "--space.nodes takes int, but got 'many'" in wrong.err
+
+
+def test_methods_lists_presets_with_their_sources_and_every_option(archgrad: Type) -> None:
+    shown = archgrad("methods").out
+    for words in ("gdas\n  Dong and Yang 2019", "gumbel (temperature_max=10.0", "--relaxation.temperature-max 10.0"):
+        assert words in shown
+    assert "exponentiated-gradient" in shown
+
+
+def test_help_begins_with_what_people_set_first(archgrad: Type) -> None:
+    for command, first in (("search", "--space"), ("retrain", "--arch")):
+        shown = archgrad(command, "--help").out
+        head = shown.index("set most often")
+        assert head < shown.index(f"{first} ", head) < shown.index("--grad-clip")
+        assert shown.index("--out") < shown.index("--grad-clip")

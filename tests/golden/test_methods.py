@@ -1,0 +1,167 @@
+"""Parts of methods against the authors' numbers, in float64 and in the space of NAS-Bench-201."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import archgrad as ag
+from archgrad.bilevel import FirstOrder, search_step
+from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
+from archgrad.perturbations import Uniform, onto_simplex
+from archgrad.regularizers import BetaDecay
+from archgrad.relaxation import Relaxation, Simplex, Softmax
+from archgrad.schedules import Linear, Progress
+
+pytestmark = pytest.mark.shared
+EDGES = ("1<-0", "2<-0", "2<-1", "3<-0", "3<-1", "3<-2")
+
+
+@pytest.fixture
+def read(shared_dir: Path) -> Any:
+    def load(name: str) -> dict[str, Tensor]:
+        values = load_file(shared_dir / "golden" / "methods" / f"{name}.safetensors")
+        return {key: value.double() if value.is_floating_point() else value for key, value in values.items()}
+
+    return load
+
+
+def own_name(name: str) -> str:
+    """A weight's name here, from the authors'."""
+    name = re.sub(
+        r"cells\.(\d+)\.edges\.(\d<-\d)\.(\d+)\.",
+        lambda m: f"blocks.{m[1]}.graph.edges.{EDGES.index(m[2])}.candidates.{m[3]}.",
+        name,
+    )
+    for theirs, ours in ((r"^cells\.", "blocks."), (r"\.downsample\.", ".shortcut."), (r"^lastact\.", "last.")):
+        name = re.sub(theirs, ours, name)
+    return name
+
+
+def searched(
+    golden: dict[str, Tensor],
+    *,
+    table: str,
+    relaxation: Relaxation,
+    optimizer: AlphasOptimizer,
+    noise: Tensor | None = None,
+    progress: tuple[Progress, ...] = (Progress(0, 1),) * 3,
+    **parts: Any,
+) -> list[dict[str, Tensor]]:
+    """Take the three steps of a file; return alphas, their gradients and the losses of each."""
+    supernet = ag.Supernet(ag.spaces.nasbench201(4, 1, 10).double(), relaxation)
+    given = {own_name(k.removeprefix("state/")): v for k, v in golden.items() if k.startswith("state/")}
+    with torch.no_grad():
+        for name, weight in supernet.weights.items():
+            weight.copy_(given[name])
+        for alpha, row in zip(supernet.alphas.values(), golden[f"alphas_init/{table}"], strict=True):
+            alpha.copy_(row)
+    supernet.train()
+    weights = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9, weight_decay=3e-4)
+    alphas = optimizer.first(list(supernet.alphas.values()))
+    gradients: list[Tensor] = []
+    alphas.register_step_pre_hook(lambda *_: gradients.append(torch.stack([a.grad for a in supernet.alphas.values()])))
+    found = []
+    for s in range(3):
+        if noise is not None:
+            parts["perturbation"] = Given(noise[s])
+        report = search_step(
+            supernet,
+            (golden["x_train"][s], golden["y_train"][s]),
+            (golden["x_valid"][s], golden["y_valid"][s]),
+            step=FirstOrder(),
+            weights_optimizer=weights,
+            alphas_optimizer=alphas,
+            grad_clip=5.0,
+            progress=progress[s],
+            **parts,
+        )
+        found.append(
+            {
+                "alphas": torch.stack([alpha.detach().clone() for alpha in supernet.alphas.values()]),
+                "gradient": gradients[s],
+                "train_loss": torch.tensor(report.train_loss, dtype=torch.float64),
+                "valid_loss": torch.tensor(report.valid_loss, dtype=torch.float64),
+                "terms": sum(report.regularizers.values(), torch.zeros((), dtype=torch.float64)),
+                "grad_norm": torch.tensor(report.weights_gradient_norm, dtype=torch.float64),
+            }
+        )
+    return found
+
+
+class Given(Uniform):
+    """The random perturbation with noise that was drawn elsewhere."""
+
+    def __init__(self, noise: Tensor) -> None:
+        super().__init__()
+        object.__setattr__(self, "noise", noise)
+
+    def draw(self, mixtures: Any, rows: Any, progress: Any, generator: Any, probe: Any) -> Any:
+        return {label: {"noise": row.unsqueeze(0)} for label, row in zip(mixtures, self.noise, strict=True)}
+
+
+def assert_the_authors(found: list[dict[str, Tensor]], golden: dict[str, Tensor], prefix: str, table: str) -> None:
+    for s, step in enumerate(found):
+        expected = golden[f"{prefix}alpha_grad/{s}/{table}"]
+        assert (step["gradient"] - expected).abs().max() < 1e-9 * expected.abs().max()
+        assert (step["alphas"] - golden[f"{prefix}alphas/{s}/{table}"]).abs().max() < 1e-10
+        assert (step["train_loss"] - golden[f"{prefix}train_loss"][s]).abs() < 1e-10
+        assert (step["valid_loss"] + step["terms"] - golden[f"{prefix}valid_loss"][s]).abs() < 1e-9
+        assert (step["grad_norm"] - golden[f"{prefix}grad_norm"][s]).abs() < 1e-9
+
+
+def test_beta_decay_is_the_authors(read: Any) -> None:
+    golden = read("betadarts_nb201_c4_n1")
+    progress = tuple(Progress(epoch, 100) for epoch in (0, 10, 50))
+    assert [Linear(0.0, 50.0, "end").value(p) for p in progress] == golden["run/lambda"].tolist()
+    found = searched(
+        golden,
+        table="arch_parameters",
+        relaxation=Softmax(),
+        optimizer=Adam(),
+        progress=progress,
+        regularizers=(BetaDecay(),),
+    )
+    golden = {**golden, "run/grad_norm": golden["run/grad_norm_weights"]}  # the authors count the alphas in
+    assert_the_authors(found, golden, "run/", "arch_parameters")
+    terms = golden["run/lambda"] * golden["run/regularizer"]
+    assert torch.allclose(torch.stack([step["terms"] for step in found]), terms, rtol=1e-12)
+
+
+def test_the_exponentiated_gradient_on_the_simplex_is_gaeas(read: Any) -> None:
+    golden = read("gaea_nb201_c4_n1")
+    found = searched(golden, table="alphas", relaxation=Simplex(), optimizer=ExponentiatedGradient())
+    assert_the_authors(found, golden, "", "alphas")
+
+
+@pytest.mark.parametrize("chain", ["edarts5", "edarts8"])
+def test_chained_updates_are_gaeas(read: Any, chain: str) -> None:
+    golden = read("gaea_chains")
+    rows = [torch.nn.Parameter(row.clone()) for row in golden[f"{chain}_in/alphas"]]
+    optimizer = ExponentiatedGradient().first(rows)
+    for gradients, expected in zip(golden[f"{chain}_in/alpha_grads"], golden[f"{chain}_out/alphas"], strict=True):
+        for row, gradient in zip(rows, gradients, strict=True):
+            row.grad = gradient.clone()
+        optimizer.step()
+        assert (torch.stack([row.detach() for row in rows]) - expected).abs().max() < 1e-14
+
+
+def test_the_random_perturbation_is_smooth_darts(read: Any) -> None:
+    golden = read("sdarts_rs_nb201_c4_n1")
+    noise = golden["draws/noise/alphas"]
+    assert noise.abs().max() <= 0.1
+    found = searched(golden, table="alphas", relaxation=Softmax(), optimizer=Adam(), noise=noise)
+    golden = {**golden, "grad_norm": golden["grad_norm_weights"]}  # the authors clip the alphas' gradient along
+    assert_the_authors(found, golden, "", "alphas")
+
+
+@pytest.mark.parametrize("rows", ["edge5", "edge8", "noisy5", "noisy8"])
+def test_weights_are_brought_back_to_the_simplex_as_the_authors_do(read: Any, rows: str) -> None:
+    golden = read("sdarts_clip")
+    assert torch.allclose(onto_simplex(golden[f"rows/{rows}"]), golden[f"clipped/{rows}"], rtol=1e-15, atol=0.0)

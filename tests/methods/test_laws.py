@@ -1,0 +1,101 @@
+"""Every part keeps to the laws of its kind. A new part is one more line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import archgrad as ag
+from archgrad import testing
+from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
+from archgrad.choices import Choice
+from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
+from archgrad.perturbations import Perturbation, Uniform
+from archgrad.regularizers import BetaDecay, Regularizer
+from archgrad.schedules import Cosine, Exponential
+from archgrad.selection import Likeliest, Selection, Threshold
+from archgrad.stopping import SkipCount, Stopping
+
+REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
+PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {"uniform": Uniform, "wide": lambda: Uniform(radius=2.0)}
+OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
+    "adam": Adam,
+    "adam, cosine": lambda: Adam(learning_rate=Cosine(0.1, 0.01)),
+    "exponentiated gradient": ExponentiatedGradient,
+    "exponentiated gradient, exponential": lambda: ExponentiatedGradient(learning_rate=Exponential(0.1, 0.01)),
+}
+STEPS: dict[str, Callable[[], BilevelStep]] = {
+    "first order": FirstOrder,
+    "unrolled": Unrolled,
+    "exact": lambda: Unrolled(hvp="exact"),
+}
+STOPPING: dict[str, Callable[[], Stopping]] = {"skip count": lambda: SkipCount(limit=1)}
+SELECTIONS: dict[str, Callable[[], Selection]] = {"likeliest": Likeliest, "threshold": lambda: Threshold(0.4)}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+class TestRegularizers(testing.RegularizerLaws):
+    @pytest.fixture
+    def part(self, name: str) -> Regularizer:
+        return REGULARIZERS[name]()
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+class TestPerturbations(testing.PerturbationLaws):
+    @pytest.fixture
+    def part(self, name: str) -> Perturbation:
+        return PERTURBATIONS[name]()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+class TestOptimizers(testing.AlphasOptimizerLaws):
+    @pytest.fixture
+    def part(self, name: str) -> AlphasOptimizer:
+        return OPTIMIZERS[name]()
+
+
+@pytest.mark.parametrize("name", STEPS)
+class TestSteps(testing.BilevelStepLaws):
+    @pytest.fixture
+    def part(self, name: str) -> BilevelStep:
+        return STEPS[name]()
+
+
+class TestSkipCount(testing.StoppingLaws):
+    def make(self) -> Stopping:
+        return STOPPING["skip count"]()
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+class TestSelections(testing.SelectionLaws):
+    @pytest.fixture
+    def part(self, name: str) -> Selection:
+        return SELECTIONS[name]()
+
+
+class TestLayerChoice(testing.ChoiceLaws):
+    def make(self) -> Choice:
+        return ag.LayerChoice({"a": nn.Linear(3, 3), "b": nn.Tanh(), "c": nn.Identity()})
+
+    def arguments(self) -> list[Any]:
+        return [torch.randn(2, 3)]
+
+
+class TestInputChoice(testing.ChoiceLaws):
+    def make(self) -> Choice:
+        return ag.InputChoice(4, 2)
+
+    def arguments(self) -> list[Any]:
+        return [[torch.randn(2, 3) for _ in range(4)]]
+
+
+class TestTiny(testing.SpaceLaws):
+    def make(self) -> nn.Module:
+        return ag.spaces.tiny(channels=2)
+
+    def inputs(self) -> Any:
+        return torch.randn(4, 1, 8, 8)

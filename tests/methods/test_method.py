@@ -1,0 +1,245 @@
+"""A method is data: what goes together, what is refused, and what a search makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+import archgrad as ag
+from archgrad.bilevel import FirstOrder, Unrolled, search_step
+from archgrad.errors import OptionError, RunError
+from archgrad.methods import Method, Stage, darts, darts_second_order, gdas
+from archgrad.methods.tree import method_of_tree, tree_of
+from archgrad.optimizers import Adam, ExponentiatedGradient
+from archgrad.perturbations import Uniform
+from archgrad.regularizers import BetaDecay
+from archgrad.relaxation import Gumbel, Simplex, Softmax
+from archgrad.runs import Interrupted
+from archgrad.schedules import Cosine, Exponential, Linear, Progress
+from archgrad.search.short_forms import choose_method
+from archgrad.selection import Threshold
+from archgrad.stopping import SkipCount
+from archgrad.testing import TabularSpace
+
+DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
+STAGES = (Stage(epochs=2, alphas_start_epoch=1), Stage(epochs=2, keep=1))
+METHODS = {
+    "beta": Method(regularizers=(BetaDecay(weight=Linear(0.0, 5.0)),)),
+    "smooth": Method(perturbation=Uniform()),
+    "gaea": Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
+    "cooled": Method(relaxation=Gumbel(), alphas_optimizer=Adam(learning_rate=Cosine(0.01, 0.001)), weights_first=True),
+    "staged": Method(stages=STAGES, selection=Threshold(0.5), alphas_grad_clip=0.1),
+    "stopped": Method(stopping=SkipCount(limit=9)),
+    "everything": Method(
+        regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
+        perturbation=Uniform(radius=0.2),
+        stages=STAGES,
+        stopping=SkipCount(limit=9),
+        selection=Threshold(),
+    ),
+}
+
+
+def space(method: Method) -> TabularSpace:
+    torch.manual_seed(0)
+    return TabularSpace(chosen=1 if method.relaxation.domain == "simplex" else 2)
+
+
+def found(method: Method | str, **options: Any) -> ag.SearchResult:
+    made = method if isinstance(method, Method) else darts
+    return ag.search(
+        space(made), DATA, method=method, **{"batch_size": 8, "device": "cpu", "quiet": True, "epochs": None, **options}
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_comes_back_from_its_tree(name: str) -> None:
+    tree = yaml.safe_load(yaml.safe_dump(tree_of(METHODS[name])))
+    assert method_of_tree(tree, own=lambda name: pytest.fail(name)) == METHODS[name]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"relaxation": Simplex()}, "Simplex has alphas on the simplex, but Adam"),
+        ({"alphas_optimizer": ExponentiatedGradient()}, "Softmax needs alphas that are free to grow"),
+        ({"perturbation": Uniform(), "relaxation": Gumbel()}, "Gumbel draws the candidates that run"),
+        ({"perturbation": Uniform(), "step": Unrolled()}, "Unrolled looks ahead"),
+        ({"stages": ()}, "at least one stage"),
+        ({"stages": (Stage(), Stage(epochs=2))}, "needs a length"),
+        ({"stages": (Stage(epochs=1, keep=2), Stage(epochs=1, keep=3))}, "cannot keep more"),
+        (
+            {
+                "relaxation": Simplex(),
+                "alphas_optimizer": ExponentiatedGradient(),
+                "stages": (Stage(epochs=1, keep=1),),
+            },
+            "no longer sum to one",
+        ),
+        ({"relaxation": Softmax}, "relaxation must be a Relaxation"),
+        ({"regularizers": (Uniform(),)}, "regularizers must be a Regularizer"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Method(**parts)
+
+
+def test_what_depends_on_the_rows_is_refused_by_the_search() -> None:
+    with pytest.raises(OptionError, match="'join' takes 2"):
+        ag.search(TabularSpace(), DATA, method=METHODS["gaea"], batch_size=8, quiet=True)
+    with pytest.raises(OptionError, match="BetaDecay is a function of logits"):
+        found(replace(METHODS["gaea"], regularizers=(BetaDecay(),)))
+
+
+def test_presets_and_short_forms_mean_the_same() -> None:
+    assert choose_method(None) == replace(darts, source="")
+    assert choose_method("darts-second-order") is darts_second_order
+    short = {"step": Unrolled(), "relaxation": Gumbel(), "weights_first": True, "alphas_learning_rate": 0.01}
+    assert choose_method(None, **short) == replace(
+        gdas, step=Unrolled(), alphas_optimizer=Adam(learning_rate=0.01), source=""
+    )
+    torch.manual_seed(0)
+    plain = ag.search(
+        TabularSpace(), DATA, relaxation=Gumbel(), weights_first=True, epochs=2, batch_size=8, device="cpu", quiet=True
+    )
+    assert found("gdas", epochs=2).history == plain.history
+    for option, value in (("step", Unrolled()), ("weights_first", False), ("alphas_weight_decay", 0.5)):
+        with pytest.raises(OptionError, match=f"{option} contradicts the method"):
+            found("gdas", **{option: value})
+    with pytest.raises(OptionError, match=r"no method 'dart'. Known are darts"):
+        found("dart")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_interrupted_search_of_any_method_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
+    method = METHODS[name]
+    epochs = 4 if method.epochs is None else None
+    expected = found(method, epochs=epochs, run_dir=tmp_path / "whole")
+    for at in (1, 4, 6):
+        calls = 0
+
+        def loss(outputs: Any, targets: Any, at: int = at) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 3 * at:
+                raise KeyboardInterrupt
+            return F.cross_entropy(outputs, targets)
+
+        run, options = tmp_path / f"cut-{at}", {"epochs": epochs, "checkpoint_steps": 1}
+        with pytest.raises((KeyboardInterrupt, Interrupted)):
+            found(method, run_dir=run, loss=loss, **options)
+        resumed = found(method, run_dir=run, resume=True, **options)
+        assert resumed.history == expected.history
+        for file in ("metrics.csv", "checkpoints/epoch_3.json"):
+            assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_search_that_was_stopped_stays_stopped_and_gives_the_epoch_that_the_rule_names(tmp_path: Path) -> None:
+    method = Method(stopping=SkipCount(limit=1))
+    result = found(method, epochs=30, alphas_learning_rate=None, run_dir=tmp_path / "run")
+    assert result.stop is not None
+    assert len(result.history) < 30
+    assert result.history[-1]["most_skips"] >= 1
+    assert all(row["most_skips"] < 1 for row in result.history[:-1])
+    stored = ag.Architecture.load(tmp_path / "run" / "checkpoints" / f"epoch_{result.stop.epoch}.json")
+    assert result.architecture == stored == ag.Architecture.load(tmp_path / "run" / "architecture.json")
+    again = found(method, epochs=30, run_dir=tmp_path / "run", resume=True)
+    assert (again.stop, again.history, again.architecture) == (result.stop, result.history, result.architecture)
+
+
+def test_the_alphas_wait_and_rows_are_pruned_between_stages() -> None:
+    result = found(METHODS["staged"])
+    assert [row["valid_loss"] is None for row in result.history] == [True, False, False, False]
+    assert {len(left) for label, left in result.supernet.kept.items() if label != "join"} == {1}
+    start = ag.Supernet(space(darts), seed=0)
+    waited = found(Method(stages=(Stage(epochs=1, alphas_start_epoch=1),)))
+    assert all(torch.equal(waited.supernet.alphas[label], alpha) for label, alpha in start.alphas.items())
+    with pytest.raises(OptionError, match="The stages of the method have 4 epochs together, but got epochs=3"):
+        found(METHODS["staged"], epochs=3)
+
+
+def test_a_regulariser_alone_moves_the_alphas_by_its_gradient() -> None:
+    # L_valid = 0 has no gradient; R = mean over rows of logsumexp has softmax / rows
+    supernet = ag.Supernet(TabularSpace()).double()
+    alphas = list(supernet.alphas.values())
+    before = [alpha.detach().clone() for alpha in alphas]
+    batch = (DATA[0].double()[:8], DATA[1][:8])
+    report = search_step(
+        supernet,
+        batch,
+        batch,
+        step=FirstOrder(),
+        weights_optimizer=torch.optim.SGD(supernet.weights.values(), 0.1),
+        alphas_optimizer=torch.optim.SGD(alphas, 1.0),
+        loss=lambda outputs, targets: 0.0 * outputs.sum(),
+        regularizers=(BetaDecay(weight=Linear(0.0, 8.0, "end")),),
+        progress=Progress(1, 4),
+    )
+    for alpha, old in zip(alphas, before, strict=True):
+        torch.testing.assert_close(alpha.detach(), old - 2.0 * torch.softmax(old, 0) / len(alphas))
+    value = torch.stack([old.logsumexp(0) for old in before]).mean()
+    assert report.regularizers["BetaDecay"].item() == pytest.approx(2.0 * value.item(), rel=1e-12)
+
+
+def test_a_part_that_changes_with_the_epoch_asks_for_the_progress() -> None:
+    supernet = ag.Supernet(TabularSpace())
+    options = {
+        "step": FirstOrder(),
+        "weights_optimizer": torch.optim.SGD(supernet.weights.values(), 0.1),
+        "alphas_optimizer": torch.optim.SGD(supernet.alphas.values(), 0.1),
+    }
+    batch = (DATA[0][:8], DATA[1][:8])
+    with pytest.raises(OptionError, match="weight of BetaDecay changes with the epoch"):
+        search_step(supernet, batch, batch, regularizers=(BetaDecay(),), **options)
+    with pytest.raises(OptionError, match="radius of Uniform changes with the epoch"):
+        search_step(supernet, batch, batch, perturbation=Uniform(), **options)
+    gumbel = ag.Supernet(TabularSpace(), Gumbel())
+    gumbel.progress = Progress(3, 4)  # of an earlier step: stale
+    options["weights_optimizer"] = torch.optim.SGD(gumbel.weights.values(), 0.1)
+    options["alphas_optimizer"] = torch.optim.SGD(gumbel.alphas.values(), 0.1)
+    with pytest.raises(OptionError, match="temperature of Gumbel changes with the epoch"):
+        search_step(gumbel, batch, batch, **options)
+
+
+def test_a_threshold_drops_weak_edges_but_never_the_last() -> None:
+    cell = ag.Cell(1, {"none": lambda s, n: torch.nn.Identity(), "skip": lambda s, n: torch.nn.Identity()}, label="c")
+    supernet = ag.Supernet(cell)
+    with torch.no_grad():
+        supernet.alphas["c/0->2"].copy_(torch.tensor([0.0, 3.0]))
+        supernet.alphas["c/1->2"].copy_(torch.tensor([0.0, 1.0]))
+    kept = {t: ag.discretize(supernet, scores=Threshold(t).scores(supernet)).choices["c"]["2"] for t in (0.7, 0.8, 1.0)}
+    assert [edge.source for edge in kept[0.7]] == [0, 1]
+    assert [edge.source for edge in kept[0.8]] == [0]
+    assert [edge.source for edge in kept[1.0]] == [0]
+
+
+def test_a_run_of_before_there_were_methods_is_resumed_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = {"relaxation": Gumbel(), "step": Unrolled(), "epochs": 1, "batch_size": 8, "device": "cpu", "quiet": True}
+    torch.manual_seed(0)
+    ag.search(TabularSpace(), DATA, run_dir=run, **options)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config.pop("method")
+    old = {
+        "alphas_learning_rate": 3e-4, "alphas_betas": [0.5, 0.999], "alphas_weight_decay": 1e-3, "weights_first": False,
+        "step": {"name": "Unrolled", "hvp": "finite-difference", "finite_difference_radius": 0.01},
+        "relaxation": {"name": "Gumbel", "temperature_max": 10.0, "temperature_min": 0.1, "constant_gradient": True},
+    }  # fmt: skip
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, **old}))
+    assert len(ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **options).history) == 1
+    typed = {"step": "unrolled", "finite_difference_radius": 0.01, "relaxation": "gumbel", "temperature_max": 10.0}
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, **old, **typed}))
+    assert len(ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **options).history) == 1
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, **old, "relaxation": {"name": "Own"}}))
+    with pytest.raises(OptionError, match="relaxation of somebody's own"):
+        ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **options)
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, **old}))
+    with pytest.raises(RunError, match=r"method.relaxation.temperature_max: the run has 10.0, asked for 5.0"):
+        ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **{**options, "relaxation": Gumbel(5.0)})
