@@ -43,8 +43,9 @@ def accepts_channels_last(network: nn.Module) -> bool:
     Args:
         network: A space, or a derived network; stays as it is, and so do random states.
     """
-    if any(map(_breaks, _run_as_written(network))) or any(map(is_hooked, network.modules())):
-        return False
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if not convolutions or any(map(_breaks, _run_as_written(network))) or any(map(is_hooked, network.modules())):
+        return False  # without convolutions there is nothing to gain
     try:
         with _random_states():
             return _Careless().holds_for(copy.deepcopy(network))
