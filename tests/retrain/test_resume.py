@@ -203,7 +203,7 @@ def test_a_stopped_run_goes_on_by_skipping(tmp_path: Path) -> None:
 
 
 def test_an_epoch_without_one_finite_step_stops(tmp_path: Path) -> None:
-    data = TensorSamples(torch.full((16, 1, 6, 6), float("inf")), torch.arange(16) % 3)
+    data = TensorSamples(torch.full((16, 1, 6, 6), 3e38), torch.arange(16) % 3)
     with pytest.raises(NonFiniteError, match="Not one step of epoch 1"):
         run(tmp_path / "run", data=data, on_nonfinite="skip")
 
