@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from archgrad.batches import to_channels_last
 from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.errors import SpaceError
-from archgrad.fast import accelerate, accepts_channels_last
+from archgrad.exactness import calls_are_watched
+from archgrad.fast import Code, accelerate
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
 from archgrad.nested import map_tensors
 from archgrad.perturbations import Perturbation, Probe
@@ -113,8 +114,7 @@ class Supernet(nn.Module):
             entry.choice.bind(entry.label, self._table)
         self._held: PassDraw | None = None
         self._perturbation: tuple[Perturbation, Probe] | None = None
-        self.channels_last = fast and accepts_channels_last(self.network)
-        """Whether forward passes bring images to channels_last, which the network is known to take."""
+        self._code = Code(self.network) if fast else None
         self._owners = _owners(self.network)
         if fast:
             accelerate(self.network)
@@ -221,13 +221,20 @@ class Supernet(nn.Module):
 
     def forward_at(self, mixtures: Mapping[str, Mixture], *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns under given mixtures, by label; nothing is drawn."""
-        if self.channels_last:
+        in_format = self.channels_last
+        if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
         self._table.current = dict(mixtures)
         try:
-            return self.network(*args, **kwargs)
+            outputs = self.network(*args, **kwargs)
         finally:
             self._table.current = {}
+        return map_tensors(outputs, _contiguous) if in_format else outputs
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether forward passes bring images to channels_last, which the network as it is now is known to take."""
+        return self._code is not None and not calls_are_watched() and self._code.accepts_channels_last()
 
     def probabilities(self) -> dict[str, list[float]]:
         """Return for each row the probability that each candidate is chosen; 0 for what was pruned."""
@@ -259,6 +266,10 @@ class Supernet(nn.Module):
             best = sorted(left, key=lambda k: -scores[label][k])[: max(keep, row.n_chosen)]
             if len(best) < len(row.names):
                 self.kept[label] = tuple(sorted(best))
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x.contiguous() if x.dim() == 4 else x
 
 
 Owners = list[tuple[dict[str, nn.Parameter], str]]

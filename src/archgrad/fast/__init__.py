@@ -13,7 +13,7 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
   another way than by calling them; `unchanged`: for how long that holds. All else runs as it is written.
 - `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell; `alone`: that of a
   single operation; `grids`: what a FactorizedReduce reads.
-- `memory_format`: which networks may be given images in channels_last.
+- `memory_format`: which networks may be given images in channels_last, as their `source` says.
 - `gathered`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
   `side_by_side` (`alike` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
@@ -22,6 +22,6 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 """
 
 from archgrad.fast.accelerate import accelerate, accelerated
-from archgrad.fast.memory_format import accepts_channels_last
+from archgrad.fast.memory_format import Code, accepts_channels_last
 
-__all__ = ["accelerate", "accelerated", "accepts_channels_last"]
+__all__ = ["Code", "accelerate", "accelerated", "accepts_channels_last"]

@@ -13,6 +13,7 @@ from archgrad.fast.alone import FastOperation
 from archgrad.fast.cells import CellEvaluator
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
 from archgrad.fast.derived import evaluate_derived
+from archgrad.fast.memory_format import works_in_place
 
 __all__ = ["accelerate", "accelerated", "restore"]
 
@@ -26,16 +27,17 @@ def accelerate(network: nn.Module) -> None:
     Args:
         network: A space, or a derived network; changed in place.
     """
+    guarded = works_in_place(network)
     cells = [module for module in network.modules() if isinstance(module, Cell | DerivedCell)]
     in_cells = {id(part) for cell in cells for part in cell.modules()}
     for module in network.modules():
         if isinstance(module, Cell):
-            module.evaluator = CellEvaluator()
+            module.evaluator = CellEvaluator(guarded=guarded)
         elif isinstance(module, DerivedCell):
             module.evaluator = evaluate_derived
         elif type(module) is nn.Conv2d and Geometry.of(module) is not None:
             FastDepthwiseConv2d.turn(module)
-        elif id(module) not in in_cells:  # there, the evaluator reads it
+        elif id(module) not in in_cells and not guarded:  # there, the evaluator reads it
             FastOperation.turn(module)
 
 
@@ -46,11 +48,14 @@ def accelerated(network: nn.Module) -> Iterator[None]:
     Args:
         network: A derived network, or any other; at the end it is as it was.
     """
+    before = [(m, m.evaluator) for m in network.modules() if isinstance(m, Cell | DerivedCell) and m.evaluator]
     accelerate(network)
     try:
         yield
     finally:
         restore(network)
+        for module, evaluator in before:  # it was accelerated, and stays so
+            module.evaluator = evaluator
 
 
 def restore(network: nn.Module) -> None:

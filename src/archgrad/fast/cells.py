@@ -32,6 +32,7 @@ from archgrad.fast.layout import (
     Layout,
     are_ordinary,
     beside,
+    is_as_defined,
     known_operations,
     lay_out,
     offset_of,
@@ -54,10 +55,15 @@ def gathers(x: Tensor) -> bool:
 
 
 class CellEvaluator:
-    """The fast forward pass of one cell, with what it found out about the cell, as long as that stays as it is."""
+    """The fast forward pass of one cell, with what it found out about the cell, as long as that stays as it is.
 
-    def __init__(self) -> None:
+    Args:
+        guarded: Keep nothing for the backward pass that code around the cell can write to.
+    """
+
+    def __init__(self, *, guarded: bool = False) -> None:
         self._kept = Kept()
+        self._guarded = guarded
 
     def __call__(self, cell: Cell, states: Sequence[Tensor]) -> Tensor:
         """Return what the cell's plain forward pass returns, in the memory format of its first input.
@@ -66,7 +72,7 @@ class CellEvaluator:
             cell: A cell with open edges, always the same.
             states: Its inputs.
         """
-        if calls_are_watched() or not are_ordinary(states):
+        if calls_are_watched() or not is_as_defined(cell, Cell) or not are_ordinary(states):
             return cell.edge_by_edge(states)
         self._kept.look(cell)
         known = self._kept.find("known", lambda: known_operations(cell))
@@ -74,7 +80,11 @@ class CellEvaluator:
             return cell.edge_by_edge(states)
         mixtures = [cast(LayerChoice, edge).mixture for edge in cell.edges]
         x = states[0]
-        active = tuple(mixture.active for mixture in mixtures)
+        if not all(_mixes(mixture, x) for mixture in mixtures):
+            return cell.edge_by_edge(states)
+        if self._guarded:
+            states = [state.clone() for state in states]
+        active = tuple(tuple(mixture.active) for mixture in mixtures)
         low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
         kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
         layout = self._kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
@@ -86,7 +96,16 @@ class CellEvaluator:
             output = whole.evaluate(cell, states, mixtures, layout, self._kept, kind)
         if output is None:
             output = _by_node(cell, states, mixtures, layout)
+        if self._guarded and cell.output == "last":  # others are joined, and so copied
+            output = output.clone()
         return as_written(output, channels_last=is_channels_last(x))
+
+
+def _mixes(mixture: Mixture, x: Tensor) -> bool:
+    """Whether weights have the type of the images, or images have one that autocast chose."""
+    weights = mixture.slots
+    same = weights.dtype == x.dtype or (weights.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16))
+    return same and weights.device == x.device
 
 
 def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], layout: Layout) -> Tensor:

@@ -48,6 +48,7 @@ class Geometry:
         plain = (
             weight is not None
             and weight.shape[:2] == (channels, 1)
+            and weight.is_floating_point()
             and convolution.bias is None
             and convolution.padding_mode == "zeros"
             and not isinstance(convolution.padding, str)
@@ -97,6 +98,9 @@ def fan_out(x: Tensor, weights: Sequence[Tensor], geometries: Sequence[Geometry]
     return _FanOut.apply(x, tuple(geometries), *weights)
 
 
+_DEFINED = (nn.Conv2d.forward, nn.Conv2d._conv_forward)
+
+
 class FastDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution without bias that computes by `depthwise`; what an `nn.Conv2d` may be turned into."""
 
@@ -111,6 +115,8 @@ class FastDepthwiseConv2d(nn.Conv2d):
         """Return (B, C, H', W')."""
         geometry = Geometry.of(self)
         if geometry is None or input.dim() != 4 or not input.numel() or "_conv_forward" in self.__dict__:
+            return super().forward(input)
+        if (nn.Conv2d.forward, nn.Conv2d._conv_forward) != _DEFINED:
             return super().forward(input)
         return super().forward(input) if calls_are_watched() else depthwise(input, self.weight, geometry)
 

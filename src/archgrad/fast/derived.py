@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.exactness import calls_are_watched
-from archgrad.fast.layout import are_ordinary, is_readable, sharing_nothing
+from archgrad.fast.layout import are_ordinary, is_as_defined, is_readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
 from archgrad.fast.recognise import is_projection
 from archgrad.fast.states import State
 from archgrad.fast.sums import joined
 from archgrad.isolation import run_isolated
+from archgrad.operations import DropPath
 
 __all__ = ["evaluate_derived"]
 
@@ -28,7 +29,9 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
         states: Its inputs, (B, C, H, W) each; None for those that it does not use.
     """
     given = [x for x in states if x is not None]
-    if not given or given[0].device.type != "cpu" or calls_are_watched() or not are_ordinary(given):
+    if not given or given[0].device.type != "cpu" or calls_are_watched() or not is_as_defined(cell, DerivedCell):
+        return cell.edge_by_edge(states)
+    if not are_ordinary(given):
         return cell.edge_by_edge(states)
     channels_last = is_channels_last(given[0])
     alone = sharing_nothing(list(cell.operations.values()))
@@ -49,6 +52,8 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
             operation, state = cell.operations[key], every[source]
             value = _output(operation, cast(State, state))
             if cell.drop_path is not None and not isinstance(operation, nn.Identity):
+                if type(cell.drop_path) is not DropPath:
+                    value = as_written(value, channels_last=channels_last)
                 value = cell.drop_path(value)
             total = value if total is None else total + value
         every.append(None if total is None else state_of(total, len(every)))

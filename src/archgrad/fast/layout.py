@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from archgrad.cell import Cell
+from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast.recognise import fits, is_known, output_size
@@ -28,6 +28,7 @@ __all__ = [
     "Layout",
     "are_ordinary",
     "beside",
+    "is_as_defined",
     "is_readable",
     "known_operations",
     "lay_out",
@@ -83,6 +84,12 @@ class Layout(NamedTuple):
     def is_whole(self) -> bool:
         """Return whether every candidate that runs is known and on a lowered edge."""
         return all(edge.shape and all(c.known for c in edge.candidates) for edges in self.entering for edge in edges)
+
+
+def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
+    """Return whether a cell, maybe of a subclass, computes by `kind`'s own methods."""
+    own, given = type(cell), cell.__dict__
+    return all(getattr(own, name) is getattr(kind, name) and name not in given for name in ("forward", "edge_by_edge"))
 
 
 def are_ordinary(states: Sequence[object]) -> bool:

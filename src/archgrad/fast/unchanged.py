@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from archgrad.cell import Cell
 from archgrad.exactness import HOOKS, kind_of, methods_in_place
 from archgrad.fast.recognise import pool_settings
+from archgrad.operations import Zero
 
 __all__ = ["Kept", "Unchanged"]
 
@@ -21,6 +22,7 @@ _SETTINGS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     nn.Conv2d: itemgetter("stride", "padding", "dilation", "groups", "padding_mode"),
     nn.BatchNorm2d: itemgetter("training", "eps", "momentum", "affine", "num_features"),
     nn.ReLU: itemgetter("inplace"),
+    Zero: itemgetter("stride"),
     Cell: itemgetter("output", "n_nodes", "n_inputs", "pairs"),
 }
 """What decides how a layer computes, beside its tensors. `track_running_stats` is read at every pass."""
@@ -99,7 +101,7 @@ class Unchanged:
         return (
             [part for table in self._tables for part in table.values()],
             list(map(type, self._parts)),
-            list(map(len, self._own)),
+            [(len(own), "forward" in own) for own in self._own],
             list(map(any, map(_HOOKS, self._own))),
             [list(map(settings, owners)) for settings, owners in self._by_kind.items()],
             list(map(pool_settings, self._pools)),
@@ -110,4 +112,4 @@ class Unchanged:
 
 def _kinds(tensors: Iterable[Tensor | None]) -> Iterable[Any]:
     for t in tensors:
-        yield None if t is None else (t.shape, t.dtype)
+        yield None if t is None else (type(t), t.shape, t.dtype, t.device)

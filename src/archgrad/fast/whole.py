@@ -52,7 +52,8 @@ def evaluate(
         return None
     if states[0].shape[1] > NATIVE_UP_TO or any(mixture.reaches_inactive for mixture in mixtures):
         return None
-    recorded = kept.find(("whole", kind), lambda: _record(cell, layout))
+    with torch.inference_mode(False):  # what is kept serves other passes, too
+        recorded = kept.find(("whole", kind), lambda: _record(cell, layout))
     if recorded is None:
         return None
     weights, projections = recorded.weights(), recorded.projections()
@@ -153,9 +154,9 @@ class _Recorder:
         tracked = []
         for count, seen in self.tracked.items():
             norms, rows = zip(*seen, strict=True)
-            tracked.append((count, list(norms), torch.tensor(rows)))
+            tracked.append((count, list(norms), torch.tensor(rows, device="cpu")))
         program = native.Program(first, tuple(self.steps), tuple(outputs))
-        return _Recorded(program, self.convolved, self.projected, torch.tensor(self.mixing), tracked)
+        return _Recorded(program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), tracked)
 
     def _pool(self, state: int, operations: Sequence[nn.Module]) -> None:
         """Record the pools of a state, each once for all edges."""

@@ -1,0 +1,236 @@
+"""Reading the code of a person's modules: what its methods call, in all of their branches.
+
+Nothing is run, so that nothing is printed, drawn or counted, and no branch stays unseen. What is called must be a part
+or a method of the module itself, or in a list of functions whose result does not depend on the memory format of images.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import math
+import textwrap
+from functools import lru_cache
+from types import FunctionType
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["Reading", "read_module"]
+
+
+class Reading(NamedTuple):
+    """What was read."""
+
+    tells_formats_apart: bool = False
+    """Something is called, or an attribute read, that is in no list."""
+    writes_in_place: bool = False
+    """A tensor may be changed in place: `x += y`, `x.relu_()`, `F.relu(x, inplace=True)`."""
+    joins_or_copies: bool = False
+    """Something gives a view or a copy as the format is: `flatten`, `reshape`, `contiguous`."""
+    parts: frozenset[str] = frozenset()
+    """What is called of the module itself, as paths: "conv", "blocks.0"."""
+    containers: frozenset[str] = frozenset()
+    """What of the module itself is gone through, each entry being called."""
+
+    def merged(self, other: Reading) -> Reading:
+        """Return what both say together."""
+        return Reading(
+            self.tells_formats_apart or other.tells_formats_apart,
+            self.writes_in_place or other.writes_in_place,
+            self.joins_or_copies or other.joins_or_copies,
+            self.parts | other.parts,
+            self.containers | other.containers,
+        )
+
+
+_COPY_OR_VIEW = {"flatten", "reshape", "contiguous"}
+_METHODS = {
+    *("add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "mean", "sum", "amax", "chunk", "split", "softmax"),
+    *("size", "dim", "squeeze", "unsqueeze", "detach", "clone", "float", "clamp", "exp", "sqrt", "square", "abs"),
+    *("items", "values", "keys", "append"),
+    *_COPY_OR_VIEW,
+}
+_FUNCTIONS = {
+    *("add", "sub", "mul", "cat", "stack", "mean", "sum", "relu", "sigmoid", "tanh", "maximum", "minimum", "amax"),
+    *("chunk", "split", "relu6", "leaky_relu", "gelu", "silu", "hardswish", "hardsigmoid", "softmax", "log_softmax"),
+    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "interpolate", "conv2d"),
+    *("linear", "dropout2d", "normalize", "exp", "sqrt", "square", "abs", "clamp"),
+    *_COPY_OR_VIEW,
+}
+_BUILTINS = {
+    "len",
+    "range",
+    "zip",
+    "enumerate",
+    "int",
+    "float",
+    "list",
+    "tuple",
+    "dict",
+    "sum",
+    "max",
+    "min",
+    "reversed",
+}
+_BUILTINS |= {"super", "isinstance", "bool", "str", "ValueError", "RuntimeError", "TypeError", "any", "all", "abs"}
+_ATTRIBUTES = {"shape", "dtype", "device", "ndim", "training", "is_cuda"}
+_MODULES = (torch, F, math)
+
+
+def read_module(module: nn.Module) -> Reading | None:
+    """Return what the methods of a module's class do, those of its bases up to PyTorch's included.
+
+    Args:
+        module: Of a class that a person wrote.
+
+    Returns:
+        None if some of it cannot be read, or something of the module is called that is neither part nor method.
+    """
+    found = _read_class(cast(Any, type(module)))
+    if found is None:
+        return None
+    for path in found.containers:
+        if not isinstance(_at(module, path), nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            return None
+    for path in found.parts:
+        if not isinstance(_at(module, path), nn.Module) and not _is_own_method(module, path):
+            return None
+    return found
+
+
+def _at(module: nn.Module, path: str) -> object:
+    found: object = module
+    for name in path.split("."):
+        found = found._modules.get(name) if isinstance(found, nn.Module) else None
+    return found
+
+
+def _is_own_method(module: nn.Module, name: str) -> bool:
+    """Whether it is a method that a person's class defines, which has then been read."""
+    if name in vars(module):
+        return False
+    owner = next((kind for kind in type(module).__mro__ if name in vars(kind)), nn.Module)
+    return owner is not nn.Module and not owner.__module__.startswith("torch.")
+
+
+@lru_cache(maxsize=512)
+def _read_class(kind: type) -> Reading | None:
+    found = Reading()
+    for base in kind.__mro__:
+        if base in (nn.Module, object):
+            continue
+        if base.__module__.startswith("torch."):
+            return None  # a layer of PyTorch's with something changed
+        for name, value in vars(base).items():
+            function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+            if isinstance(function, property):
+                return None
+            if not isinstance(function, FunctionType) or name == "__init__":
+                continue
+            try:
+                tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+            except (OSError, TypeError, SyntaxError):
+                return None
+            found = found.merged(_Reader(function.__globals__).read(tree))
+    return found
+
+
+class _Reader:
+    """Reads one function."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+        self._parts: set[str] = set()
+        self._containers: set[str] = set()
+        self._loops: dict[str, set[str]] = {}
+
+    def read(self, tree: ast.Module) -> Reading:
+        (function,) = tree.body
+        if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+            return Reading(True, True, True)
+        nodes = [node for statement in function.body for node in ast.walk(statement)]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        called = {id(call.func) for call in calls}
+        for node in nodes:
+            if isinstance(node, ast.For | ast.comprehension):
+                self._loop(node.target, node.iter)
+        names = [self._called(call.func) for call in calls]
+        strange = (ast.Lambda, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Await, ast.Global)
+        unknown = any(name is None for name in names) or any(isinstance(node, strange) for node in nodes)
+        unknown |= not all(
+            self._is_harmless(node) for node in nodes if isinstance(node, ast.Attribute) and id(node) not in called
+        )
+        in_place = any(
+            isinstance(node, ast.AugAssign)
+            or (isinstance(node, ast.Assign) and any(isinstance(target, ast.Subscript) for target in node.targets))
+            for node in nodes
+        )
+        in_place |= any(name is not None and name.endswith("_") for name in names)
+        in_place |= any(word.arg in ("inplace", "out", None) for call in calls for word in call.keywords)
+        copies = any(name in _COPY_OR_VIEW for name in names)
+        return Reading(unknown, in_place, copies, frozenset(self._parts), frozenset(self._containers))
+
+    def _loop(self, target: ast.expr, through: ast.expr) -> None:
+        """Remember for each name of a loop which parts of the module it goes through."""
+        parts = {path for node in ast.walk(through) if (path := _path(node)) is not None}
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and parts:
+                self._loops.setdefault(node.id, set()).update(parts)
+
+    def _is_harmless(self, attribute: ast.Attribute) -> bool:
+        root = _root(attribute)
+        return attribute.attr in _ATTRIBUTES or root == "self" or self._module(root) is not None
+
+    def _module(self, name: str | None) -> Any:
+        value = None if name is None else self._names.get(name)
+        return value if any(value is module for module in _MODULES) else None
+
+    def _called(self, function: ast.expr) -> str | None:
+        """The name of what is called; None if it is in no list."""
+        path = _path(function)
+        if path is not None:
+            self._parts.add(path)
+            return path
+        if isinstance(function, ast.Name):
+            if function.id in self._loops:
+                self._containers |= self._loops[function.id]
+                return function.id
+            known = function.id in _BUILTINS and function.id not in self._names and hasattr(builtins, function.id)
+            return function.id if known else None
+        if isinstance(function, ast.Attribute):
+            module = self._module(_root(function))
+            if module is math or (module is not None and function.attr in _FUNCTIONS):
+                return function.attr
+            if isinstance(function.value, ast.Call) and _is_super(function.value):
+                return function.attr
+            return function.attr if module is None and function.attr in _METHODS else None
+        return None
+
+
+def _path(node: ast.AST) -> str | None:
+    """ "a.0.b" of self.a[0].b; None of anything else."""
+    parts: list[str] = []
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            parts.append(str(node.slice.value))
+            node = node.value
+        else:
+            return None
+    return ".".join(reversed(parts)) if node.id == "self" and parts else None
+
+
+def _is_super(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "super"
+
+
+def _root(node: ast.expr) -> str | None:
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None

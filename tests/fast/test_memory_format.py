@@ -1,0 +1,248 @@
+"""Networks get images in channels_last only where no code can tell; in-place code around the fast path stays right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import archgrad as ag
+from archgrad.cell import Cell
+from archgrad.fast import accelerate, accelerated, accepts_channels_last
+from archgrad.operations import SepConv
+
+
+class Body(nn.Module):
+    """One choice between convolutions, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choice = ag.LayerChoice([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)], label="c")
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 4, 1), nn.ReLU()])
+        self.head = nn.Linear(144, 3)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.choice(x)
+
+
+class Pooled(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.choice(x))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(torch.cat([x.mean((2, 3))] * 36, dim=1)) if self.training else self.mixed(x)
+
+    def mixed(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class OtherBranch(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.choice(x)
+        return self.head(x.flatten(1)) if self.training else self.head(x.view(len(x), -1))
+
+
+class ByType(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), -1) if isinstance(x, Tensor) else self.choice(x)
+
+
+class Helper(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return flat(self.choice(x))
+
+
+class Masked(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.choice(x)).mean((2, 3))
+
+
+class ViewOrCopy(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.choice(x)
+        f = h.flatten(1)
+        f += f.tanh()
+        return h.mean((2, 3))
+
+
+class Random(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.choice(x).mean((2, 3)) * float(np.random.rand())
+
+
+def flat(x: Tensor) -> Tensor:
+    return x.view(len(x), -1)
+
+
+@pytest.mark.parametrize("kind", [OtherBranch, ByType, Helper, Masked, ViewOrCopy, Random])
+def test_what_may_tell_formats_apart_gets_images_as_they_are(kind: type[Body]) -> None:
+    torch.manual_seed(0), np.random.seed(0)
+    space = kind().double()
+    state = np.random.get_state()[1].copy()
+    plain, fast = (ag.Supernet(space, fast=fast) for fast in (False, True))
+    assert (np.random.get_state()[1] == state).all()
+    assert fast.network.calls == 0
+    assert not fast.channels_last
+    x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    for training in (True, False):
+        found = []
+        for net in (plain, fast):
+            torch.manual_seed(0), np.random.seed(0)
+            found.append(net.train(training)(x))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
+
+
+def test_a_network_of_known_calls_gets_channels_last_and_gives_contiguous_images_back() -> None:
+    assert accepts_channels_last(Pooled())
+    net = ag.Supernet(Body(), fast=True)
+    assert net.channels_last
+    y = net(torch.randn(3, 4, 6, 6))
+    assert y.is_contiguous()
+    y.view(len(y), -1)
+
+
+def test_a_hook_or_a_part_that_comes_later_is_seen() -> None:
+    net = ag.Supernet(Body(), fast=True)
+    handle = net.network.choice.register_forward_hook(lambda m, i, o: o.view(len(o), -1).view(o.shape))
+    assert not net.channels_last
+    net(torch.randn(3, 4, 6, 6))
+    handle.remove()
+    assert net.channels_last
+    net.network.blocks[1] = OtherBranch()
+    assert not net.channels_last
+
+
+class InPlace(nn.Module):
+    """Residual connections and activations in place, around operations and cells that the fast path knows."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.separable = SepConv(4, 4, 3, 1)
+        self.cell = Cell(
+            2,
+            {"sep": lambda source, node: SepConv(4, 4, 3, 1, affine=False), "skip": lambda source, node: nn.Identity()},
+            n_inputs=1,
+            output=output,
+            label="c",
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x += self.separable(x)
+        y = self.relu(self.cell([x]))
+        return y.mean((2, 3))
+
+
+@pytest.mark.parametrize("output", ["last", "concat"])
+@pytest.mark.usefixtures("backend")
+def test_in_place_code_around_known_operations(output: str) -> None:
+    torch.manual_seed(0)
+    space = InPlace(output).double()
+    x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    found = []
+    for fast in (False, True):
+        net = ag.Supernet(space, fast=fast)
+        loss = net(x).square().sum()
+        found.append([loss, *torch.autograd.grad(loss, [*net.weights.values(), *net.alphas.values()])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_pass_in_inference_mode_or_on_another_default_device_leaves_nothing_behind() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8)
+    net, twin = (ag.Supernet(ag.spaces.darts_cifar(4, 2)) for _ in range(2))
+    twin.load_state_dict(net.state_dict())
+    expected = twin(x)
+    with torch.inference_mode():
+        net(x)
+    loss = net(x).square().sum()
+    loss.backward()
+    fresh = ag.Supernet(ag.spaces.darts_cifar(4, 2))
+    fresh.load_state_dict(twin.state_dict())
+    with torch.device("meta"):
+        first = fresh(x)
+    torch.testing.assert_close(first, twin(x))
+    torch.testing.assert_close(net(x), expected)
+
+
+class Twice(Cell):
+    def edge_by_edge(self, states: list[Tensor]) -> Tensor:
+        return 2 * super().edge_by_edge(states)
+
+
+class Wide(ag.relaxation.Softmax):
+    """Mixes in double precision."""
+
+    def mix(self, alpha, row, draw):
+        return super().mix(alpha.double(), row, draw)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_cell_or_relaxation_of_one_s_own_is_taken_as_it_is() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 6, 6)
+    candidates = {"sep": lambda source, node: SepConv(4, 4, 3, 1), "skip": lambda source, node: nn.Identity()}
+
+    class One(nn.Module):
+        def __init__(self, kind: type[Cell]) -> None:
+            super().__init__()
+            self.cell = kind(2, candidates, n_inputs=1, label="c")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.cell([x])
+
+    for space, relaxation in ((One(Twice), None), (One(Cell), Wide())):
+        plain, fast = (ag.Supernet(space, relaxation, fast=fast) for fast in (False, True))
+        torch.testing.assert_close(fast(x).double(), plain(x).double(), rtol=1e-4, atol=1e-5)
+
+
+def test_drop_path_of_one_s_own_sees_the_network_s_format() -> None:
+    class Flattening(nn.Module):
+        def forward(self, v: Tensor) -> Tensor:
+            return (v.view(len(v), -1) * 0.5).view(v.shape)
+
+    candidates = {"sep": lambda source, node: SepConv(4, 4, 3, 1)}
+
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = Cell(2, candidates, n_inputs=1, label="c", drop_path=Flattening())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.cell([x])
+
+    space = One()
+    network = ag.derive(space, ag.Architecture({"c": {"1": [["sep", 0]], "2": [["sep", 0], ["sep", 1]]}}))
+    x = torch.randn(2, 4, 5, 5)
+    expected = network.eval()(x)
+    with accelerated(network):
+        torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
+        with accelerated(network):
+            pass
+        assert network.cell.evaluator is not None
+    assert network.cell.evaluator is None
+
+
+def test_a_convolution_of_complex_numbers_is_not_a_known_one() -> None:
+    conv = nn.Conv2d(2, 2, 3, groups=2, bias=False, dtype=torch.complex64)
+    accelerate(conv)
+    conv(torch.randn(1, 2, 5, 5, dtype=torch.complex64)).abs().sum().backward()
+
+
+def test_a_space_whose_forward_comes_later_reads_its_own_code() -> None:
+    net = ag.Supernet(Body(), fast=True)
+    assert net.channels_last
+    net.network.forward = lambda x: Body.forward(net.network, x).flatten(1)
+    assert not net.channels_last
