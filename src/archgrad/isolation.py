@@ -23,8 +23,6 @@ from archgrad.nested import map_tensors, tensors_in
 
 __all__ = ["has_in_place", "run_isolated", "write_anew"]
 
-_has_in_place: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""What was found when a module ran first."""
 _spares_input: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 """The values of `training` in which a module with in-place parts was seen to leave its input as it was."""
 
@@ -41,10 +39,7 @@ def run_isolated(module: nn.Module, *args: Any, where: Callable[[], str] | None 
     Raises:
         SpaceError: The module has changed its input without having a part that says `inplace=True`, or did not before.
     """
-    works_in_place = _has_in_place.get(module)
-    if works_in_place is None:
-        works_in_place = _has_in_place[module] = has_in_place(module)
-    own = works_in_place and module.training not in _spares_input.get(module, ())
+    own = has_in_place(module) and module.training not in _spares_input.get(module, ())
     if own:
         args, kwargs = map_tensors((args, kwargs), Tensor.clone)
     given = args if len(args) == 1 and type(args[0]) is Tensor and not kwargs else list(tensors_in((args, kwargs)))

@@ -35,7 +35,8 @@ from faults.problems import Problem, position, problem_of, results, some_digits
 LIVES_OF_A_RUN = 8
 MOST_SECONDS = 4.0
 """Of a run, for the choice of moments; on a machine that is busy with other things the first run may take far more."""
-_DEFAULT = "search=140,retrain=30,trainer=30,method1=20,method2=20,method3=20,method4=20"
+_DRAWN = 12
+"""Kills of each drawn search or retraining."""
 WAYS = {
     "moment": "SIGKILL after a random time",
     "file": "SIGKILL just before a random file is opened, renamed or removed",
@@ -242,9 +243,21 @@ def prepare() -> None:
     some_digits()
 
 
+def shared_out(kills: int) -> str:
+    """Return a campaign of so many kills: the three fixed problems, and searches and retrainings drawn at random."""
+    fixed = {"search": kills // 6, "retrain": kills // 12, "trainer": kills // 12}
+    left, number = kills - sum(fixed.values()), 0
+    while left > 0:
+        number += 1
+        fixed[f"{'recipe' if number % 4 == 0 else 'method'}{number}"] = min(_DRAWN, left)
+        left -= _DRAWN
+    return ",".join(f"{name}={part}" for name, part in fixed.items())
+
+
 def run_campaigns(kills: str, folder: Path, *, seed: int) -> dict[str, Tally]:
     """Kill processes as told ("search=20,retrain=5"), one problem after the other."""
     prepare()
+    kills = shared_out(int(kills)) if kills.isdigit() else kills
     wanted = {name: int(number) for name, _, number in (part.partition("=") for part in kills.split(","))}
     return {
         name: Campaign(problem_of(name, seed), folder / name, seed=seed).run(number) for name, number in wanted.items()
@@ -256,8 +269,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--kills",
-        default=_DEFAULT,
-        help="PROBLEM=NUMBER,...",
+        default="200",
+        help="PROBLEM=NUMBER,...; or one number, a third of which falls on fixed problems and the rest on drawn ones",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="new folder to work in; by default a temporary one")

@@ -100,7 +100,14 @@ class Dropped(nn.Module):
         return self.network(self.dropout(x))
 
 
-def run_search(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, **options: Any) -> ag.SearchResult:
+def run_search(
+    folder: Path,
+    *,
+    resume: bool,
+    checkpoint_steps: int | None = 1,
+    space: nn.Module | None = None,
+    **options: Any,
+) -> ag.SearchResult:
     torch.manual_seed(0)
     given = {
         "step": ag.bilevel.Unrolled(),
@@ -113,7 +120,7 @@ def run_search(folder: Path, *, resume: bool, checkpoint_steps: int | None = 1, 
         "quiet": True,
     }
     return ag.search(
-        Dropped(),
+        Dropped() if space is None else space,
         some_digits(),
         run_dir=folder,
         resume=resume,
@@ -196,16 +203,63 @@ def random_method(draw: random.Random) -> Method:
             continue
 
 
+def random_options(draw: random.Random) -> dict[str, Any]:
+    """Return options that searches and retrainings share, drawn at random."""
+    return {
+        "precision": draw.choice(["32", "32", "64", "bf16"]),
+        "accumulation": draw.choice([1, 1, 2]),
+        "cutout": draw.choice([0, 3]),
+        "seed": draw.randrange(1000),
+        "grad_clip": draw.choice([0.0, 5.0]),
+        "on_nonfinite": draw.choice(["stop", "skip"]),
+        "fast": draw.choice([True, True, False]),
+        "workers": draw.choice([0, 0, 0, 1]),
+    }
+
+
+def random_space(draw: random.Random) -> nn.Module:
+    """Return a small space, drawn at random."""
+    return draw.choice(
+        [
+            Dropped,
+            lambda: ag.spaces.darts_cifar(channels=2, cells=2, nodes=2, in_channels=1),
+            lambda: ag.spaces.nasbench201(channels=4, cells=1, in_channels=1),
+        ]
+    )()
+
+
 def problem_of(name: str, seed: int) -> Problem:
-    """Return a problem by name; "method" with anything behind it is a search by parts drawn at random."""
+    """Return a problem by name; "method" or "recipe" with anything behind it draws a search or retraining at random.
+
+    What is drawn are the parts of the method, the space, and the options.
+    """
+    draw = random.Random(f"{seed} {name}")
+    if name.startswith("recipe"):
+        recipe = {
+            **random_options(draw),
+            "optimizer": draw.choice(["sgd", "adamw"]),
+            "batch_size": draw.choice([24, 32]),
+            "drop_path": draw.choice([0.0, 0.3]),
+            "label_smoothing": draw.choice([0.0, 0.1]),
+        }
+        return Problem(lambda folder, **given: run_drifting_retrain(folder, **recipe, **given), _RETRAIN_RESULTS)
     if not name.startswith("method"):
         return PROBLEMS[name]
-    method = random_method(random.Random(f"{seed} {name}"))
+    method = random_method(draw)
     regularizers = () if method.relaxation.domain == "simplex" else method.regularizers
+    chosen = replace(method, regularizers=regularizers)
+    torch.manual_seed(draw.randrange(1000))
+    space = random_space(draw)
+    options = {
+        **random_options(draw),
+        "batch_size": draw.choice([12, 16]),
+        "activation_checkpointing": draw.choice([False, False, True]),
+        "schedule": draw.choice(["cosine", "constant"]),
+    }
 
-    def run(folder: Path, *, resume: bool, **options: Any) -> ag.SearchResult:
-        chosen = replace(method, regularizers=regularizers)
-        return run_search(folder, resume=resume, step=None, relaxation=None, method=chosen, **options)
+    def run(folder: Path, *, resume: bool, **given: Any) -> ag.SearchResult:
+        parts = {"step": None, "relaxation": None, "method": chosen}
+        return run_search(folder, resume=resume, space=space, **parts, **options, **given)
 
     return Problem(run, _SEARCH_RESULTS)
 
