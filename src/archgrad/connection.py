@@ -40,7 +40,8 @@ def likeliest(node: int, rows: Rows, allowed: Sequence[int], n_kept: int | None)
         allowed: Places of the candidates that may be taken.
         n_kept: Edges that the node keeps, strongest first; None keeps every edge, by source.
     """
-    return _strongest([_best(rows, source, node, allowed) for source in range(node)], n_kept)
+    kept = _strongest([_best(rows, source, node, allowed) for source in range(node)], n_kept)
+    return [edge for edge in kept if edge.probability >= 0] or kept[:1]  # below 0: see `archgrad.selection`
 
 
 def likeliest_connected(

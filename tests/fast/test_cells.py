@@ -17,6 +17,7 @@ from archgrad.cell import Cell
 from archgrad.fast import pointwise
 from archgrad.operations import SepConv, Zero
 from archgrad.relaxation import Gumbel, Softmax
+from archgrad.schedules import Progress
 from archgrad.spaces import darts_cifar, nasbench201
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -27,6 +28,7 @@ def pair(space: nn.Module, relaxation=Softmax, *, dtype=torch.float64) -> tuple[
     space = space.to(dtype)
     plain = ag.Supernet(space, relaxation(), seed=3, fast=False)
     fast = ag.Supernet(space, relaxation(), seed=3, fast=True)
+    plain.progress = fast.progress = Progress(0, 50)
     for a, b in zip(plain.alphas.values(), fast.alphas.values(), strict=True):
         nn.init.normal_(a)
         b.data.copy_(a.data)

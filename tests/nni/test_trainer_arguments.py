@@ -218,6 +218,7 @@ def test_quiet_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert (captured.out, captured.err) == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore:The derived network gives the same outputs")  # "zero" wins
 @pytest.mark.parametrize("options", [{}, {"arc_learning_rate": 0.01}])
 def test_arc_learning_rate_is_the_size_of_adams_first_step(options: dict[str, float]) -> None:
     # L = (p w)^2 / 2 falls with p: the alpha of "one" goes down and that of "zero" up, by Adam's learning rate.

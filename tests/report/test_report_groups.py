@@ -99,14 +99,16 @@ def test_the_search_of_an_older_architecture_is_looked_up_where_it_lies(tmp_path
     assert groups(paths) == {"search.batch_size=64": (0, 2), "search.batch_size=96": (1, 3)}
 
 
-@pytest.mark.parametrize("step", [ag.bilevel.FirstOrder(), ag.bilevel.Unrolled()])
-def test_a_search_says_in_its_architecture_what_it_was(step: Any) -> None:
+@pytest.mark.parametrize(
+    ("step", "name"), [(ag.bilevel.FirstOrder(), "first-order"), (ag.bilevel.Unrolled(), "unrolled")]
+)
+def test_a_search_says_in_its_architecture_what_it_was(step: Any, name: str) -> None:
     pair = torch.randn(64, 1, 8, 8), torch.arange(64) % 3
     options: dict[str, Any] = {"step": step, "epochs": 1, "batch_size": 16, "quiet": True}
     one, other = (ag.search(ag.spaces.tiny(4, 3), pair, seed=seed, **options).architecture for seed in (0, 1))
     search = one.provenance["search"]
     assert search == other.provenance["search"]
-    assert search["step"]["name"] == type(step).__name__
+    assert search["method"]["step"]["name"] == name
     assert search["batch_size"] == 16
     assert "seed" not in search
 
@@ -147,7 +149,7 @@ def test_the_head_of_a_run_says_what_it_is_made_of(tmp_path: Path) -> None:
     ag.search(ag.spaces.tiny(4, 3), pair, epochs=1, batch_size=16, run_dir=tmp_path / "run", quiet=True)
     tiles = dict(run_tiles(read_run(tmp_path / "run")))
     weights = sum(weight.numel() for weight in ag.Supernet(ag.spaces.tiny(4, 3)).weights.values())
-    assert (tiles["space"], tiles["step"], tiles["relaxation"]) == ("tiny", "FirstOrder", "Softmax")
+    assert (tiles["space"], tiles["step"], tiles["relaxation"]) == ("tiny", "first-order", "softmax")
     assert tiles["weights"] == str(weights) or tiles["weights"].endswith("k")
     assert tiles["data"]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.bilevel import FirstOrder, Unrolled
 from archgrad.relaxation import Gumbel, Relaxation, Softmax
+from archgrad.schedules import Progress
 from toys import TabularSpace
 
 
@@ -41,7 +42,14 @@ def test_it_is_searched_derived_and_trained(step: ag.bilevel.BilevelStep, relaxa
         part = slice(64 * (i % 4), 64 * (i % 4 + 1))
         batches = [(x[part], y[part]) for x, y in (train, valid)]
         reports.append(
-            ag.search_step(supernet, *batches, step=step, weights_optimizer=weights, alphas_optimizer=alphas)
+            ag.search_step(
+                supernet,
+                *batches,
+                step=step,
+                weights_optimizer=weights,
+                alphas_optimizer=alphas,
+                progress=Progress(0, 50),
+            )
         )
     assert reports[-1].train_loss < reports[0].train_loss
     assert all(not torch.equal(row, start[label]) for label, row in supernet.alphas.items())

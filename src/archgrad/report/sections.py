@@ -163,8 +163,10 @@ def _made_of(run: Run) -> list[tuple[str, str]]:
     own = {**said, **run.config} if run.command == "search" else run.config
     values = [("data", own.get("data") or run.summary.get("data"))]
     values.append(("space", own.get("space") or (architecture.space if architecture is not None else None)))
+    method = own.get("method")
+    parts = method if isinstance(method, Mapping) else own  # of runs before methods, the parts stand by themselves
     for part in ("step", "relaxation"):
-        values.append((part, _part_name(own.get(part))))
+        values.append((part, _part_name(parts.get(part))))
     if run.command == "retrain":
         values.append(("architecture", "random" if provenance.get("drawn_at_random") is True else None))
     elif isinstance(said.get("weights"), int):

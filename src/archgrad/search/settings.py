@@ -11,7 +11,7 @@ from archgrad.search.options import SearchOptions
 
 __all__ = ["settings_of"]
 
-_PARTS = ("space", "channels", "cells", "step", "relaxation")
+_PARTS = ("space", "channels", "cells", "space_options", "method")
 _NO_SETTINGS = ("seed", "on_nonfinite")
 
 
@@ -20,7 +20,7 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
 
     Args:
         options: Of the search.
-        config: All that goes into config.yaml; its space, sizes, step and relaxation count.
+        config: All that goes into config.yaml; its space, sizes and method count.
         data: Name of the data; of a path only the last part is kept, since architectures are handed on.
     """
     chosen = {name: config[name] for name in _PARTS if config.get(name) is not None}
