@@ -18,7 +18,7 @@ FLOW = (
     ("errors", "machine"),
     ("nested", "checks"),
     ("batches", "buffers", "exactness", "files", "json_text", "isolation", "schedules", "terminal", "typed_names"),
-    ("paths", "sizes"),
+    ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
     ("mixing", "recompute"),
     ("choices", "connection"),
@@ -36,7 +36,7 @@ FLOW = (
     # the gradient of the alphas
     ("bilevel",),
     # the result, as plain data
-    ("decision", "genotype", "nni_format"),
+    ("genotype", "nni_format"),
     ("architecture",),
     ("architectures", "nasbench"),
     ("show",),

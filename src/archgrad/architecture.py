@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from archgrad.decision import CellDecision, Decision, freeze_decisions
+from archgrad.decision import CellDecision, Decision, empty_nodes, freeze_decisions
 from archgrad.errors import ArchitectureError
 from archgrad.files import partial_file, read_file
 from archgrad.genotype import format_genotype, parse_genotype
@@ -18,11 +18,20 @@ from archgrad.nni_format import looks_like_export, looks_like_nni, parse_export,
 __all__ = ["Architecture", "CellDecision", "Decision"]
 
 FORMAT = "archgrad.architecture"
-VERSION = 1
+VERSION = 2
+"""The newest version that is read. Version 2 allows nodes without edges; version 1 is read for ever.
+
+Written is the lowest version that can say the same, so that files of before stay as they are to the byte, and earlier
+releases, which read version 1 alone, refuse only what they would misread. For the same reason the output of a cell has
+no key of its own: version 1 says by "concat" with a single node what `Cell(output="last")` gives out.
+"""
 PAPER_SPACE = "darts-cifar"
 """The space that genotype texts and NNI's exports speak of."""
 _REQUIRED = ("format", "version", "choices")
 _OPTIONAL = ("space", "provenance")
+_NASBENCH201 = "nasbench201"
+_NASBENCH201_CELL = "cell"
+_NASBENCH201_NODES = ["1", "2", "3"]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -33,7 +42,9 @@ class Architecture:
 
     Args:
         choices: Label -> decision: a candidate's name (layer choice), ascending indices (input choice), or for a cell
-            node -> [[operation, source], ...], strongest first, with "concat" -> joined nodes where not all are.
+            node -> [[operation, source], ...], strongest first, with "concat" -> the nodes that make up its output
+            where these are not all that have edges. The cell "cell" of the space "nasbench201" gives out its last node
+            even without "concat", since files of earlier releases do not say so.
         space: Name of the space that the choices belong to; None for a space without a name.
         provenance: Where the architecture comes from, any JSON data; does not count in comparisons.
 
@@ -51,7 +62,8 @@ class Architecture:
         check_text(self.space or "", "'space'")
         if not isinstance(self.provenance, Mapping):
             raise ArchitectureError(f"'provenance' must be an object, but got {shown(self.provenance)}.")
-        object.__setattr__(self, "choices", freeze_decisions(self.choices))
+        choices = freeze_decisions(self.choices)
+        object.__setattr__(self, "choices", _with_last_node(choices) if self.space == _NASBENCH201 else choices)
         object.__setattr__(self, "provenance", freeze(self.provenance, "'provenance'"))
 
     def __hash__(self) -> int:
@@ -65,11 +77,14 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the JSON file as new plain dicts and lists."""
-        head = {"format": FORMAT, "version": VERSION, "space": self.space}
+        head = {"format": FORMAT, "version": _least_version(self.choices), "space": self.space}
         return {**head, "choices": thaw(self.choices), "provenance": thaw(self.provenance)}
 
     def to_json(self) -> str:
-        """Return version-1 JSON: the same text for the same content, choices sorted, one node or row per line."""
+        """Return JSON: the same text for the same content, choices sorted, one node or row per line.
+
+        It is of version 1, which every release reads, unless a node has no edges: that takes version 2.
+        """
         return format_json(self.to_dict())
 
     def to_genotype(self) -> str:
@@ -97,7 +112,7 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """Read version-1 JSON.
+        """Read JSON of version 1 or 2.
 
         Raises:
             ArchitectureError: The text is anything else.
@@ -180,14 +195,34 @@ class Architecture:
         if version > VERSION:
             raise ArchitectureError(
                 f"The file was written by a newer archgrad (its format is version {version}, this archgrad reads "
-                f"version {VERSION}). Update archgrad."
+                f"versions 1 to {VERSION}). Update archgrad."
             )
         missing = [key for key in _REQUIRED if key not in data]
         unknown = [key for key in data if key not in _REQUIRED + _OPTIONAL]
         if missing or unknown:
             problem = f"{missing[0]!r} is missing" if missing else f"this one has {shown(unknown[0])}"
             raise ArchitectureError(f"An architecture has the keys {', '.join(_REQUIRED + _OPTIONAL)}, but {problem}.")
-        return cls(data["choices"], space=data.get("space"), provenance=data.get("provenance", {}))
+        architecture = cls(data["choices"], space=data.get("space"), provenance=data.get("provenance", {}))
+        if _least_version(architecture.choices) > version:
+            raise ArchitectureError(
+                f"In a file of version {version} every node of a cell must list at least one [operation, source], but "
+                f'a node is []. Write "version": {_least_version(architecture.choices)}.'
+            )
+        return architecture
+
+
+def _least_version(choices: Mapping[str, Decision]) -> int:
+    """The lowest version of the format that can say these decisions."""
+    cells = [decision for decision in choices.values() if isinstance(decision, Mapping)]
+    return 2 if any(empty_nodes(cell) for cell in cells) else 1
+
+
+def _with_last_node(choices: Mapping[str, Decision]) -> Mapping[str, Decision]:
+    """Return the choices of NAS-Bench-201 with the output of its cell said, which earlier releases did not record."""
+    cell = choices.get(_NASBENCH201_CELL)
+    if not isinstance(cell, Mapping) or list(cell) != _NASBENCH201_NODES or empty_nodes(cell):
+        return choices
+    return freeze_decisions({**choices, _NASBENCH201_CELL: {**cell, "concat": [int(_NASBENCH201_NODES[-1])]}})
 
 
 def _reason(error: Exception) -> str:

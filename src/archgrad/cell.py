@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.connection import Kept, connected, likeliest, likeliest_connected
+from archgrad.decision import Edge, cell_nodes, freeze_decisions, joined_nodes
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
 
@@ -114,8 +115,8 @@ class Cell(Choice):
         for (source, node), edge in zip(self.pairs, self.edges, strict=True):
             cast(LayerChoice, edge).bind(self.edge_label(label, source, node), table)
 
-    def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[list[Any]]]:
-        """Return node -> kept [candidate, source] pairs, strongest first."""
+    def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[Any]]:
+        """Return node -> kept [candidate, source] pairs, strongest first; "concat" -> [last node] if it goes out."""
         if not self.connected or not self._may_be_cut():
             return self.decide_plain(label, probabilities)
         kept = likeliest_connected(
@@ -124,17 +125,20 @@ class Cell(Choice):
             self._allowed(),
             self.n_kept,
             lambda source, node, k: self._passes(self.names[k], self._operation(self.names[k], source, node)),
-            self._nodes()[-1:] if self.output == "last" else self._nodes(),
+            self._outputs(),
         )
         return self._named(kept)
 
-    def decide_plain(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[list[Any]]]:
+    def decide_plain(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> dict[str, list[Any]]:
         """Return the likeliest decision, whether it connects the output with an input or not."""
         rows, allowed = self._rows_by_edge(label, probabilities), self._allowed()
         return self._named({node: likeliest(node, rows, allowed, self.n_kept) for node in self._nodes()})
 
     def _nodes(self) -> range:
         return range(self.n_inputs, self.n_inputs + self.n_nodes)
+
+    def _outputs(self) -> range:
+        return self._nodes()[-1:] if self.output == "last" else self._nodes()
 
     def _allowed(self) -> list[int]:
         return [k for k, name in enumerate(self.names) if name not in self.never]
@@ -144,8 +148,11 @@ class Cell(Choice):
     ) -> dict[tuple[int, int], Sequence[float]]:
         return {(source, node): probabilities[self.edge_label(label, source, node)] for source, node in self.pairs}
 
-    def _named(self, kept: Mapping[int, Sequence[Kept]]) -> dict[str, list[list[Any]]]:
-        return {str(node): [[self.names[e.candidate], e.source] for e in edges] for node, edges in kept.items()}
+    def _named(self, kept: Mapping[int, Sequence[Kept]]) -> dict[str, list[Any]]:
+        named: dict[str, list[Any]] = {
+            str(node): [[self.names[e.candidate], e.source] for e in edges] for node, edges in kept.items()
+        }
+        return named if self._outputs() == self._nodes() else {**named, "concat": list(self._outputs())}
 
     def _may_be_cut(self) -> bool:
         """Whether a candidate that may be derived passes nothing on, on any edge."""
@@ -165,17 +172,17 @@ class Cell(Choice):
     def fix(self, label: str, decision: Any) -> DerivedCell:
         """Return the graph of the kept edges.
 
-        A pair that occurs twice in a node gets a module each.
+        A pair that occurs twice in a node gets a module each. The output does not join nodes without edges.
 
         Raises:
             ArchitectureError: The decision does not fit this cell, or its output would depend on no input.
         """
-        nodes, concat = _read_decision(label, decision, self.n_inputs, None if self.lazy else self.n_nodes)
+        nodes, concat = self._read(label, decision)
         sources: list[list[int]] = []
         operations: list[nn.Module] = []
         taken: set[int] = set()
         passing: list[tuple[int, list[int]]] = []
-        for node, kept in enumerate(nodes, start=self.n_inputs):
+        for node, kept in nodes.items():
             passing.append((node, []))
             for name, source in kept:
                 if name not in self.names:
@@ -189,8 +196,6 @@ class Cell(Choice):
                 operations.append(copy.deepcopy(operation) if id(operation) in taken else operation)
                 taken.add(id(operation))
             sources.append([source for _, source in kept])
-        if self.output == "last":
-            concat = [self.n_inputs + len(nodes) - 1]
         if self.connected and not connected(passing, self.n_inputs, concat):
             raise ArchitectureError(
                 f"The output of cell '{label}' would depend on none of its inputs: in this architecture candidates "
@@ -198,6 +203,33 @@ class Cell(Choice):
                 f"connected=False (spaces.nasbench201(connected=False)) to derive it all the same."
             )
         return DerivedCell(operations, sources, concat, n_inputs=self.n_inputs, drop_path=self.drop_path)
+
+    def _read(self, label: str, decision: Any) -> tuple[dict[int, tuple[Edge, ...]], tuple[int, ...]]:
+        """Return (node -> its edges, nodes that make up the output) of a decision, or say what is wrong with it."""
+        frozen = freeze_decisions({label: decision})[label]
+        if not isinstance(frozen, Mapping):
+            raise ArchitectureError(f"Cell '{label}' needs node -> [[operation, source], ...], but got {decision!r}.")
+        nodes = cell_nodes(frozen)
+        expected = range(self.n_inputs, self.n_inputs + (len(nodes) if self.lazy else self.n_nodes))
+        if list(nodes) != list(expected):
+            raise ArchitectureError(
+                f"Cell '{label}' has nodes {', '.join(map(str, expected))}, "
+                f"but the architecture has {', '.join(map(str, nodes))}."
+            )
+        if self.output != "last":
+            return nodes, joined_nodes(frozen)
+        last = expected[-1]
+        if "concat" in frozen and joined_nodes(frozen) != (last,):
+            raise ArchitectureError(
+                f"Cell '{label}' gives out its last node {last}, but the architecture has 'concat' "
+                f"{list(joined_nodes(frozen))}. Leave it out, or build the cell with output='concat'."
+            )
+        if not nodes[last]:
+            raise ArchitectureError(
+                f"Cell '{label}' gives out its last node {last}, which has no edges in this architecture. "
+                f"Take another architecture."
+            )
+        return nodes, (last,)
 
     def _operation(self, name: str, source: int, node: int) -> nn.Module:
         if self.lazy:
@@ -224,44 +256,13 @@ class Cell(Choice):
         return every[-1] if self.output == "last" else torch.cat(every[self.n_inputs :], dim=1)
 
 
-def _read_decision(
-    label: str, decision: Any, n_inputs: int, n_nodes: int | None
-) -> tuple[list[list[tuple[str, int]]], list[int]]:
-    """Return (per node its pairs, joined nodes) of a decision, or say what is wrong with it."""
-    if not isinstance(decision, Mapping):
-        raise ArchitectureError(f"Cell '{label}' needs node -> [[operation, source], ...], but got {decision!r}.")
-    keys = {key: decision[key] for key in decision if key != "concat"}
-    n_nodes = len(keys) if n_nodes is None else n_nodes
-    expected = [str(node) for node in range(n_inputs, n_inputs + n_nodes)]
-    if set(keys) != set(expected):
-        raise ArchitectureError(
-            f"Cell '{label}' has nodes {', '.join(expected)}, but the architecture has {', '.join(map(str, keys))}."
-        )
-    nodes: list[list[tuple[str, int]]] = []
-    for key in expected:
-        pairs = [tuple(pair) for pair in keys[key]]
-        for pair in pairs:
-            if len(pair) != 2 or not is_whole(pair[1], least=0) or pair[1] >= int(key):
-                raise ArchitectureError(
-                    f"Node {key} of cell '{label}' takes [operation, source] with a source from 0 to {int(key) - 1}, "
-                    f"but the architecture says {list(pair)!r}."
-                )
-        if not pairs:
-            raise ArchitectureError(f"Node {key} of cell '{label}' needs at least one edge, but has none.")
-        nodes.append(cast("list[tuple[str, int]]", pairs))
-    concat = list(decision.get("concat", [int(key) for key in expected]))
-    if not concat or not all(str(node) in expected for node in concat):
-        raise ArchitectureError(f"Cell '{label}' can join nodes {', '.join(expected)}, but 'concat' says {concat!r}.")
-    return nodes, concat
-
-
 class DerivedCell(nn.Module):
     """What is left of a cell in a derived network: the kept edges, and nothing that the output does not use.
 
     Args:
         operations: The kept operations, node by node.
-        sources: For each node, the source of each of its operations.
-        concat: The nodes that are joined along the channels; a single one is the output itself.
+        sources: For each node, the source of each of its operations; none where the node has no edges.
+        concat: The nodes that are joined along the channels; a single one is the output itself. Each has edges.
         n_inputs: Number of input states.
         drop_path: Applied to the output of each operation that is not an identity.
     """

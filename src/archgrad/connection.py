@@ -32,7 +32,8 @@ Passes = Callable[[int, int, int], bool]
 def likeliest(node: int, rows: Rows, allowed: Sequence[int], n_kept: int | None) -> list[Kept]:
     """Return the kept edges of one node: on every edge the likeliest candidate, and of the edges the strongest.
 
-    Equal probabilities resolve to the lower source and the earlier candidate.
+    Equal probabilities resolve to the lower source and the earlier candidate. Of edges below 0 (see
+    `archgrad.selection`) the strongest is kept where the node has no other.
 
     Args:
         node: Its edges come from states 0 to node - 1.
@@ -41,7 +42,7 @@ def likeliest(node: int, rows: Rows, allowed: Sequence[int], n_kept: int | None)
         n_kept: Edges that the node keeps, strongest first; None keeps every edge, by source.
     """
     kept = _strongest([_best(rows, source, node, allowed) for source in range(node)], n_kept)
-    return [edge for edge in kept if edge.probability >= 0] or kept[:1]  # below 0: see `archgrad.selection`
+    return [edge for edge in kept if edge.probability >= 0] or [max(kept, key=lambda edge: edge.probability)]
 
 
 def likeliest_connected(
@@ -132,11 +133,10 @@ def _through(
     passing = [k for k in allowed if passes(source, node, k)]
     if not passing:
         return None
-    edges = [_best(rows, other, node, passing if other == source else allowed) for other in range(node)]
-    if n_kept is None:
-        return edges
-    needed = edges.pop(source)
-    kept = [*_strongest(edges, n_kept - 1), needed]
+    needed = _best(rows, source, node, passing)
+    others = [_best(rows, other, node, allowed) for other in range(node) if other != source]
+    others = _strongest(others, None if n_kept is None else n_kept - 1)
+    kept = [needed, *(edge for edge in others if edge.probability >= 0)]
     return _strongest(sorted(kept, key=lambda edge: edge.source), n_kept)
 
 

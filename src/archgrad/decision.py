@@ -10,7 +10,7 @@ from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import check_text, natural_order, shown
 
-__all__ = ["CellDecision", "Decision", "Edge", "cell_nodes", "freeze_decisions", "joined_nodes"]
+__all__ = ["CellDecision", "Decision", "Edge", "cell_nodes", "empty_nodes", "freeze_decisions", "joined_nodes"]
 
 CONCAT = "concat"
 _MAX_STATE = 9999
@@ -26,7 +26,11 @@ class Edge(NamedTuple):
 
 
 CellDecision: TypeAlias = "Mapping[str, tuple[Edge, ...] | tuple[int, ...]]"
-"""Node -> its edges, strongest first; and "concat" -> the nodes joined as output, where these are not all nodes."""
+"""Node -> its edges, strongest first; and "concat" -> the nodes joined as output, if not all that have edges.
+
+A single joined node is the output itself: `Cell(output="last")` decides "concat" -> [its last node]. A node may have no
+edges; nothing reads it then, and the output does not join it.
+"""
 Decision: TypeAlias = "str | Sequence[int] | Mapping[str, Sequence[Any]]"
 """A layer choice's candidate, an input choice's ascending indices, or a cell's graph (see `CellDecision`)."""
 
@@ -37,8 +41,13 @@ def cell_nodes(decision: Mapping[str, Sequence[Any]]) -> dict[int, tuple[Edge, .
 
 
 def joined_nodes(decision: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
-    """Return the nodes that a concatenating cell joins, in the order of the channels."""
-    return tuple(decision.get(CONCAT) or cell_nodes(decision))
+    """Return the nodes that a cell's output joins, in the order of the channels; a single one is the output itself."""
+    return tuple(decision.get(CONCAT) or [node for node, edges in cell_nodes(decision).items() if edges])
+
+
+def empty_nodes(decision: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
+    """Return the nodes of a cell that have no edges."""
+    return tuple(node for node, edges in cell_nodes(decision).items() if not edges)
 
 
 def freeze_decisions(choices: Any) -> Mapping[str, Decision]:
@@ -105,6 +114,16 @@ def _cell(decision: Mapping[Any, Any], where: str) -> CellDecision:
     cell: dict[str, tuple[Edge, ...] | tuple[int, ...]] = {
         str(node): _edges(decision[str(node)], node, f"{where}, node {node}") for node in numbers
     }
+    empty = set(empty_nodes(cell))
+    if len(empty) == len(numbers):
+        raise ArchitectureError(f"{where} must keep at least one edge, but no node has any. Take another architecture.")
+    for node, edges in cell_nodes(cell).items() if empty else ():
+        for edge in edges:
+            if edge.source in empty:
+                raise ArchitectureError(
+                    f"{where}, node {node} must take inputs and nodes that have edges, but takes node {edge.source}, "
+                    f"which has none. Leave out {shown(list(edge))}."
+                )
     if CONCAT in decision:
         joined = decision[CONCAT]
         if (
@@ -117,14 +136,19 @@ def _cell(decision: Mapping[Any, Any], where: str) -> CellDecision:
                 f"{where} must join different nodes from {numbers[0]} to {numbers[-1]}, "
                 f"but {CONCAT!r} is {shown(joined)}."
             )
-        if list(joined) != numbers:  # all nodes is what is meant without the key: one form for one meaning
+        if nothing := [node for node in joined if node in empty]:
+            raise ArchitectureError(
+                f"{where} must have nodes with edges as its output, but {CONCAT!r} is {shown(list(joined))} and node "
+                f"{nothing[0]} has no edges. Take another architecture."
+            )
+        if tuple(joined) != joined_nodes(cell):  # these are meant without the key: one form for one meaning
             cell[CONCAT] = tuple(int(node) for node in joined)
     return MappingProxyType(cell)
 
 
 def _edges(edges: Any, node: int, where: str) -> tuple[Edge, ...]:
-    if not isinstance(edges, (list, tuple)) or not edges:
-        raise ArchitectureError(f"{where} must list at least one [operation, source], but is {shown(edges)}.")
+    if not isinstance(edges, (list, tuple)):
+        raise ArchitectureError(f"{where} must list its edges as [operation, source], but is {shown(edges)}.")
     kept = []
     for edge in edges:
         if not isinstance(edge, (list, tuple)) or len(edge) != 2 or not is_whole(edge[1]) or not 0 <= edge[1] < node:

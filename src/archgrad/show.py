@@ -12,7 +12,6 @@ from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.decision import Edge, cell_nodes, joined_nodes
-from archgrad.nasbench import SPACE as NASBENCH201
 from archgrad.terminal import printable
 
 __all__ = ["connection_notes", "to_dot", "to_text"]
@@ -148,15 +147,10 @@ def _cell_rows(
     fit = max(1, width // column)
     rows = []
     for node, row in texts.items():
-        padded = [f"{entry:{column}}" for entry in row]
-        rows.append((f"node {node}", ["".join(padded[i : i + fit]) for i in range(0, len(row), fit)]))
-    output = _output(decision, architecture)
+        padded = [f"{entry:{column}}" for entry in row or ["no edges"]]
+        rows.append((f"node {node}", ["".join(padded[i : i + fit]) for i in range(0, len(padded), fit)]))
+    output = joined_nodes(decision)
     return [*rows, ("output", [f"node{'s' if len(output) > 1 else ''} {', '.join(map(str, output))}"])]
-
-
-def _output(decision: Mapping[str, Any], architecture: Architecture) -> tuple[int, ...]:
-    joined = joined_nodes(decision)
-    return joined[-1:] if architecture.space == NASBENCH201 else joined
 
 
 def _state(state: int, n_inputs: int) -> str:
@@ -184,7 +178,7 @@ def to_dot(architecture: Architecture) -> str:
         lines += _dot_tree(_branches(architecture), "t0", architecture)
     for number, (label, decision) in enumerate(architecture.choices.items()):
         if isinstance(decision, Mapping):
-            lines += _dot_cell(f"c{number}", label, decision, architecture)
+            lines += _dot_cell(f"c{number}", label, decision)
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -201,7 +195,7 @@ def _dot_tree(branches: list[_Branch], parent: str, architecture: Architecture) 
         yield from _dot_tree(list(branch.below.values()), name, architecture)
 
 
-def _dot_cell(name: str, label: str, decision: Mapping[str, Any], architecture: Architecture) -> Iterator[str]:
+def _dot_cell(name: str, label: str, decision: Mapping[str, Any]) -> Iterator[str]:
     nodes = cell_nodes(decision)
     n_inputs = min(nodes)
     yield f"  subgraph cluster_{name} {{"
@@ -213,7 +207,7 @@ def _dot_cell(name: str, label: str, decision: Mapping[str, Any], architecture: 
     for node, edges in nodes.items():
         for edge in edges:
             yield f"    {name}_{edge.source} -> {name}_{node} [label={_quoted(edge.operation)}];"
-    for node in _output(decision, architecture):
+    for node in joined_nodes(decision):
         yield f'    {name}_{node} -> {name}_output [style="dashed"];'
     yield "  }"
 

@@ -1,4 +1,4 @@
-"""Version-1 JSON: read for ever, written so that two files can be compared by eye, refused when damaged."""
+"""JSON of both versions: read for ever, written so that two files can be compared by eye, refused when damaged."""
 
 import json
 import pathlib
@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from archgrad import architectures
 from archgrad.architecture import Architecture
+from archgrad.decision import joined_nodes
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import natural_order
 
 PINNED = pathlib.Path(__file__).parent / "architecture_version_1.json"
+PINNED_2 = pathlib.Path(__file__).parent / "architecture_version_2.json"
 
 
 def test_the_pinned_version_1_file_loads_for_ever():
@@ -38,6 +40,59 @@ def test_the_pinned_version_1_file_is_written_as_it_stands():
     assert Architecture.load(PINNED).to_json() == PINNED.read_text(encoding="utf-8")
 
 
+def test_the_pinned_version_2_file_loads_for_ever_and_is_written_as_it_stands():
+    architecture = Architecture.load(PINNED_2)
+    assert dict(architecture.choices) == {
+        "conv": "conv3",
+        "sparse": {
+            "2": (("sep_conv_3x3", 0), ("skip_connect", 1)),
+            "3": (),
+            "4": (("sep_conv_3x3", 2),),
+            "5": (("skip_connect", 0), ("sep_conv_3x3", 4)),
+        },
+        "sparse_last": {"1": (("skip_connect", 0),), "2": (), "3": (("sep_conv_3x3", 1),), "concat": (3,)},
+    }
+    assert joined_nodes(architecture.choices["sparse"]) == (2, 4, 5)
+    assert joined_nodes(architecture.choices["sparse_last"]) == (3,)
+    assert architecture.to_json() == PINNED_2.read_text(encoding="utf-8")
+
+
+NASBENCH201_1 = """{
+  "format": "archgrad.architecture",
+  "version": 1,
+  "space": "nasbench201",
+  "choices": {
+    "cell": {
+      "1": [["nor_conv_3x3", 0]],
+      "2": [["none", 0], ["skip_connect", 1]],
+      "3": [["avg_pool_3x3", 0], ["nor_conv_1x1", 1], ["none", 2]]
+    }
+  },
+  "provenance": {}
+}
+"""
+
+
+def test_a_nasbench201_file_of_before_outputs_were_recorded_gives_out_its_last_node():
+    architecture = Architecture.from_json(NASBENCH201_1)
+    assert joined_nodes(architecture.choices["cell"]) == (3,)
+    said = NASBENCH201_1.replace('["none", 2]]', '["none", 2]],\n      "concat": [3]')
+    assert architecture.to_json() == said
+    assert Architecture.from_json(said) == architecture
+    cell = json.loads(NASBENCH201_1)["choices"]["cell"]
+    for choices, space in (({"cell": cell}, "mine"), ({"mine": cell}, "nasbench201")):  # another's cell means all nodes
+        assert joined_nodes(next(iter(Architecture(choices, space=space).choices.values()))) == (1, 2, 3)
+
+
+def test_what_version_1_can_say_is_written_as_version_1():
+    cell = {"2": [["a", 0]], "3": [["b", 1]]}
+    assert Architecture({"n": cell, "last": cell | {"concat": [3]}}).to_dict()["version"] == 1
+    assert Architecture({"n": cell | {"3": []}}).to_dict()["version"] == 2
+    plain = Architecture.from_json(document(version=2, choices={"n": cell}))
+    assert plain == Architecture({"n": cell})
+    assert plain.to_dict()["version"] == 1
+
+
 def test_space_and_provenance_are_optional():
     bare = Architecture.from_json('{"format": "archgrad.architecture", "version": 1, "choices": {"conv": "a"}}')
     assert bare == Architecture({"conv": "a"})
@@ -50,11 +105,13 @@ names = st.text(min_size=1, max_size=8).filter(lambda text: not any(0xD800 <= or
 @st.composite
 def cells(draw):
     inputs = draw(st.integers(1, 3))
-    nodes = range(inputs, inputs + draw(st.integers(1, 4)))
-    cell = {
-        str(node): draw(st.lists(st.tuples(names, st.integers(0, node - 1)).map(list), min_size=1, max_size=3))
-        for node in nodes
-    }
+    numbers = range(inputs, inputs + draw(st.integers(1, 4)))
+    nodes = sorted(draw(st.sets(st.sampled_from(numbers), min_size=1)))  # that have edges
+    cell = {str(node): [] for node in numbers}
+    for node in nodes:
+        sources = [source for source in range(node) if source < inputs or source in nodes]
+        edges = st.lists(st.tuples(names, st.sampled_from(sources)).map(list), min_size=1, max_size=3)
+        cell[str(node)] = draw(edges)
     joined = draw(st.none() | st.permutations(nodes).map(lambda order: order[: max(1, len(order) // 2)]))
     return cell if joined is None else cell | {"concat": joined}
 
@@ -133,7 +190,11 @@ BAD_TEXTS = {
     "version text": (document(version="1"), "'version' must be an integer"),
     "version true": (document(version=True), "'version' must be an integer"),
     "version 1.0": (document(version=1.0), "'version' must be an integer"),
-    "a newer version with new keys": (document(version=2, novelty=1), "written by a newer archgrad.*Update archgrad"),
+    "a newer version with new keys": (document(version=3, novelty=1), "written by a newer archgrad.*Update archgrad"),
+    "a node without edges in version 1": (
+        document(choices={"n": {"2": [["a", 0]], "3": []}}),
+        'version 1 every node of a cell must list at least one .* Write "version": 2',
+    ),
     "choices missing": (document(choices=...), "'choices' is missing"),
     "unknown key": (document(chioces={}), "but this one has 'chioces'"),
     "key twice": (

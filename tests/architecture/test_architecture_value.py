@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from archgrad.architecture import Architecture
-from archgrad.decision import Edge, cell_nodes, joined_nodes
+from archgrad.decision import Edge, cell_nodes, empty_nodes, joined_nodes
 from archgrad.errors import ArchitectureError
 
 CELL = {"2": [["sep", 0], ["sep", 1]], "3": [["skip", 2], ["sep", 0]]}
@@ -74,6 +74,15 @@ def test_joining_all_nodes_in_order_equals_saying_nothing_of_it():
     assert make(choices={"n": CELL | {"concat": [3, 2]}}) != make(choices={"n": CELL})
 
 
+def test_joining_all_nodes_that_have_edges_equals_saying_nothing_of_it():
+    sparse = CELL | {"4": [], "5": [["sep", 3]]}
+    plain = make(choices={"n": sparse})
+    assert make(choices={"n": sparse | {"concat": [2, 3, 5]}}) == plain
+    assert joined_nodes(plain.choices["n"]) == (2, 3, 5)
+    assert empty_nodes(plain.choices["n"]) == (4,)
+    assert pickle.loads(pickle.dumps(plain)) == plain
+
+
 def test_cell_nodes_and_joined_nodes_part_the_two_kinds_of_key():
     partial = make(choices={"n": CELL | {"concat": [3]}}).choices["n"]
     assert cell_nodes(partial) == {2: (("sep", 0), ("sep", 1)), 3: (("skip", 2), ("sep", 0))}
@@ -119,7 +128,15 @@ BAD_CHOICES = {
     "node number of another script": ({"n": {"²": [["a", 0]]}}, "nodes such as"),
     "node number huge": ({"n": {"9" * 5000: [["a", 0]]}}, "nodes such as"),
     "node key int": ({"n": {2: [["a", 0]]}}, "nodes such as '2'"),
-    "node without edges": ({"n": {"2": []}}, "at least one"),
+    "no node with edges": ({"n": {"2": [], "3": []}}, "Cell 'n' must keep at least one edge, but no node has any"),
+    "node without edges as a source": (
+        {"n": {"2": [["a", 0]], "3": [], "4": [["b", 3]]}},
+        r"Cell 'n', node 4 must take inputs and nodes that have edges, but takes node 3.* Leave out \['b', 3\]",
+    ),
+    "node without edges as output": (
+        {"n": {"2": [["a", 0]], "3": [], "concat": [3]}},
+        r"Cell 'n' must have nodes with edges as its output, but 'concat' is \[3\] and node 3 has no edges",
+    ),
     "node is a name": ({"n": {"2": "a"}}, "Cell 'n', node 2 must list"),
     "edge is a name": ({"n": {"2": ["ab"]}}, "source from 0 to 1, but has 'ab'"),
     "edge of three": ({"n": {"2": [["a", 0, 1]]}}, "source from 0 to 1"),

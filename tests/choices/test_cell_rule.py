@@ -165,6 +165,51 @@ def test_concat_says_which_nodes_are_joined_and_nodes_that_nothing_uses_are_left
     assert derived([state(1.0), None]).tolist() == [[[[2.0 * 24.0]]]]
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_node_without_edges_is_left_out_of_what_the_output_joins(lazy: bool) -> None:
+    # node 2 = 10 s0, node 3 has no edges, node 4 = node 2 + s1
+    decision = {"2": [["ten", 0]], "3": [], "4": [["one", 2], ["one", 1]]}
+    derived = ag.derive(Cell(3, THREE, lazy=lazy, label="cell"), ag.Architecture({"cell": decision}))
+    assert derived([state(1.0), state(2.0)]).flatten().tolist() == [10.0, 12.0]
+    last = Cell(3, THREE, output="last", lazy=lazy, label="cell")
+    assert ag.derive(last, ag.Architecture({"cell": decision}))([state(1.0), state(2.0)]).flatten().tolist() == [12.0]
+    one = ag.derive(
+        Cell(3, THREE, lazy=lazy, label="cell"), ag.Architecture({"cell": {"2": [["ten", 0]], "3": [], "4": []}})
+    )
+    assert one([state(1.0), None]).flatten().tolist() == [10.0]
+
+
+def test_a_cell_says_in_its_decision_that_its_last_node_goes_out() -> None:
+    cell = Cell(2, THREE, n_kept=1, output="last", label="cell")
+    architecture = ag.discretize(relaxed(cell, {"cell/0->2": [0.0, 1.0, 0.0], "cell/2->3": [0.0, 2.0, 0.0]}))
+    assert architecture.choices["cell"] == {"2": (("one", 0),), "3": (("one", 2),), "concat": (3,)}
+    assert ag.derive(cell, architecture)([state(3.0), None]).tolist() == [[[[3.0]]]]
+    assert "concat" not in ag.discretize(relaxed(Cell(1, THREE, output="last", label="cell"))).choices["cell"]
+    unsaid = ag.Architecture({"cell": {"2": [["one", 0]], "3": [["one", 2]]}})  # a file of an earlier release
+    assert ag.derive(cell, unsaid)([state(3.0), None]).tolist() == [[[[3.0]]]]
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        ({"2": [["one", 0]], "3": [["one", 2]], "concat": [2]}, r"gives out its last node 3, .* has 'concat' \[2\]"),
+        ({"2": [["one", 0]], "3": []}, "gives out its last node 3, which has no edges in this architecture"),
+    ],
+)
+def test_an_architecture_with_another_output_is_not_derived_from_a_cell_that_gives_out_its_last_node(
+    decision: Any, message: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=f"Cell 'cell' {message}"):
+        ag.derive(Cell(2, THREE, output="last", label="cell"), ag.Architecture({"cell": decision}))
+
+
+def test_edges_scored_below_0_are_kept_only_where_a_node_has_no_other() -> None:
+    for n_kept in (2, None):
+        cell = Cell(2, THREE, n_kept=n_kept)
+        rows = {"0->2": [0, -0.6, -0.5], "1->2": [0, -0.3, -0.9], "0->3": [0, -0.2, -0.1], "1->3": [0, 0.4, -0.5]}
+        assert decide(cell, {**rows, "2->3": [0, -0.7, -0.6]}) == {"2": [["one", 1]], "3": [["one", 1]]}
+
+
 def test_a_pair_that_occurs_twice_gets_a_module_each() -> None:
     # NASNet's cell takes one pool of one input twice
     learnt: Builders = {"learnt": lambda source, node: Learnt(3.0)}
@@ -248,10 +293,12 @@ def test_options_of_a_cell_are_checked(options: dict[str, Any], message: str) ->
         ("one", "needs node -> "),
         ({"2": [["one", 0]]}, "has nodes 2, 3, but the architecture has 2"),
         ({"2": [["two", 0]], "3": [["one", 0]]}, r"no candidate 'two' \(node 2\).*none, one, ten"),
-        ({"2": [["one", 2]], "3": [["one", 0]]}, "Node 2 of cell 'cell' takes .* source from 0 to 1"),
-        ({"2": [["one", 0]], "3": []}, "Node 3 of cell 'cell' needs at least one edge"),
-        ({"2": [["one", 0]], "3": [["one", 0]], "concat": [1]}, "can join nodes 2, 3"),
-        ({"2": [["one", 0]], "3": [["one", 0]], "concat": []}, "can join nodes 2, 3"),
+        ({"2": [["one", 2]], "3": [["one", 0]]}, "Cell 'cell', node 2 must list .* source from 0 to 1"),
+        ({"2": [], "3": []}, "Cell 'cell' must keep at least one edge"),
+        ({"2": [], "3": [["one", 2]]}, "Cell 'cell', node 3 must take .* but takes node 2, which has none"),
+        ({"2": [["one", 0]], "3": [], "concat": [3]}, "Cell 'cell' must have nodes with edges as its output"),
+        ({"2": [["one", 0]], "3": [["one", 0]], "concat": [1]}, "Cell 'cell' must join different nodes from 2 to 3"),
+        ({"2": [["one", 0]], "3": [["one", 0]], "concat": []}, "Cell 'cell' must join different nodes from 2 to 3"),
     ],
 )
 def test_a_decision_that_does_not_fit_is_an_error_that_names_the_cell(decision: Any, message: str) -> None:

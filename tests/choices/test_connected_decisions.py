@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.cell import Cell
+from archgrad.decision import cell_nodes, joined_nodes
 from archgrad.errors import ArchitectureError
 from archgrad.operations import Zero
 from archgrad.show import to_text
@@ -54,22 +55,26 @@ def every_decision(cell: Cell, rows: dict[str, list[float]]) -> Iterator[tuple[f
         )
     for nodes in itertools.product(*per_node):
         likelihood = math.prod(rows[f"cell/{s}->{node}"][k] for node, edges in nodes for k, s in edges)
-        yield likelihood, {str(node): [[cell.names[k], s] for k, s in edges] for node, edges in nodes}
+        decision: dict[str, list[Any]] = {str(node): [[cell.names[k], s] for k, s in edges] for node, edges in nodes}
+        yield likelihood, decision | ({"concat": [nodes[-1][0]]} if cell.output == "last" else {})
 
 
 def is_connected(cell: Cell, decision: dict[str, list[list[Any]]]) -> bool:
     """By the definition: follow what passes something on from the inputs."""
     reached = set(range(cell.n_inputs))
-    for node, edges in decision.items():
+    nodes = cell_nodes(decision)
+    for node, edges in nodes.items():
         if any(name not in ("none", "nothing") and source in reached for name, source in edges):
-            reached.add(int(node))
-    nodes = {int(node) for node in decision}
-    return bool(reached & ({max(nodes)} if cell.output == "last" else nodes))
+            reached.add(node)
+    assert joined_nodes(decision) == ((max(nodes),) if cell.output == "last" else tuple(nodes))
+    return bool(reached & set(joined_nodes(decision)))
 
 
 def likelihood(rows: dict[str, list[float]], cell: Cell, decision: dict[str, list[list[Any]]]) -> float:
     return math.prod(
-        rows[f"cell/{s}->{node}"][cell.names.index(name)] for node, edges in decision.items() for name, s in edges
+        rows[f"cell/{s}->{node}"][cell.names.index(name)]
+        for node, edges in cell_nodes(decision).items()
+        for name, s in edges
     )
 
 
@@ -91,16 +96,10 @@ def check_against_all(cell: Cell, rows: dict[str, list[float]]) -> bool:
     assert likelihood(rows, cell, decision) == pytest.approx(best, rel=1e-12)
     if is_connected(cell, plain):
         assert decision == plain
-    for edges in decision.values():
-        strengths = [
-            rows[f"cell/{s}->{node}"][cell.names.index(n)] for node in [_node(decision, edges)] for n, s in edges
-        ]
+    for node, edges in cell_nodes(decision).items():
+        strengths = [rows[f"cell/{s}->{node}"][cell.names.index(n)] for n, s in edges]
         assert cell.n_kept is None or strengths == sorted(strengths, reverse=True)
     return decision != plain
-
-
-def _node(decision: dict[str, list[list[Any]]], edges: list[list[Any]]) -> int:
-    return int(next(node for node, own in decision.items() if own is edges))
 
 
 def test_a_cell_of_nasbench201_takes_the_best_of_its_connected_decisions() -> None:
@@ -135,7 +134,15 @@ def test_probabilities_of_zero_are_taken_only_where_nothing_else_connects() -> N
     # 0->2 and 0->1 both have no probability for "a"; by 0->1 the edge 1->2 stays as it is, and 0->2 is as long
     assert is_connected(cell, cell.decide("cell", rows))
     rows["cell/0->1"] = [0.9999, 0.0001]
-    assert cell.decide("cell", rows) == {"1": [["a", 0]], "2": [["none", 0], ["a", 1]]}
+    assert cell.decide("cell", rows) == {"1": [["a", 0]], "2": [["none", 0], ["a", 1]], "concat": [2]}
+
+
+def test_a_path_that_must_be_taken_keeps_weak_edges_of_no_other_source() -> None:
+    for n_kept in (2, None):
+        cell = Cell(1, builders(("none", "a")), n_kept=n_kept, never=())
+        rows = {"cell/0->2": [0.9, -0.6], "cell/1->2": [-0.4, -0.7]}
+        assert cell.decide_plain("cell", rows) == {"2": [["none", 0]]}
+        assert cell.decide("cell", rows) == {"2": [["a", 0]]}
 
 
 def test_the_papers_cell_decides_as_it_is_written() -> None:
@@ -165,7 +172,7 @@ def test_a_search_that_leads_to_none_gives_a_network_that_depends_on_its_input_a
     assert architecture.provenance["plain_decisions"]["cell"]["3"] == (("none", 0), ("none", 1), ("none", 2))
     network = ag.derive(space, architecture)
     assert not torch.equal(network(torch.randn(4, 3, 8, 8)), network(torch.randn(4, 3, 8, 8)))
-    assert "leave no path from an input to the output" in to_text(architecture)
+    assert "the likeliest candidates leave no path from an input to the output" in to_text(architecture)
     assert "nor_conv_3x3 (0.00) from input 0 to node 3 instead of none (1.00)" in to_text(architecture)
     assert ag.Architecture.from_json(architecture.to_json()).provenance == architecture.provenance
 

@@ -8,7 +8,7 @@ from derived_networks import images, open_choices, parameters_without_gradient
 from torch import nn
 
 import archgrad as ag
-from archgrad.errors import SpaceError
+from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.operations import ConvPair, DropPath, FactorizedReduce, SepConv
 
 PUBLISHED = ("DARTS_V1", "DARTS_V2", "NASNet", "AmoebaNet", "PC_DARTS_cifar")
@@ -133,6 +133,23 @@ def test_the_search_network_has_neither_drop_path_nor_affine_norms_in_its_cells_
     assert not any(m.affine for m in norms)
     retrain = ag.derive(ag.spaces.darts_cifar(2, 3, stage="retrain"), ag.architectures.DARTS_V2)
     assert all(m.affine for m in retrain.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_the_widths_follow_the_nodes_that_have_edges() -> None:
+    # FairDARTS may leave a node without edges; the cells' outputs are then narrower by its channels.
+    sparse = ag.architectures.DARTS_V1.to_dict()["choices"]
+    sparse["normal"] |= {"4": [], "5": [["sep_conv_3x3", 2]]}
+    sparse["reduce"] |= {"3": []}
+    sparse["reduce"]["5"] = [["skip_connect", 2]]
+    sparse["reduce"]["4"] = [["max_pool_3x3", 0]]
+    architecture = ag.Architecture.from_json(ag.Architecture(sparse, space="darts-cifar").to_json())
+    network = ag.derive(ag.spaces.darts_cifar(4, 3, auxiliary=True, stage="retrain"), architecture)
+    assert network.classifier.in_features == 3 * 16
+    logits, auxiliary = network.train()(images())
+    (logits.sum() + auxiliary.sum()).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    with pytest.raises(ArchitectureError, match="node 4 of 'normal' has"):
+        architecture.to_genotype()
 
 
 def test_a_template_that_is_called_says_what_to_do() -> None:

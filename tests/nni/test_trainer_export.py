@@ -101,6 +101,18 @@ def own(**options: str) -> ag.DartsTrainer:
     return trainer(Own(**options), loss=nn.CrossEntropyLoss(), dataset=dataset)
 
 
+def test_a_cell_that_gives_out_its_last_node_is_exported_by_its_nodes_alone() -> None:
+    cell = ag.Cell(2, {"my_op": lambda s, n: nn.Identity()}, n_inputs=1, n_kept=1, output="last", label="mine")
+    supernet = ag.Supernet(cell)
+    with torch.no_grad():
+        for alpha in supernet.alphas.values():
+            alpha.zero_()
+    exported = export(supernet)
+    edges = dict.fromkeys(("mine_n1_p0", "mine_n2_p0", "mine_n2_p1"), "my_op")
+    assert exported == edges | {"mine_n1_switch": [0], "mine_n2_switch": [0]}
+    assert ag.derive(cell, ag.Architecture.from_nni(exported))([torch.ones(1)]).tolist() == [1.0]
+
+
 def test_choices_of_an_own_space_are_exported_by_label() -> None:
     made = own()
     with torch.no_grad():

@@ -6,10 +6,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
+import archgrad as ag
 from archgrad.architectures import DARTS_V2, AmoebaNet, NASNet
 from archgrad.report.cells import CellEdge, cell_graph, cell_scene, edge_width, forming_scene, short_operation
-from archgrad.report.pictures import cell_graphs
+from archgrad.report.pictures import architecture_pictures, cell_graphs
 from archgrad.report.scene import operation_roles
 from archgrad.report.svg import svg_file
 
@@ -111,6 +113,27 @@ def test_short_names_are_those_of_the_paper_shortened_and_others_stay():
 
 def test_an_edge_is_called_as_its_alphas_are():
     assert re.fullmatch(r"\d+->\d+", CellEdge(operation="a", source=0, node=2).key)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_cell_of_ones_own_that_gives_out_its_last_node_is_drawn_so(narrow):
+    cell = ag.Cell(3, {"id": lambda source, node: torch.nn.Identity()}, n_inputs=1, output="last", label="own")
+    architecture = ag.Architecture.from_json(ag.discretize(ag.Supernet(cell), space="mine").to_json())
+    (picture,) = architecture_pictures(architecture, {})
+    root = ElementTree.fromstring(svg_file(picture.narrow if narrow else picture.wide).split("\n", 1)[1])
+    assert [node.get("data-edge") for node in of_class(root, "join")] == ["3->output"]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_node_without_edges_is_not_drawn_but_in_the_forming_cell_where_it_may_get_some(narrow):
+    graph = cell_graph("c", {"2": [["conv", 0]], "3": [], "4": [["pool", 2], ["conv", 1]]})
+    root = drawn(graph, narrow)
+    assert [node.get("data-node") for node in of_class(root, "node")] == ["0", "1", "2", "4", "output"]
+    assert sorted(node.get("data-edge") for node in of_class(root, "join")) == ["2->output", "4->output"]
+    pairs = [(source, node) for node in range(2, 5) for source in range(node)]
+    scene = forming_scene(graph, pairs, roles={}, candidates=["conv", "pool"], narrow=narrow)
+    root = ElementTree.fromstring(svg_file(scene).split("\n", 1)[1])
+    assert [node.get("data-node") for node in of_class(root, "node")] == ["0", "1", "2", "3", "4", "output"]
 
 
 def test_the_cell_of_nasbench201_puts_out_its_last_node():

@@ -3,9 +3,11 @@
 import re
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import archgrad as ag
 from archgrad.architecture import Architecture
 from archgrad.architectures import DARTS_V2, AmoebaNet, NASNet
 from archgrad.nasbench import parse_arch
@@ -96,6 +98,33 @@ def test_output_names_the_joined_nodes_and_the_last_one_of_nasbench201():
     assert to_text(nasbench).splitlines()[-1] == "   └─ output    node 3"
     _, edges = read_dot(to_dot(nasbench))
     assert [source for source, target, _ in edges if target == "output"] == ["node 3"]
+
+
+@pytest.mark.parametrize("space", ["mine", None])
+def test_a_cell_of_ones_own_that_gives_out_its_last_node_is_shown_so(space):
+    cell = ag.Cell(3, {"id": lambda source, node: torch.nn.Identity()}, n_inputs=1, output="last", label="own")
+    architecture = ag.discretize(ag.Supernet(cell), space=space)
+    for drawn in (architecture, ag.Architecture.from_json(architecture.to_json())):
+        assert to_text(drawn).splitlines()[-1] == "   └─ output    node 3"
+        _, edges = read_dot(to_dot(drawn))
+        assert [source for source, target, _ in edges if target == "output"] == ["node 3"]
+
+
+SPARSE = ag.Architecture({"cell": {"1": [["conv", 0]], "2": [], "3": [["skip", 1], ["conv", 0]]}}, space="mine")
+
+
+def test_a_node_without_edges_is_shown_as_such_and_not_joined():
+    assert to_text(SPARSE) == (
+        "mine\n"
+        "└─ cell: cell of 3 nodes on 1 input\n"
+        "   ├─ node 1    conv ← input 0\n"
+        "   ├─ node 2    no edges\n"
+        "   ├─ node 3    skip ← node 1    conv ← input 0\n"
+        "   └─ output    nodes 1, 3\n"
+    )
+    labels, edges = read_dot(to_dot(SPARSE))
+    assert "node 2" in labels
+    assert [source for source, target, _ in edges if target == "output"] == ["node 1", "node 3"]
 
 
 def test_an_architecture_without_choices_says_so():

@@ -160,6 +160,7 @@ class TestNasBench201:
             "1": (("none", 0),),
             "2": (("none", 0), ("none", 1)),
             "3": (("none", 0), ("none", 1), ("none", 2)),
+            "concat": (3,),
         }
         network = ag.derive(space, ag.discretize(supernet)).eval()
         assert bool(torch.isfinite(network(images(8, 3))).all())

@@ -7,6 +7,7 @@ from typing import Any
 
 from archgrad.cell import Cell
 from archgrad.choices import InputChoice
+from archgrad.decision import cell_nodes
 from archgrad.errors import SpaceError
 from archgrad.nni_format import format_nni
 from archgrad.supernet import Supernet
@@ -32,8 +33,9 @@ def export(supernet: Supernet) -> dict[str, Any]:
         decision = choice.decide(label, probabilities)
         if isinstance(choice, Cell):
             best = _best_operations(choice, label, probabilities)
-            best |= {(source, int(node)): name for node, kept in decision.items() for name, source in kept}
-            edges, switches = format_nni(label, best, decision)
+            nodes = {str(node): kept for node, kept in cell_nodes(decision).items()}
+            best |= {(source, int(node)): name for node, kept in nodes.items() for name, source in kept}
+            edges, switches = format_nni(label, best, nodes)
             layers.extend(edges.items())
             inputs.extend(switches.items())
         elif isinstance(choice, InputChoice):

@@ -110,7 +110,7 @@ def short_operation(name: str) -> str:
 
 
 def cell_scene(graph: CellGraph, *, roles: Mapping[str, str], narrow: bool = False) -> Scene:
-    """Draw a derived cell with its kept edges only.
+    """Draw a derived cell with its kept edges, and the nodes that have any.
 
     Args:
         graph: The cell.
@@ -234,7 +234,8 @@ def _layout(
     """Places of a cell; the same structure, such as that of every search in one space, is laid out once."""
     text_height = 18.0
     nodes = []
-    for state in range(n_inputs + n_nodes):
+    reached = {node for _, node, _ in links}
+    for state in (state for state in range(n_inputs + n_nodes) if state < n_inputs or state in reached):
         wide = 46.0 if state < n_inputs else 34.0
         nodes.append(NodeSize(key=str(state), along=26.0 if narrow else wide, across=wide if narrow else 34.0))
     nodes.append(NodeSize(key=_OUTPUT, along=26.0 if narrow else 46.0, across=46.0 if narrow else 34.0))
@@ -305,7 +306,9 @@ class _Drawing:
         items: list[Item] = []
         for state in [*range(graph.n_inputs + graph.n_nodes), None]:
             key = _OUTPUT if state is None else str(state)
-            place = self.layout.nodes[key]
+            place = self.layout.nodes.get(key)
+            if place is None:  # a node without edges
+                continue
             x, y = self._at(place.along, place.across)
             outer = state is None or state < graph.n_inputs
             long = 46.0 if outer else 34.0

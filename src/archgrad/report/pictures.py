@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from archgrad.architecture import Architecture
-from archgrad.nasbench import SPACE as NASBENCH201
 from archgrad.report.cells import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
@@ -101,14 +99,11 @@ def cell_labels(architecture: Architecture) -> list[str]:
 
 def cell_graphs(architecture: Architecture, probabilities: Probabilities) -> list[CellGraph]:
     """Return the graphs of an architecture's cells."""
-    graphs = [
+    return [
         cell_graph(label, decision, probabilities)
         for label, decision in architecture.choices.items()
         if isinstance(decision, Mapping)
     ]
-    if architecture.space == NASBENCH201:  # whose cell has its last node as output
-        graphs = [dataclasses.replace(graph, joined=graph.joined[-1:]) for graph in graphs]
-    return graphs
 
 
 def choice_rows(architecture: Architecture, probabilities: Probabilities) -> list[ChoiceRow]:

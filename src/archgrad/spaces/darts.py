@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from archgrad.decision import joined_nodes
 from archgrad.errors import ArchitectureError, OptionError, SpaceError
 from archgrad.sizes import check_fits_memory, check_whole
 from archgrad.spaces.darts_network import DartsNetwork
@@ -38,7 +39,7 @@ class DartsTemplate(nn.Module):
                     f"The DARTS space needs the cells 'normal' and 'reduce', but the architecture has "
                     f"{', '.join(map(repr, architecture.choices)) or 'no choices'}."
                 )
-            joined[label] = len(cell["concat"]) if "concat" in cell else len(cell)
+            joined[label] = len(joined_nodes(cell))
         return _sized(joined=joined, nodes=1, retrain=True, **self.options)
 
     def forward(self, x: Tensor) -> Tensor:
