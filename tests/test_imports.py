@@ -51,7 +51,8 @@ FLOW = (
     ("runs",),
     ("sharing",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell
-    # the loops
+    # the loop, and what it runs
+    ("engine",),
     ("search",),
     ("retrain",),
     ("export",),

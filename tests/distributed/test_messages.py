@@ -59,8 +59,8 @@ def test_an_error_of_one_process_is_an_error_of_all(two: list[dict[str, Any]]) -
     assert two[1]["together"] == "DataError: image 7 is broken"
 
 
-def test_a_wish_of_one_process_is_heard_by_all_with_the_next_mean(two: list[dict[str, Any]]) -> None:
-    assert [each["heard"] for each in two] == [[True, False]] * 2
+def test_a_control_flag_of_one_process_reaches_all_with_the_next_mean(two: list[dict[str, Any]]) -> None:
+    assert [each["flags"] for each in two] == [[True, False]] * 2
 
 
 @pytest.mark.parametrize(("step", "messages"), [("first", 2), ("fd", 4), ("exact", 4)])

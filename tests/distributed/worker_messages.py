@@ -121,10 +121,10 @@ with distributed.process_group():
     results["same"] = error_of(lambda: distributed.check_same({"alphas": [torch.ones(2)]}, when="now"))
     results["different"] = error_of(lambda: distributed.check_same({"alphas": [torch.ones(2) + rank]}, when="now"))
     results["together"] = error_of(fail_on_1)
-    distributed.announce(distributed.Wishes(stop=rank == 1))
+    distributed.set_control_flags(distributed.ControlFlags(stop=rank == 1))
     distributed.average_over_ranks(ones, 1)
-    results["heard"] = [distributed.heard().stop, distributed.heard().save]
-    distributed.announce(distributed.Wishes())
+    results["flags"] = [distributed.agreed_control_flags().stop, distributed.agreed_control_flags().save]
+    distributed.set_control_flags(distributed.ControlFlags())
     for step in problems.STEPS:
         results[f"step {step}"] = messages_of_a_step(step, norm=False)
     results["step with norms"] = messages_of_a_step("first", norm=True)

@@ -46,10 +46,11 @@ def searched(name: str, loss: Any = F.cross_entropy, **options: Any) -> dict[str
     return problems.state_of(supernet)
 
 
-def retrained(name: str, signal_at: int = 0, **options: Any) -> dict[str, Any]:
+def retrained(name: str, *, signalled: bool = False, **options: Any) -> dict[str, Any]:
     torch.manual_seed(6)
     network = problems.Dropping()
-    network.left = signal_at if rank() == 1 else 0
+    if signalled and rank() == 1:
+        network.signal()
     try:
         ag.retrain(
             network, problems.images(45, test=7), epochs=2, batch_size=8, seed=3, device="cpu", cutout=0,
@@ -88,8 +89,8 @@ with process_group():
         "trainer, signalled": trained("trainer-2", Signalling(4)),
         "trainer, resumed": trained("trainer-2", resume=True),
         "retrain": retrained("retrain"),
-        "retrain, signalled": retrained("retrain-2", signal_at=1),
+        "retrain, signalled": retrained("retrain-2", signalled=True),
         "retrain, resumed": retrained("retrain-2", resume=True),
-        "retrain, left by two": retrained("retrain-1", signal_at=1),
+        "retrain, left by two": retrained("retrain-1", signalled=True),
     }
 torch.save(results, sys.argv[-1])

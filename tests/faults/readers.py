@@ -28,14 +28,13 @@ from archgrad.data import folder as data_folder
 from archgrad.data import load, sources
 from archgrad.data.decode import decode
 from archgrad.data.listing import StoredImage
+from archgrad.engine import Engine
 from archgrad.errors import DataError, RunError
 from archgrad.export import describe_run, export_onnx, load_retrained, predict
 from archgrad.report import write_report
 from archgrad.report.read import read_run, read_table
-from archgrad.retrain.loop import Loop as RetrainLoop
 from archgrad.runs import Checkpoints, MetricsFile, load_state, load_tensors, read_config, read_metrics, save_tensors
 from archgrad.runs.lock import RunLock
-from archgrad.search.loop import Loop as SearchLoop
 from archgrad.show import to_dot, to_text
 from faults.mutations import MUTATIONS, mutate_bytes
 
@@ -250,8 +249,7 @@ def prepare() -> None:
 
     for module in (sizes, archgrad_files, data_folder):
         module.machine_memory = lambda: MEMORY
-    SearchLoop.run = stop
-    RetrainLoop.run = stop
+    Engine.run = stop
     sources._torchvision = refuse
     MUTATIONS[".ckpt"] = forged_checkpoint
 

@@ -164,6 +164,8 @@ def test_a_loss_that_is_not_finite_stops_or_is_left_out() -> None:
         ({"accumulation": 0}, "accumulation"),
         ({"seed": -1}, "seed"),
         ({"resume": True}, "run_dir"),
+        ({"overwrite": True}, "run_dir"),
+        ({"run_dir": "x", "resume": True, "overwrite": True}, "Give one of them"),
     ],
 )
 def test_an_option_outside_its_range_is_named(options: dict[str, Any], words: str) -> None:

@@ -15,8 +15,8 @@ from archgrad.distributed.heartbeat import reason_of_end
 from archgrad.errors import ArchgradError, RunError
 
 __all__ = [
-    "Wishes",
-    "announce",
+    "ControlFlags",
+    "agreed_control_flags",
     "answered",
     "average_over_ranks",
     "barrier",
@@ -24,12 +24,12 @@ __all__ = [
     "broadcast_tensors",
     "check_same",
     "divide_over_ranks",
-    "forget_wishes",
     "gather_bytes",
     "gather_rows",
-    "heard",
     "largest_over_ranks",
     "rank",
+    "reset_control_flags",
+    "set_control_flags",
     "sum_over_ranks",
     "together",
     "world_size",
@@ -70,7 +70,7 @@ def answered() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ControlFlags:
     """What a process wants all to do after the same step."""
 
     stop: bool = False
@@ -79,34 +79,34 @@ class Wishes:
     """A checkpoint is due."""
 
 
-_own_wishes = Wishes()
-_wishes_heard: Tensor | None = None
+_own_flags = ControlFlags()
+_agreed_flags: Tensor | None = None
 
 
-def announce(wishes: Wishes) -> None:
-    """Let wishes travel with every average from now on, at no message of their own."""
-    global _own_wishes
-    _own_wishes = wishes
+def set_control_flags(flags: ControlFlags) -> None:
+    """Let these flags travel with every average from now on, at no message of their own."""
+    global _own_flags
+    _own_flags = flags
 
 
-def forget_wishes() -> None:
-    """Forget what was announced and heard; a run begins with this, as it may not be the first in its processes."""
-    global _own_wishes, _wishes_heard
-    _own_wishes, _wishes_heard = Wishes(), None
+def reset_control_flags() -> None:
+    """Forget all flags; a run begins with this, as it may not be the first in its processes."""
+    global _own_flags, _agreed_flags
+    _own_flags, _agreed_flags = ControlFlags(), None
 
 
-def heard() -> Wishes:
-    """Return what any process announced with the last average; the same on every process. Waits for the device."""
-    if world_size() == 1 or _wishes_heard is None:
-        return _own_wishes
-    stop, save = _wishes_heard.tolist()
-    return Wishes(stop=stop > 0, save=save > 0)
+def agreed_control_flags() -> ControlFlags:
+    """Return what any process had set at the last average; the same on every process. Waits for the device."""
+    if world_size() == 1 or _agreed_flags is None:
+        return _own_flags
+    stop, save = _agreed_flags.tolist()
+    return ControlFlags(stop=stop > 0, save=save > 0)
 
 
 def average_over_ranks(tensors: Sequence[Tensor], samples: int) -> list[Tensor]:
     """Return the mean of each tensor over the ranks, each rank weighted by its number of samples.
 
-    One all-reduce of one flat buffer, whatever the number of tensors; the sample counts and the `Wishes` travel in it.
+    One all-reduce of one flat buffer, whatever the number of tensors; sample counts and control flags travel in it.
     With losses that are means over a rank's samples this gives the gradient of the mean over all samples.
 
     Args:
@@ -124,7 +124,7 @@ def average_over_ranks(tensors: Sequence[Tensor], samples: int) -> list[Tensor]:
 def divide_over_ranks(numerators: Sequence[Tensor], denominator: Tensor | float | None) -> list[Tensor]:
     """Return the sum of each tensor over the ranks, divided by the sum of the denominators.
 
-    One all-reduce of one flat buffer, whatever the number of tensors; denominators and the `Wishes` travel in it.
+    One all-reduce of one flat buffer, whatever the number of tensors; denominators and control flags travel in it.
 
     Args:
         numerators: At least one, of one device, of the same shapes on every rank.
@@ -134,7 +134,7 @@ def divide_over_ranks(numerators: Sequence[Tensor], denominator: Tensor | float 
     Raises:
         RunError: Another process is gone.
     """
-    global _wishes_heard
+    global _agreed_flags
     if world_size() == 1:
         if denominator is None:
             return list(numerators)
@@ -144,11 +144,11 @@ def divide_over_ranks(numerators: Sequence[Tensor], denominator: Tensor | float 
     dtype = torch.promote_types(numerators[0].dtype, torch.float32)  # counts are exact in it
     device = numerators[0].device
     own = torch.as_tensor(0.0 if denominator is None else denominator, dtype=dtype, device=device).reshape(1)
-    wishes = torch.tensor([float(_own_wishes.stop), float(_own_wishes.save)], dtype=dtype, device=device)
-    flat = torch.cat([*(t.detach().reshape(-1).to(dtype) for t in numerators), own, wishes])
+    flags = torch.tensor([float(_own_flags.stop), float(_own_flags.save)], dtype=dtype, device=device)
+    flat = torch.cat([*(t.detach().reshape(-1).to(dtype) for t in numerators), own, flags])
     with answered():
         dist.all_reduce(flat)
-    _wishes_heard = flat[-2:]
+    _agreed_flags = flat[-2:]
     sums = flat[:-3] if denominator is None else flat[:-3] / flat[-3]
     parts = sums.split([t.numel() for t in numerators])
     return [_shaped(values, like) for values, like in zip(parts, numerators, strict=True)]

@@ -22,37 +22,22 @@ from archgrad.distributed import (
     own_device,
     process_group,
     rank,
-    restarted,
     synchronised_norms,
     together,
     world_size,
 )
+from archgrad.engine import RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.report.results import Viewed
 from archgrad.retrain.evaluation import evaluate
 from archgrad.retrain.learner import Learner
-from archgrad.retrain.loop import Loop
 from archgrad.retrain.outputs import write_outputs
 from archgrad.retrain.recipe import OnNonfinite, Optimizer, Precision, Recipe
-from archgrad.runs import (
-    CheckpointSchedule,
-    Progress,
-    RunFolder,
-    StopRequest,
-    check_loggers,
-    open_loggers,
-    pick_device,
-    seeded,
-)
-from archgrad.sharing import seed_for_rank, send_state
+from archgrad.retrain.retrain_task import RetrainTask
+from archgrad.runs import pick_device, seeded
 
 __all__ = ["RetrainResult", "retrain"]
-
-_MAY_DIFFER = (
-    "device", "workers", "log_frequency", "checkpoint_minutes", "checkpoint_steps", "on_nonfinite", "wandb", "mlflow",
-)  # fmt: skip
-_FIGURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -194,9 +179,17 @@ def retrain(
         on_nonfinite=on_nonfinite,
         sync_batchnorm=sync_batchnorm,
     )
-    schedule = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
-    _check_folder_options(run_dir, resume=resume, overwrite=overwrite)
-    check_loggers(wandb=wandb, mlflow=mlflow)
+    run = RunOptions(
+        run_dir=run_dir,
+        resume=resume,
+        overwrite=overwrite,
+        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_steps=checkpoint_steps,
+        log_frequency=log_frequency,
+        quiet=quiet,
+        wandb=wandb,
+        mlflow=mlflow,
+    )
     device = own_device(device)
     with ExitStack() as stack:
         stack.enter_context(process_group())
@@ -212,7 +205,8 @@ def retrain(
             "device": str(device),
             "workers": workers,
             "fast": fast,
-            **asdict(schedule),
+            "checkpoint_minutes": checkpoint_minutes,
+            "checkpoint_steps": checkpoint_steps,
             "log_frequency": log_frequency,
             "wandb": wandb,
             "mlflow": mlflow,
@@ -252,83 +246,38 @@ def retrain(
             )
         if not (sync_batchnorm and world_size() > 1):
             check_smallest_part(network, max(stream.smallest_part // accumulation, 1), of="for training")
-        seed_for_rank(seed)
-        progress = Progress(
-            "retrain",
-            _FIGURES,
-            epochs=epochs,
-            steps=stream.batches_per_epoch,
-            device=learner.device,
-            log_frequency=log_frequency,
-            quiet=quiet or rank() > 0,
-        )
-        folder, saved = None, None
-        with together():
-            if run_dir is not None and rank() == 0:
-                folder = stack.enter_context(_open_folder(run_dir, options, resume=resume, overwrite=overwrite))
-                if architecture is not None:
-                    folder.save_architecture(architecture)
-                folder.record_environment(seed=seed)
-                saved = folder.load_checkpoint()
-        request = stack.enter_context(StopRequest()) if run_dir is not None else None
-        loop = Loop(
+        task = RetrainTask(
             learner,
             stream,
             lambda: evaluate(learner, data, transform=test_transform, batch_size=batch_size, workers=workers),
-            schedule=schedule,
-            folder=folder,
-            progress=progress,
-            request=request,
         )
-        saved = send_state(saved)
-        with together():
-            loop.restore(saved)
-            if folder is not None:
-                loop.loggers = stack.enter_context(
-                    open_loggers(
-                        folder.path,
-                        config=options,
-                        first_epoch=loop.epoch,
-                        wandb=wandb,
-                        mlflow=mlflow,
-                        guard=folder.guard,
-                    )
-                )
-        loop.history = send_state(loop.history)
-        stack.enter_context(progress)
+        engine = stack.enter_context(opened(task, run, config=options, architecture=architecture))
         if recipe.drop_path and not learner.has_drop_path:
-            progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
-        evaluation = loop.run()
+            task.progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
+        evaluation = engine.run()
         network.eval()
         facts = {
             "test_accuracy": evaluation.accuracy if evaluation else None,
             "test_loss": evaluation.loss if evaluation else None,
-            "best_test_accuracy": loop.best_accuracy,
-            "best_epoch": loop.best_epoch,
+            "best_test_accuracy": task.best_accuracy,
+            "best_epoch": task.best_epoch,
             "epochs": epochs,
-            "seconds": loop.clock.total,
+            "seconds": task.clock.total,
             "skipped_steps": learner.skipped_steps,
         }
-        if folder is not None:
-            write_outputs(folder, learner, data, evaluation, facts)
+        if task.folder is not None:
+            write_outputs(task.folder, learner, data, evaluation, facts)
     return RetrainResult(
         test_accuracy=facts["test_accuracy"],
         test_loss=facts["test_loss"],
-        best_test_accuracy=loop.best_accuracy,
-        best_epoch=loop.best_epoch,
-        history=loop.history,
+        best_test_accuracy=task.best_accuracy,
+        best_epoch=task.best_epoch,
+        history=task.history,
         skipped_steps=learner.skipped_steps,
         network=network,
         run_dir=None if run_dir is None else Path(run_dir),
         architecture=architecture,
     )
-
-
-def _check_folder_options(run_dir: object, *, resume: bool, overwrite: bool) -> None:
-    if run_dir is None and (resume or overwrite):
-        raise OptionError(f"{'resume' if resume else 'overwrite'}=True needs a run folder. Give run_dir.")
-    if resume and overwrite:
-        raise OptionError("resume=True goes on with a run and overwrite=True removes it. Give one of them.")
 
 
 def _cutout_side(cutout: int | None, data: Data) -> int:
@@ -340,12 +289,3 @@ def _cutout_side(cutout: int | None, data: Data) -> int:
             f"of {data.image_size} pixels. Give cutout={data.image_size // 2}, or 0."
         )
     return cutout
-
-
-def _open_folder(
-    run_dir: str | os.PathLike[str], options: Mapping[str, Any], *, resume: bool, overwrite: bool
-) -> RunFolder:
-    # What was started again has its options from before, and must not begin anew.
-    if resume or (restarted() and (Path(run_dir) / "config.yaml").is_file()):
-        return RunFolder.resume(run_dir, command="retrain", config=options, may_differ=_MAY_DIFFER)
-    return RunFolder.create(run_dir, command="retrain", config=options, overwrite=overwrite)

@@ -27,48 +27,28 @@ from archgrad.distributed import (
     own_device,
     process_group,
     rank,
-    restarted,
     synchronised_norms,
     together,
-    world_size,
 )
+from archgrad.engine import RunOptions, opened
 from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.relaxation import Relaxation
 from archgrad.report.results import Viewed
-from archgrad.runs import (
-    CheckpointSchedule,
-    Loggers,
-    Progress,
-    RunFolder,
-    StopRequest,
-    open_loggers,
-    pick_device,
-    seeded,
-)
+from archgrad.runs import pick_device, seeded
 from archgrad.search.constant import constant_warning
-from archgrad.search.epoch import FIGURES
 from archgrad.search.halves import open_streams
-from archgrad.search.loop import Loop
 from archgrad.search.meter import Metrics, accuracy
 from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
 from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
-from archgrad.search.short_forms import choose_method, modernised
-from archgrad.search.state import SearchState
-from archgrad.sharing import describe_move, seed_for_rank, send_state
-from archgrad.sizes import check_whole
+from archgrad.search.short_forms import choose_method
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
 __all__ = ["SearchResult", "search"]
-
-_MAY_DIFFER = (
-    "device", "workers", "fast", "activation_checkpointing", "cuda_graphs", "checkpoint_minutes", "checkpoint_steps",
-    "log_frequency", "on_nonfinite", "wandb", "mlflow",
-)  # fmt: skip
-"""Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -233,11 +213,17 @@ def search(
         on_nonfinite=on_nonfinite,
         sync_batchnorm=sync_batchnorm,
     )
-    pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
-    if log_frequency is not None:
-        check_whole("log_frequency", log_frequency, least=1)  # here, as the display is made after the run folder
-    if resume and run_dir is None:
-        raise OptionError("resume=True needs the run_dir of the run that is gone on with.")
+    run = RunOptions(
+        run_dir=run_dir,
+        resume=resume,
+        overwrite=overwrite,
+        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_steps=checkpoint_steps,
+        log_frequency=log_frequency,
+        quiet=quiet,
+        wandb=wandb,
+        mlflow=mlflow,
+    )
     device = pick_device(own_device(device))
 
     with ExitStack() as stack:
@@ -273,19 +259,11 @@ def search(
         )
         stack.callback(train.close)
         stack.callback(valid.close)
-        state = SearchState(
-            supernet,
-            optimizer,
-            alphas_optimizer,
-            batch=batch_size * world_size(),
-            batches_per_epoch=train.batches_per_epoch,
-            samples=len(data.train_targets),
-        )
-        seed_for_rank(seed)
         everything = {
             **(config or {}),  # first, so that what the caller says of space and data stands at the top
             **asdict(options),
-            **asdict(pace),
+            "checkpoint_minutes": checkpoint_minutes,
+            "checkpoint_steps": checkpoint_steps,
             "method": tree_of(chosen),
             "device": str(device),
             "workers": workers,
@@ -294,69 +272,28 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
-        state.settings = settings_of(options, everything, data.name) | {
-            "weights": sum(weight.numel() for weight in supernet.weights.values())
-        }
-        folder, saved, moved = None, None, ""
-        with together():
-            if run_dir is not None and rank() == 0:
-                folder = stack.enter_context(_open_folder(run_dir, everything, resume=resume, overwrite=overwrite))
-                folder.record_environment(seed=seed)
-                saved = folder.load_checkpoint()
-        saved = send_state(saved)
-        with together():
-            if saved is not None and not state.load_state_dict(saved):
-                seed_for_rank(seed, state.epoch, state.step)
-                moved = describe_move(
-                    len(saved["ranks"]), epoch=state.epoch, step=state.step, batches=state.batches_per_epoch
-                )
-        loggers = Loggers([])
-        with together():
-            if folder is not None:
-                folder.rewind(epochs=state.epoch)
-                loggers = stack.enter_context(
-                    open_loggers(
-                        folder.path,
-                        config=everything,
-                        first_epoch=state.epoch,
-                        wandb=wandb,
-                        mlflow=mlflow,
-                        guard=folder.guard,
-                    )
-                )
-        request = stack.enter_context(StopRequest()) if run_dir is not None else None
-        progress = Progress(
-            "search",
-            FIGURES,
-            epochs=options.epochs,
-            steps=train.batches_per_epoch,
-            device=device,
-            log_frequency=log_frequency,
-            quiet=quiet or rank() > 0,
-        )
-        loop = Loop(
-            state,
+        weights = sum(weight.numel() for weight in supernet.weights.values())
+        task = SearchTask(
+            supernet,
+            optimizer,
+            alphas_optimizer,
             train,
             valid,
             options=options,
             method=chosen,
             loss=loss,
             metrics=metrics,
-            pace=pace,
-            folder=folder,
-            loggers=loggers,
-            progress=stack.enter_context(progress),
-            request=request,
+            samples=len(data.train_targets),
+            settings=settings_of(options, everything, data.name) | {"weights": weights},
         )
-        if moved:
-            progress.message(moved)
+        engine = stack.enter_context(opened(task, run, config=everything))
         if cuda_graphs:
-            stack.enter_context(recorded_on_cuda(supernet, say=progress.message))
-        architecture, leads = loop.run(), rank() == 0
+            stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
+        architecture, leads = engine.run(), rank() == 0
     if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
         warnings.warn(constant, stacklevel=2)
     folder_path = None if run_dir is None else Path(run_dir)
-    return SearchResult(architecture, supernet, state.history, folder_path, loop.stop)
+    return SearchResult(architecture, supernet, task.history, folder_path, task.stop)
 
 
 def _method_in_place(chosen: Method, supernet: Supernet, *, given: bool, relaxation: Relaxation | None) -> Method:
@@ -381,10 +318,3 @@ def _epochs(method: Method, asked: int | None) -> int:
             f"or give stages of that length."
         )
     return asked
-
-
-def _open_folder(run_dir: str | Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
-    # What was started again has its options from before, and must not begin anew.
-    if resume or (restarted() and (Path(run_dir) / "config.yaml").is_file()):
-        return RunFolder.resume(run_dir, command="search", config=config, may_differ=_MAY_DIFFER, modernised=modernised)
-    return RunFolder.create(run_dir, command="search", config=config, overwrite=overwrite)

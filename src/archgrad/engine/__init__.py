@@ -1,0 +1,12 @@
+"""What a search and a retraining have in common: the epochs of a task, its checkpoints, interruptions and resuming.
+
+- `task`: what a kind of run supplies, and the state between two of its steps.
+- `epochs`: the loop over steps and epochs.
+- `opening`: run folder, checkpoint, loggers and progress of a run.
+"""
+
+from archgrad.engine.epochs import Engine
+from archgrad.engine.opening import RunOptions, opened
+from archgrad.engine.task import EpochSummary, Task
+
+__all__ = ["Engine", "EpochSummary", "RunOptions", "Task", "opened"]

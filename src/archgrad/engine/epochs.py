@@ -1,0 +1,149 @@
+"""The loop: steps and epochs of a task, checkpoints between, and a clean end when a signal comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Generic
+
+from archgrad.distributed import (
+    ControlFlags,
+    agreed_control_flags,
+    broadcast_tensors,
+    check_same,
+    largest_over_ranks,
+    reset_control_flags,
+    set_control_flags,
+    world_size,
+)
+from archgrad.engine.task import Result, Task
+from archgrad.runs import CheckpointSchedule, Interrupted, StopRequest, peak_memory_mb
+
+__all__ = ["Engine"]
+
+
+class Engine(Generic[Result]):
+    """Runs a task from wherever it stands to its end.
+
+    Args:
+        task: What is run.
+        schedule: When checkpoints are written, besides the one after each epoch.
+        request: Says whether to stop; None where there is no run folder, on any process: then nothing is saved.
+    """
+
+    def __init__(self, task: Task[Result], *, schedule: CheckpointSchedule, request: StopRequest | None) -> None:
+        self._task, self._schedule, self._request = task, schedule, request
+        self._steps_since_save, self._saved_at = 0, time.perf_counter()
+
+    def run(self) -> Result:
+        """Run the task to its end and return what it came to.
+
+        Raises:
+            NonFiniteError: Loss or gradient are not finite.
+            RunError: Memory is short, or the disk is; or another process is gone.
+            Interrupted: A signal came; the state was saved.
+        """
+        reset_control_flags()
+        task = self._task
+        done = task.epoch * task.batches_per_epoch + task.step
+        batches = zip(*(stream.batches(done) for stream in task.streams), strict=True)
+        with task.explained():
+            while not task.finished:
+                self._take_steps(batches)
+                self._end_epoch()
+            return task.result()
+
+    def _take_steps(self, batches: Iterator[tuple[tuple[Any, Any], ...]]) -> None:
+        task = self._task
+        task.start_epoch()
+        task.progress.start_epoch(task.epoch)
+        while task.step < task.batches_per_epoch:
+            waited = task.waiting_seconds
+            of_streams = next(batches)
+            task.clock.waiting += task.waiting_seconds - waited
+            set_control_flags(self._own_flags(steps=self._steps_since_save + 1))
+            task.take_step(of_streams)
+            images = len(of_streams[0][1]) * world_size()
+            task.progress.step(task.step, images=images, read=task.figures)
+            task.step += 1
+            self._steps_since_save += 1
+            self._save_if_due()
+
+    def _end_epoch(self) -> None:
+        task = self._task
+        task.settle()
+        task.clock.tick()
+        self._agree()
+        summary = task.end_epoch()
+        task.clock.tick()
+        timings = {
+            "epoch": task.epoch,
+            "seconds": task.clock.epoch,
+            "images_per_second": summary.images / task.clock.training,
+            "peak_memory_mb": peak_memory_mb(task.device),
+            "waiting_share": task.clock.waiting / task.clock.training,
+            "checkpoint_seconds": task.clock.saving,
+        }
+        task.history.append(summary.row)
+        if task.folder is not None:
+            task.folder.metrics.append(summary.row)
+            task.folder.timings.append(timings)
+        task.loggers.log_metrics({**summary.row, **timings}, task.epoch)
+        task.progress.end_epoch(summary.shown)
+        task.publish_epoch()
+        task.epoch, task.step = task.epoch + 1, 0
+        task.clock.start_epoch()
+        self._save()
+        self._stop_if_asked()
+
+    def _agree(self) -> None:
+        """Take over process 0's buffers, and make sure that the processes hold the same network."""
+        broadcast_tensors(self._task.network.buffers())
+        check_same(self._task.replicated, when=f"after epoch {self._task.epoch + 1}")
+
+    # --- checkpoints and interruptions --------------------------------------------------------------------------------
+
+    def _own_flags(self, *, steps: int) -> ControlFlags:
+        """Return what this process wants so many steps after the last checkpoint."""
+        seconds = time.perf_counter() - self._saved_at
+        return ControlFlags(
+            stop=self._request is not None and self._request.requested,
+            save=self._task.folder is not None and self._schedule.is_due(steps=steps, seconds=seconds),
+        )
+
+    def _agreed_flags(self) -> ControlFlags:
+        """Return what any process wanted when the last step began; with one process, what it wants now."""
+        if world_size() == 1:
+            return self._own_flags(steps=self._steps_since_save)
+        # All processes look at the same steps.
+        return agreed_control_flags() if self._task.step % self._task.steps_between_looks == 0 else ControlFlags()
+
+    def _save_if_due(self) -> None:
+        flags = self._agreed_flags()
+        if flags.save or flags.stop:
+            self._save()
+        self._stop_if_asked()
+
+    def _save(self) -> None:
+        task = self._task
+        task.settle()  # nothing is saved after a step that was not finite
+        self._steps_since_save, self._saved_at = 0, time.perf_counter()
+        if self._request is None:
+            return
+        task.clock.tick()
+        state = task.state_dict()
+        if task.folder is not None:
+            task.folder.save_checkpoint(state)
+        task.clock.saving += task.clock.tick()
+
+    def _stop_if_asked(self) -> None:
+        task = self._task
+        if self._request is None or task.finished or not self._agreed_flags().stop:
+            return
+        error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
+        if task.folder is not None:
+            task.progress.message(
+                f"{task.title} was {error} in epoch {task.epoch + 1}, before step {task.step + 1}; it is saved in "
+                f"'{task.folder.path}'. Go on with resume=True (archgrad {task.command} --resume {task.folder.path})."
+            )
+        raise error

@@ -1,0 +1,336 @@
+"""A search as a task of the engine: alphas and weights in turn, one architecture an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from archgrad.architecture import Architecture
+from archgrad.batches import prepare
+from archgrad.bilevel import StepReport, search_step
+from archgrad.bilevel.passes import Batch, Loss
+from archgrad.buffers import copied_buffers, set_buffers
+from archgrad.data import BatchStream
+from archgrad.discretize import discretize
+from archgrad.distributed import rank, world_size
+from archgrad.engine import EpochSummary, Task
+from archgrad.epoch_end import EpochEnd
+from archgrad.errors import NonFiniteError, RunError
+from archgrad.json_text import shown
+from archgrad.methods import Method
+from archgrad.regularizers import Regularizer
+from archgrad.runs import count_in, load_optimizer, rows_in
+from archgrad.schedules import Progress as Done
+from archgrad.schedules import Schedule
+from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
+from archgrad.search.meter import Meter, Metrics
+from archgrad.search.optimizers import set_learning_rate
+from archgrad.search.options import SearchOptions
+from archgrad.search.short_forms import modernised
+from archgrad.search.watch import collapse_warning
+from archgrad.sharing import place_buffers, send_state
+from archgrad.stopping import Stop
+from archgrad.supernet import Supernet
+
+__all__ = ["SearchTask"]
+
+_FORMAT = "archgrad.search"
+_VERSION = 2
+"""Version 1 had no stages and no stopping rules; it is read as one without."""
+
+
+class SearchTask(Task[Architecture]):
+    """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
+
+    Args:
+        supernet: What is searched.
+        weights_optimizer: Of its weights.
+        alphas_optimizer: Of its alphas.
+        train: Batches for the weights.
+        valid: Batches for the alphas.
+        options: The search's options.
+        method: How alphas are relaxed, moved and read.
+        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
+        metrics: Function of (outputs, targets) that returns name -> mean over the batch.
+        samples: Of the training data, both halves.
+        settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
+    """
+
+    command, title, kind, shown = "search", "The search", "search", FIGURES
+    may_differ = (
+        "device", "workers", "fast", "activation_checkpointing", "cuda_graphs", "checkpoint_minutes",
+        "checkpoint_steps", "log_frequency", "on_nonfinite", "wandb", "mlflow",
+    )  # fmt: skip
+    modernised = staticmethod(modernised)
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        weights_optimizer: Optimizer,
+        alphas_optimizer: Optimizer,
+        train: BatchStream,
+        valid: BatchStream,
+        *,
+        options: SearchOptions,
+        method: Method,
+        loss: Loss,
+        metrics: Metrics,
+        samples: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__(
+            supernet.network,
+            (train, valid),
+            device=next(iter(supernet.alphas.values())).device,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+        self.supernet = supernet
+        self._train, self._valid = train, valid
+        self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
+        self._options, self._method, self._loss, self._metrics = options, method, loss, metrics
+        self._samples, self._settings = samples, settings
+        self._meter = Meter()
+        self._skipped = 0
+        self._past: list[str] = []  # each epoch's architecture as JSON, where a stopping rule may return an earlier one
+        self._architecture: Architecture | None = None
+        self._rate = 0.0
+        self._updates_alphas = True
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why the search ends before its last epoch, if it does."""
+        stopping = self._method.stopping
+        return None if stopping is None or not self.history else stopping.decide(self.history)
+
+    @property
+    def finished(self) -> bool:
+        return super().finished or self.stop is not None
+
+    @property
+    def remedies(self) -> str:
+        return (
+            f"a smaller batch_size (now {self._options.batch_size}); accumulation={2 * self._options.accumulation}, "
+            f"which keeps the batch; activation_checkpointing=True; fewer channels or cells; precision='bf16'."
+        )
+
+    @property
+    def replicated(self) -> Mapping[str, Iterable[Tensor]]:
+        return {"alphas": self.supernet.alphas.values(), "weights": self.supernet.weights.values()}
+
+    # --- an epoch -----------------------------------------------------------------------------------------------------
+
+    def start_epoch(self) -> None:
+        options, method = self._options, self._method
+        self.supernet.train()
+        place = method.place_of(self.epoch)
+        if place.begins and self.step == 0 and place.stage.keep is not None:
+            self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
+        if isinstance(method.alphas_optimizer.learning_rate, Schedule):
+            method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
+        self._updates_alphas = place.updates_alphas
+        self._rate = (
+            float(self._weights_optimizer.param_groups[0]["lr"])
+            if options.schedule == "constant"
+            else set_learning_rate(self._weights_optimizer, self.epoch, options.epochs, last=options.learning_rate_min)
+        )
+
+    def _done(self) -> Done:
+        return Done(self.epoch, self.epochs, self.step)
+
+    def _cast(self, batch: Batch) -> Batch:
+        """Bring inputs that are no images (those have their transform) to the weights' precision."""
+        dtype = torch.float64 if self._options.precision == "64" else torch.float32
+        return prepare(batch[0], dtype=dtype, channels_last=False), batch[1]
+
+    def take_step(self, batches: Sequence[Batch]) -> None:
+        options, method = self._options, self._method
+        train_batch, valid_batch = map(self._cast, batches)
+        skips = options.on_nonfinite == "skip"
+        buffers = copied_buffers(self.network) if skips else {}
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                report = search_step(
+                    self.supernet,
+                    train_batch,
+                    valid_batch,
+                    step=method.step,
+                    weights_optimizer=self._weights_optimizer,
+                    alphas_optimizer=self._alphas_optimizer,
+                    loss=self._loss,
+                    grad_clip=options.grad_clip,
+                    weights_first=method.weights_first,
+                    accumulation=options.accumulation,
+                    progress=self._done(),
+                    regularizers=method.regularizers,
+                    perturbation=method.perturbation,
+                    alphas_grad_clip=method.alphas_grad_clip,
+                    update_alphas=self._updates_alphas,
+                )
+            self._measure(report, train_batch, valid_batch)
+        except NonFiniteError as error:
+            if not skips:
+                kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
+                raise NonFiniteError(
+                    f"The search stopped in epoch {self.epoch + 1} at step {self.step + 1}. {error} Or leave "
+                    f"such steps out with on_nonfinite='skip'.{kept}"
+                ) from error
+            # One forward pass would leave BatchNorm's running statistics at nan for good.
+            set_buffers(self.network, buffers, device=self.device)
+            self._skipped += 1
+
+    def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
+        """Add a step's losses, gradient norms and metrics to the means of the epoch."""
+        numbers = report.on_device()
+        for half, batch, outputs, owner in (
+            ("train", train_batch, report.train_outputs, "weights"),
+            ("valid", valid_batch, report.valid_outputs, "alphas"),
+        ):
+            names = (f"{half}_loss", f"{owner}_gradient_norm")
+            if not all(name in numbers for name in names):
+                continue  # the alphas wait
+            values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
+            values |= {name: numbers[name] for name in names}
+            self._meter.add(values, len(batch[1]))
+        terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
+        self._meter.add(terms, len(valid_batch[1]))
+
+    def figures(self) -> Mapping[str, Any]:
+        architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))
+        return known({**self._meter.means(), **of_alphas(self.supernet, architecture)})
+
+    def end_epoch(self) -> EpochSummary:
+        steps = self.batches_per_epoch
+        architecture = self._architecture = self._architecture_after(self.epoch)
+        means, self._meter = self._meter.means_over_ranks(self.device), Meter()
+        done = Done(self.epoch, self.epochs, steps - 1)
+        regularizers = list(dict.fromkeys(_column(part) for part in self._method.regularizers))
+        row = {
+            "epoch": self.epoch,
+            "learning_rate": self._rate,
+            **{name: means.get(name) for name in LOSSES},
+            **of_alphas(self.supernet, architecture),
+            "alphas_gradient_norm": means.get("alphas_gradient_norm"),
+            "weights_gradient_norm": means.get("weights_gradient_norm"),
+            "temperature": self.supernet.relaxation.temperature(done),
+            "skipped_steps": self._skipped,
+            **{name: means.get(name) for name in further_columns(means, regularizers)},
+            **self._probed(architecture, done),
+        }
+        if self._method.stopping is not None:
+            self._past.append(architecture.to_json())
+        images = sum(self._train.samples_in_batch(self.epoch * steps + index) for index in range(steps))
+        return EpochSummary(row, known(row), images)
+
+    def _architecture_after(self, epoch: int) -> Architecture:
+        """Return what the alphas decide at the end of an epoch (0-based), with its provenance."""
+        settings = {"search": self._settings} if self._settings else {}
+        return discretize(
+            self.supernet,
+            space=getattr(self.network, "space_name", None),
+            provenance={"epoch": epoch, "seed": self.seed, **settings},
+            scores=self._method.selection.scores(self.supernet),
+        )
+
+    def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
+        """Return what the stopping rule measures."""
+        stopping, steps = self._method.stopping, self.batches_per_epoch
+        if stopping is None:
+            return {}
+        first = done.epoch * steps
+
+        def batches(start: int, stop: int) -> Iterator[Batch]:
+            return map(self._cast, islice(self._valid.batches(start), stop - start))
+
+        probed = stopping.probe(
+            EpochEnd(
+                self.supernet,
+                architecture,
+                done,
+                self._loss,
+                valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
+                valid_batches=lambda: batches(first, first + steps),
+            )
+        )
+        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
+        return found
+
+    def publish_epoch(self) -> None:
+        """Write, log and draw the architecture of an epoch, and warn of a collapse."""
+        architecture = self._architecture
+        assert architecture is not None
+        if self.folder is not None:
+            self.folder.save_architecture(architecture, self.epoch)
+            log_alphas(self.loggers, architecture, self.epoch)
+        warning = collapse_warning(architecture, self.supernet.probabilities(), self.supernet.rows)
+        if warning is not None:
+            self.progress.message(warning)
+
+    def result(self) -> Architecture:
+        """Return the architecture after the last epoch, or the one that was stopped for, and say why."""
+        stop = self.stop
+        if stop is None:
+            return self._architecture_after(self.epoch - 1) if self._architecture is None else self._architecture
+        architecture = Architecture.from_json(self._past[stop.epoch])
+        if self.folder is not None:
+            self.folder.save_architecture(architecture)
+        self.progress.message(
+            f"Stopped after epoch {self.epoch}: {stop.reason}. The result is the architecture of epoch "
+            f"{stop.epoch + 1}."
+        )
+        return architecture
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def common_state(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "kept": {label: list(left) for label, left in self.supernet.kept.items()},
+            "past": self._past,
+            "supernet": dict(self.supernet.state_dict()),
+            "generator": self.supernet.generator.get_state(),
+            "weights_optimizer": self._weights_optimizer.state_dict(),
+            "alphas_optimizer": self._alphas_optimizer.state_dict(),
+            "skipped": self._skipped,
+            "samples": self._samples,
+            "history": self.history,
+        }
+
+    def sums_state(self) -> dict[str, Any]:
+        return {"meter": self._meter.state_dict()}
+
+    def check_state(self, state: Any) -> None:
+        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") not in (1, _VERSION):
+            raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
+        if state.get("samples") != self._samples:
+            raise RunError(
+                f"The run had {shown(state.get('samples'))} training samples, but the data now has {self._samples}. "
+                f"Resume with the data that the run was started with."
+            )
+
+    def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+        names = {name.removeprefix("network.") for name in state["supernet"]}
+        place_buffers(self.network, parts, names, device=self.device)
+        self.supernet.load_state_dict(state["supernet"])
+        self.supernet.generator.set_state(state["generator"].cpu().to(torch.uint8))
+        load_optimizer(self._weights_optimizer, state["weights_optimizer"])
+        load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
+        self._skipped = count_in(state, "skipped")
+        self.history = rows_in(state["history"], "the history")
+        self.supernet.kept = {label: tuple(left) for label, left in state.get("kept", {}).items()}
+        self._past = list(state.get("past", []))
+        if len(parts) == world_size():
+            self._meter.load_state_dict(parts[rank()]["meter"])
+        else:
+            self._meter = Meter.shared([part["meter"] for part in parts], world_size())
+
+
+def _column(regularizer: Regularizer) -> str:
+    return f"regularizer_{type(regularizer).__name__}"
