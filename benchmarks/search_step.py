@@ -290,7 +290,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     elif idea == "gathered":
         cells.gathers = lambda _: False
     elif idea == "channels-last":
-        supernet.channels_last = False
+        supernet._code = None
         states.State.x = property(lambda self: self._given)
     elif idea == "depthwise":
         depthwise_module.depthwise = pointwise.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
