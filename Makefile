@@ -51,7 +51,7 @@ soak: $(READY)
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills $(KILLS) --seed $(SEED)
 
 fuzz: $(READY)
-	@echo "== 10,000 hostile files (seven minutes or more); what breaks a law is kept in runs/fuzz"
+	@echo "== 10,000 hostile files (five minutes); what breaks a law is kept in runs/fuzz"
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz.py --inputs 10000 --seed $(SEED)
 
 bench: $(READY)
