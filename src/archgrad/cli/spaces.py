@@ -70,6 +70,8 @@ def settled_name(text: str) -> str:
     """
     if text in SPACES:
         return text
+    if not isinstance(text, str):  # a config may say space: null
+        raise OptionError(f"space must be a name or FILE.py:NAME, but got space={text!r}.")
     place, colon, name = text.rpartition(":")
     if not colon or not place or not name.isidentifier():
         near = difflib.get_close_matches(text, SPACES, n=1)
