@@ -44,6 +44,21 @@ def own_name(name: str) -> str:
     return name
 
 
+def supernet_of(golden: dict[str, Tensor], table: str, relaxation: Relaxation) -> ag.Supernet:
+    """Return the supernet that a file starts from, with the buffers that the file has."""
+    supernet = ag.Supernet(ag.spaces.nasbench201(4, 1, 10).double(), relaxation)
+    given = {own_name(k.removeprefix("state/")): v for k, v in golden.items() if k.startswith("state/")}
+    with torch.no_grad():
+        for name, weight in supernet.weights.items():
+            weight.copy_(given[name])
+        for name, buffer in supernet.network.named_buffers():
+            if name in given:
+                buffer.copy_(given[name])
+        for alpha, row in zip(supernet.alphas.values(), golden[f"alphas_init/{table}"], strict=True):
+            alpha.copy_(row)
+    return supernet.train()
+
+
 def searched(
     golden: dict[str, Tensor],
     *,
@@ -55,14 +70,7 @@ def searched(
     **parts: Any,
 ) -> list[dict[str, Tensor]]:
     """Take the three steps of a file; return alphas, their gradients and the losses of each."""
-    supernet = ag.Supernet(ag.spaces.nasbench201(4, 1, 10).double(), relaxation)
-    given = {own_name(k.removeprefix("state/")): v for k, v in golden.items() if k.startswith("state/")}
-    with torch.no_grad():
-        for name, weight in supernet.weights.items():
-            weight.copy_(given[name])
-        for alpha, row in zip(supernet.alphas.values(), golden[f"alphas_init/{table}"], strict=True):
-            alpha.copy_(row)
-    supernet.train()
+    supernet = supernet_of(golden, table, relaxation)
     weights = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9, weight_decay=3e-4)
     alphas = optimizer.first(list(supernet.alphas.values()))
     gradients: list[Tensor] = []

@@ -14,14 +14,18 @@ from archgrad import testing
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
-from archgrad.perturbations import Perturbation, Uniform
+from archgrad.perturbations import Adversarial, Perturbation, Uniform
 from archgrad.regularizers import BetaDecay, Regularizer
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import SkipCount, Stopping
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
-PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {"uniform": Uniform, "wide": lambda: Uniform(radius=2.0)}
+PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
+    "uniform": Uniform,
+    "wide": lambda: Uniform(radius=2.0),
+    "adversarial": Adversarial,
+}
 OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
     "adam": Adam,
     "adam, cosine": lambda: Adam(learning_rate=Cosine(0.1, 0.01)),

@@ -17,7 +17,7 @@ from archgrad.errors import OptionError, RunError
 from archgrad.methods import Method, Stage, darts, darts_second_order, gdas
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
-from archgrad.perturbations import Uniform
+from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay
 from archgrad.relaxation import Gumbel, Simplex, Softmax
 from archgrad.runs import Interrupted
@@ -32,6 +32,7 @@ STAGES = (Stage(epochs=2, alphas_start_epoch=1), Stage(epochs=2, keep=1))
 METHODS = {
     "beta": Method(regularizers=(BetaDecay(weight=Linear(0.0, 5.0)),)),
     "smooth": Method(perturbation=Uniform()),
+    "attacked": Method(perturbation=Adversarial(steps=2)),
     "gaea": Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
     "cooled": Method(relaxation=Gumbel(), alphas_optimizer=Adam(learning_rate=Cosine(0.01, 0.001)), weights_first=True),
     "staged": Method(stages=STAGES, selection=Threshold(0.5), alphas_grad_clip=0.1),
@@ -70,6 +71,7 @@ def test_a_method_comes_back_from_its_tree(name: str) -> None:
         ({"relaxation": Simplex()}, "Simplex has alphas on the simplex, but Adam"),
         ({"alphas_optimizer": ExponentiatedGradient()}, "Softmax needs alphas that are free to grow"),
         ({"perturbation": Uniform(), "relaxation": Gumbel()}, "Gumbel draws the candidates that run"),
+        ({"perturbation": Adversarial(), "relaxation": Gumbel()}, "Adversarial moves the weights of all candidates"),
         ({"perturbation": Uniform(), "step": Unrolled()}, "Unrolled looks ahead"),
         ({"stages": ()}, "at least one stage"),
         ({"stages": (Stage(), Stage(epochs=2))}, "needs a length"),

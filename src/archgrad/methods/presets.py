@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from archgrad.bilevel import Unrolled
 from archgrad.methods.method import Method
+from archgrad.perturbations import Adversarial
 from archgrad.relaxation import Gumbel
 
-__all__ = ["darts", "darts_second_order", "gdas"]
+__all__ = ["darts", "darts_second_order", "gdas", "sdarts_adv"]
 
 darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, first order")
 darts_second_order = Method(step=Unrolled(), source="Liu, Simonyan and Yang 2019, eq. 7 and 8: DARTS, second order")
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
+sdarts_adv = Method(
+    perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
+)
