@@ -18,7 +18,7 @@ from archgrad.perturbations import Adversarial, Perturbation, Uniform
 from archgrad.regularizers import BetaDecay, Regularizer
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
-from archgrad.stopping import SkipCount, Stopping
+from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
 PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
@@ -37,7 +37,10 @@ STEPS: dict[str, Callable[[], BilevelStep]] = {
     "unrolled": Unrolled,
     "exact": lambda: Unrolled(hvp="exact"),
 }
-STOPPING: dict[str, Callable[[], Stopping]] = {"skip count": lambda: SkipCount(limit=1)}
+STOPPING: dict[str, Callable[[], Stopping]] = {
+    "skip count": lambda: SkipCount(limit=1),
+    "hessian eigenvalue": lambda: HessianEigenvalue(frequency=1, window=1, factor=0.5, start_epoch=0, delta=1),
+}
 SELECTIONS: dict[str, Callable[[], Selection]] = {"likeliest": Likeliest, "threshold": lambda: Threshold(0.4)}
 
 
@@ -72,6 +75,11 @@ class TestSteps(testing.BilevelStepLaws):
 class TestSkipCount(testing.StoppingLaws):
     def make(self) -> Stopping:
         return STOPPING["skip count"]()
+
+
+class TestHessianEigenvalue(testing.StoppingLaws):
+    def make(self) -> Stopping:
+        return STOPPING["hessian eigenvalue"]()
 
 
 @pytest.mark.parametrize("name", SELECTIONS)

@@ -24,7 +24,7 @@ from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
 from archgrad.search.short_forms import choose_method
 from archgrad.selection import Threshold
-from archgrad.stopping import SkipCount
+from archgrad.stopping import HessianEigenvalue, SkipCount
 from archgrad.testing import TabularSpace
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
@@ -36,6 +36,7 @@ METHODS = {
     "gaea": Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
     "cooled": Method(relaxation=Gumbel(), alphas_optimizer=Adam(learning_rate=Cosine(0.01, 0.001)), weights_first=True),
     "staged": Method(stages=STAGES, selection=Threshold(0.5), alphas_grad_clip=0.1),
+    "sharp": Method(step=Unrolled(), stopping=HessianEigenvalue(frequency=1, start_epoch=9)),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
