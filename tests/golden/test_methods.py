@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from torch import Tensor
 
 import archgrad as ag
 from archgrad.bilevel import FirstOrder, search_step
+from archgrad.choices import Draw
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Uniform, onto_simplex
 from archgrad.regularizers import BetaDecay
-from archgrad.relaxation import Relaxation, Simplex, Softmax
+from archgrad.relaxation import Relaxation, Simplex, SoftGumbel, Softmax
 from archgrad.schedules import Linear, Progress
 
 pytestmark = pytest.mark.shared
@@ -165,3 +168,30 @@ def test_the_random_perturbation_is_smooth_darts(read: Any) -> None:
 def test_weights_are_brought_back_to_the_simplex_as_the_authors_do(read: Any, rows: str) -> None:
     golden = read("sdarts_clip")
     assert torch.allclose(onto_simplex(golden[f"rows/{rows}"]), golden[f"clipped/{rows}"], rtol=1e-15, atol=0.0)
+
+
+def given(relaxation: Relaxation, draws: Iterable[Draw]) -> Relaxation:
+    """The relaxation with draws that were taken elsewhere: row by row, of the alphas' pass and then of the weights'."""
+    found, waiting = copy.copy(relaxation), iter(draws)
+    object.__setattr__(found, "draw", lambda alpha, row, progress, generator: next(waiting))
+    return found
+
+
+def drawn_rows(golden: dict[str, Tensor], name: str) -> list[tuple[int, Tensor]]:
+    """The rows of a file's draws in the order in which three steps take them, each with its step."""
+    passes = [(s, golden[f"draws/{name}_{which}"][s]) for s in range(3) for which in ("valid", "train")]
+    return [(s, row) for s, table in passes for row in table]
+
+
+def test_the_soft_sample_is_the_one_of_snas(read: Any) -> None:
+    golden = read("snas_nb201_c4_n1")
+    temperatures = torch.tensor([10.0, 5.5, 1.0], dtype=torch.float64)  # as the metadata of the file has them
+    draws = [{"noise": noise, "temperature": temperatures[s]} for s, noise in drawn_rows(golden, "gumbel")]
+    mixed = [
+        SoftGumbel().mix(row, ag.choices.AlphaRow(EDGES[:5]), draws[e]).slots[0]
+        for e, row in enumerate(golden["alphas_init/alphas"])
+    ]
+    assert (torch.stack(mixed) - golden["theta_valid"][0]).abs().max() < 1e-12
+    found = searched(golden, table="alphas", relaxation=given(SoftGumbel(), draws), optimizer=Adam())
+    golden = {**golden, "grad_norm": golden["grad_norm_weights"]}  # the authors clip the alphas' gradient along
+    assert_the_authors(found, golden, "", "alphas")

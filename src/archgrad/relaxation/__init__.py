@@ -3,6 +3,7 @@
 from archgrad.relaxation.base import Domain, Relaxation
 from archgrad.relaxation.gumbel import Gumbel
 from archgrad.relaxation.simplex import Simplex
+from archgrad.relaxation.soft_gumbel import SoftGumbel
 from archgrad.relaxation.softmax import Softmax
 
-__all__ = ["Domain", "Gumbel", "Relaxation", "Simplex", "Softmax"]
+__all__ = ["Domain", "Gumbel", "Relaxation", "Simplex", "SoftGumbel", "Softmax"]
