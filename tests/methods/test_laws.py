@@ -15,7 +15,8 @@ from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Perturbation, Uniform
-from archgrad.regularizers import BetaDecay, Regularizer
+from archgrad.regularizers import BetaDecay, DirichletKL, Regularizer
+from archgrad.relaxation import Dirichlet, Relaxation
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import SkipCount, Stopping
@@ -42,6 +43,14 @@ class TestRegularizers(testing.RegularizerLaws):
     @pytest.fixture
     def part(self, name: str) -> Regularizer:
         return REGULARIZERS[name]()
+
+
+class TestDirichletKL(testing.RegularizerLaws):
+    def make(self) -> Regularizer:
+        return DirichletKL()
+
+    def make_relaxation(self) -> Relaxation:
+        return Dirichlet()
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)

@@ -18,8 +18,8 @@ from archgrad.methods import Method, Stage, darts, darts_second_order, gdas
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
-from archgrad.regularizers import BetaDecay
-from archgrad.relaxation import Gumbel, Simplex, Softmax
+from archgrad.regularizers import BetaDecay, DirichletKL
+from archgrad.relaxation import Dirichlet, Gumbel, Simplex, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
 from archgrad.search.short_forms import choose_method
@@ -96,6 +96,10 @@ def test_what_depends_on_the_rows_is_refused_by_the_search() -> None:
         ag.search(TabularSpace(), DATA, method=METHODS["gaea"], batch_size=8, quiet=True)
     with pytest.raises(OptionError, match="BetaDecay is a function of logits"):
         found(replace(METHODS["gaea"], regularizers=(BetaDecay(),)))
+    with pytest.raises(OptionError, match=r"Dirichlet has weights that sum to one, .* but 'join' takes 2"):
+        found(Method(relaxation=Dirichlet()))
+    with pytest.raises(OptionError, match="DirichletKL is a distance of Dirichlet distributions, but Softmax"):
+        found(Method(regularizers=(DirichletKL(),)))
 
 
 def test_presets_and_short_forms_mean_the_same() -> None:

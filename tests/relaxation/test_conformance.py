@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from archgrad.relaxation import Gumbel, Relaxation, Simplex, SoftGumbel, Softmax
+from archgrad.relaxation import Dirichlet, Gumbel, Relaxation, Simplex, SoftGumbel, Softmax
 from archgrad.testing import NormalisedRelaxationLaws
 
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
@@ -14,6 +14,7 @@ RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
     "simplex": Simplex,
     "gumbel": Gumbel,
     "gumbel, cold": lambda: Gumbel(temperature_max=0.1),
+    "dirichlet": Dirichlet,
     "soft gumbel": SoftGumbel,
     "soft gumbel, cold": lambda: SoftGumbel(temperature_max=0.5, temperature_min=0.2),
     "gumbel, gradient through the softmax alone": lambda: Gumbel(constant_gradient=False),

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from archgrad.bilevel import Unrolled
 from archgrad.methods.method import Method
-from archgrad.relaxation import Gumbel, SoftGumbel
+from archgrad.optimizers import Adam
+from archgrad.regularizers import DirichletKL
+from archgrad.relaxation import Dirichlet, Gumbel, SoftGumbel
 
-__all__ = ["darts", "darts_second_order", "gdas", "snas"]
+__all__ = ["darts", "darts_second_order", "drnas", "gdas", "snas"]
 
 darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, first order")
 darts_second_order = Method(step=Unrolled(), source="Liu, Simonyan and Yang 2019, eq. 7 and 8: DARTS, second order")
+drnas = Method(
+    relaxation=Dirichlet(),
+    regularizers=(DirichletKL(),),
+    alphas_optimizer=Adam(weight_decay=0.0),
+    source="Chen et al. 2021: DrNAS with its distance to the even distribution, without progressive stages",
+)
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
 snas = Method(
     relaxation=SoftGumbel(),

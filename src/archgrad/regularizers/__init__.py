@@ -2,5 +2,6 @@
 
 from archgrad.regularizers.base import Regularizer
 from archgrad.regularizers.beta_decay import BetaDecay
+from archgrad.regularizers.dirichlet_kl import DirichletKL
 
-__all__ = ["BetaDecay", "Regularizer"]
+__all__ = ["BetaDecay", "DirichletKL", "Regularizer"]
