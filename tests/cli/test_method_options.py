@@ -78,7 +78,10 @@ def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (("--method", "dart"), "There is no method 'dart'. Known are darts, darts-second-order, drnas, gdas, snas"),
+        (
+            ("--method", "dart"),
+            "There is no method 'dart'. Known are darts, darts-second-order, drnas, fair-darts, gdas, snas",
+        ),
         (("--perturbation", "unifrom"), "There is no perturbation 'unifrom'. Did you mean 'uniform'?"),
         (("--perturbation.radius", 0.1), "add --perturbation NAME"),
         (("--regularizers.beta-decay.weight", 1), "add --regularizers beta-decay"),

@@ -18,8 +18,8 @@ from archgrad.methods import Method, Stage, darts, darts_second_order, gdas
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
-from archgrad.regularizers import BetaDecay, DirichletKL
-from archgrad.relaxation import Dirichlet, Gumbel, Simplex, Softmax
+from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
+from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
 from archgrad.search.short_forms import choose_method
@@ -70,6 +70,7 @@ def test_a_method_comes_back_from_its_tree(name: str) -> None:
         ({"relaxation": Simplex()}, "Simplex has alphas on the simplex, but Adam"),
         ({"alphas_optimizer": ExponentiatedGradient()}, "Softmax needs alphas that are free to grow"),
         ({"perturbation": Uniform(), "relaxation": Gumbel()}, "Gumbel draws the candidates that run"),
+        ({"perturbation": Uniform(), "relaxation": Sigmoid()}, "Sigmoid has weights that do not sum to one"),
         ({"perturbation": Uniform(), "step": Unrolled()}, "Unrolled looks ahead"),
         ({"stages": ()}, "at least one stage"),
         ({"stages": (Stage(), Stage(epochs=2))}, "needs a length"),
@@ -100,6 +101,10 @@ def test_what_depends_on_the_rows_is_refused_by_the_search() -> None:
         found(Method(relaxation=Dirichlet()))
     with pytest.raises(OptionError, match="DirichletKL is a distance of Dirichlet distributions, but Softmax"):
         found(Method(regularizers=(DirichletKL(),)))
+    with pytest.raises(OptionError, match=r"Sigmoid has one gate a candidate .* but 'join' takes 2"):
+        found(Method(relaxation=Sigmoid()))
+    with pytest.raises(OptionError, match=r"ZeroOne opens or shuts gates .* but the weights of Softmax sum to one"):
+        found(Method(regularizers=(ZeroOne(),)))
 
 
 def test_presets_and_short_forms_mean_the_same() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from archgrad.relaxation import Dirichlet, Gumbel, Relaxation, Simplex, SoftGumbel, Softmax
-from archgrad.testing import NormalisedRelaxationLaws
+from archgrad.relaxation import Dirichlet, Gumbel, Relaxation, Sigmoid, Simplex, SoftGumbel, Softmax
+from archgrad.testing import NormalisedRelaxationLaws, RelaxationLaws
 
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
     "softmax": Softmax,
@@ -26,3 +26,11 @@ class TestEveryRelaxation(NormalisedRelaxationLaws):
     @pytest.fixture
     def relaxation(self, name: str) -> Relaxation:
         return RELAXATIONS[name]()
+
+
+class TestSigmoid(RelaxationLaws):
+    def make(self) -> Relaxation:
+        return Sigmoid()
+
+    def test_it_says_that_it_is_not_normalised(self, relaxation: Relaxation) -> None:
+        assert not relaxation.normalised

@@ -3,8 +3,9 @@
 from archgrad.relaxation.base import Domain, Relaxation
 from archgrad.relaxation.dirichlet import Dirichlet
 from archgrad.relaxation.gumbel import Gumbel
+from archgrad.relaxation.sigmoid import Sigmoid
 from archgrad.relaxation.simplex import Simplex
 from archgrad.relaxation.soft_gumbel import SoftGumbel
 from archgrad.relaxation.softmax import Softmax
 
-__all__ = ["Dirichlet", "Domain", "Gumbel", "Relaxation", "Simplex", "SoftGumbel", "Softmax"]
+__all__ = ["Dirichlet", "Domain", "Gumbel", "Relaxation", "Sigmoid", "Simplex", "SoftGumbel", "Softmax"]
