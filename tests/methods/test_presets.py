@@ -8,7 +8,8 @@ import torch
 import archgrad as ag
 from archgrad.bilevel import search_step
 from archgrad.methods import Method
-from archgrad.schedules import Progress
+from archgrad.perturbations import Uniform
+from archgrad.schedules import Progress, value_of
 from archgrad.search.short_forms import PRESETS
 
 STEPS = 2
@@ -54,3 +55,18 @@ def test_the_fast_path_carries_every_method(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_method_names_its_source(name: str) -> None:
     assert "20" in PRESETS[name].source
+
+
+def test_schedules_of_a_preset_follow_the_length_of_the_run() -> None:
+    half = [Progress(epochs // 2, epochs) for epochs in (4, 100)]
+    beta, smooth = PRESETS["beta_darts"].regularizers[0], PRESETS["sdarts_rs"].perturbation
+    assert isinstance(smooth, Uniform)
+    assert [value_of(beta.weight, progress, "weight") for progress in half] == [25.0, 25.0]
+    assert [value_of(smooth.radius, progress, "radius") for progress in half] == pytest.approx([0.165, 0.165])
+    assert [PRESETS["snas"].relaxation.temperature(progress) for progress in half] == [5.5, 5.5]
+
+
+def test_the_search_that_a_preset_names_ends_and_derives() -> None:
+    for name in ("fair_darts", "drnas", "snas", "darts_plus"):
+        result = ag.search(ag.spaces.tiny(channels=2), "digits", method=name, epochs=1, quiet=True, device="cpu")
+        assert ag.derive(ag.spaces.tiny(channels=2), result.architecture)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
