@@ -12,8 +12,8 @@ from archgrad.methods import Method, Stage, gdas
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
-from archgrad.regularizers import BetaDecay
-from archgrad.relaxation import Gumbel, Simplex
+from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
+from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.schedules import Linear
 from archgrad.selection import Threshold
 from archgrad.stopping import SkipCount
@@ -60,6 +60,18 @@ def tree(run: str) -> Any:
         (
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),
             Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
+        ),
+        (
+            ("--relaxation", "soft-gumbel", "--relaxation.temperature-min", 2),
+            Method(relaxation=SoftGumbel(temperature_min=2.0)),
+        ),
+        (
+            ("--relaxation", "dirichlet", "--regularizers", "dirichlet-kl"),
+            Method(relaxation=Dirichlet(), regularizers=(DirichletKL(),)),
+        ),
+        (
+            ("--relaxation", "sigmoid", "--regularizers", "zero-one", "--regularizers.zero-one.norm", "l1"),
+            Method(relaxation=Sigmoid(), regularizers=(ZeroOne(norm="l1"),)),
         ),
     ],
 )
