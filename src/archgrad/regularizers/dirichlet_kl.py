@@ -24,7 +24,7 @@ class DirichletKL(Regularizer):
 
     It takes the place of the alphas' weight decay: the authors set that to 0 along with it.
 
-    Source: Chen et al. 2021 (DrNAS), section 3.1 and their code ("kl"); the default of their code is weight decay
+    Source: Chen et al. 2021 (DrNAS), and their code ("kl"); the default of their code is weight decay
     alone ("l2").
     """
 

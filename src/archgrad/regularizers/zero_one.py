@@ -24,8 +24,8 @@ class ZeroOne(Regularizer):
 
     The term is negative. Where every gate is 1/2 its gradient is exactly 0.
 
-    Source: Chu et al. 2020 (FairDARTS), eq. 5 ("l2") and 6 ("l1"); the mean, over the gates of all rows together, is
-    that of their code.
+    Source: Chu et al. 2020 (FairDARTS), the zero-one loss in both of its forms; the mean, over the gates of all rows
+    together, is that of their code, whose default is "l2".
     """
 
     weight: Number = 10.0

@@ -27,7 +27,7 @@ class Dirichlet(Relaxation):
     The sample is a part of the draw, so a pass that is repeated has equal weights and equal gradients. Candidates are
     ranked by the mean, c / sum c.
 
-    Source: Chen et al. 2021 (DrNAS), section 3.1; the concentration is that of their code.
+    Source: Chen et al. 2021 (DrNAS); the concentration is that of their code.
     """
 
     def check(self, rows: Mapping[str, AlphaRow]) -> None:

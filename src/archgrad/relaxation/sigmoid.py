@@ -21,7 +21,7 @@ class Sigmoid(Relaxation):
 
     Every gate is half open at first. It goes with the regulariser `ZeroOne`, which opens or shuts gates.
 
-    Source: Chu et al. 2020 (FairDARTS), section 4.1.
+    Source: Chu et al. 2020 (FairDARTS).
     """
 
     normalised = False

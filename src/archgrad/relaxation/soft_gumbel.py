@@ -23,7 +23,7 @@ class SoftGumbel(Relaxation):
     With g ~ Gumbel(0, 1) the weights are softmax((alpha + g) / temperature), without a hard sample (compare `Gumbel`).
     Where k candidates are chosen, it is the softmax over k-subsets. The temperature falls linearly with the epoch.
 
-    Source: Xie et al. 2019 (SNAS), eq. 5 and 6; the temperatures are those of the code of Chen et al. 2021 (DrNAS).
+    Source: Xie et al. 2019 (SNAS); the temperatures are those of the code of Chen et al. 2021 (DrNAS).
     """
 
     temperature_max: float = 10.0
