@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Perturbation, Uniform
-from archgrad.regularizers import BetaDecay, Regularizer
+from archgrad.regularizers import BetaDecay, DirichletKL, Regularizer, ZeroOne
+from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
@@ -49,6 +50,24 @@ class TestRegularizers(testing.RegularizerLaws):
     @pytest.fixture
     def part(self, name: str) -> Regularizer:
         return REGULARIZERS[name]()
+
+
+class TestDirichletKL(testing.RegularizerLaws):
+    def make(self) -> Regularizer:
+        return DirichletKL()
+
+    def make_relaxation(self) -> Relaxation:
+        return Dirichlet()
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+class TestZeroOne(testing.RegularizerLaws):
+    @pytest.fixture
+    def part(self, norm: Literal["l2", "l1"]) -> Regularizer:
+        return ZeroOne(norm=norm)
+
+    def make_relaxation(self) -> Relaxation:
+        return Sigmoid()
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
