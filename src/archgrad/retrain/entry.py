@@ -42,26 +42,30 @@ __all__ = ["RetrainResult", "retrain"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RetrainResult(Viewed):
-    """What a retraining came to."""
+    """What a retraining came to.
+
+    Attributes:
+        test_accuracy: Of the last epoch, 0 to 1; None without a test set.
+        test_loss: Of the last epoch; None without a test set.
+        best_test_accuracy: Of the best epoch. Chosen on the test set, so it flatters: the figure to report is
+            `test_accuracy`.
+        best_epoch: 0-based, as in metrics.csv; its weights are in `weights/best.safetensors`.
+        history: One row an epoch, as in metrics.csv.
+        skipped_steps: Steps left out because they were not finite.
+        network: The network that was given, with its last weights, in evaluation mode.
+        run_dir: The run folder.
+        architecture: Where the network comes from, as it was given.
+    """
 
     test_accuracy: float | None
-    """Of the last epoch, 0 to 1; None without a test set."""
     test_loss: float | None
-    """Of the last epoch; None without a test set."""
     best_test_accuracy: float | None
-    """Of the best epoch. Chosen on the test set, so it flatters: the figure to report is `test_accuracy`."""
     best_epoch: int | None
-    """0-based, as in metrics.csv; its weights are in `weights/best.safetensors`."""
     history: list[dict[str, Any]]
-    """One row an epoch, as in metrics.csv."""
     skipped_steps: int
-    """Steps left out because they were not finite."""
     network: nn.Module
-    """The network that was given, with its last weights, in evaluation mode."""
     run_dir: Path | None
-    """The run folder."""
     architecture: Architecture | None = None
-    """Where the network comes from, as it was given."""
 
 
 def retrain(

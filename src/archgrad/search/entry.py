@@ -53,18 +53,21 @@ __all__ = ["SearchResult", "search"]
 
 @dataclass(frozen=True, repr=False)
 class SearchResult(Viewed):
-    """What a search gives."""
+    """What a search gives.
+
+    Attributes:
+        architecture: Derived after the last epoch, or the one that the stopping rule returns.
+        supernet: With the weights and alphas of the last epoch, on its device.
+        history: One row of metrics an epoch, as in metrics.csv.
+        run_dir: Where the run lies, if it was given a folder.
+        stop: Why the search ended before its last epoch, if it did.
+    """
 
     architecture: Architecture
-    """Derived after the last epoch, or the one that the stopping rule returns."""
     supernet: Supernet
-    """With the weights and alphas of the last epoch, on its device."""
     history: list[dict[str, Any]]
-    """One row of metrics an epoch, as in metrics.csv."""
     run_dir: Path | None
-    """Where the run lies, if it was given a folder."""
     stop: Stop | None = None
-    """Why the search ended before its last epoch, if it did."""
 
 
 def search(
