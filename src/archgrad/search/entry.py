@@ -32,6 +32,7 @@ from archgrad.distributed import (
 )
 from archgrad.engine import RunOptions, opened
 from archgrad.errors import OptionError
+from archgrad.margins import margins_of, undecided_note
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.relaxation import Relaxation
@@ -68,6 +69,14 @@ class SearchResult(Viewed):
     history: list[dict[str, Any]]
     run_dir: Path | None
     stop: Stop | None = None
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """By row of alphas, the probability that the taken candidate has before the next, smallest first; -1 to 1."""
+        return margins_of(self.architecture)
+
+    def _remark(self) -> str:
+        return "; the alphas hardly moved" if undecided_note(self.architecture) else ""
 
 
 def search(
