@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from archgrad.relaxation import Gumbel, Simplex, Softmax
     from archgrad.report import draw_architecture, write_report
     from archgrad.retrain import RetrainResult, retrain
-    from archgrad.runs import Interrupted
+    from archgrad.runs import Halted, Interrupted
     from archgrad.schedules import Progress
     from archgrad.search import SearchResult, search
     from archgrad.stopping import Stop
@@ -57,6 +57,7 @@ __all__ = [
     "Data",
     "FirstOrder",
     "Gumbel",
+    "Halted",
     "InputChoice",
     "Interrupted",
     "LayerChoice",
@@ -107,6 +108,7 @@ _HOMES = {
     "Data": "data",
     "FirstOrder": "bilevel",
     "Gumbel": "relaxation",
+    "Halted": "runs",
     "InputChoice": "choices",
     "Interrupted": "runs",
     "LayerChoice": "choices",

@@ -35,7 +35,7 @@ from archgrad.retrain.learner import Learner
 from archgrad.retrain.outputs import write_outputs
 from archgrad.retrain.recipe import OnNonfinite, Optimizer, Precision, Recipe
 from archgrad.retrain.retrain_task import RetrainTask
-from archgrad.runs import pick_device, seeded
+from archgrad.runs import Halted, Interrupted, pick_device, seeded
 
 __all__ = ["RetrainResult", "retrain"]
 
@@ -161,6 +161,8 @@ def retrain(
         RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
             process of the run gone.
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
+        Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
+            `result` has what the run came to so far.
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
@@ -258,7 +260,21 @@ def retrain(
         engine = stack.enter_context(opened(task, run, config=options, architecture=architecture))
         if recipe.drop_path and not learner.has_drop_path:
             task.progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
-        evaluation = engine.run()
+        try:
+            evaluation = engine.run()
+        except (Halted, Interrupted) as ended:
+            ended.result = RetrainResult(
+                test_accuracy=None,
+                test_loss=None,
+                best_test_accuracy=task.best_accuracy,
+                best_epoch=task.best_epoch,
+                history=task.history,
+                skipped_steps=learner.skipped_steps,
+                network=network.eval(),
+                run_dir=None if run_dir is None else Path(run_dir),
+                architecture=architecture,
+            )
+            raise
         network.eval()
         facts = {
             "test_accuracy": evaluation.accuracy if evaluation else None,

@@ -283,6 +283,10 @@ class SearchTask(Task[Architecture]):
             self.progress.message(f"Warning: {note}")
         return architecture
 
+    def present_architecture(self) -> Architecture:
+        """Return what the alphas decide at present, also within an epoch."""
+        return self._architecture_after(self.epoch if self.step else max(self.epoch - 1, 0))
+
     def _last_or_stopped(self) -> Architecture:
         stop = self.stop
         if stop is None:
