@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.decision import edge_key, edge_row
+from archgrad.margins import undecided_note
 from archgrad.report.cells import forming_scene
 from archgrad.report.charts import format_value
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
@@ -67,13 +68,18 @@ def run_section(
     return (
         f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
         f'<h2 id="run-{number}-title">{escape(name)} {badge}</h2>'
-        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run)])}"
+        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
         f"{_figures(run, number, pictures, drawn) if pictures else _ELSEWHERE}{_record(run)}</section>"
     )
 
 
 def _connection(run: Run) -> list[str]:
     return connection_notes(run.architecture) if run.architecture is not None else []
+
+
+def _undecided(run: Run) -> list[str]:
+    note = undecided_note(run.architecture) if run.architecture is not None and run.command == "search" else None
+    return [] if note is None or not run_status(run)[0] else [note]
 
 
 def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], drawn: tuple[int, str] | None) -> str:
