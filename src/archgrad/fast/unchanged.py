@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from itertools import chain, repeat
-from operator import attrgetter, itemgetter
+from itertools import chain, compress, repeat
+from operator import attrgetter, is_not, itemgetter
 from typing import Any, TypeVar, cast
 
 from torch import nn
@@ -100,7 +100,7 @@ class Parts:
             list(map(len, tables)),
             list(chain.from_iterable(map(dict.values, tables))),
             list(map(type, self.modules)),
-            list(map(any, map(_HOOKS, self.own))),
+            any(chain.from_iterable(map(_HOOKS, self.own))) and list(map(any, map(_HOOKS, self.own))),
             list(map(dict.__contains__, self.own, repeat("forward"))),
         )
 
@@ -125,7 +125,9 @@ class Unchanged:
             if (of_pool := _POOLS.get(kind_of(part))) is not None:
                 self._settled.setdefault(of_pool, []).append(part.__dict__)
         layers = [part for part in self._parts.modules if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
-        self._tensors = [table for part in layers for table in (part._parameters, part._buffers) if table]
+        self._tensors: list[dict[str, Any]] = [
+            table for part in layers for table in (part._parameters, part._buffers) if table
+        ]
         self._seen = self._look()
 
     def holds(self) -> bool:
@@ -138,6 +140,6 @@ class Unchanged:
             list(map(len, self._parts.own)),
             [list(map(settings, owners)) for settings, owners in self._settled.items()],
             list(map(type, tensors)),
-            [_TENSOR(t) for t in tensors if t is not None],
+            list(map(_TENSOR, compress(tensors, map(is_not, tensors, repeat(None))))),
             methods_in_place(),
         )
