@@ -6,7 +6,7 @@
 """
 
 from archgrad.engine.epochs import Engine
-from archgrad.engine.opening import RunOptions, opened
+from archgrad.engine.opening import Resume, RunOptions, opened
 from archgrad.engine.task import EpochSummary, Task
 
-__all__ = ["Engine", "EpochSummary", "RunOptions", "Task", "opened"]
+__all__ = ["Engine", "EpochSummary", "Resume", "RunOptions", "Task", "opened"]

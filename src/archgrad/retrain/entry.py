@@ -26,7 +26,7 @@ from archgrad.distributed import (
     together,
     world_size,
 )
-from archgrad.engine import RunOptions, opened
+from archgrad.engine import Resume, RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.report.results import Viewed
@@ -90,7 +90,7 @@ def retrain(
     workers: int = 0,
     fast: bool = True,
     run_dir: str | os.PathLike[str] | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: bool = False,
     checkpoint_minutes: float = 10.0,
     checkpoint_steps: int | None = None,
@@ -138,7 +138,7 @@ def retrain(
         workers: Processes that read data which is not in memory; 0 reads in this process.
         fast: Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently.
         run_dir: The run folder; None keeps nothing on disk.
-        resume: Go on with the run in `run_dir`, from its last checkpoint.
+        resume: Go on with the run in `run_dir`, from its last checkpoint. "auto" begins one where there is none.
         overwrite: Remove an earlier run in `run_dir` first.
         checkpoint_minutes: Time from one checkpoint to the next, besides the one after each epoch.
         checkpoint_steps: Steps from one checkpoint to the next; None goes by time alone.

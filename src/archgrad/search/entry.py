@@ -30,7 +30,7 @@ from archgrad.distributed import (
     synchronised_norms,
     together,
 )
-from archgrad.engine import RunOptions, opened
+from archgrad.engine import Resume, RunOptions, opened
 from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
@@ -78,7 +78,7 @@ def search(
     batch_size: int = 64,
     seed: int = 0,
     run_dir: str | Path | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: bool = False,
     learning_rate: float = 0.025,
     learning_rate_min: float = 0.001,
@@ -134,7 +134,7 @@ def search(
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
         run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
-        resume: Go on with the run in `run_dir`; its options must be the same.
+        resume: Go on with the run in `run_dir`; its options must be the same. "auto" begins one where there is none.
         overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
         learning_rate: Of the weights' SGD in the first epoch; above 0.
         learning_rate_min: What the cosine schedule falls to after the last epoch; at least 0.
