@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
@@ -66,7 +66,7 @@ class RetrainResult(Viewed):
 
 def retrain(
     network: nn.Module,
-    data: Data | Dataset | tuple[Tensor, Tensor] | str,
+    data: Data | Dataset | tuple[Any, Any] | str,
     *,
     architecture: Architecture | None = None,
     epochs: int = 600,
