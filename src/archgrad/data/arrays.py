@@ -62,9 +62,9 @@ def load_arrays(path: Path) -> Data:
             f"y=...), of arrays of numbers."
         ) from error
     kinds = [(train, test) for train, test in _NAMES.items() if set(train) & arrays.keys()]
-    train, test = kinds[0] if len(kinds) == 1 else ((), ())
-    tested = bool(set(test) & arrays.keys())
-    if not kinds or arrays.keys() != {*train, *(test if tested else ())}:
+    tested = len(kinds) == 1 and bool(set(kinds[0][1]) & arrays.keys())
+    parts = kinds[0] if tested else kinds[0][:1] if kinds else ()
+    if not kinds or arrays.keys() != {name for part in parts for name in part}:
         pairs = "; ".join(
             f"{' and '.join(train)} (for a test set {' and '.join(test)})" for train, test in _NAMES.items()
         )
@@ -72,7 +72,6 @@ def load_arrays(path: Path) -> Data:
             f"The arrays of '{path}' must be called {pairs}, but it has {', '.join(map(shown, arrays)) or 'none'}. "
             f"Rename them, and leave others out."
         )
-    parts = [train, test] if tested else [train]
     samples = []
     for inputs, targets in parts:
         _check_layout(arrays[inputs], f"'{inputs}' of '{path}'")

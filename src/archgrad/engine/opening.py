@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from archgrad.architecture import Architecture
 from archgrad.distributed import rank, restarted, together
 from archgrad.engine.epochs import Engine
+from archgrad.engine.on_epoch import OnEpoch, listeners
 from archgrad.engine.task import Result, Task
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
@@ -47,6 +48,10 @@ class RunOptions(CheckpointSchedule):
     """Project of Weights & Biases to log to as well."""
     mlflow: str | None
     """Experiment of MLflow to log to as well."""
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None
+    """Called at the end of each epoch."""
+    max_minutes: float | None = None
+    """Time after which the run is saved and ends, above 0; None sets no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +66,13 @@ class RunOptions(CheckpointSchedule):
             )
         if self.log_frequency is not None:
             check_whole("log_frequency", self.log_frequency, least=1)
+        listeners(self.on_epoch)
+        if self.max_minutes is not None:
+            limit = self.max_minutes
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
+                raise OptionError(f"max_minutes must be a number above 0, but got max_minutes={shown(limit)}.")
+            if self.run_dir is None:
+                raise OptionError("max_minutes needs a run folder, so that the run can go on later. Give run_dir.")
         check_loggers(wandb=self.wandb, mlflow=self.mlflow)
 
 
@@ -127,7 +139,13 @@ def opened(
         task.progress = stack.enter_context(progress)
         if moved:
             progress.message(moved)
-        yield Engine(task, schedule=options, request=request)
+        yield Engine(
+            task,
+            schedule=options,
+            request=request,
+            on_epoch=listeners(options.on_epoch),
+            max_minutes=options.max_minutes,
+        )
 
 
 def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]) -> RunFolder:

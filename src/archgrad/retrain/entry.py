@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from archgrad.distributed import (
     together,
     world_size,
 )
-from archgrad.engine import Resume, RunOptions, opened
+from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.report.results import Viewed
@@ -98,6 +98,8 @@ def retrain(
     quiet: bool = False,
     wandb: str | None = None,
     mlflow: str | None = None,
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
+    max_minutes: float | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> RetrainResult:
     """Train a derived network from scratch on the whole training set; the test set is only reported on.
@@ -146,6 +148,9 @@ def retrain(
         quiet: Show no progress.
         wandb: Project of Weights & Biases to log to as well.
         mlflow: Experiment of MLflow to log to as well.
+        on_epoch: Function of an `archgrad.engine.EpochState`, or a list of such, called on process 0 at the end of each
+            epoch, and again if the epoch is done again. One that returns True ends the run there, for good.
+        max_minutes: Save and end the run after this time, above 0; it can be resumed. None sets no limit.
         config: Options of the caller (space, channels, ...) that go into config.yaml beside these.
 
     Returns:
@@ -156,7 +161,7 @@ def retrain(
         DataError: The data cannot be used.
         RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
             process of the run gone.
-        Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came, or `max_minutes` are over; the state was saved.
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
@@ -189,6 +194,8 @@ def retrain(
         quiet=quiet,
         wandb=wandb,
         mlflow=mlflow,
+        on_epoch=on_epoch,
+        max_minutes=max_minutes,
     )
     device = own_device(device)
     with ExitStack() as stack:
@@ -261,7 +268,7 @@ def retrain(
             "test_loss": evaluation.loss if evaluation else None,
             "best_test_accuracy": task.best_accuracy,
             "best_epoch": task.best_epoch,
-            "epochs": epochs,
+            "epochs": task.epoch,
             "seconds": task.clock.total,
             "skipped_steps": learner.skipped_steps,
         }

@@ -17,7 +17,7 @@ from archgrad.runs.randomness import (
     seeded,
 )
 from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
-from archgrad.runs.signals import Interrupted, StopRequest
+from archgrad.runs.signals import Interrupted, OutOfTime, StopRequest
 from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors
 
@@ -28,6 +28,7 @@ __all__ = [
     "Interrupted",
     "Loggers",
     "MetricsFile",
+    "OutOfTime",
     "Progress",
     "RunFolder",
     "StopRequest",

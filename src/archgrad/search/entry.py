@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from archgrad.distributed import (
     synchronised_norms,
     together,
 )
-from archgrad.engine import Resume, RunOptions, opened
+from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
@@ -110,6 +110,8 @@ def search(
     quiet: bool = False,
     wandb: str | None = None,
     mlflow: str | None = None,
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
+    max_minutes: float | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> SearchResult:
     """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
@@ -172,6 +174,9 @@ def search(
         quiet: Show no progress.
         wandb: Project of Weights & Biases to log to as well.
         mlflow: Experiment of MLflow to log to as well.
+        on_epoch: Function of an `archgrad.engine.EpochState`, or a list of such, called on process 0 at the end of each
+            epoch, and again if the epoch is done again. One that returns True ends the run there, for good.
+        max_minutes: Save and end the run after this time, above 0; it can be resumed. None sets no limit.
         config: Further plain options of the caller, written to config.yaml.
 
     Returns:
@@ -183,7 +188,7 @@ def search(
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
-        Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came, or `max_minutes` are over; the state was saved.
     """
     chosen = choose_method(
         method,
@@ -223,6 +228,8 @@ def search(
         quiet=quiet,
         wandb=wandb,
         mlflow=mlflow,
+        on_epoch=on_epoch,
+        max_minutes=max_minutes,
     )
     device = pick_device(own_device(device))
 
