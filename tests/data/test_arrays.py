@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,23 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes | N
         (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz' cannot be read"):
         load(str(tmp_path / "a.npz"))
+
+
+class Harmful:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (self.proof,)
+
+
+def test_a_pickle_in_a_file_of_arrays_is_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    np.savez(tmp_path / "array.npz", x=np.array([Harmful(proof)] * 12, dtype=object), y=LABELS.numpy())
+    (tmp_path / "plain.npz").write_bytes(pickle.dumps(Harmful(proof)))
+    for name in ("array.npz", "plain.npz"):
+        with pytest.raises(DataError, match="cannot be read"):
+            load(str(tmp_path / name))
+    assert not proof.exists()
