@@ -7,18 +7,21 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["joined", "map_tensors", "tensors_in"]
+__all__ = ["joined", "map_leaves", "map_tensors", "tensors_in"]
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """Return the same structure with `change` of each tensor in its place, and everything else as it is."""
-    if isinstance(value, Tensor):
-        return change(value)
+    return map_leaves(value, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the same structure with `change` of all that is no tuple, list or dict in its place."""
     if isinstance(value, Mapping):
-        return {key: map_tensors(part, change) for key, part in value.items()}
+        return {key: map_leaves(part, change) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return _rebuilt(value, [map_tensors(part, change) for part in value])
-    return value
+        return _rebuilt(value, [map_leaves(part, change) for part in value])
+    return change(value)
 
 
 def joined(

@@ -179,3 +179,37 @@ def test_the_paper_space_and_the_exact_gradient_in_the_fast_and_the_plain_way() 
         optimizer = SGD(supernet.weights.values(), 0.1, momentum=0.9)
         found.append(gradient(Unrolled(hvp="exact"), supernet, optimizer, batch, batch, F.cross_entropy))
     assert relative_error(found[0], found[1]) < 1e-8
+
+
+class Attending(nn.Module):
+    """Attention of a short sequence to itself, by torch's fused kernels where it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.attention.in_proj_weight, std=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended, _ = self.attention(x, x, x, need_weights=False)
+        return attended
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_exact_gradient_goes_through_attention(accumulation: int) -> None:
+    torch.manual_seed(0)
+    choice = ag.LayerChoice({"attend": Attending(), "keep": nn.Identity()}, label="mixing")
+    supernet = relaxed(nn.Sequential(nn.Linear(4, 4), choice, nn.Flatten(), nn.Linear(12, 3)))
+    optimizer = SGD(supernet.weights.values(), 0.3)
+    sequences = torch.randn(8, 3, 4, dtype=torch.float64)
+    train, valid = ((sequences[half], torch.arange(4) % 3) for half in (slice(0, 4), slice(4, 8)))
+    exact, rough = (
+        step.alphas_gradient(
+            supernet, train, valid, loss=F.cross_entropy, weights_optimizer=optimizer, accumulation=accumulation
+        ).gradients["mixing"]
+        for step in (Unrolled(hvp="exact"), Unrolled(finite_difference_radius=1e-3))
+    )
+    assert exact is not None
+    assert rough is not None
+    torch.testing.assert_close(exact, rough, rtol=1e-5, atol=1e-9)

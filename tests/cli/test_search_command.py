@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -288,3 +289,25 @@ def test_an_interruption_before_the_search_is_no_traceback(archgrad: Type, monke
     outcome = archgrad("search", *QUICK)
     assert outcome.status == 130
     assert "Traceback" not in outcome.err
+
+
+def test_a_file_of_arrays_is_searched_on_and_retrained_on(archgrad: Type, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "digits.npz", x=images, y=np.arange(60) % 3, x_test=images[:12], y_test=np.arange(12) % 3)
+    quick = ("--channels", 2, "--cells", 3, "--epochs", 1, "--batch-size", 6)
+    assert archgrad("search", "--data", "digits.npz", *quick).status == 0
+    run = tmp_path / "runs" / "darts-cifar-digits-1"
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"] == str(tmp_path / "digits.npz")
+    retrained = archgrad("retrain", "--arch", run, *quick, "--out", "again")
+    assert retrained.status == 0
+    assert archgrad("retrain", "--resume", "again").status == 0
+
+
+def test_a_limit_of_time_saves_the_run_and_says_how_to_go_on(archgrad: Type, tmp_path: Path) -> None:
+    ended = archgrad("search", *QUICK, "--out", "run", "--max-minutes", "1e-9")
+    assert ended.status == 124
+    assert "Search ended by its limit of 1e-09 minutes (max_minutes); its state is saved." in ended.out
+    assert "archgrad search --resume run" in ended.out
+    assert "max_minutes" not in (tmp_path / "run" / "config.yaml").read_text()
+    assert archgrad("search", "--resume", "run").status == 0  # the limit was of that start

@@ -43,6 +43,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(two: list[dict[str, Any]], folde
     assert resumed == whole
 
 
+def test_a_run_that_is_told_to_stop_ends_on_both(two: list[dict[str, Any]], folder: Path) -> None:
+    assert metrics(folder / "search-3") == metrics(folder / "search")[:1]
+    for name, value in two[0]["search, told to stop"]["state"].items():
+        if "running" not in name:
+            assert torch.equal(two[1]["search, told to stop"]["state"][name], value), name
+
+
+def test_a_run_whose_time_is_up_ends_on_both_and_goes_on(two: list[dict[str, Any]], folder: Path) -> None:
+    assert [each["search, out of time"] for each in two] == [{"status": 124}] * 2
+    for each in two:
+        for name, value in each["search"]["state"].items():
+            assert torch.equal(each["search, in time"]["state"][name], value), name
+    assert metrics(folder / "search-4") == metrics(folder / "search")
+
+
 def test_the_trainer_of_two_processes_ends_alike_on_both_and_goes_on(two: list[dict[str, Any]], folder: Path) -> None:
     assert two[0]["trainer"] == two[1]["trainer"]
     assert [each["trainer, resumed"] for each in two] == [each["trainer"] for each in two]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import archgrad as ag
 from archgrad.distributed import process_group, rank
+from archgrad.engine import EpochState
 from archgrad.runs import Interrupted
 
 torch.set_num_threads(1)
@@ -32,6 +33,14 @@ class Signalling:
         if self.left == 0 and rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return F.cross_entropy(outputs, targets)
+
+
+class Told:
+    """Asks process 0 to stop after the first epoch, and must not be called elsewhere."""
+
+    def __call__(self, state: EpochState) -> bool:
+        assert rank() == 0
+        return True
 
 
 def searched(name: str, loss: Any = F.cross_entropy, **options: Any) -> dict[str, Any]:
@@ -85,6 +94,9 @@ with process_group():
         "search, signalled": searched("search-2", Signalling(4)),
         "search, resumed": searched("search-2", resume=True),
         "search, left by two": searched("search-1", Signalling(2)),
+        "search, told to stop": searched("search-3", on_epoch=Told()),
+        "search, out of time": searched("search-4", max_minutes=1e-9),
+        "search, in time": searched("search-4", resume="auto"),
         "trainer": trained("trainer"),
         "trainer, signalled": trained("trainer-2", Signalling(4)),
         "trainer, resumed": trained("trainer-2", resume=True),

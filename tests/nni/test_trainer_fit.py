@@ -79,6 +79,16 @@ def test_the_interrupted_trainer_itself_goes_on(tmp_path: Path, uninterrupted: a
     assert_same(made, uninterrupted)
 
 
+def test_auto_begins_and_goes_on(tmp_path: Path, uninterrupted: ag.DartsTrainer) -> None:
+    with pytest.raises(Interrupted):
+        make(tmp_path / "run", stop_at=6).fit(resume="auto")
+    made = make(tmp_path / "run")
+    made.fit(resume="auto")
+    assert_same(made, uninterrupted)
+    with pytest.raises(OptionError, match="needs the trainer's run_dir"):
+        make(None).fit(resume="auto")
+
+
 def test_a_run_folder_holds_an_architecture_an_epoch_and_the_optimizer(uninterrupted: ag.DartsTrainer) -> None:
     run_dir = uninterrupted._run_dir
     assert run_dir is not None

@@ -232,3 +232,11 @@ def test_other_errors_of_the_network_come_through_as_they_are(tmp_path: Path) ->
 
     with pytest.raises(RuntimeError, match=r"^mine$"):
         run(tmp_path / "run", network=do_at_step(small_network(), 3, fail))
+
+
+def test_auto_begins_a_retraining_and_goes_on_with_it(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    network = do_at_step(small_network(), STEPS + 2, cut)
+    with pytest.raises(PowerCut):
+        run(tmp_path / "run", network=network, resume="auto")
+    run(tmp_path / "run", resume="auto")
+    assert results(tmp_path / "run") == uninterrupted

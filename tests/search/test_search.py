@@ -198,3 +198,32 @@ def test_gdas_updates_the_weights_first_and_cools_down() -> None:
 def test_double_precision_reaches_weights_alphas_and_data() -> None:
     supernet = found(precision="64", epochs=1).supernet
     assert {p.dtype for p in supernet.parameters()} == {torch.float64}
+
+
+def test_auto_begins_a_run_where_there_is_none_and_goes_on_with_it_where_there_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = found(run_dir=run, resume="auto")
+    again = found(run_dir=run, resume="auto")
+    assert again.history == first.history
+    assert len((run / "timings.csv").read_text().splitlines()) == 1 + 2  # no epoch was run twice
+    with pytest.raises(RunError, match="other options"):
+        found(run_dir=run, resume="auto", learning_rate=0.5)
+
+
+def test_auto_leaves_alone_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"thesis\.txt"):
+        found(run_dir=tmp_path, resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resume": "yes"}, "'auto'"),
+        ({"resume": "auto"}, "resume='auto' needs a run folder"),
+        ({"resume": "auto", "run_dir": "run", "overwrite": True}, "Give one of them"),
+    ],
+)
+def test_what_resume_does_not_take_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        found(**options)

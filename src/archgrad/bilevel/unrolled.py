@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -155,6 +156,7 @@ class _SecondDerivative(_ImplicitTerm):
     """d<g, u>/da by a second backward pass through the graph of g.
 
     The graph of a whole batch is kept from the first pass; graphs of parts would not fit, and are built again.
+    Attention runs unfused in both, by the operations of its formula.
     """
 
     def __init__(self, supernet: Supernet, batch: Batch, loss: Loss, accumulation: int) -> None:
@@ -165,7 +167,8 @@ class _SecondDerivative(_ImplicitTerm):
 
     def weights_gradient(self) -> dict[str, Tensor | None]:
         if self.accumulation > 1:
-            return super().weights_gradient()
+            with sdpa_kernel(SDPBackend.MATH):  # dropout must fall as it does in the graphs that are built again
+                return super().weights_gradient()
         with self.random:
             self._kept, self._train_loss = self._graph(self.batch)
         present = [None if g is None else g.detach() for g in self._kept]
@@ -173,7 +176,8 @@ class _SecondDerivative(_ImplicitTerm):
         return dict(zip(self.weights, whole, strict=True))
 
     def _graph(self, batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
-        train_loss, _ = pass_loss(self.supernet, batch, self._parts_by)
+        with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+            train_loss, _ = pass_loss(self.supernet, batch, self._parts_by)
         wrt = list(self.weights.values())
         return torch.autograd.grad(train_loss, wrt, create_graph=True, allow_unused=True), train_loss
 

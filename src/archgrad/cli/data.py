@@ -17,7 +17,7 @@ from archgrad.paths import from_home
 
 __all__ = ["add_data_options", "label_of", "open_data", "settled_name"]
 
-_FOLDER = "folder:"
+_FOLDER, _ARRAYS = "folder:", ".npz"
 
 
 def add_data_options(parser: Parser) -> None:
@@ -28,8 +28,8 @@ def add_data_options(parser: Parser) -> None:
         type=str,
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
-        "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), or folder:PATH (class folders "
-        "of images, or a tar of them).",
+        "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
+        "of images, or a tar of them), or FILE.npz (arrays x and y, or inputs and targets).",
     )
     group.add_argument(
         "--image-size",
@@ -45,6 +45,8 @@ def add_data_options(parser: Parser) -> None:
 
 def settled_name(name: str) -> str:
     """Return a data set's name that means the same from any folder: a path made absolute."""
+    if name.endswith(_ARRAYS) and not name.startswith(_FOLDER):
+        return str(from_home(name).absolute())
     if not name.startswith(_FOLDER):
         return name
     return f"{_FOLDER}{from_home(name.removeprefix(_FOLDER)).absolute()}"
@@ -52,7 +54,9 @@ def settled_name(name: str) -> str:
 
 def label_of(name: str) -> str:
     """Return a short name of a data set for folders."""
-    return Path(name.removeprefix(_FOLDER)).name.split(".")[0] if name.startswith(_FOLDER) else name
+    if name.startswith(_FOLDER) or name.endswith(_ARRAYS):
+        return Path(name.removeprefix(_FOLDER)).name.split(".")[0]
+    return name
 
 
 def open_data(values: dict[str, Any]) -> Data:

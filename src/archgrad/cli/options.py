@@ -22,7 +22,7 @@ from archgrad.terminal import say
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder", "show_first"]
 
 _LONGEST_PATH = 4096
-NOT_KEPT = ("out", "resume", "overwrite", "quiet", "config", "dotted", "stored_method")
+NOT_KEPT = ("out", "resume", "overwrite", "quiet", "max_minutes", "config", "dotted", "stored_method")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
 
 

@@ -127,7 +127,7 @@ class Data:
         train = _labelled(as_samples(train))
         test = None if test is None else _labelled(as_samples(test))
         channels, image_size = _image_shape(train)
-        if isinstance(train, TensorSamples) and train.inputs.dtype == torch.uint8 and channels and not mean:
+        if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype == torch.uint8:
             mean, std = channel_statistics(train.inputs)
         if not channels and (augmentation is not None or len(mean)):
             raise DataError(

@@ -34,18 +34,20 @@ class MemoryFeed:
     def __init__(self, samples: TensorSamples, device: torch.device) -> None:
         self._samples, self._device = samples, device
 
-    def read(self, plan: BatchPlan) -> tuple[Tensor, Tensor]:
+    def read(self, plan: BatchPlan) -> tuple[Any, Tensor]:
         """Gather the planned samples."""
         resident = self._samples.tensors_on(self._device)
         if resident is None:
-            inputs, targets = (
-                tensor.index_select(0, plan.indices) for tensor in (self._samples.inputs, self._samples.targets)
-            )
+            batch = self._gathered((self._samples.inputs, self._samples.targets), plan.indices)
             if self._device.type == "cuda":
-                inputs, targets = inputs.pin_memory(), targets.pin_memory()
-            return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
-        indices = plan.indices.to(self._device, non_blocking=True)
-        return resident[0].index_select(0, indices), resident[1].index_select(0, indices)
+                batch = map_tensors(batch, Tensor.pin_memory)
+            return to_device(batch[0], self._device), to_device(batch[1], self._device)
+        return self._gathered(resident, plan.indices.to(self._device, non_blocking=True))
+
+    @staticmethod
+    def _gathered(samples: tuple[Any, Tensor], indices: Tensor) -> tuple[Any, Tensor]:
+        inputs, targets = samples
+        return map_tensors(inputs, lambda tensor: tensor.index_select(0, indices)), targets.index_select(0, indices)
 
     def close(self) -> None:
         """Nothing to free: the samples belong to the data."""

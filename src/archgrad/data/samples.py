@@ -1,5 +1,6 @@
 """Samples as data sets: tensors in memory, and the targets of any data set."""
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -9,41 +10,44 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from archgrad.data.randomness import kept_randomness
 from archgrad.errors import DataError
+from archgrad.nested import map_tensors, tensors_in
 
 _RESIDENT_SHARE = 0.25
 """Largest share of a device's free memory that samples may take to be kept there."""
 
 
 class TensorSamples(Dataset):
-    """Samples in memory: a whole batch is one gather.
+    """Samples in memory: a whole batch is one gather of each tensor.
 
     Args:
-        inputs: (N, ...) tensor, uint8 images (N, C, H, W) or features of any type.
+        inputs: (N, ...) tensor, uint8 images (N, C, H, W) or features of any type; or a tuple, list or dict of such.
         targets: (N, ...) tensor, (N,) integer classes or floating-point values.
 
     Raises:
         DataError: There is no sample, the lengths differ, or a floating-point value is not finite.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        if not inputs.ndim or not targets.ndim or len(inputs) != len(targets):
+    def __init__(self, inputs: Any, targets: Tensor) -> None:
+        parts = list(tensors_in(inputs))
+        if not parts or not all(part.ndim and targets.ndim and len(part) == len(targets) for part in parts):
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts) or "none"
             raise DataError(
-                f"Inputs and targets need one row a sample each, but their shapes are {tuple(inputs.shape)} and "
+                f"Inputs and targets need one row a sample each, but their shapes are {shapes} and "
                 f"{tuple(targets.shape)}. Give as many targets as inputs."
             )
-        if not len(inputs):
+        if not len(targets):
             raise DataError("The data has no samples. Give at least one batch of them.")
-        self.inputs = check_finite(inputs, "inputs")
+        self.inputs = map_tensors(inputs, lambda part: check_finite(part, "inputs"))
         self.targets = check_finite(targets if targets.is_floating_point() else targets.long(), "targets")
-        self._resident: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
+        self._resident: dict[torch.device, tuple[Any, Tensor] | None] = {}
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.inputs[index], self.targets[index]
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        return map_tensors(self.inputs, itemgetter(index)), self.targets[index]
 
-    def tensors_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    def tensors_on(self, device: torch.device) -> tuple[Any, Tensor] | None:
         """Copy the samples to a device once, for all streams that read them.
 
         Args:
@@ -52,12 +56,14 @@ class TensorSamples(Dataset):
         Returns:
             Inputs and targets on the device; None where they would take more than a quarter of its free memory.
         """
-        if device == self.inputs.device:
+        tensors = [*tensors_in(self.inputs), self.targets]
+        if all(tensor.device == device for tensor in tensors):
             return self.inputs, self.targets
         if device not in self._resident:
-            size = self.inputs.nbytes + self.targets.nbytes
+            size = sum(tensor.nbytes for tensor in tensors)
             fits = device.type != "cuda" or size <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
-            self._resident[device] = (self.inputs.to(device), self.targets.to(device)) if fits else None
+            there = map_tensors((self.inputs, self.targets), lambda tensor: tensor.to(device)) if fits else None
+            self._resident[device] = there
         return self._resident[device]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def as_samples(samples: Dataset) -> Dataset:
         whole = as_samples(samples.dataset)
         if isinstance(whole, TensorSamples):
             indices = torch.as_tensor(samples.indices, dtype=torch.int64)
-            return TensorSamples(whole.inputs[indices], whole.targets[indices])
+            return TensorSamples(map_tensors(whole.inputs, itemgetter(indices)), whole.targets[indices])
     return samples
 
 

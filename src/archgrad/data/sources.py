@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
 from archgrad.data.dataset import Data, check_class_targets
@@ -35,7 +36,7 @@ _TORCHVISION = {
 }
 
 NAMES = ("digits", *_TORCHVISION)
-"""The names that `load` takes, beside `folder:PATH`."""
+"""The names that `load` takes, beside `folder:PATH` and `FILE.npz`."""
 
 
 def load(
@@ -50,7 +51,8 @@ def load(
 
     Args:
         name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
-            (downloaded on first use), or `folder:PATH` (class folders of images, or a tar of them; see `load_folder`).
+            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`), or
+            `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
         download: Download what is missing; False only uses what is there.
         image_size: For `folder:PATH`: height and width in pixels; the commonest by default.
@@ -68,19 +70,24 @@ def load(
         return load_folder(path, root=cache_root(root), image_size=image_size, memory_limit=memory_limit)
     if image_size is not None or memory_limit is not None:
         raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
+    if name.endswith(".npz"):
+        return load_arrays(from_home(name))
     if name == "digits":
         return _digits()
     if name in _TORCHVISION:
         return _torchvision(name, cache_root(root), download)
     hint = f" To read the images there, give 'folder:{name}'." if os.path.exists(name) else ""
-    raise DataError(f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, and folder:PATH.{hint}")
+    raise DataError(
+        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH and FILE.npz.{hint}"
+    )
 
 
-def as_data(source: Data | Dataset | tuple[Tensor, Tensor] | str) -> Data:
+def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
     """Bring whatever a caller has to `Data`.
 
     Args:
-        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays; or a name for `load`.
+        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays, where inputs may also be a
+            tuple, list or dict of them; or a name for `load`.
 
     Returns:
         The data.
@@ -92,14 +99,13 @@ def as_data(source: Data | Dataset | tuple[Tensor, Tensor] | str) -> Data:
         return source
     if isinstance(source, str):
         return load(source)
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in source):
-        inputs, targets = (torch.from_numpy(part.copy()) if isinstance(part, np.ndarray) else part for part in source)
-        return Data.from_datasets(TensorSamples(inputs, targets))
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Tensor | np.ndarray):
+        return Data.from_datasets(pair_samples(*source))
     if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
         return Data.from_datasets(source)
     raise DataError(
-        f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors, but got "
-        f"{type(source).__name__}."
+        f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors (inputs "
+        f"also in a tuple or dict), but got {type(source).__name__}."
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic
 
 from archgrad.distributed import (
@@ -16,8 +17,9 @@ from archgrad.distributed import (
     set_control_flags,
     world_size,
 )
+from archgrad.engine.on_epoch import EpochState, OnEpoch, asks_to_stop
 from archgrad.engine.task import Result, Task
-from archgrad.runs import CheckpointSchedule, Halted, Interrupted, StopRequest, peak_memory_mb
+from archgrad.runs import CheckpointSchedule, Halted, Interrupted, OutOfTime, StopRequest, peak_memory_mb
 
 __all__ = ["Engine"]
 
@@ -30,13 +32,24 @@ class Engine(Generic[Result]):
         schedule: When checkpoints are written, besides the one after each epoch.
         request: Says whether to stop; None where nothing can ask.
         saves: Whether there is a run folder, on any process; else nothing is saved.
+        on_epoch: Called at the end of each epoch.
+        max_minutes: From now until the run is saved and ends; None sets no limit.
     """
 
     def __init__(
-        self, task: Task[Result], *, schedule: CheckpointSchedule, request: StopRequest | None, saves: bool
+        self,
+        task: Task[Result],
+        *,
+        schedule: CheckpointSchedule,
+        request: StopRequest | None,
+        saves: bool,
+        on_epoch: Sequence[OnEpoch] = (),
+        max_minutes: float | None = None,
     ) -> None:
         self._task, self._schedule, self._request, self._saves = task, schedule, request, saves
+        self._on_epoch, self._max_minutes = on_epoch, max_minutes
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
+        self._began = self._saved_at
 
     def run(self) -> Result:
         """Run the task to its end and return what it came to.
@@ -44,7 +57,7 @@ class Engine(Generic[Result]):
         Raises:
             NonFiniteError: Loss or gradient are not finite.
             RunError: Memory is short, or the disk is; or another process is gone.
-            Interrupted: A signal came; the state was saved.
+            Interrupted: A signal came, or the time is up; the state was saved.
             Halted: Ctrl-C came, and the process is to live on.
         """
         reset_control_flags()
@@ -95,10 +108,25 @@ class Engine(Generic[Result]):
         task.loggers.log_metrics({**summary.row, **timings}, task.epoch)
         task.progress.end_epoch(summary.shown)
         task.publish_epoch()
+        self._tell(summary.row)
         task.epoch, task.step = task.epoch + 1, 0
         task.clock.start_epoch()
         self._save()
         self._stop_if_asked()
+
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        task = self._task
+        architecture, network = task.told()
+        state = EpochState(
+            epoch=task.epoch,
+            epochs=task.epochs,
+            row=MappingProxyType(dict(row)),
+            architecture=architecture,
+            network=network,
+        )
+        task.told_to_stop = asks_to_stop(self._on_epoch, state)
+        if task.told_to_stop:
+            task.progress.message(f"Stopped after epoch {task.epoch + 1}: on_epoch asked for it.")
 
     def _agree(self) -> None:
         """Take over process 0's buffers, and make sure that the processes hold the same network."""
@@ -111,9 +139,12 @@ class Engine(Generic[Result]):
         """Return what this process wants so many steps after the last checkpoint."""
         seconds = time.perf_counter() - self._saved_at
         return ControlFlags(
-            stop=self._request is not None and self._request.requested,
+            stop=self._request is not None and (self._request.requested or self._out_of_time()),
             save=self._task.folder is not None and self._schedule.is_due(steps=steps, seconds=seconds),
         )
+
+    def _out_of_time(self) -> bool:
+        return self._max_minutes is not None and time.perf_counter() - self._began >= 60.0 * self._max_minutes
 
     def _agreed_flags(self) -> ControlFlags:
         """Return what any process wanted when the last step began; with one process, what it wants now."""
@@ -144,8 +175,14 @@ class Engine(Generic[Result]):
         task = self._task
         if self._request is None or task.finished or not self._agreed_flags().stop:
             return
-        number = largest_over_ranks(self._request.signal_number or 0)  # none leaves before all is saved
-        error: Halted | Interrupted = Halted() if self._request.process_lives else Interrupted(number)
+        signal_number = largest_over_ranks(self._request.signal_number or 0)  # none leaves before all is saved
+        error: Halted | Interrupted
+        if not signal_number:
+            error = OutOfTime(self._max_minutes or 0.0)
+        elif self._request.process_lives:
+            error = Halted()
+        else:
+            error = Interrupted(signal_number)
         if task.folder is not None:
             said = "interrupted" if isinstance(error, Halted) else str(error)
             task.progress.message(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from archgrad.architecture import Architecture
 from archgrad.distributed import rank, restarted, together, world_size
 from archgrad.engine.epochs import Engine
+from archgrad.engine.on_epoch import OnEpoch, listeners
 from archgrad.engine.task import Result, Task
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 from archgrad.runs import CheckpointSchedule, Progress, RunFolder, StopRequest, check_loggers, in_ipython, open_loggers
 from archgrad.sharing import seed_for_rank, send_state
 from archgrad.sizes import check_whole
 
-__all__ = ["RunOptions", "opened"]
+__all__ = ["Resume", "RunOptions", "opened"]
+
+Resume = bool | Literal["auto"]
+"""Whether to go on with the run in a folder; "auto" does so where the folder holds a run, and begins one where not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +36,8 @@ class RunOptions(CheckpointSchedule):
 
     run_dir: str | os.PathLike[str] | None
     """The run folder; None keeps nothing on disk."""
-    resume: bool
-    """Go on with the run in the folder."""
+    resume: Resume
+    """Go on with the run in the folder; "auto" begins one where there is none."""
     overwrite: bool
     """Remove an earlier run in the folder first."""
     log_frequency: int | None
@@ -43,15 +48,31 @@ class RunOptions(CheckpointSchedule):
     """Project of Weights & Biases to log to as well."""
     mlflow: str | None
     """Experiment of MLflow to log to as well."""
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None
+    """Called at the end of each epoch."""
+    max_minutes: float | None = None
+    """Time after which the run is saved and ends, above 0; None sets no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.resume, bool) and self.resume != "auto":
+            raise OptionError(f"resume must be True, False or 'auto', but got resume={shown(self.resume)}.")
         if self.run_dir is None and (self.resume or self.overwrite):
-            raise OptionError(f"{'resume' if self.resume else 'overwrite'}=True needs a run folder. Give run_dir.")
+            asked = f"resume={self.resume!r}" if self.resume else "overwrite=True"
+            raise OptionError(f"{asked} needs a run folder. Give run_dir.")
         if self.resume and self.overwrite:
-            raise OptionError("resume=True goes on with a run and overwrite=True removes it. Give one of them.")
+            raise OptionError(
+                f"resume={self.resume!r} goes on with a run and overwrite=True removes it. Give one of them."
+            )
         if self.log_frequency is not None:
             check_whole("log_frequency", self.log_frequency, least=1)
+        listeners(self.on_epoch)
+        if self.max_minutes is not None:
+            limit = self.max_minutes
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
+                raise OptionError(f"max_minutes must be a number above 0, but got max_minutes={shown(limit)}.")
+            if self.run_dir is None:
+                raise OptionError("max_minutes needs a run folder, so that the run can go on later. Give run_dir.")
         check_loggers(wandb=self.wandb, mlflow=self.mlflow)
 
 
@@ -120,13 +141,23 @@ def opened(
         task.progress = stack.enter_context(progress)
         if moved:
             progress.message(moved)
-        yield Engine(task, schedule=options, request=request, saves=saves)
+        yield Engine(
+            task,
+            schedule=options,
+            request=request,
+            saves=saves,
+            on_epoch=listeners(options.on_epoch),
+            max_minutes=options.max_minutes,
+        )
 
 
 def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]) -> RunFolder:
     assert options.run_dir is not None
     # What was started again has its options from before, and must not begin anew.
-    if options.resume or (restarted() and (Path(options.run_dir) / "config.yaml").is_file()):
+    goes_on = options.resume is True
+    if options.resume == "auto" or restarted():
+        goes_on |= os.path.isfile(Path(options.run_dir) / "config.yaml")
+    if goes_on:
         return RunFolder.resume(
             options.run_dir,
             command=task.command,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from archgrad.architecture import Architecture
 from archgrad.buffers import set_buffers
 from archgrad.data import BatchStream
 from archgrad.distributed import rank, world_size
@@ -64,6 +65,7 @@ class Task(ABC, Generic[Result]):
         step: Steps done in it.
         clock: Time spent, that of earlier starts included.
         history: One row a finished epoch, as in metrics.csv.
+        told_to_stop: Whether the run ends after the epoch that has ended, as its caller asked at the end of it.
         folder: Where everything goes; None writes nothing, as on all processes but the first.
         loggers: Where rows go besides.
         progress: Shows what happens.
@@ -100,6 +102,7 @@ class Task(ABC, Generic[Result]):
         self.epoch = self.step = 0
         self.clock = Clock()
         self.history: list[dict[str, Any]] = []
+        self.told_to_stop = False
         self.folder: RunFolder | None = None
         self.loggers = Loggers([])
 
@@ -159,10 +162,14 @@ class Task(ABC, Generic[Result]):
     @property
     def finished(self) -> bool:
         """Whether no epoch is left."""
-        return self.epoch >= self.epochs
+        return self.epoch >= self.epochs or self.told_to_stop
 
     def settle(self) -> None:
         """Wait for what the steps have left on the device, and raise if it must not be saved."""
+
+    def told(self) -> tuple[Architecture | None, nn.Module]:
+        """Return what a caller is told at the end of an epoch: the architecture, if any, and what is trained."""
+        return None, self.network
 
     def publish_epoch(self) -> None:
         """Write and say what belongs to the epoch besides its row."""
@@ -187,6 +194,7 @@ class Task(ABC, Generic[Result]):
             **self.common_state(),
             "epoch": self.epoch,
             "step": self.step,
+            "told_to_stop": self.told_to_stop,
             "batch": self.batch,
             "batches_per_epoch": self.batches_per_epoch,
             "clock": asdict(self.clock),
@@ -207,6 +215,7 @@ class Task(ABC, Generic[Result]):
             parts = state["ranks"]
             self.load_states(state, parts)
             self.epoch, self.step = count_in(state, "epoch"), count_in(state, "step")
+            self.told_to_stop = state.get("told_to_stop") is True  # checkpoints of earlier versions say nothing
             self.clock = Clock(**numbers_in(state["clock"], "the clock", finite=True))
             if len(parts) == world_size():
                 own = parts[rank()]

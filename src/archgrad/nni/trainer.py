@@ -163,8 +163,9 @@ class DartsTrainer:
 
         Args:
             resume: True goes on with the run in `run_dir`, a path with the run in that folder, from its last
-                checkpoint; the trainer must have been made with that run's arguments. A learning-rate scheduler of
-                your own is not in the checkpoint.
+                checkpoint; the trainer must have been made with that run's arguments. "auto" goes on where `run_dir`
+                holds a run and begins one where not (a folder of that name is Path("auto")). A learning-rate scheduler
+                of your own is not in the checkpoint.
 
         Returns:
             What `archgrad.search` returns.
@@ -195,7 +196,7 @@ class DartsTrainer:
             batch_size=self._batch_size,
             seed=self._seed,
             run_dir=run_dir,
-            resume=going_on,
+            resume="auto" if resume == "auto" else going_on,
             overwrite=self._overwrite and not going_on,
             learning_rate=self._learning_rate,
             schedule=self._schedule,
@@ -235,13 +236,14 @@ class DartsTrainer:
         return export(self._supernet)
 
     def _folder_of(self, resume: Any) -> Path:
-        if resume is True and self._run_dir is None:
-            raise OptionError("fit(resume=True) needs the trainer's run_dir. Give run_dir=..., or the path as resume.")
-        if resume is True:
-            assert self._run_dir is not None
+        if resume is True or resume == "auto":
+            if self._run_dir is None:
+                raise OptionError(
+                    f"fit(resume={resume!r}) needs the trainer's run_dir. Give run_dir=..., or the path as resume."
+                )
             return self._run_dir
         if not isinstance(resume, str | Path):
-            raise OptionError(f"resume must be True or the path of a run folder, but got resume={resume!r}.")
+            raise OptionError(f"resume must be True, 'auto' or the path of a run folder, but got resume={resume!r}.")
         if self._run_dir is not None and self._run_dir.resolve() != Path(resume).resolve():
             raise OptionError(
                 f"resume='{resume}' is not the trainer's run_dir='{self._run_dir}'. Leave one of them out."

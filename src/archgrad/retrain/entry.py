@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
@@ -26,7 +26,7 @@ from archgrad.distributed import (
     together,
     world_size,
 )
-from archgrad.engine import RunOptions, opened
+from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.report.results import Viewed
@@ -70,7 +70,7 @@ class RetrainResult(Viewed):
 
 def retrain(
     network: nn.Module,
-    data: Data | Dataset | tuple[Tensor, Tensor] | str,
+    data: Data | Dataset | tuple[Any, Any] | str,
     *,
     architecture: Architecture | None = None,
     epochs: int = 600,
@@ -94,7 +94,7 @@ def retrain(
     workers: int = 0,
     fast: bool = True,
     run_dir: str | os.PathLike[str] | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: bool = False,
     checkpoint_minutes: float = 10.0,
     checkpoint_steps: int | None = None,
@@ -102,6 +102,8 @@ def retrain(
     quiet: bool = False,
     wandb: str | None = None,
     mlflow: str | None = None,
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
+    max_minutes: float | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> RetrainResult:
     """Train a derived network from scratch on the whole training set; the test set is only reported on.
@@ -142,7 +144,7 @@ def retrain(
         workers: Processes that read data which is not in memory; 0 reads in this process.
         fast: Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently.
         run_dir: The run folder; None keeps nothing on disk.
-        resume: Go on with the run in `run_dir`, from its last checkpoint.
+        resume: Go on with the run in `run_dir`, from its last checkpoint. "auto" begins one where there is none.
         overwrite: Remove an earlier run in `run_dir` first.
         checkpoint_minutes: Time from one checkpoint to the next, besides the one after each epoch.
         checkpoint_steps: Steps from one checkpoint to the next; None goes by time alone.
@@ -150,6 +152,9 @@ def retrain(
         quiet: Show no progress.
         wandb: Project of Weights & Biases to log to as well.
         mlflow: Experiment of MLflow to log to as well.
+        on_epoch: Function of an `archgrad.engine.EpochState`, or a list of such, called on process 0 at the end of each
+            epoch, and again if the epoch is done again. One that returns True ends the run there, for good.
+        max_minutes: Save and end the run after this time, above 0; it can be resumed. None sets no limit.
         config: Options of the caller (space, channels, ...) that go into config.yaml beside these.
 
     Returns:
@@ -160,7 +165,7 @@ def retrain(
         DataError: The data cannot be used.
         RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
             process of the run gone.
-        Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came, or `max_minutes` are over; the state was saved.
         Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
             `result` has what the run came to so far.
 
@@ -195,6 +200,8 @@ def retrain(
         quiet=quiet,
         wandb=wandb,
         mlflow=mlflow,
+        on_epoch=on_epoch,
+        max_minutes=max_minutes,
     )
     device = own_device(device)
     with ExitStack() as stack:
@@ -281,7 +288,7 @@ def retrain(
             "test_loss": evaluation.loss if evaluation else None,
             "best_test_accuracy": task.best_accuracy,
             "best_epoch": task.best_epoch,
-            "epochs": epochs,
+            "epochs": task.epoch,
             "seconds": task.clock.total,
             "skipped_steps": learner.skipped_steps,
         }

@@ -17,7 +17,7 @@ from archgrad.runs.randomness import (
     seeded,
 )
 from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
-from archgrad.runs.signals import Halted, Interrupted, StopRequest, in_ipython
+from archgrad.runs.signals import Halted, Interrupted, OutOfTime, StopRequest, in_ipython
 from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors
 
@@ -29,6 +29,7 @@ __all__ = [
     "Interrupted",
     "Loggers",
     "MetricsFile",
+    "OutOfTime",
     "Progress",
     "RunFolder",
     "StopRequest",

@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Halted", "Interrupted", "StopRequest", "in_ipython"]
+__all__ = ["Halted", "Interrupted", "OutOfTime", "StopRequest", "in_ipython"]
 
 _SAME_REQUEST_SECONDS = 0.25
 _HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -37,6 +37,21 @@ class Interrupted(SystemExit):
 
     def __str__(self) -> str:
         return f"interrupted by {signal.Signals(self.signal_number).name}"
+
+
+class OutOfTime(Interrupted):
+    """Ends the process with status 124, as timeout(1) does, after the state was saved.
+
+    Args:
+        minutes: The limit.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        SystemExit.__init__(self, 124)
+        self.signal_number, self.minutes = 0, minutes
+
+    def __str__(self) -> str:
+        return f"ended by its limit of {self.minutes:g} minutes (max_minutes)"
 
 
 class Halted(KeyboardInterrupt):

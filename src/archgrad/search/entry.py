@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from archgrad.distributed import (
     synchronised_norms,
     together,
 )
-from archgrad.engine import RunOptions, opened
+from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import OptionError
 from archgrad.margins import margins_of, undecided_note
 from archgrad.methods import Method
@@ -90,7 +90,7 @@ def search(
     batch_size: int = 64,
     seed: int = 0,
     run_dir: str | Path | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: bool = False,
     learning_rate: float = 0.025,
     learning_rate_min: float = 0.001,
@@ -122,6 +122,8 @@ def search(
     quiet: bool = False,
     wandb: str | None = None,
     mlflow: str | None = None,
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
+    max_minutes: float | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> SearchResult:
     """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
@@ -146,7 +148,7 @@ def search(
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
         run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
-        resume: Go on with the run in `run_dir`; its options must be the same.
+        resume: Go on with the run in `run_dir`; its options must be the same. "auto" begins one where there is none.
         overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
         learning_rate: Of the weights' SGD in the first epoch; above 0.
         learning_rate_min: What the cosine schedule falls to after the last epoch; at least 0.
@@ -184,6 +186,9 @@ def search(
         quiet: Show no progress.
         wandb: Project of Weights & Biases to log to as well.
         mlflow: Experiment of MLflow to log to as well.
+        on_epoch: Function of an `archgrad.engine.EpochState`, or a list of such, called on process 0 at the end of each
+            epoch, and again if the epoch is done again. One that returns True ends the run there, for good.
+        max_minutes: Save and end the run after this time, above 0; it can be resumed. None sets no limit.
         config: Further plain options of the caller, written to config.yaml.
 
     Returns:
@@ -195,7 +200,7 @@ def search(
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
-        Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came, or `max_minutes` are over; the state was saved.
         Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
             `result` has what the run came to so far.
     """
@@ -237,6 +242,8 @@ def search(
         quiet=quiet,
         wandb=wandb,
         mlflow=mlflow,
+        on_epoch=on_epoch,
+        max_minutes=max_minutes,
     )
     device = pick_device(own_device(device))
 

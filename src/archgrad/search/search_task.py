@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
@@ -261,6 +261,9 @@ class SearchTask(Task[Architecture]):
         )
         found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
         return found
+
+    def told(self) -> tuple[Architecture | None, nn.Module]:
+        return self._architecture, self.supernet
 
     def publish_epoch(self) -> None:
         """Write, log and draw the architecture of an epoch, and warn of a collapse."""
