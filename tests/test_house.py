@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,12 @@ def test_packages_say_what_they_offer(path: Path) -> None:
 def test_every_public_name_is_there() -> None:
     for name in archgrad.__all__:
         assert getattr(archgrad, name) is not None
+
+
+def test_the_map_of_the_house_names_every_room_and_nothing_else() -> None:
+    page = Path(__file__).parents[1] / "docs" / "where-everything-is.md"
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", page.read_text(encoding="utf-8")))
+    rooms = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    modules = {path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+    assert rooms | modules <= named
+    assert all((PACKAGE / name).exists() for name in named - {"src/archgrad"})

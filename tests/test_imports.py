@@ -38,7 +38,7 @@ FLOW = (
     # the result, as plain data
     ("genotype", "nni_format"),
     ("architecture",),
-    ("architectures", "nasbench"),
+    ("architectures", "margins", "nasbench"),
     ("show",),
     ("discretize", "derive", "dependence"),
     # when a search ends and what it takes, and a method as data

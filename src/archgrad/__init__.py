@@ -12,30 +12,40 @@ if TYPE_CHECKING:
     from archgrad import (
         architectures,
         bilevel,
+        cost,
         data,
+        errors,
         export,
+        losses,
         methods,
         official,
         optimizers,
         perturbations,
         regularizers,
         relaxation,
+        report,
+        schedules,
         selection,
         spaces,
         stopping,
         testing,
     )
     from archgrad.architecture import Architecture
-    from archgrad.bilevel import StepReport, search_step
+    from archgrad.bilevel import FirstOrder, StepReport, Unrolled, search_step
     from archgrad.cell import Cell
     from archgrad.choices import InputChoice, LayerChoice
+    from archgrad.data import Data
     from archgrad.derive import derive
     from archgrad.discretize import discretize, random_architecture
     from archgrad.methods import Method, Stage
     from archgrad.nni import DartsTrainer
+    from archgrad.relaxation import Gumbel, Simplex, Softmax
+    from archgrad.report import draw_architecture, write_report
     from archgrad.retrain import RetrainResult, retrain
+    from archgrad.runs import Halted, Interrupted
     from archgrad.schedules import Progress
     from archgrad.search import SearchResult, search
+    from archgrad.stopping import Stop
     from archgrad.supernet import Supernet
 
 __version__ = "0.1.0"
@@ -44,21 +54,34 @@ __all__ = [
     "Architecture",
     "Cell",
     "DartsTrainer",
+    "Data",
+    "FirstOrder",
+    "Gumbel",
+    "Halted",
     "InputChoice",
+    "Interrupted",
     "LayerChoice",
     "Method",
     "Progress",
     "RetrainResult",
     "SearchResult",
+    "Simplex",
+    "Softmax",
     "Stage",
     "StepReport",
+    "Stop",
     "Supernet",
+    "Unrolled",
     "architectures",
     "bilevel",
+    "cost",
     "data",
     "derive",
     "discretize",
+    "draw_architecture",
+    "errors",
     "export",
+    "losses",
     "methods",
     "official",
     "optimizers",
@@ -66,34 +89,48 @@ __all__ = [
     "random_architecture",
     "regularizers",
     "relaxation",
+    "report",
     "retrain",
+    "schedules",
     "search",
     "search_step",
     "selection",
     "spaces",
     "stopping",
     "testing",
+    "write_report",
 ]
 
 _HOMES = {
     "Architecture": "architecture",
     "Cell": "cell",
     "DartsTrainer": "nni",
+    "Data": "data",
+    "FirstOrder": "bilevel",
+    "Gumbel": "relaxation",
+    "Halted": "runs",
     "InputChoice": "choices",
+    "Interrupted": "runs",
     "LayerChoice": "choices",
     "Method": "methods",
     "Progress": "schedules",
     "RetrainResult": "retrain",
     "SearchResult": "search",
+    "Simplex": "relaxation",
+    "Softmax": "relaxation",
     "Stage": "methods",
     "StepReport": "bilevel",
+    "Stop": "stopping",
     "Supernet": "supernet",
+    "Unrolled": "bilevel",
     "derive": "derive",
     "discretize": "discretize",
+    "draw_architecture": "report",
     "random_architecture": "discretize",
     "retrain": "retrain",
     "search": "search",
     "search_step": "bilevel",
+    "write_report": "report",
 }
 """Where each public name that is no module is defined."""
 
@@ -122,6 +159,6 @@ if not TYPE_CHECKING:  # type checkers read the imports above, and so know a mis
                 super().__setattr__(name, value)
 
         def __dir__(self):
-            return sorted({*super().__dir__(), *__all__})
+            return sorted(__all__)  # what people use; any other submodule is still there for who names it
 
     sys.modules[__name__].__class__ = _Package

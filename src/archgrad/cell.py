@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.connection import Kept, connected, likeliest, likeliest_connected
-from archgrad.decision import Edge, cell_nodes, freeze_decisions, joined_nodes
+from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
 
@@ -98,7 +98,7 @@ class Cell(Choice):
 
     def edge_label(self, label: str, source: int, node: int) -> str:
         """Return the row of alphas of the edge from `source` to `node` in a cell called `label`."""
-        return f"{label}/{source}->{node}"
+        return edge_row(label, source, node)
 
     def rows(self, label: str) -> dict[str, AlphaRow]:
         """Return one row an edge, node by node and then by source."""

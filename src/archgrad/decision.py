@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -10,7 +11,18 @@ from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import check_text, natural_order, shown
 
-__all__ = ["CellDecision", "Decision", "Edge", "cell_nodes", "empty_nodes", "freeze_decisions", "joined_nodes"]
+__all__ = [
+    "CellDecision",
+    "Decision",
+    "Edge",
+    "cell_nodes",
+    "edge_key",
+    "edge_of_row",
+    "edge_row",
+    "empty_nodes",
+    "freeze_decisions",
+    "joined_nodes",
+]
 
 CONCAT = "concat"
 _MAX_STATE = 9999
@@ -33,6 +45,22 @@ edges; nothing reads it then, and the output does not join it.
 """
 Decision: TypeAlias = "str | Sequence[int] | Mapping[str, Sequence[Any]]"
 """A layer choice's candidate, an input choice's ascending indices, or a cell's graph (see `CellDecision`)."""
+
+
+def edge_key(source: int, node: int) -> str:
+    """Return what an edge is called within its cell, "source->node"."""
+    return f"{source}->{node}"
+
+
+def edge_row(label: str, source: int, node: int) -> str:
+    """Return the row of alphas of an edge in the cell called `label`, "label/source->node"."""
+    return f"{label}/{edge_key(source, node)}"
+
+
+def edge_of_row(row: str) -> tuple[str, int, int] | None:
+    """Return (label of the cell, source, node) of the row of an edge; None for another row."""
+    match = re.fullmatch(r"(.*)/([0-9]{1,4})->([0-9]{1,4})", row, re.DOTALL)
+    return (match[1], int(match[2]), int(match[3])) if match else None
 
 
 def cell_nodes(decision: Mapping[str, Sequence[Any]]) -> dict[int, tuple[Edge, ...]]:

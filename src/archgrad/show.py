@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.decision import Edge, cell_nodes, joined_nodes
+from archgrad.decision import Edge, cell_nodes, edge_row, joined_nodes
 from archgrad.terminal import printable
 
 __all__ = ["connection_notes", "to_dot", "to_text"]
@@ -160,7 +160,7 @@ def _state(state: int, n_inputs: int) -> str:
 def _strength(label: str, node: int, edge: Edge, architecture: Architecture) -> str:
     """Return the edge's probability as text; nothing where the provenance, which may be any JSON, has none."""
     row: Any = architecture.provenance.get("probabilities")
-    for key in (f"{label}/{edge.source}->{node}", edge.operation):
+    for key in (edge_row(label, edge.source, node), edge.operation):
         row = row.get(key) if isinstance(row, Mapping) else None
     return f" ({row:.2f})" if isinstance(row, float) else ""
 

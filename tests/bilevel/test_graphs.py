@@ -203,7 +203,8 @@ def test_what_changes_with_the_epoch_is_a_tensor_of_the_recording():
     assert_same_state(*found)
 
 
-def test_a_perturbed_pass_is_recorded_with_its_noise_as_an_input():
+@pytest.mark.parametrize("perturbation", [ag.perturbations.Uniform(), ag.perturbations.Adversarial(steps=2)])
+def test_a_perturbed_pass_is_recorded_with_its_draw_as_an_input(perturbation):
     space, found = Small(), []
     for recording in (False, True):
         supernet, _ = searcher(space, STEPS["first-order"])
@@ -212,7 +213,7 @@ def test_a_perturbed_pass_is_recorded_with_its_noise_as_an_input():
             "weights_optimizer": torch.optim.SGD(supernet.weights.values(), lr=0.1),
             "alphas_optimizer": torch.optim.Adam(supernet.alphas.values(), lr=0.1),
             "loss": logits_loss,
-            "perturbation": ag.perturbations.Uniform(),
+            "perturbation": perturbation,
             "regularizers": (ag.regularizers.BetaDecay(),),
         }
         torch.manual_seed(0)

@@ -12,8 +12,8 @@ from archgrad.methods import Method, Stage, gdas
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
-from archgrad.regularizers import BetaDecay
-from archgrad.relaxation import Gumbel, Simplex
+from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
+from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.schedules import Linear
 from archgrad.selection import Threshold
 from archgrad.stopping import SkipCount
@@ -61,6 +61,18 @@ def tree(run: str) -> Any:
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),
             Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
         ),
+        (
+            ("--relaxation", "soft-gumbel", "--relaxation.temperature-min", 2),
+            Method(relaxation=SoftGumbel(temperature_min=2.0)),
+        ),
+        (
+            ("--relaxation", "dirichlet", "--regularizers", "dirichlet-kl"),
+            Method(relaxation=Dirichlet(), regularizers=(DirichletKL(),)),
+        ),
+        (
+            ("--relaxation", "sigmoid", "--regularizers", "zero-one", "--regularizers.zero-one.norm", "l1"),
+            Method(relaxation=Sigmoid(), regularizers=(ZeroOne(norm="l1"),)),
+        ),
     ],
 )
 def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
@@ -78,7 +90,10 @@ def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (("--method", "dart"), "There is no method 'dart'. Known are darts, darts-second-order, gdas"),
+        (
+            ("--method", "dart"),
+            "There is no method 'dart'. Known are beta-darts, darts, darts-plus, darts-second-order",
+        ),
         (("--perturbation", "unifrom"), "There is no perturbation 'unifrom'. Did you mean 'uniform'?"),
         (("--perturbation.radius", 0.1), "add --perturbation NAME"),
         (("--regularizers.beta-decay.weight", 1), "add --regularizers beta-decay"),

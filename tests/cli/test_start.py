@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,9 +46,9 @@ def test_functions_keep_their_names_when_modules_of_the_same_name_are_imported()
 
 
 def test_every_public_name_is_there_and_no_other() -> None:
+    assert dir(ag) == sorted(ag.__all__)
     for name in ag.__all__:
         assert getattr(ag, name) is not None
-        assert name in dir(ag)
     with pytest.raises(AttributeError, match="'serch'"):
         _ = ag.serch  # type: ignore[attr-defined]
 
@@ -72,3 +77,40 @@ def test_module_runs_as_the_command_does_and_a_closed_pipe_is_no_error() -> None
     assert process.wait() == 128 + 13
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_what_people_use_is_at_the_top() -> None:
+    homes = {
+        "bilevel": ("FirstOrder", "Unrolled"),
+        "relaxation": ("Gumbel", "Simplex", "Softmax"),
+        "data": ("Data",),
+        "report": ("draw_architecture", "write_report"),
+        "runs": ("Interrupted",),
+        "stopping": ("Stop",),
+    }
+    for home, names in homes.items():
+        for name in names:
+            assert getattr(ag, name) is getattr(importlib.import_module(f"archgrad.{home}"), name)
+    assert ag.cost.count_parameters
+    assert issubclass(ag.errors.OptionError, Exception)
+    assert importlib.import_module("archgrad.nasbench") is ag.nasbench  # type: ignore[attr-defined]  # not listed, and there
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        ag.SearchResult,
+        ag.RetrainResult,
+        ag.StepReport,
+        ag.Stop,
+        ag.bilevel.AlphasGradient,
+        ag.export.Exported,
+        ag.export.ModelDescription,
+        ag.export.Prediction,
+    ],
+)
+def test_help_explains_every_field_of_a_result(result: Any) -> None:
+    described = pydoc.plain(pydoc.render_doc(result))
+    for field in dataclasses.fields(result):
+        if not field.name.startswith("_"):
+            assert re.search(rf"^ \|\s+{field.name}: \S.*", described, re.MULTILINE), field.name

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.cell import Cell
-from archgrad.fast.unchanged import Kept, Unchanged
+from archgrad.fast.memory_format import Code
+from archgrad.fast.unchanged import Kept, Parts, Unchanged
 from archgrad.operations import DilConv, PoolBN, SepConv
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -158,3 +159,35 @@ def test_values_are_no_change() -> None:
     assert not unchanged.holds()
     handle.remove()
     assert unchanged.holds()
+
+
+def test_a_part_that_moves_to_another_place_is_seen() -> None:
+    net = nn.Sequential(nn.Sequential(nn.ReLU()), nn.Sequential())
+    parts = Parts(net)
+    net[1].append(net[0].pop(0))
+    assert not parts.hold()
+
+
+def test_a_part_that_a_leaf_gets_later_is_seen() -> None:
+    net = nn.Sequential(nn.ReLU())
+    parts, unchanged = Parts(net), Unchanged(net)
+    net[0].add_module("inner", nn.ReLU())
+    assert not parts.hold()
+    assert not unchanged.holds()
+
+
+def test_a_pool_that_returns_indices_is_seen() -> None:
+    net = nn.Sequential(nn.MaxPool2d(3))
+    unchanged = Unchanged(net)
+    net[0].return_indices = True
+    assert not unchanged.holds()
+
+
+def test_a_pickled_reading_of_the_code_looks_at_its_own_network() -> None:
+    code = Code(nn.Sequential(nn.Conv2d(8, 8, 3)))
+    assert code.accepts_channels_last()
+    twin = pickle.loads(pickle.dumps(code))
+    assert twin.accepts_channels_last()
+    twin._network[0].register_forward_hook(print)
+    assert not twin.accepts_channels_last()
+    assert code.accepts_channels_last()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,14 +14,19 @@ from archgrad import testing
 from archgrad.bilevel import BilevelStep, FirstOrder, Flat, Implicit, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
-from archgrad.perturbations import Perturbation, Uniform
-from archgrad.regularizers import BetaDecay, Regularizer
+from archgrad.perturbations import Adversarial, Perturbation, Uniform
+from archgrad.regularizers import BetaDecay, DirichletKL, Regularizer, ZeroOne
+from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
-from archgrad.stopping import SkipCount, Stopping
+from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
-PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {"uniform": Uniform, "wide": lambda: Uniform(radius=2.0)}
+PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
+    "uniform": Uniform,
+    "wide": lambda: Uniform(radius=2.0),
+    "adversarial": Adversarial,
+}
 OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
     "adam": Adam,
     "adam, cosine": lambda: Adam(learning_rate=Cosine(0.1, 0.01)),
@@ -35,7 +40,10 @@ STEPS: dict[str, Callable[[], BilevelStep]] = {
     "implicit": Implicit,
     "exact": lambda: Unrolled(hvp="exact"),
 }
-STOPPING: dict[str, Callable[[], Stopping]] = {"skip count": lambda: SkipCount(limit=1)}
+STOPPING: dict[str, Callable[[], Stopping]] = {
+    "skip count": lambda: SkipCount(limit=1),
+    "hessian eigenvalue": lambda: HessianEigenvalue(frequency=1, window=1, factor=0.5, start_epoch=0, delta=1),
+}
 SELECTIONS: dict[str, Callable[[], Selection]] = {"likeliest": Likeliest, "threshold": lambda: Threshold(0.4)}
 
 
@@ -44,6 +52,24 @@ class TestRegularizers(testing.RegularizerLaws):
     @pytest.fixture
     def part(self, name: str) -> Regularizer:
         return REGULARIZERS[name]()
+
+
+class TestDirichletKL(testing.RegularizerLaws):
+    def make(self) -> Regularizer:
+        return DirichletKL()
+
+    def make_relaxation(self) -> Relaxation:
+        return Dirichlet()
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+class TestZeroOne(testing.RegularizerLaws):
+    @pytest.fixture
+    def part(self, norm: Literal["l2", "l1"]) -> Regularizer:
+        return ZeroOne(norm=norm)
+
+    def make_relaxation(self) -> Relaxation:
+        return Sigmoid()
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
@@ -70,6 +96,11 @@ class TestSteps(testing.BilevelStepLaws):
 class TestSkipCount(testing.StoppingLaws):
     def make(self) -> Stopping:
         return STOPPING["skip count"]()
+
+
+class TestHessianEigenvalue(testing.StoppingLaws):
+    def make(self) -> Stopping:
+        return STOPPING["hessian eigenvalue"]()
 
 
 @pytest.mark.parametrize("name", SELECTIONS)

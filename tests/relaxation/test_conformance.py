@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from archgrad.relaxation import Gumbel, Relaxation, Simplex, Softmax
-from archgrad.testing import NormalisedRelaxationLaws
+from archgrad.relaxation import Dirichlet, Gumbel, Relaxation, Sigmoid, Simplex, SoftGumbel, Softmax
+from archgrad.testing import NormalisedRelaxationLaws, RelaxationLaws
 
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
     "softmax": Softmax,
     "simplex": Simplex,
     "gumbel": Gumbel,
     "gumbel, cold": lambda: Gumbel(temperature_max=0.1),
+    "dirichlet": Dirichlet,
+    "soft gumbel": SoftGumbel,
+    "soft gumbel, cold": lambda: SoftGumbel(temperature_max=0.5, temperature_min=0.2),
     "gumbel, gradient through the softmax alone": lambda: Gumbel(constant_gradient=False),
 }
 
@@ -23,3 +26,11 @@ class TestEveryRelaxation(NormalisedRelaxationLaws):
     @pytest.fixture
     def relaxation(self, name: str) -> Relaxation:
         return RELAXATIONS[name]()
+
+
+class TestSigmoid(RelaxationLaws):
+    def make(self) -> Relaxation:
+        return Sigmoid()
+
+    def test_it_says_that_it_is_not_normalised(self, relaxation: Relaxation) -> None:
+        assert not relaxation.normalised

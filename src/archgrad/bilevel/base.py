@@ -17,14 +17,17 @@ __all__ = ["AlphasGradient", "BilevelStep"]
 
 @dataclass(frozen=True)
 class AlphasGradient:
-    """The gradient of the validation loss with respect to the alphas."""
+    """The gradient of the validation loss with respect to the alphas.
+
+    Attributes:
+        gradients: By label, (K,) each; None for a row that the pass did not use.
+        valid_loss: The validation loss that was differentiated, 0-dimensional.
+        valid_outputs: What the supernet returned for the validation batch, without graph.
+    """
 
     gradients: dict[str, Tensor | None]
-    """By label, (K,) each; None for a row that the pass did not use."""
     valid_loss: Tensor
-    """The validation loss that was differentiated, 0-dimensional."""
     valid_outputs: Any
-    """What the supernet returned for the validation batch, without graph."""
 
 
 class BilevelStep(ABC):

@@ -28,18 +28,22 @@ __all__ = ["StepReport", "check_parts", "check_perturbation", "search_step"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw. Numbers leave the device only when they are read as such, each with a wait for the device."""
+    """What one step saw. Numbers leave the device only when they are read as such, each with a wait for the device.
+
+    Attributes:
+        train_outputs: What the supernet returned for the training batch in the weights' pass, without graph.
+        valid_outputs: What the supernet returned for the validation batch in the alphas' pass, without graph; None
+            without one.
+        regularizers: Name of each regulariser -> its value times its weight, 0-dimensional.
+    """
 
     train_outputs: Any
-    """What the supernet returned for the training batch in the weights' pass, without graph."""
     valid_outputs: Any
-    """What the supernet returned for the validation batch in the alphas' pass, without graph; None without one."""
     _train_loss: Tensor
     _weights_gradient_norm: Tensor
     _valid_loss: Tensor | None = None
     _alphas_gradient_norm: Tensor | None = None
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
-    """Name of each regulariser -> its value times its weight, 0-dimensional."""
 
     def on_device(self) -> dict[str, Tensor]:
         """Return those of the numbers below that there are, 0-dimensional where they were computed; nothing waits."""

@@ -17,7 +17,7 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.engine.task import Result, Task
-from archgrad.runs import CheckpointSchedule, Interrupted, StopRequest, peak_memory_mb
+from archgrad.runs import CheckpointSchedule, Halted, Interrupted, StopRequest, peak_memory_mb
 
 __all__ = ["Engine"]
 
@@ -28,11 +28,14 @@ class Engine(Generic[Result]):
     Args:
         task: What is run.
         schedule: When checkpoints are written, besides the one after each epoch.
-        request: Says whether to stop; None where there is no run folder, on any process: then nothing is saved.
+        request: Says whether to stop; None where nothing can ask.
+        saves: Whether there is a run folder, on any process; else nothing is saved.
     """
 
-    def __init__(self, task: Task[Result], *, schedule: CheckpointSchedule, request: StopRequest | None) -> None:
-        self._task, self._schedule, self._request = task, schedule, request
+    def __init__(
+        self, task: Task[Result], *, schedule: CheckpointSchedule, request: StopRequest | None, saves: bool
+    ) -> None:
+        self._task, self._schedule, self._request, self._saves = task, schedule, request, saves
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
 
     def run(self) -> Result:
@@ -42,6 +45,7 @@ class Engine(Generic[Result]):
             NonFiniteError: Loss or gradient are not finite.
             RunError: Memory is short, or the disk is; or another process is gone.
             Interrupted: A signal came; the state was saved.
+            Halted: Ctrl-C came, and the process is to live on.
         """
         reset_control_flags()
         task = self._task
@@ -128,7 +132,7 @@ class Engine(Generic[Result]):
         task = self._task
         task.settle()  # nothing is saved after a step that was not finite
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
-        if self._request is None:
+        if not self._saves:
             return
         task.clock.tick()
         state = task.state_dict()
@@ -140,10 +144,12 @@ class Engine(Generic[Result]):
         task = self._task
         if self._request is None or task.finished or not self._agreed_flags().stop:
             return
-        error = Interrupted(largest_over_ranks(self._request.signal_number or 0))  # none leaves before all is saved
+        number = largest_over_ranks(self._request.signal_number or 0)  # none leaves before all is saved
+        error: Halted | Interrupted = Halted() if self._request.process_lives else Interrupted(number)
         if task.folder is not None:
+            said = "interrupted" if isinstance(error, Halted) else str(error)
             task.progress.message(
-                f"{task.title} was {error} in epoch {task.epoch + 1}, before step {task.step + 1}; it is saved in "
+                f"{task.title} was {said} in epoch {task.epoch + 1}, before step {task.step + 1}; it is saved in "
                 f"'{task.folder.path}'. Go on with resume=True (archgrad {task.command} --resume {task.folder.path})."
             )
         raise error

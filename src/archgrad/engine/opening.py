@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.distributed import rank, restarted, together
+from archgrad.distributed import rank, restarted, together, world_size
 from archgrad.engine.epochs import Engine
 from archgrad.engine.task import Result, Task
 from archgrad.errors import OptionError
-from archgrad.runs import CheckpointSchedule, Progress, RunFolder, StopRequest, check_loggers, open_loggers
+from archgrad.runs import CheckpointSchedule, Progress, RunFolder, StopRequest, check_loggers, in_ipython, open_loggers
 from archgrad.sharing import seed_for_rank, send_state
 from archgrad.sizes import check_whole
 
@@ -86,7 +86,9 @@ def opened(
                     folder.save_architecture(architecture)
                 folder.record_environment(seed=task.seed)
                 saved = folder.load_checkpoint()
-        request = stack.enter_context(StopRequest()) if options.run_dir is not None else None
+        saves = options.run_dir is not None
+        alone = world_size() == 1  # several processes without a folder end as Python ends them
+        request = stack.enter_context(StopRequest(process_lives=not saves or in_ipython())) if saves or alone else None
         saved = send_state(saved)
         with together():
             if saved is not None:
@@ -118,7 +120,7 @@ def opened(
         task.progress = stack.enter_context(progress)
         if moved:
             progress.message(moved)
-        yield Engine(task, schedule=options, request=request)
+        yield Engine(task, schedule=options, request=request, saves=saves)
 
 
 def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]) -> RunFolder:

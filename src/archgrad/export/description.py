@@ -28,18 +28,20 @@ class ModelDescription:
 
     Raises:
         OptionError: A value is outside its range, or does not go with the others.
+
+    Attributes:
+        classes: Name of each column of the logits.
+        input_shape: Of one sample, without the batch: (C, H, W) for images.
+        input_dtype: "float32" or "int64".
+        mean: Subtracted from each channel of an image with pixels in [0, 1]; empty for no normalisation.
+        std: What each channel is divided by afterwards.
     """
 
     classes: tuple[str, ...]
-    """Name of each column of the logits."""
     input_shape: tuple[int, ...]
-    """Of one sample, without the batch: (C, H, W) for images."""
     input_dtype: str = "float32"
-    """"float32" or "int64"."""
     mean: tuple[float, ...] = ()
-    """Subtracted from each channel of an image with pixels in [0, 1]; empty for no normalisation."""
     std: tuple[float, ...] = ()
-    """What each channel is divided by afterwards."""
 
     def __post_init__(self) -> None:
         if not self.classes or not all(isinstance(name, str) for name in self.classes):

@@ -29,14 +29,17 @@ _UNPICKLED = (".pt2", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model makes of one image."""
+    """What a model makes of one image.
+
+    Attributes:
+        image: The file.
+        classes: Names of the likeliest classes, likeliest first.
+        probabilities: Their probabilities, 0 to 1: the softmax over all classes.
+    """
 
     image: str
-    """The file."""
     classes: tuple[str, ...]
-    """Names of the likeliest classes, likeliest first."""
     probabilities: tuple[float, ...]
-    """Their probabilities, 0 to 1: the softmax over all classes."""
 
 
 def predict(

@@ -23,16 +23,20 @@ __all__ = ["Exported", "export_onnx", "export_program"]
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """What was written.
+
+    Attributes:
+        path: The model.
+        description_path: The JSON file beside it: class names, shape of the inputs, normalisation.
+        description: What is in it.
+        max_difference: Largest absolute difference between the file's logits and the network's, over batches of 1 and
+            3.
+    """
 
     path: Path
-    """The model."""
     description_path: Path
-    """The JSON file beside it: class names, shape of the inputs, normalisation."""
     description: ModelDescription
-    """What is in it."""
     max_difference: float
-    """Largest absolute difference between the file's logits and the network's, over batches of 1 and 3."""
 
 
 def export_onnx(

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import Choice, InputChoice, LayerChoice
-from archgrad.exactness import HOOKS, is_exactly, is_hooked, kind_of
+from archgrad.exactness import is_exactly, is_hooked, kind_of
 from archgrad.fast.source import Reading, read_module
+from archgrad.fast.unchanged import Parts
 from archgrad.isolation import has_in_place
 from archgrad.operations import FactorizedReduce
 
@@ -42,24 +43,21 @@ class Code:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._seen: object = None
+        self._parts: Parts | None = None
         self._accepts = False
 
     def __deepcopy__(self, memo: dict[int, object]) -> Code:
         copied = memo.get(id(self._network))
         return Code(copied if isinstance(copied, nn.Module) else self._network)
 
+    def __reduce__(self) -> tuple[type[Code], tuple[nn.Module]]:
+        return type(self), (self._network,)
+
     def accepts_channels_last(self) -> bool:
         """Return `accepts_channels_last` of the network as it is now."""
-        seen = self._look()
-        if seen != self._seen:
-            self._seen, self._accepts = seen, accepts_channels_last(self._network)
+        if self._parts is None or not self._parts.hold():
+            self._parts, self._accepts = Parts(self._network), accepts_channels_last(self._network)
         return self._accepts
-
-    def _look(self) -> object:
-        modules = list(self._network.modules())
-        hooked = [any(own[name] for name in HOOKS) or "forward" in own for own in map(vars, modules)]
-        return modules, list(map(type, modules)), hooked
 
 
 def accepts_channels_last(network: nn.Module) -> bool:

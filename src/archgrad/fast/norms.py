@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,22 +48,31 @@ def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, cou
     if isinstance(count, int) and count < 2 and any(norm.training for norm in norms):
         raise ValueError("Expected more than 1 value per channel when training, got one image of one pixel.")
     moving = [t for t, norm in enumerate(norms) if norm.training and norm.track_running_stats]
-    tracked = [t for t in moving if norms[t].running_mean is not None and norms[t].running_var is not None]
-    counters = [n for t in moving if (n := norms[t].num_batches_tracked) is not None]
+    means_of, variances_of, counts_of = (
+        {t: _buffer(norms[t], name) for t in moving} for name in ("running_mean", "running_var", "num_batches_tracked")
+    )
+    tracked = [t for t in moving if means_of[t] is not None and variances_of[t] is not None]
+    counters = [n for n in counts_of.values() if n is not None]
     if counters:
         torch._foreach_add_(counters, 1)
     unbiased = variances * (count / (count - 1)) if tracked else variances
     for momentum in dict.fromkeys(norms[t].momentum for t in tracked):
         group = [t for t in tracked if norms[t].momentum == momentum]
-        for kind, batch in (("running_mean", means), ("running_var", unbiased)):
+        for kept, batch in ((means_of, means), (variances_of, unbiased)):
             # As BatchNorm itself does, past the version counter: another norm may have kept a shared buffer.
-            running = [getattr(norms[t], kind).data for t in group]
+            running = [cast(Tensor, kept[t]).data for t in group]
             rows = batch.unbind()
             values = [rows[t].to(buffer) for t, buffer in zip(group, running, strict=True)]
             if momentum is None:  # a cumulative average
                 for t, buffer, value in zip(group, running, values, strict=True):
-                    seen = norms[t].num_batches_tracked
+                    seen = counts_of[t]
                     assert seen is not None
                     buffer.lerp_(value, 1.0 / float(seen))
             else:
                 torch._foreach_lerp_(running, values, momentum)
+
+
+def _buffer(norm: nn.BatchNorm2d, name: str) -> Tensor | None:
+    """The attribute, read from the table of buffers: `nn.Module.__getattr__` is slow, and there are many norms."""
+    buffer = norm._buffers.get(name)
+    return getattr(norm, name) if buffer is None else buffer

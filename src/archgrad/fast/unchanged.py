@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from operator import itemgetter
+from collections.abc import Callable, Hashable
+from itertools import chain, compress, repeat
+from operator import attrgetter, is_not, itemgetter
 from typing import Any, TypeVar, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from archgrad.cell import Cell
 from archgrad.exactness import HOOKS, kind_of, methods_in_place
-from archgrad.fast.recognise import pool_settings
 from archgrad.operations import Zero
 
-__all__ = ["Kept", "Unchanged"]
+__all__ = ["Kept", "Parts", "Unchanged"]
 
 T = TypeVar("T")
 
 _HOOKS = itemgetter(*HOOKS)
+_CHILDREN = itemgetter("_modules")
+_TENSOR = attrgetter("shape", "dtype", "device")
 _SETTINGS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     nn.Conv2d: itemgetter("stride", "padding", "dilation", "groups", "padding_mode"),
     nn.BatchNorm2d: itemgetter("training", "eps", "momentum", "affine", "num_features"),
@@ -26,6 +28,11 @@ _SETTINGS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     Cell: itemgetter("output", "n_nodes", "n_inputs", "pairs"),
 }
 """What decides how a layer computes, beside its tensors. `track_running_stats` is read at every pass."""
+_POOLS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
+    nn.MaxPool2d: itemgetter("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    nn.AvgPool2d: itemgetter("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+}
+"""The same of layers that are known only if they are of these classes themselves."""
 
 
 class Kept:
@@ -69,6 +76,35 @@ class Kept:
         return cast(T, self._by_kind[kind])
 
 
+class Parts:
+    """Remembers what a module consists of: its parts in their places, their classes, hooks and own `forward`s.
+
+    This is looked at in every forward pass, so it is read table by table and not by walking through the module again.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.modules = list(module.modules())
+        self.own = list(map(vars, self.modules))
+        self._seen = self._look()
+
+    def hold(self) -> bool:
+        """Return whether all is as it was."""
+        return self._look() == self._seen
+
+    def _look(self) -> tuple[Any, ...]:
+        tables = list(map(_CHILDREN, self.own))
+        return (
+            list(map(len, tables)),
+            list(chain.from_iterable(map(dict.values, tables))),
+            list(map(type, self.modules)),
+            any(chain.from_iterable(map(_HOOKS, self.own))) and list(map(any, map(_HOOKS, self.own))),
+            list(map(dict.__contains__, self.own, repeat("forward"))),
+        )
+
+
 class Unchanged:
     """Remembers a module's parts with their classes, what their instances define, hooks, and settings of known layers.
 
@@ -80,36 +116,30 @@ class Unchanged:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._parts = list(module.modules())
-        self._own = [part.__dict__ for part in self._parts]
-        self._tables = [part._modules for part in self._parts if part._modules]
-        self._by_kind: dict[Callable[[dict[str, Any]], Any], list[dict[str, Any]]] = {}
-        for part in self._parts:
+        self._parts = Parts(module)
+        self._settled: dict[Callable[[dict[str, Any]], Any], list[dict[str, Any]]] = {}
+        for part in self._parts.modules:
             for kind, settings in _SETTINGS.items():
                 if isinstance(part, kind):
-                    self._by_kind.setdefault(settings, []).append(part.__dict__)
-        self._pools = [part for part in self._parts if kind_of(part) in (nn.MaxPool2d, nn.AvgPool2d)]
-        layers = [part for part in self._parts if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
-        self._tensors = [table for part in layers for table in (part._parameters, part._buffers) if table]
+                    self._settled.setdefault(settings, []).append(part.__dict__)
+            if (of_pool := _POOLS.get(kind_of(part))) is not None:
+                self._settled.setdefault(of_pool, []).append(part.__dict__)
+        layers = [part for part in self._parts.modules if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
+        self._tensors: list[dict[str, Any]] = [
+            table for part in layers for table in (part._parameters, part._buffers) if table
+        ]
         self._seen = self._look()
 
     def holds(self) -> bool:
         """Return whether all is as it was."""
-        return self._look() == self._seen
+        return self._parts.hold() and self._look() == self._seen
 
     def _look(self) -> tuple[Any, ...]:
+        tensors = list(chain.from_iterable(map(dict.values, self._tensors)))
         return (
-            [part for table in self._tables for part in table.values()],
-            list(map(type, self._parts)),
-            [(len(own), "forward" in own) for own in self._own],
-            list(map(any, map(_HOOKS, self._own))),
-            [list(map(settings, owners)) for settings, owners in self._by_kind.items()],
-            list(map(pool_settings, self._pools)),
-            list(_kinds(t for table in self._tensors for t in table.values())),
+            list(map(len, self._parts.own)),
+            [list(map(settings, owners)) for settings, owners in self._settled.items()],
+            list(map(type, tensors)),
+            list(map(_TENSOR, compress(tensors, map(is_not, tensors, repeat(None))))),
             methods_in_place(),
         )
-
-
-def _kinds(tensors: Iterable[Tensor | None]) -> Iterable[Any]:
-    for t in tensors:
-        yield None if t is None else (type(t), t.shape, t.dtype, t.device)

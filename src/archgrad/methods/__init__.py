@@ -1,7 +1,36 @@
 """Methods of search: what they are made of, and the published ones."""
 
 from archgrad.methods.method import Method, Place
-from archgrad.methods.presets import darts, darts_second_order, gdas
+from archgrad.methods.presets import (
+    beta_darts,
+    darts,
+    darts_plus,
+    darts_second_order,
+    drnas,
+    fair_darts,
+    gaea,
+    gdas,
+    r_darts,
+    sdarts_adv,
+    sdarts_rs,
+    snas,
+)
 from archgrad.methods.stage import Stage
 
-__all__ = ["Method", "Place", "Stage", "darts", "darts_second_order", "gdas"]
+__all__ = [
+    "Method",
+    "Place",
+    "Stage",
+    "beta_darts",
+    "darts",
+    "darts_plus",
+    "darts_second_order",
+    "drnas",
+    "fair_darts",
+    "gaea",
+    "gdas",
+    "r_darts",
+    "sdarts_adv",
+    "sdarts_rs",
+    "snas",
+]

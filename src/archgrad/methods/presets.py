@@ -4,11 +4,72 @@ from __future__ import annotations
 
 from archgrad.bilevel import Flat, Unrolled
 from archgrad.methods.method import Method
-from archgrad.relaxation import Gumbel
+from archgrad.optimizers import Adam, ExponentiatedGradient
+from archgrad.perturbations import Adversarial, Uniform
+from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
+from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
+from archgrad.selection import Threshold
+from archgrad.stopping import HessianEigenvalue, SkipCount
 
-__all__ = ["a2m", "darts", "darts_second_order", "gdas"]
+__all__ = [
+    "a2m",
+    "beta_darts",
+    "darts",
+    "darts_plus",
+    "darts_second_order",
+    "drnas",
+    "fair_darts",
+    "gaea",
+    "gdas",
+    "r_darts",
+    "sdarts_adv",
+    "sdarts_rs",
+    "snas",
+]
 
+beta_darts = Method(
+    regularizers=(BetaDecay(),),
+    source="Ye et al. 2022: beta-DARTS; the factor grows from 0 towards 50 over any length (theirs: 100 epochs)",
+)
 a2m = Method(step=Flat(), source="A2M (FlatDARTS), AI-Tech-Research-Lab: rho 0.1, radius 0.01")
 darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, first order")
+darts_plus = Method(
+    stopping=SkipCount(limit=2),
+    source="Liang et al. 2019: DARTS+, criterion 1; every cell is looked at (theirs: label='normal')",
+)
 darts_second_order = Method(step=Unrolled(), source="Liu, Simonyan and Yang 2019, eq. 7 and 8: DARTS, second order")
+drnas = Method(
+    relaxation=Dirichlet(),
+    regularizers=(DirichletKL(),),
+    alphas_optimizer=Adam(weight_decay=0.0),
+    source="Chen et al. 2021: DrNAS with its distance to the even distribution, without progressive stages",
+)
+fair_darts = Method(
+    relaxation=Sigmoid(),
+    regularizers=(ZeroOne(),),
+    alphas_optimizer=Adam(learning_rate=3e-3, betas=(0.9, 0.999)),
+    selection=Threshold(0.85),
+    source="Chu et al. 2020: FairDARTS; theirs is a space without 'none'",
+)
+gaea = Method(
+    relaxation=Simplex(),
+    alphas_optimizer=ExponentiatedGradient(),
+    source="Li et al. 2021: GAEA, with two levels",
+)
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
+sdarts_adv = Method(
+    perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
+)
+r_darts = Method(
+    step=Unrolled(),
+    stopping=HessianEigenvalue(),
+    source="Zela et al. 2020: R-DARTS, early stopping; second order as in the authors' scripts",
+)
+sdarts_rs = Method(
+    perturbation=Uniform(),
+    source="Chen and Hsieh 2020: SmoothDARTS, random; the radius grows from 0.03 towards 0.3 over any length",
+)
+snas = Method(
+    relaxation=SoftGumbel(),
+    source="Xie et al. 2019: SNAS, in the two-level form of the code of Chen et al. 2021 (DrNAS)",
+)

@@ -176,6 +176,8 @@ class DartsTrainer:
             NonFiniteError: A loss or gradient is NaN or infinite.
             Interrupted: SIGTERM, SIGINT or SIGHUP came, and there is a run folder; the step was finished and the state
                 saved.
+            Halted: Ctrl-C came, without a run folder or in IPython; the step was finished, and `result` has what there
+                is.
         """
         going_on = resume is not None and resume is not False
         run_dir = self._folder_of(resume) if going_on else self._run_dir

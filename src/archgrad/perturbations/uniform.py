@@ -47,15 +47,19 @@ class Uniform(Perturbation):
     ) -> dict[str, Draw]:
         """Draw the noise, shaped as each row's mixture; `probe` is not used."""
         radius = value_of(self.radius, progress, "The radius of Uniform")
-        draws: dict[str, Draw] = {}
-        for label, mixture in mixtures.items():
-            even = torch.rand(mixture.slots.shape, generator=generator, dtype=torch.float64)
-            draws[label] = {"noise": radius * (2.0 * even - 1.0)}
-        return draws
+        return {label: {"noise": noise} for label, noise in uniform_noise(mixtures, radius, generator).items()}
 
     def apply(self, mixture: Mixture, row: AlphaRow, draw: Draw) -> Mixture:
         """Add the noise to the weights of the candidates that run."""
         return replace(mixture, slots=onto_simplex(mixture.slots + draw["noise"].to(mixture.slots), mixture.active))
+
+
+def uniform_noise(mixtures: Mapping[str, Mixture], radius: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return U(-radius, radius) by label, shaped as each mixture's slots, on the CPU in float64."""
+    return {
+        label: radius * (2.0 * torch.rand(mixture.slots.shape, generator=generator, dtype=torch.float64) - 1.0)
+        for label, mixture in mixtures.items()
+    }
 
 
 def onto_simplex(weights: Tensor, active: Sequence[int] | None = None) -> Tensor:

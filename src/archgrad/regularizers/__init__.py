@@ -2,5 +2,7 @@
 
 from archgrad.regularizers.base import Regularizer
 from archgrad.regularizers.beta_decay import BetaDecay
+from archgrad.regularizers.dirichlet_kl import DirichletKL
+from archgrad.regularizers.zero_one import ZeroOne
 
-__all__ = ["BetaDecay", "Regularizer"]
+__all__ = ["BetaDecay", "DirichletKL", "Regularizer", "ZeroOne"]

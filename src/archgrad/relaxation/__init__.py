@@ -1,8 +1,11 @@
 """How alphas become mixing weights: one strategy a file."""
 
 from archgrad.relaxation.base import Domain, Relaxation
+from archgrad.relaxation.dirichlet import Dirichlet
 from archgrad.relaxation.gumbel import Gumbel
+from archgrad.relaxation.sigmoid import Sigmoid
 from archgrad.relaxation.simplex import Simplex
+from archgrad.relaxation.soft_gumbel import SoftGumbel
 from archgrad.relaxation.softmax import Softmax
 
-__all__ = ["Domain", "Gumbel", "Relaxation", "Simplex", "Softmax"]
+__all__ = ["Dirichlet", "Domain", "Gumbel", "Relaxation", "Sigmoid", "Simplex", "SoftGumbel", "Softmax"]

@@ -38,9 +38,7 @@ class Gumbel(Relaxation):
     runs_all = False
 
     def __post_init__(self) -> None:
-        for name in ("temperature_max", "temperature_min"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name} must be above 0, but got {name}={getattr(self, name)}.")
+        check_temperatures(self.temperature_max, self.temperature_min)
 
     @property
     def _schedule(self) -> Linear:
@@ -51,13 +49,10 @@ class Gumbel(Relaxation):
         return self._schedule.value(progress)
 
     def draw(self, alpha: Tensor, row: AlphaRow, progress: Progress | None, generator: torch.Generator) -> Draw:
-        """Draw Gumbel(0, 1) noise, (K,), anew if it is not finite; and tell the temperature, ()."""
+        """Draw Gumbel(0, 1) noise, (K,), and tell the temperature, ()."""
         temperature = value_of(self._schedule, progress, "The temperature of Gumbel")
-        while True:
-            exponential = torch.empty(len(row.names), dtype=torch.float64).exponential_(generator=generator)
-            noise = -exponential.log()
-            if bool(noise.isfinite().all()):
-                return {"noise": noise, "temperature": torch.tensor(temperature, dtype=torch.float64)}
+        noise = gumbel_noise(len(row.names), generator)
+        return {"noise": noise, "temperature": torch.tensor(temperature, dtype=torch.float64)}
 
     def mix(self, alpha: Tensor, row: AlphaRow, draw: Draw) -> Mixture:
         """Return the hard sample with the gradient of the soft one; only the drawn candidates are active."""
@@ -66,3 +61,18 @@ class Gumbel(Relaxation):
         drawn = torch.sort(torch.topk(z.detach(), row.n_chosen).indices).values
         hard = torch.nn.functional.one_hot(drawn, len(row.names)).to(soft.dtype)
         return Mixture(hard + (soft - soft.detach()), tuple(drawn.tolist()), reaches_inactive=self.constant_gradient)
+
+
+def check_temperatures(temperature_max: float, temperature_min: float) -> None:
+    """Raise OptionError unless both are above 0."""
+    for name, value in (("temperature_max", temperature_max), ("temperature_min", temperature_min)):
+        if not value > 0:
+            raise OptionError(f"{name} must be above 0, but got {name}={value}.")
+
+
+def gumbel_noise(number: int, generator: torch.Generator) -> Tensor:
+    """Return (number,), Gumbel(0, 1) noise in float64, drawn anew if it is not finite."""
+    while True:
+        noise = -torch.empty(number, dtype=torch.float64).exponential_(generator=generator).log()
+        if bool(noise.isfinite().all()):
+            return noise

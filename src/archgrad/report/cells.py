@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from archgrad.architecture import CellDecision
-from archgrad.decision import cell_nodes, joined_nodes
+from archgrad.decision import cell_nodes, edge_key, edge_row, joined_nodes
 from archgrad.report.layout import GraphLayout, LinkPlace, LinkSize, NodeSize, lay_out
 from archgrad.report.scene import Box, Command, Curve, Group, Item, Label, Scene, clean_text, shorten, text_width
 
@@ -46,7 +46,7 @@ class CellEdge:
     @property
     def key(self) -> str:
         """The edge's name within its cell, as in the labels of its alphas."""
-        return f"{self.source}->{self.node}"
+        return edge_key(self.source, self.node)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def cell_graph(
     edges = []
     for node, pairs in nodes.items():
         for operation, source in pairs:
-            row = (probabilities or {}).get(f"{label}/{source}->{node}", {})
+            row = (probabilities or {}).get(edge_row(label, source, node), {})
             edges.append(CellEdge(operation=operation, source=source, node=node, strength=row.get(operation)))
     return CellGraph(
         label=label, n_inputs=min(nodes), n_nodes=len(nodes), edges=tuple(edges), joined=joined_nodes(cell)
@@ -170,7 +170,7 @@ def forming_scene(
     front: list[Item] = []
     for pair, place in zip(pairs, layout.links, strict=False):
         edge = kept.get(pair)
-        marks = {"data-edge": f"{pair[0]}->{pair[1]}"}
+        marks = {"data-edge": edge_key(*pair)}
         role = roles.get(edge.operation, "muted") if edge else "unkept"
         width = edge_width(edge.strength) if edge else 1.0
         state = " kept" if edge else ""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archgrad.decision import edge_key, edge_row
 from archgrad.report.cells import cell_graph, forming_texts
 from archgrad.report.pictures import candidates_of, edge_pairs
 from archgrad.report.read import Frame
@@ -46,10 +47,10 @@ def _cell(label: str, frames: Sequence[Frame]) -> dict[str, Any]:
         decision = frame.architecture.choices.get(label)
         edges = cell_graph(label, decision).edges if isinstance(decision, Mapping) else ()
         kept.append([[pairs.index((e.source, e.node)), names.index(e.operation)] for e in edges])
-        rows = [frame.probabilities.get(f"{label}/{source}->{node}", {}) for source, node in pairs]
+        rows = [frame.probabilities.get(edge_row(label, source, node), {}) for source, node in pairs]
         probabilities.append([_thousandths(row.get(name)) for row in rows for name in names])
     return {
-        "pairs": [f"{source}->{node}" for source, node in pairs],
+        "pairs": [edge_key(source, node) for source, node in pairs],
         "names": [clean_text(name) for name in names],
         "wide": forming_texts(names, narrow=False),
         "narrow": forming_texts(names, narrow=True),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from archgrad.architecture import Architecture
+from archgrad.decision import edge_of_row, edge_row
 from archgrad.report.cells import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
@@ -124,9 +125,9 @@ def edge_pairs(label: str, frames: Sequence[Frame]) -> list[tuple[int, int]]:
     kept: set[tuple[int, int]] = set()
     for frame in frames:
         for name in frame.probabilities:
-            match = re.fullmatch(re.escape(label) + r"/([0-9]{1,4})->([0-9]{1,4})", name)
-            if match:
-                pairs.add((int(match[1]), int(match[2])))
+            edge = edge_of_row(name)
+            if edge is not None and edge[0] == label:
+                pairs.add(edge[1:])
         decision = frame.architecture.choices.get(label)
         if isinstance(decision, Mapping):
             kept |= {(edge.source, edge.node) for edge in cell_graph(label, decision).edges}
@@ -152,7 +153,7 @@ def candidates_of(label: str, frames: Sequence[Frame]) -> list[str]:
 def architecture_pictures(architecture: Architecture, probabilities: Probabilities) -> list[Picture]:
     """Return a picture of each cell, and one of all other choices."""
     graphs = cell_graphs(architecture, probabilities)
-    names = [name for key, row in probabilities.items() if "->" in key for name in row]
+    names = [name for key, row in probabilities.items() if edge_of_row(key) for name in row]
     roles = operation_roles(list(dict.fromkeys([*names, *(e.operation for graph in graphs for e in graph.edges)])))
     pictures = []
     for graph in graphs:
@@ -192,7 +193,7 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
         panels = []
         candidates = tuple(candidates_of(graph.label, frames))
         for source, node in edge_pairs(graph.label, frames):
-            key = f"{graph.label}/{source}->{node}"
+            key = edge_row(graph.label, source, node)
             used.add(key)
             values = _values(key, candidates, frames)
             panels.append(HeatPanel(label=key, candidates=candidates, values=values, edge=(source, node)))

@@ -97,7 +97,8 @@ class Viewed:
 
     def __repr__(self) -> str:
         """Return at most six lines: architecture, last figures, and where the run lies."""
-        lines = [f"{type(self).__name__} after {len(self.history)} epoch{'s' if len(self.history) != 1 else ''}"]
+        epochs = f"{len(self.history)} epoch{'s' if len(self.history) != 1 else ''}"
+        lines = [f"{type(self).__name__} after {epochs}{self._remark()}"]
         if self.architecture is not None:
             lines.append(f"  architecture: {_short(self.architecture)}")
         if self.history:
@@ -105,6 +106,10 @@ class Viewed:
         lines.append(f"  run folder: {'none' if self.run_dir is None else self.run_dir}")
         lines.append("  .show() and .plot() show it")
         return "\n".join(lines)
+
+    def _remark(self) -> str:
+        """Return what must be said beside the number of epochs."""
+        return ""
 
     def _repr_html_(self) -> str:
         scenes = [] if self.architecture is None or not self.architecture.choices else [self.architecture]

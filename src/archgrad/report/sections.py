@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archgrad.decision import edge_key, edge_row
+from archgrad.margins import undecided_note
 from archgrad.report.cells import forming_scene
 from archgrad.report.charts import format_value
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
@@ -66,13 +68,18 @@ def run_section(
     return (
         f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
         f'<h2 id="run-{number}-title">{escape(name)} {badge}</h2>'
-        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run)])}"
+        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
         f"{_figures(run, number, pictures, drawn) if pictures else _ELSEWHERE}{_record(run)}</section>"
     )
 
 
 def _connection(run: Run) -> list[str]:
     return connection_notes(run.architecture) if run.architecture is not None else []
+
+
+def _undecided(run: Run) -> list[str]:
+    note = undecided_note(run.architecture) if run.architecture is not None and run.command == "search" else None
+    return [] if note is None or not run_status(run)[0] else [note]
 
 
 def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], drawn: tuple[int, str] | None) -> str:
@@ -250,15 +257,15 @@ def _alphas_rows(label: str, n_inputs: int, pairs: Sequence[tuple[int, int]], na
     last = run.frames[-1]
     graph = next(g for g in cell_graphs(last.architecture, last.probabilities) if g.label == label)
     kept = {(edge.key, edge.operation) for edge in graph.edges}
-    if not any(last.probabilities.get(f"{label}/{source}->{node}") for source, node in pairs):
+    if not any(last.probabilities.get(edge_row(label, source, node)) for source, node in pairs):
         return ""
     rows = []
     for source, node in pairs:
-        row = last.probabilities.get(f"{label}/{source}->{node}", {})
+        row = last.probabilities.get(edge_row(label, source, node), {})
         cells = []
         for name in names:
             p = row.get(name)
-            marks = ' class="kept"' if (f"{source}->{node}", name) in kept else ""
+            marks = ' class="kept"' if (edge_key(source, node), name) in kept else ""
             cells.append(f'<span{marks} style="--p:{0.0 if p is None else p:.3f}">{_share(p)}</span>')
         rows.append([edge_name(source, node, n_inputs), *cells])
     head = ["edge", *names]

@@ -35,33 +35,37 @@ from archgrad.retrain.learner import Learner
 from archgrad.retrain.outputs import write_outputs
 from archgrad.retrain.recipe import OnNonfinite, Optimizer, Precision, Recipe
 from archgrad.retrain.retrain_task import RetrainTask
-from archgrad.runs import pick_device, seeded
+from archgrad.runs import Halted, Interrupted, pick_device, seeded
 
 __all__ = ["RetrainResult", "retrain"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RetrainResult(Viewed):
-    """What a retraining came to."""
+    """What a retraining came to.
+
+    Attributes:
+        test_accuracy: Of the last epoch, 0 to 1; None without a test set.
+        test_loss: Of the last epoch; None without a test set.
+        best_test_accuracy: Of the best epoch. Chosen on the test set, so it flatters: the figure to report is
+            `test_accuracy`.
+        best_epoch: 0-based, as in metrics.csv; its weights are in `weights/best.safetensors`.
+        history: One row an epoch, as in metrics.csv.
+        skipped_steps: Steps left out because they were not finite.
+        network: The network that was given, with its last weights, in evaluation mode.
+        run_dir: The run folder.
+        architecture: Where the network comes from, as it was given.
+    """
 
     test_accuracy: float | None
-    """Of the last epoch, 0 to 1; None without a test set."""
     test_loss: float | None
-    """Of the last epoch; None without a test set."""
     best_test_accuracy: float | None
-    """Of the best epoch. Chosen on the test set, so it flatters: the figure to report is `test_accuracy`."""
     best_epoch: int | None
-    """0-based, as in metrics.csv; its weights are in `weights/best.safetensors`."""
     history: list[dict[str, Any]]
-    """One row an epoch, as in metrics.csv."""
     skipped_steps: int
-    """Steps left out because they were not finite."""
     network: nn.Module
-    """The network that was given, with its last weights, in evaluation mode."""
     run_dir: Path | None
-    """The run folder."""
     architecture: Architecture | None = None
-    """Where the network comes from, as it was given."""
 
 
 def retrain(
@@ -157,6 +161,8 @@ def retrain(
         RunError: The run folder cannot be used, or training cannot go on: loss not finite, out of memory, another
             process of the run gone.
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
+        Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
+            `result` has what the run came to so far.
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
@@ -254,7 +260,21 @@ def retrain(
         engine = stack.enter_context(opened(task, run, config=options, architecture=architecture))
         if recipe.drop_path and not learner.has_drop_path:
             task.progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
-        evaluation = engine.run()
+        try:
+            evaluation = engine.run()
+        except (Halted, Interrupted) as ended:
+            ended.result = RetrainResult(
+                test_accuracy=None,
+                test_loss=None,
+                best_test_accuracy=task.best_accuracy,
+                best_epoch=task.best_epoch,
+                history=task.history,
+                skipped_steps=learner.skipped_steps,
+                network=network.eval(),
+                run_dir=None if run_dir is None else Path(run_dir),
+                architecture=architecture,
+            )
+            raise
         network.eval()
         facts = {
             "test_accuracy": evaluation.accuracy if evaluation else None,

@@ -17,7 +17,7 @@ from archgrad.runs.randomness import (
     seeded,
 )
 from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
-from archgrad.runs.signals import Interrupted, StopRequest
+from archgrad.runs.signals import Halted, Interrupted, StopRequest, in_ipython
 from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors
 
@@ -25,6 +25,7 @@ __all__ = [
     "CheckpointSchedule",
     "Checkpoints",
     "Clock",
+    "Halted",
     "Interrupted",
     "Loggers",
     "MetricsFile",
@@ -39,6 +40,7 @@ __all__ = [
     "config_difference",
     "count_in",
     "fields_of",
+    "in_ipython",
     "is_stored",
     "lines_of",
     "load_optimizer",

@@ -32,11 +32,12 @@ from archgrad.distributed import (
 )
 from archgrad.engine import RunOptions, opened
 from archgrad.errors import OptionError
+from archgrad.margins import margins_of, undecided_note
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.relaxation import Relaxation
 from archgrad.report.results import Viewed
-from archgrad.runs import pick_device, seeded
+from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.halves import open_streams
 from archgrad.search.meter import Metrics, accuracy
@@ -53,18 +54,29 @@ __all__ = ["SearchResult", "search"]
 
 @dataclass(frozen=True, repr=False)
 class SearchResult(Viewed):
-    """What a search gives."""
+    """What a search gives.
+
+    Attributes:
+        architecture: Derived after the last epoch, or the one that the stopping rule returns.
+        supernet: With the weights and alphas of the last epoch, on its device.
+        history: One row of metrics an epoch, as in metrics.csv.
+        run_dir: Where the run lies, if it was given a folder.
+        stop: Why the search ended before its last epoch, if it did.
+    """
 
     architecture: Architecture
-    """Derived after the last epoch, or the one that the stopping rule returns."""
     supernet: Supernet
-    """With the weights and alphas of the last epoch, on its device."""
     history: list[dict[str, Any]]
-    """One row of metrics an epoch, as in metrics.csv."""
     run_dir: Path | None
-    """Where the run lies, if it was given a folder."""
     stop: Stop | None = None
-    """Why the search ended before its last epoch, if it did."""
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """By row of alphas, the probability that the taken candidate has before the next, smallest first; -1 to 1."""
+        return margins_of(self.architecture)
+
+    def _remark(self) -> str:
+        return "; the alphas hardly moved" if undecided_note(self.architecture) else ""
 
 
 def search(
@@ -184,6 +196,8 @@ def search(
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
         NonFiniteError: A loss or gradient is NaN or infinite and `on_nonfinite` is "stop".
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the step was finished and the state saved.
+        Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
+            `result` has what the run came to so far.
     """
     chosen = choose_method(
         method,
@@ -289,10 +303,14 @@ def search(
         engine = stack.enter_context(opened(task, run, config=everything))
         if cuda_graphs:
             stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
-        architecture, leads = engine.run(), rank() == 0
+        folder_path = None if run_dir is None else Path(run_dir)
+        try:
+            architecture, leads = engine.run(), rank() == 0
+        except (Halted, Interrupted) as ended:
+            ended.result = SearchResult(task.present_architecture(), supernet, task.history, folder_path)
+            raise
     if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
         warnings.warn(constant, stacklevel=2)
-    folder_path = None if run_dir is None else Path(run_dir)
     return SearchResult(architecture, supernet, task.history, folder_path, task.stop)
 
 

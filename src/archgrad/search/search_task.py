@@ -22,6 +22,7 @@ from archgrad.engine import EpochSummary, Task
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
+from archgrad.margins import undecided_note
 from archgrad.methods import Method
 from archgrad.regularizers import Regularizer
 from archgrad.runs import count_in, load_optimizer, rows_in
@@ -273,7 +274,20 @@ class SearchTask(Task[Architecture]):
             self.progress.message(warning)
 
     def result(self) -> Architecture:
-        """Return the architecture after the last epoch, or the one that was stopped for, and say why."""
+        """Return the architecture after the last epoch, or the one that was stopped for, and say why.
+
+        Says as well if the alphas hardly moved, and how close each decision was.
+        """
+        architecture = self._last_or_stopped()
+        if (note := undecided_note(architecture)) is not None:
+            self.progress.message(f"Warning: {note}")
+        return architecture
+
+    def present_architecture(self) -> Architecture:
+        """Return what the alphas decide at present, also within an epoch."""
+        return self._architecture_after(self.epoch if self.step else max(self.epoch - 1, 0))
+
+    def _last_or_stopped(self) -> Architecture:
         stop = self.stop
         if stop is None:
             return self._architecture_after(self.epoch - 1) if self._architecture is None else self._architecture

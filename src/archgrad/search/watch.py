@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from archgrad.architecture import Architecture
 from archgrad.choices import AlphaRow
+from archgrad.margins import row_entropy
 from archgrad.stopping.skip_count import is_skip, kept_operations
 
 __all__ = ["collapse_warning", "mean_entropy", "skip_connections"]
@@ -17,11 +17,9 @@ def mean_entropy(probabilities: Mapping[str, Sequence[float]], rows: Mapping[str
 
     None where every row has one candidate.
     """
-    entropies = []
-    for label, row in probabilities.items():
-        if len(row) > 1:
-            shares = [p / rows[label].n_chosen for p in row]
-            entropies.append(-sum(p * math.log(p) for p in shares if p > 0) / math.log(len(row)))
+    entropies = [
+        row_entropy(row, n_chosen=rows[label].n_chosen) for label, row in probabilities.items() if len(row) > 1
+    ]
     return sum(entropies) / len(entropies) if entropies else None
 
 

@@ -14,12 +14,15 @@ __all__ = ["Stop", "Stopping"]
 
 @dataclass(frozen=True)
 class Stop:
-    """The decision to end a search."""
+    """The decision to end a search.
+
+    Attributes:
+        epoch: The epoch whose architecture is the result, 0-based; the last one or an earlier one.
+        reason: What was seen, in a sentence.
+    """
 
     epoch: int
-    """The epoch whose architecture is the result, 0-based; the last one or an earlier one."""
     reason: str
-    """What was seen, in a sentence."""
 
 
 class Stopping(ABC):
