@@ -11,7 +11,7 @@ from torch import nn
 
 import archgrad as ag
 from archgrad import testing
-from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
+from archgrad.bilevel import BilevelStep, FirstOrder, Flat, Implicit, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Perturbation, Uniform
@@ -36,6 +36,8 @@ OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
 STEPS: dict[str, Callable[[], BilevelStep]] = {
     "first order": FirstOrder,
     "unrolled": Unrolled,
+    "flat": Flat,
+    "implicit": Implicit,
     "exact": lambda: Unrolled(hvp="exact"),
 }
 STOPPING: dict[str, Callable[[], Stopping]] = {

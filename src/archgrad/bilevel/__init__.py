@@ -2,8 +2,20 @@
 
 from archgrad.bilevel.base import AlphasGradient, BilevelStep
 from archgrad.bilevel.first_order import FirstOrder
+from archgrad.bilevel.flat import Flat
 from archgrad.bilevel.graphs import cuda_graphs
+from archgrad.bilevel.implicit import Implicit
 from archgrad.bilevel.step import StepReport, search_step
 from archgrad.bilevel.unrolled import Unrolled
 
-__all__ = ["AlphasGradient", "BilevelStep", "FirstOrder", "StepReport", "Unrolled", "cuda_graphs", "search_step"]
+__all__ = [
+    "AlphasGradient",
+    "BilevelStep",
+    "FirstOrder",
+    "Flat",
+    "Implicit",
+    "StepReport",
+    "Unrolled",
+    "cuda_graphs",
+    "search_step",
+]
