@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import archgrad as ag
-from archgrad.bilevel import FirstOrder, Unrolled
+from archgrad.bilevel import FirstOrder, Implicit, Unrolled
 from archgrad.relaxation import Gumbel
 from toys import relaxed
 
@@ -213,3 +213,16 @@ def test_the_exact_gradient_goes_through_attention(accumulation: int) -> None:
     assert exact is not None
     assert rough is not None
     torch.testing.assert_close(exact, rough, rtol=1e-5, atol=1e-9)
+
+
+def test_the_implicit_gradient_goes_through_attention() -> None:
+    torch.manual_seed(0)
+    choice = ag.LayerChoice({"attend": Attending(), "keep": nn.Identity()}, label="mixing")
+    supernet = relaxed(nn.Sequential(nn.Linear(4, 4), choice, nn.Flatten(), nn.Linear(12, 3)))
+    optimizer = SGD(supernet.weights.values(), 0.1)
+    batch = (torch.randn(4, 3, 4, dtype=torch.float64), torch.arange(4) % 3)
+    found = Implicit(iterations=3).alphas_gradient(
+        supernet, batch, batch, loss=F.cross_entropy, weights_optimizer=optimizer
+    )
+    mixing = found.gradients["mixing"]
+    assert mixing is not None and bool(mixing.isfinite().all()) and bool(mixing.any())

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from archgrad.bilevel.base import AlphasGradient, BilevelStep
@@ -146,7 +147,8 @@ class _Second:
             return
         with self.random:
             for part in parts_of(self.batch, self.parts):
-                value, _ = pass_loss(self.supernet, part, self.loss)
+                with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+                    value, _ = pass_loss(self.supernet, part, self.loss)
                 graph = torch.autograd.grad(value, self.weights, create_graph=True, allow_unused=True), value
                 if self.parts == 1:
                     self.kept.append(graph)

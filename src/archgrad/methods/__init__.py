@@ -2,6 +2,7 @@
 
 from archgrad.methods.method import Method, Place
 from archgrad.methods.presets import (
+    a2m,
     beta_darts,
     darts,
     darts_plus,
@@ -21,6 +22,7 @@ __all__ = [
     "Method",
     "Place",
     "Stage",
+    "a2m",
     "beta_darts",
     "darts",
     "darts_plus",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from archgrad.bilevel.passes import fixed, frozen_buffers, joined_gradients, loss_of_parts, pass_loss
 from archgrad.epoch_end import EpochEnd
@@ -78,7 +79,7 @@ class HessianEigenvalue(Stopping):
             return None
         return Stop(
             epoch,
-            f"the largest eigenvalue of the Hessian has grown by a factor of {now / before:.2f} since epoch {epoch} "
+            f"the largest eigenvalue of the Hessian has grown by a factor of {now / before:.2f} since epoch {epoch + 1} "
             f"(limit {self.factor:g})",
         )
 
@@ -104,7 +105,8 @@ def hessian_eigenvalue(end: EpochEnd, *, iterations: int = 50, tolerance: float 
     with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen_buffers(supernet):
         try:
             with fixed(list(supernet.weights.values())), supernet.same_draw():
-                value, _ = pass_loss(supernet, batch, loss)
+                with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+                    value, _ = pass_loss(supernet, batch, loss)
                 slopes = torch.autograd.grad(value, alphas, create_graph=True, materialize_grads=True)
         finally:
             supernet.generator.set_state(drawn)
