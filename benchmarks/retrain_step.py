@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 import archgrad as ag
 from archgrad.fast import accelerate
-from archgrad.fast.heap import keep_freed_memory
+from archgrad.fast.malloc import keep_freed_memory
 
 
 def main() -> None:

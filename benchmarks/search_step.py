@@ -33,7 +33,7 @@ import torch.nn.functional as F
 
 import archgrad as ag
 from archgrad.bilevel.passes import fixed, local_pass, pass_loss
-from archgrad.fast import cells, heap, normalised, pointwise, states, whole
+from archgrad.fast import cells, malloc, native_cell, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
@@ -192,7 +192,7 @@ def work(options: argparse.Namespace) -> None:
     fast = options.worker == "fast"
     space = space_of(options)
     if fast and "heap" not in options.without:
-        heap.keep_freed_memory()
+        malloc.keep_freed_memory()
     begin = time.perf_counter()
     supernet = ag.Supernet(space, fast=fast).to(options.device)
     if fast:
@@ -286,7 +286,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     if idea == "kernels":
         library.is_built = lambda: False
     elif idea == "whole":
-        whole.evaluate = lambda *_: None
+        native_cell.evaluate = lambda *_: None
     elif idea == "gathered":
         cells.gathers = lambda _: False
     elif idea == "channels-last":

@@ -53,3 +53,8 @@ def test_the_map_of_the_house_names_every_room_and_nothing_else() -> None:
     modules = {path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
     assert rooms | modules <= named
     assert all((PACKAGE / name).exists() for name in named - {"src/archgrad"})
+
+
+def test_no_file_name_occurs_twice() -> None:
+    names = [path.name for path in FILES if path.name != "__init__.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -20,7 +20,7 @@ FLOW = (
     ("batches", "buffers", "exactness", "files", "json_text", "isolation", "schedules", "terminal", "typed_names"),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("mixing", "recompute"),
+    ("nested_sum", "recompute"),
     ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),
@@ -49,7 +49,7 @@ FLOW = (
     # what a run is made of
     ("data", "cost"),
     ("runs",),
-    ("sharing",),
+    ("rank_state",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell
     # the loop, and what it runs
     ("engine",),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.batches import count, cut, prepare, uncut
-from archgrad.data.feeds import to_device
+from archgrad.data.batch_readers import to_device
 from archgrad.nested import joined, map_tensors, tensors_in
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
-from archgrad.mixing import check_alike, weighted_sum
 from archgrad.nested import joined, map_tensors
+from archgrad.nested_sum import check_alike, weighted_sum
 from archgrad.recompute import recomputed
 
 __all__ = ["AlphaRow", "Choice", "Draw", "InputChoice", "LayerChoice", "Mixture", "MixtureTable", "SelectInputs"]
@@ -53,7 +53,7 @@ class Mixture:
     unless the relaxation says otherwise (`Relaxation.normalised`)."""
     active: tuple[int, ...]
     """The candidates that run; the others have weight zero in `slots`."""
-    reaches_inactive: bool = False
+    straight_through: bool = False
     """Whether an inactive candidate's weight (value 0) is added to the output, so that its alpha gets a gradient."""
 
     @property
@@ -211,7 +211,7 @@ class LayerChoice(Choice):
         """Return the mixture of the active candidates' outputs on the same arguments."""
         mixture = self.mixture
         outputs = [self.run(k, *args, **kwargs) for k in mixture.active]
-        return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.reaches_inactive)
+        return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.straight_through)
 
     def run(self, k: int, *args: Any, **kwargs: Any) -> Any:
         """Return the output of the k-th candidate, which leaves its input as it was."""
@@ -325,9 +325,9 @@ class InputChoice(Choice):
         if self.reduction in ("sum", "mean"):
             scale = self.n_chosen if self.reduction == "mean" else 1
             weights = mixture.weights if scale == 1 else mixture.weights / scale
-            return weighted_sum(active, weights, mixture.active, self._describe, mixture.reaches_inactive)
+            return weighted_sum(active, weights, mixture.active, self._describe, mixture.straight_through)
         places = [
-            weighted_sum(active, place, mixture.active, self._describe, mixture.reaches_inactive)
+            weighted_sum(active, place, mixture.active, self._describe, mixture.straight_through)
             for place in mixture.slots
         ]
         return _reduce(places, self.reduction, self.dim)

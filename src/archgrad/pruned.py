@@ -27,7 +27,7 @@ def mix_kept(relaxation: Relaxation, alpha: Tensor, row: AlphaRow, draw: Draw, l
     nothing = mixture.slots.new_zeros(mixture.slots.shape[0])
     columns = dict(zip(left, mixture.slots.unbind(1), strict=True))
     slots = torch.stack([columns.get(k, nothing) for k in range(len(row.names))], 1)
-    return Mixture(slots, tuple(left[k] for k in mixture.active), mixture.reaches_inactive)
+    return Mixture(slots, tuple(left[k] for k in mixture.active), mixture.straight_through)
 
 
 def only(alpha: Tensor, left: Sequence[int]) -> Tensor:

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import archgrad as ag
-from archgrad.bilevel import graphs
-from archgrad.bilevel.graphs import recorded_passes
-from archgrad.bilevel.passes import fixed, local_pass
-from archgrad.bilevel.recorder import Obstacles, Packed
+from archgrad.bilevel import graph_cache
+from archgrad.bilevel.graph_cache import recorded_passes
+from archgrad.bilevel.graph_capture import Obstacles, Packed
+from archgrad.bilevel.passes import local_pass, without_grad
 from archgrad.fast import cells
 from archgrad.fast.native import library
 from archgrad.schedules import Progress
@@ -257,7 +257,7 @@ class Scales(nn.Module):
 
 
 def test_a_module_that_changes_later_is_noticed_and_recorded_anew(monkeypatch):
-    monkeypatch.setattr(graphs, "_HELD_EVERY", 3)
+    monkeypatch.setattr(graph_cache, "_HELD_EVERY", 3)
     space = Small(Scales())
     plain, plain_step = searcher(space, STEPS["first-order"])
     recorded, recorded_step = searcher(space, STEPS["first-order"])
@@ -275,7 +275,7 @@ def test_a_module_that_changes_later_is_noticed_and_recorded_anew(monkeypatch):
 
 
 def test_only_so_many_are_kept(monkeypatch):
-    monkeypatch.setattr(graphs, "_MOST", 2)
+    monkeypatch.setattr(graph_cache, "_MOST", 2)
     supernet, take = searcher(Small(), STEPS["first-order"])
     recorder = TapeRecorder()
     with recorded_passes(supernet, recorder, lambda _: None):
@@ -351,7 +351,7 @@ def test_nothing_in_a_published_space_keeps_a_device_waiting(space, fast):
     batch = (torch.empty(2, 3, 8, 8, device="meta"), torch.empty(2, dtype=torch.long, device="meta"))
     alphas, weights = list(supernet.alphas.values()), list(supernet.weights.values())
     for wanted, other in ((alphas, weights), (weights, alphas), (alphas + weights, [])):
-        with fixed(other), Obstacles() as obstacles:
+        with without_grad(other), Obstacles() as obstacles:
             local_pass(supernet, batch, F.cross_entropy, wanted)
         assert obstacles.first is None
 
@@ -389,7 +389,7 @@ def test_packed_tensors_keep_their_shapes_types_and_memory_orders():
 def test_options_that_do_not_go_together_are_refused(supernet, message):
     device = torch.device("cpu" if "CUDA" in message else "cuda")
     with pytest.raises(ag.errors.OptionError, match=message):
-        graphs.check_recordable(supernet(), device)
+        graph_cache.check_recordable(supernet(), device)
 
 
 @pytest.mark.cuda
@@ -422,7 +422,7 @@ def test_the_published_space_is_recorded_whole(bf16):
     with ag.bilevel.cuda_graphs(supernet, say=said.append), torch.autocast("cuda", torch.bfloat16, enabled=bf16):
         for _ in range(3):
             for wanted, other in ((alphas, weights), (weights, alphas)):
-                with fixed(other):
+                with without_grad(other):
                     local_pass(supernet, batch, F.cross_entropy, wanted)
     assert sum(line.startswith("Recorded") for line in said) == 2
     assert not any(line.startswith("Cannot") for line in said)

@@ -225,4 +225,6 @@ def test_the_implicit_gradient_goes_through_attention() -> None:
         supernet, batch, batch, loss=F.cross_entropy, weights_optimizer=optimizer
     )
     mixing = found.gradients["mixing"]
-    assert mixing is not None and bool(mixing.isfinite().all()) and bool(mixing.any())
+    assert mixing is not None
+    assert bool(mixing.isfinite().all())
+    assert bool(mixing.any())

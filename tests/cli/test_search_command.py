@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 import archgrad as ag
-from archgrad.cli import search as command
+from archgrad.cli import search_command as command
+from archgrad.cli.common_options import NOT_KEPT
 from archgrad.cli.data import open_data
 from archgrad.cli.method_options import OF_THE_METHOD
-from archgrad.cli.options import NOT_KEPT
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam

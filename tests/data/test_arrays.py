@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 import archgrad as ag
-from archgrad.data import BatchStream, Data, as_data, evaluation_batches, load
+from archgrad.data import Data, InfiniteLoader, as_data, evaluation_batches, load
 from archgrad.errors import DataError
 
 WORDS, LENGTHS = torch.arange(36).reshape(12, 3), torch.arange(12.0)
@@ -37,7 +37,7 @@ class Sentences(nn.Module):
 def test_a_dict_of_inputs_is_served_in_batches_of_its_rows(workers: int) -> None:
     data = as_data(({"words": WORDS, "lengths": LENGTHS.numpy()}, LABELS.numpy()))
     assert data.classes == ("0", "1")
-    with BatchStream(data.train, batch_size=4, seed=0, workers=workers) as stream:
+    with InfiniteLoader(data.train, batch_size=4, seed=0, workers=workers) as stream:
         for _, (inputs, targets) in zip(range(4), stream.batches(), strict=False):
             rows = inputs["lengths"].long()
             assert torch.equal(inputs["words"], WORDS[rows])

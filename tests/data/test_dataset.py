@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
-from archgrad.data import Augmentation, BatchStream, Data, TensorSamples, as_data, evaluation_batches, targets_of
+from archgrad.data import Augmentation, Data, InfiniteLoader, TensorSamples, as_data, evaluation_batches, targets_of
 from archgrad.data.augment import channel_statistics
 from archgrad.errors import DataError, OptionError
 
@@ -121,7 +121,7 @@ def test_images_in_memory_are_normalised_by_their_own_statistics():
     data = Data.from_datasets(TensorDataset(images, LABELS), augmentation=Augmentation(flip=True))
     assert (data.channels, data.image_size) == (3, 6)
     assert (data.mean, data.std) == channel_statistics(images)
-    stream = BatchStream(data.train, batch_size=12, seed=0, transform=data.training_transform(dtype=torch.float64))
+    stream = InfiniteLoader(data.train, batch_size=12, seed=0, transform=data.training_transform(dtype=torch.float64))
     inputs, _ = next(stream.batches())
     torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
     assert Data.from_datasets(TensorDataset(images, LABELS), mean=[0.5] * 3, std=[1.0] * 3).mean == (0.5, 0.5, 0.5)

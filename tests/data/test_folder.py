@@ -11,9 +11,9 @@ import torch
 from image_files import class_folders, picture, tar_of
 from PIL import Image
 
-from archgrad.data import BatchStream, TensorSamples, load
+from archgrad.data import InfiniteLoader, TensorSamples, load
 from archgrad.data import archive as archive_module
-from archgrad.data import folder as folder_module
+from archgrad.data import image_folder as folder_module
 from archgrad.data.augment import channel_statistics
 from archgrad.data.decode import ImageFiles
 from archgrad.errors import DataError, OptionError
@@ -162,9 +162,9 @@ def test_beyond_the_memory_limit_images_stay_in_their_files_and_give_the_same(tm
             assert [target for _, target in data.test] == expected.test.targets.tolist()
     transform = expected.training_transform()
     options = {"batch_size": 5, "seed": 3, "transform": transform}
-    with BatchStream(data.train, workers=1, **options) as lazy:
+    with InfiniteLoader(data.train, workers=1, **options) as lazy:
         for (a, b), (c, d), _ in zip(
-            lazy.batches(), BatchStream(expected.train, **options).batches(), range(6), strict=False
+            lazy.batches(), InfiniteLoader(expected.train, **options).batches(), range(6), strict=False
         ):
             assert torch.equal(a, c)
             assert torch.equal(b, d)
@@ -174,7 +174,7 @@ def test_a_file_removed_during_the_run_is_named(tmp_path):
     folder = class_folders(tmp_path / "images")
     data = load(f"folder:{folder}", root=tmp_path / "cache", memory_limit=0)
     (folder / "train" / "class1" / "0.png").unlink()
-    stream = BatchStream(data.train, batch_size=12, seed=0)
+    stream = InfiniteLoader(data.train, batch_size=12, seed=0)
     with pytest.raises(DataError, match=r"class1/0\.png cannot be read"):
         next(stream.batches())
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from archgrad.data import BatchStream, evaluation_batches
+from archgrad.data import InfiniteLoader, evaluation_batches
 from archgrad.errors import DataError
 
 
@@ -50,7 +50,7 @@ class Endless(Random):
         return super().__getitem__(index)
 
 
-def batches_of(stream: BatchStream, count: int, start: int = 0) -> list[tuple[Tensor, Tensor]]:
+def batches_of(stream: InfiniteLoader, count: int, start: int = 0) -> list[tuple[Tensor, Tensor]]:
     return list(islice(stream.batches(start), count))
 
 
@@ -64,7 +64,7 @@ def test_random_transforms_do_not_depend_on_the_number_of_workers_or_the_global_
     results = []
     for workers in (0, 1, 2):
         random.seed(workers), np.random.seed(workers), torch.manual_seed(workers)
-        with BatchStream(Random(), batch_size=4, seed=1, workers=workers) as stream:
+        with InfiniteLoader(Random(), batch_size=4, seed=1, workers=workers) as stream:
             results.append(batches_of(stream, 2 * stream.batches_per_epoch))
     assert equal(results[0], results[1])
     assert equal(results[0], results[2])
@@ -77,29 +77,30 @@ def test_the_global_generators_go_on_as_if_nothing_had_been_read():
     expected = (random.random(), np.random.rand(), float(torch.rand(())))
     for workers in (0, 1):
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
-        with BatchStream(Random(), batch_size=4, seed=1, workers=workers) as stream:
+        with InfiniteLoader(Random(), batch_size=4, seed=1, workers=workers) as stream:
             batches_of(stream, 3)
         assert (random.random(), np.random.rand(), float(torch.rand(()))) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_going_on_from_batch_k_gives_the_tail(workers):
-    with BatchStream(Random(), batch_size=4, seed=1) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1) as stream:
         expected = batches_of(stream, 15)
-    with BatchStream(Random(), batch_size=4, seed=1, workers=workers) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1, workers=workers) as stream:
         assert equal(batches_of(stream, 4, start=11), expected[11:])
         assert equal(batches_of(stream, 4, start=2), expected[2:6])  # back, on the same stream
 
 
 def test_the_parts_of_two_ranks_are_the_batch_of_one_process():
-    whole = batches_of(BatchStream(Random(24), batch_size=8, seed=1), 4)
-    ranks = [batches_of(BatchStream(Random(24), batch_size=4, seed=1, rank=rank, world_size=2), 4) for rank in (0, 1)]
+    whole = batches_of(InfiniteLoader(Random(24), batch_size=8, seed=1), 4)
+    both = (InfiniteLoader(Random(24), batch_size=4, seed=1, rank=rank, world_size=2) for rank in (0, 1))
+    ranks = [batches_of(loader, 4) for loader in both]
     for (inputs, _), first, second in zip(whole, *ranks, strict=True):
         assert torch.equal(inputs, torch.cat([first[0], second[0]]))
 
 
 def test_workers_start_once_and_stay_over_epochs():
-    with BatchStream(Random(), batch_size=4, seed=1, workers=2) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1, workers=2) as stream:
         batches_of(stream, 1)
         processes = {child.pid for child in multiprocessing.active_children()}
         position = 1
@@ -111,7 +112,7 @@ def test_workers_start_once_and_stay_over_epochs():
 
 def test_closing_ends_the_workers_and_the_stream():
     before = {child.pid for child in multiprocessing.active_children()}
-    stream = BatchStream(Random(), batch_size=4, seed=1, workers=2)
+    stream = InfiniteLoader(Random(), batch_size=4, seed=1, workers=2)
     batches = stream.batches()
     next(batches)
     assert {child.pid for child in multiprocessing.active_children()} > before
@@ -123,16 +124,16 @@ def test_closing_ends_the_workers_and_the_stream():
 
 def test_reading_ahead_is_bounded_though_batches_are_endless():
     Endless.asked.value = 0
-    with BatchStream(Endless(), batch_size=4, seed=1, workers=1) as stream:
+    with InfiniteLoader(Endless(), batch_size=4, seed=1, workers=1) as stream:
         batches_of(stream, 1)
         time.sleep(0.3)
         assert 4 <= Endless.asked.value <= 4 * (1 + 2 + 1)  # read, two batches ahead, one in hand
 
 
 def test_two_readers_of_one_stream_do_not_disturb_each_other():
-    with BatchStream(Random(), batch_size=4, seed=1) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1) as stream:
         expected = batches_of(stream, 6)
-    with BatchStream(Random(), batch_size=4, seed=1, workers=1) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1, workers=1) as stream:
         first, second = stream.batches(), stream.batches(3)
         got = [next(first), next(second), next(first), next(second)]
     assert equal(got, [expected[0], expected[3], expected[1], expected[4]])
@@ -140,7 +141,7 @@ def test_two_readers_of_one_stream_do_not_disturb_each_other():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_cannot_be_read_is_one_clear_error(workers):
-    stream = BatchStream(Broken(), batch_size=23, seed=1, workers=workers)
+    stream = InfiniteLoader(Broken(), batch_size=23, seed=1, workers=workers)
     with stream, pytest.raises(DataError) as caught:
         batches_of(stream, 1)
     assert str(caught.value).startswith("Sample 7 cannot be read: no file seven.jpg.")
@@ -148,9 +149,9 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(workers):
 
 
 def test_ctrl_c_and_a_first_sigterm_to_all_processes_leave_the_workers_to_the_run():
-    with BatchStream(Random(), batch_size=4, seed=1) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1) as stream:
         expected = batches_of(stream, 12)
-    with BatchStream(Random(), batch_size=4, seed=1, workers=1) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1, workers=1) as stream:
         batches = stream.batches()
         got = [next(batches)]
         (child,) = multiprocessing.active_children()
@@ -167,7 +168,7 @@ def test_ctrl_c_and_a_first_sigterm_to_all_processes_leave_the_workers_to_the_ru
 
 
 def test_a_killed_worker_is_one_clear_error():
-    with BatchStream(Random(), batch_size=4, seed=1, workers=1) as stream:
+    with InfiniteLoader(Random(), batch_size=4, seed=1, workers=1) as stream:
         batches = stream.batches()
         next(batches)
         (child,) = multiprocessing.active_children()
@@ -224,7 +225,7 @@ class NotPairs(Random):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_samples_that_make_no_batch_are_refused_where_they_are_met(samples, message, workers):
     with (
-        BatchStream(samples, batch_size=23, seed=0, workers=workers) as stream,
+        InfiniteLoader(samples, batch_size=23, seed=0, workers=workers) as stream,
         pytest.raises(DataError, match=message),
     ):
         batches_of(stream, 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from archgrad.distributed.launch import Launch, find_launch, own_device, restarted
-from archgrad.distributed.norms import SynchronisedBatchNorm2d, synchronised_norms
+from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d, synchronised_norms
 from archgrad.errors import OptionError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}

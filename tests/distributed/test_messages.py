@@ -55,8 +55,8 @@ def test_a_difference_between_processes_is_an_error_that_names_them(two: list[di
 
 
 def test_an_error_of_one_process_is_an_error_of_all(two: list[dict[str, Any]]) -> None:
-    assert two[0]["together"] == "RunError: Process 1: image 7 is broken"
-    assert two[1]["together"] == "DataError: image 7 is broken"
+    assert two[0]["raise_on_all_ranks"] == "RunError: Process 1: image 7 is broken"
+    assert two[1]["raise_on_all_ranks"] == "DataError: image 7 is broken"
 
 
 def test_a_control_flag_of_one_process_reaches_all_with_the_next_mean(two: list[dict[str, Any]]) -> None:

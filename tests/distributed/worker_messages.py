@@ -120,7 +120,7 @@ with distributed.process_group():
     results["copied"] = copied
     results["same"] = error_of(lambda: distributed.check_same({"alphas": [torch.ones(2)]}, when="now"))
     results["different"] = error_of(lambda: distributed.check_same({"alphas": [torch.ones(2) + rank]}, when="now"))
-    results["together"] = error_of(fail_on_1)
+    results["raise_on_all_ranks"] = error_of(fail_on_1)
     distributed.set_control_flags(distributed.ControlFlags(stop=rank == 1))
     distributed.average_over_ranks(ones, 1)
     results["flags"] = [distributed.agreed_control_flags().stop, distributed.agreed_control_flags().save]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from archgrad.fast import cells, whole
+from archgrad.fast import cells, native_cell
 from archgrad.fast.native import library
 
 
@@ -32,5 +32,5 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         else:
             request.getfixturevalue("built")
         if request.param == "stages":
-            patch.setattr(whole, "evaluate", lambda *_: None)
+            patch.setattr(native_cell, "evaluate", lambda *_: None)
         yield request.param

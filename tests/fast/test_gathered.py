@@ -8,9 +8,9 @@ from torch import nn
 
 import archgrad as ag
 from archgrad.cell import Cell
-from archgrad.fast import cells, gathered
+from archgrad.fast import cells, grouped_cell
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.side_by_side import depthwise, normalise, project, stacked
+from archgrad.fast.grouped_layers import depthwise, normalise, project, stacked
 from archgrad.operations import DilConv, PoolBN, SepConv
 from archgrad.schedules import Progress
 
@@ -53,7 +53,7 @@ def assert_equal(plain: list[torch.Tensor], fast: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("widest", [1, 4, 6])
 def test_wide_groups_are_computed_in_pieces(widest, gathering, monkeypatch):
-    monkeypatch.setattr(gathered, "_WIDEST", widest)
+    monkeypatch.setattr(grouped_cell, "_WIDEST", widest)
     torch.manual_seed(0)
     assert_equal(*of_both(ag.spaces.darts_cifar(2, 3, nodes=3), torch.randn(3, 3, 8, 8, dtype=torch.float64)))
 

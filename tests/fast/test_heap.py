@@ -12,7 +12,7 @@ SCRIPT = """
 import resource, sys
 if len(sys.argv) > 1:
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
-from archgrad.fast.heap import keep_freed_memory
+from archgrad.fast.malloc import keep_freed_memory
 import torch
 def taken():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()

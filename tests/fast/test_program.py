@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.cell import Cell
 from archgrad.errors import SpaceError
-from archgrad.fast import whole
+from archgrad.fast import native_cell
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Plan, Pool, Program, Step, Unit, run, run_program
 from archgrad.operations import DilConv, PoolBN, SepConv
@@ -148,14 +148,14 @@ def test_tensors_may_be_kept_elsewhere_between_the_passes():
 def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each cell that was evaluated was one function."""
     seen: list[bool] = []
-    evaluate = whole.evaluate
+    evaluate = native_cell.evaluate
 
     def watched(*arguments: Any) -> Tensor | None:
         output = evaluate(*arguments)
         seen.append(output is not None)
         return output
 
-    monkeypatch.setattr(whole, "evaluate", watched)
+    monkeypatch.setattr(native_cell, "evaluate", watched)
     return seen
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.cell import Cell
 from archgrad.fast.memory_format import Code
-from archgrad.fast.unchanged import Kept, Parts, Unchanged
+from archgrad.fast.unchanged import Parts, StructureCache, Unchanged
 from archgrad.operations import DilConv, PoolBN, SepConv
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -135,13 +135,13 @@ def test_a_copy_computes_with_its_own_weights() -> None:
         weight.data.mul_(0.5)
     assert not torch.allclose(twin(x), before)
     torch.testing.assert_close(net(x), before)
-    kept = Kept()
+    kept = StructureCache()
     kept.find("kind", list)
     assert (len(kept), len(copy.deepcopy(kept)), len(pickle.loads(pickle.dumps(kept)))) == (1, 0, 0)
 
 
 def test_what_is_kept_is_bounded() -> None:
-    kept = Kept()
+    kept = StructureCache()
     found = [kept.find(kind, lambda: kind) for kind in range(24)]  # noqa: B023 (it is called at once)
     assert found == list(range(24))
     assert len(kept) == 16

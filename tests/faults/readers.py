@@ -21,10 +21,10 @@ from PIL import Image
 import archgrad as ag
 from archgrad import files as archgrad_files
 from archgrad import nasbench, official, sizes
-from archgrad.cli import retrain as retrain_command
-from archgrad.cli import search as search_command
+from archgrad.cli import retrain_command as retrain_command
+from archgrad.cli import search_command as search_command
 from archgrad.cli.main import main
-from archgrad.data import folder as data_folder
+from archgrad.data import image_folder as data_folder
 from archgrad.data import load, sources
 from archgrad.data.decode import decode
 from archgrad.data.listing import StoredImage

@@ -39,14 +39,14 @@ RUNS_CODE = {
 """Names through which a file, or text from one, may become code."""
 
 ALLOWED = {
-    "fast/heap.py": {"ctypes"},  # one setting of the C library that the process has loaded; no file is named
+    "fast/malloc.py": {"ctypes"},  # one setting of the C library that the process has loaded; no file is named
     "fast/native/library.py": {"ctypes"},  # kernels that were built with the package, from its own folder
     "data/arrays.py": {"np.load"},  # with allow_pickle=False; tests/data/test_arrays.py tries it
     "runs/config.py": {"yaml.load"},  # with a loader that extends SafeLoader; a test below tries it
     "runs/environment.py": {"importlib"},  # importlib.metadata: versions
     "runs/loggers.py": {"importlib"},  # wandb and mlflow, by fixed names
     "report/page.py": {"importlib"},  # importlib.resources: archgrad's own style sheet
-    "export/write.py": {"torch.export.load"},  # reads back, for comparison, the bytes that it has just made itself
+    "export/write_model.py": {"torch.export.load"},  # reads back, to compare, the bytes that it has just made
     "export/session.py": {"importlib"},  # onnxruntime and onnx, by fixed names
     "cli/main.py": {"importlib"},  # archgrad.cli.COMMAND, from a fixed table
     "cli/spaces.py": {"importlib"},  # a space of one's own is a Python program

@@ -10,7 +10,7 @@ import torch
 
 import archgrad as ag
 from archgrad.architectures import DARTS_V2, AmoebaNet, NASNet
-from archgrad.report.cells import CellEdge, cell_graph, cell_scene, edge_width, forming_scene, short_operation
+from archgrad.report.cell_drawing import CellEdge, cell_graph, cell_scene, edge_width, forming_scene, short_operation
 from archgrad.report.pictures import architecture_pictures, cell_graphs
 from archgrad.report.scene import operation_roles
 from archgrad.report.svg import svg_file

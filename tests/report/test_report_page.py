@@ -241,7 +241,7 @@ def test_runs_are_called_by_as_many_folders_as_tell_them_apart(tmp_path):
 def test_a_page_of_too_many_runs_shows_their_comparison_and_numbers_only(tmp_path, monkeypatch):
     runs = [run_factory.write_general(tmp_path / name) for name in "abc"]
     whole = write_report(runs, out=tmp_path / "whole.html")
-    monkeypatch.setattr("archgrad.report.write.MAX_PAGE_BYTES", whole.stat().st_size // 2)
+    monkeypatch.setattr("archgrad.report.write_report.MAX_PAGE_BYTES", whole.stat().st_size // 2)
     brief = write_report(runs, out=tmp_path / "brief.html")
     assert brief.stat().st_size < whole.stat().st_size // 2
     page = Page(brief)

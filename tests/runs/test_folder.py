@@ -72,7 +72,7 @@ def test_an_earlier_run_is_overwritten_only_when_told_and_foreign_files_stay(tmp
 def test_a_run_that_appears_while_waiting_for_the_lock_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archgrad.runs import folder as module
+    from archgrad.runs import run_folder as module
 
     def lock_after_another_run(path: Path) -> Any:
         (path / "config.yaml").write_text("command: search\n")
@@ -163,7 +163,7 @@ def test_overwriting_that_was_killed_can_be_asked_for_again(tmp_path: Path, monk
     create(tmp_path).close()
     (tmp_path / "notes.txt").write_text("mine")
     with monkeypatch.context() as patch:
-        patch.setattr("archgrad.runs.folder.write_config", cut)
+        patch.setattr("archgrad.runs.run_folder.write_config", cut)
         with pytest.raises(PowerCut):
             create(tmp_path, overwrite=True)
     create(tmp_path, overwrite=True).close()

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import archgrad as ag
-from archgrad.bilevel import graphs
+from archgrad.bilevel import graph_cache
 from archgrad.errors import OptionError
-from archgrad.search import entry
+from archgrad.search import search_api
 from tape import TapeRecorder
 from toys import TabularSpace, same_state
 
@@ -38,9 +38,9 @@ def test_without_cuda_it_is_an_error_and_leaves_no_folder(tmp_path: Path) -> Non
 @pytest.mark.parametrize("step", [ag.bilevel.FirstOrder(), ag.bilevel.Unrolled()], ids=["first-order", "unrolled"])
 def test_a_search_with_recorded_passes_gives_what_one_without_gives(step, monkeypatch, capsys, tmp_path) -> None:
     recorder = TapeRecorder()
-    monkeypatch.setattr(graphs, "CudaRecorder", lambda device: recorder)
-    monkeypatch.setattr(graphs, "check_recordable", lambda *_: None)
-    monkeypatch.setattr(entry, "check_recordable", lambda *_: None)
+    monkeypatch.setattr(graph_cache, "CudaRecorder", lambda device: recorder)
+    monkeypatch.setattr(graph_cache, "check_recordable", lambda *_: None)
+    monkeypatch.setattr(search_api, "check_recordable", lambda *_: None)
     data = (torch.randn(44, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 2)
     found = []
     for recording in (False, True):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
-from archgrad.bilevel.base import AlphasGradient, BilevelStep
-from archgrad.bilevel.passes import Batch, Loss, fixed, run_pass
+from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
+from archgrad.bilevel.passes import Batch, Loss, run_pass, without_grad
 from archgrad.supernet import Supernet
 
 __all__ = ["FirstOrder"]
@@ -29,6 +29,6 @@ class FirstOrder(BilevelStep):
     ) -> AlphasGradient:
         """Return dL_valid(w, a)/da; `train_batch` and `weights_optimizer` are not used."""
         alphas = supernet.alphas
-        with fixed(list(supernet.weights.values())):
+        with without_grad(list(supernet.weights.values())):
             valid = run_pass(supernet, valid_batch, loss, list(alphas.values()), accumulation=accumulation)
         return AlphasGradient(dict(zip(alphas, valid.gradients, strict=True)), valid.loss, valid.outputs)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from archgrad.bilevel.base import AlphasGradient, BilevelStep
-from archgrad.bilevel.passes import Batch, Loss, Pass, fixed, frozen_buffers, repeated_random, run_pass
+from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
+from archgrad.bilevel.passes import Batch, Loss, Pass, frozen_buffers, repeated_random, run_pass, without_grad
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
 
@@ -59,7 +59,7 @@ class Flat(BilevelStep):
                 return run_pass(supernet, valid_batch, loss, alphas, accumulation=accumulation)
 
         try:
-            with supernet.same_draw(), frozen_buffers(supernet), fixed(list(supernet.weights.values())):
+            with supernet.same_draw(), frozen_buffers(supernet), without_grad(list(supernet.weights.values())):
                 here = at([None] * len(alphas), 0.0)
                 d2 = at(here.gradients, self.rho).gradients
                 plus, minus = (at(d2, sign * self.radius).gradients for sign in (1.0, -1.0))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
-from archgrad.bilevel.base import AlphasGradient, BilevelStep
+from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
 from archgrad.bilevel.passes import (
     Batch,
     Loss,

@@ -24,7 +24,6 @@ __all__ = [
     "Pass",
     "added",
     "differentiate",
-    "fixed",
     "frozen_buffers",
     "joined_gradients",
     "local_pass",
@@ -34,6 +33,7 @@ __all__ = [
     "passes_by",
     "repeated_random",
     "run_pass",
+    "without_grad",
 ]
 
 Batch = Sequence[Any]
@@ -172,7 +172,7 @@ def joined_gradients(
 
 
 @contextmanager
-def fixed(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter]) -> Iterator[None]:
+def without_grad(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter]) -> Iterator[None]:
     """Leave these parameters out of the graphs built inside, so that backward passes skip them."""
     parameters = [p for p in parameters if p.requires_grad]
     for parameter in parameters:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from archgrad.bilevel.passes import Batch, Loss, added, fixed, joined_gradients, parts_of
+from archgrad.bilevel.passes import Batch, Loss, added, joined_gradients, parts_of, without_grad
 from archgrad.choices import Mixture
 from archgrad.losses import loss_of_parts
 from archgrad.perturbations import Probe
@@ -35,7 +35,7 @@ def probe_of(supernet: Supernet, batch: Batch, loss: Loss, accumulation: int) ->
         part_loss = loss_of_parts(loss, accumulation)
         gradients: list[Tensor | None] = [None] * len(places)
         values: list[Tensor] = []
-        with _evaluating(supernet), fixed(list(supernet.weights.values())):
+        with _evaluating(supernet), without_grad(list(supernet.weights.values())):
             for inputs, targets in parts_of(batch, accumulation):
                 value = part_loss(supernet.forward_at(mixtures, inputs), targets)
                 own = torch.autograd.grad(value, list(places.values()), allow_unused=True)

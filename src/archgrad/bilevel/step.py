@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from archgrad.bilevel.base import AlphasGradient, BilevelStep
-from archgrad.bilevel.passes import Batch, Loss, fixed, run_pass
+from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
+from archgrad.bilevel.passes import Batch, Loss, run_pass, without_grad
 from archgrad.bilevel.probe import probe_of
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.perturbations import Perturbation
@@ -229,7 +229,7 @@ def _update_weights(
 ) -> tuple[Tensor, Any, Tensor]:
     """Take one optimizer step on the training loss; return (loss, outputs, gradient norm before clipping)."""
     weights = list(supernet.weights.values())
-    with fixed(list(supernet.alphas.values())):
+    with without_grad(list(supernet.alphas.values())):
         train = run_pass(supernet, batch, loss, weights, accumulation=accumulation)
     norm = get_total_norm([g for g in train.gradients if g is not None])
     _check_finite("weights", "training", train.loss, norm)

@@ -13,14 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from archgrad.bilevel.base import AlphasGradient, BilevelStep
+from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
 from archgrad.bilevel.lookahead import check_optimizer, look_ahead
 from archgrad.bilevel.passes import (
     Batch,
     Loss,
     Pass,
     added,
-    fixed,
     frozen_buffers,
     joined_gradients,
     local_pass,
@@ -29,6 +28,7 @@ from archgrad.bilevel.passes import (
     pass_loss,
     repeated_random,
     run_pass,
+    without_grad,
 )
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
@@ -111,7 +111,7 @@ class _ImplicitTerm(ABC):
 
     def weights_gradient(self) -> dict[str, Tensor | None]:
         """Return g by name."""
-        with self.random, fixed(self.alphas):
+        with self.random, without_grad(self.alphas):
             wrt = list(self.weights.values())
             train = run_pass(self.supernet, self.batch, self.loss, wrt, accumulation=self.accumulation)
         return dict(zip(self.weights, train.gradients, strict=True))

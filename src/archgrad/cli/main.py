@@ -75,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         from archgrad.cli.lists import run_list
 
         return run_list(name, rest)
-    return int(importlib.import_module(f"archgrad.cli.{name}").run(rest))
+    return int(importlib.import_module(f"archgrad.cli.{name}_command").run(rest))
 
 
 def _help() -> str:

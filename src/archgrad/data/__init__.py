@@ -5,15 +5,15 @@ from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples, targets_of
 from archgrad.data.sources import NAMES, as_data, load
 from archgrad.data.split import stratified_halves
-from archgrad.data.stream import BatchStream, evaluation_batches
+from archgrad.data.stream import InfiniteLoader, evaluation_batches
 
 __all__ = [
     "NAMES",
     "Augmentation",
-    "BatchStream",
     "BatchTransform",
     "Data",
     "ImageTransform",
+    "InfiniteLoader",
     "TensorSamples",
     "as_data",
     "evaluation_batches",

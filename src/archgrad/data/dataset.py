@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from archgrad.data.augment import Augmentation, ImageTransform, channel_statistics
-from archgrad.data.randomness import kept_randomness
 from archgrad.data.samples import LabelledSamples, TensorSamples, as_samples, pair_of, size_of, targets_of
+from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
 from archgrad.json_text import is_unicode
 

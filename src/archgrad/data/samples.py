@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from archgrad.data.randomness import kept_randomness
+from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
 from archgrad.nested import map_tensors, tensors_in
 

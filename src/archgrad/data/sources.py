@@ -16,7 +16,7 @@ from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
 from archgrad.data.dataset import Data, check_class_targets
-from archgrad.data.folder import load_folder
+from archgrad.data.image_folder import load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError, OptionError

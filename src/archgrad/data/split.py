@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from archgrad.data.randomness import generator_of
+from archgrad.data.seeds import generator_of
 from archgrad.errors import DataError, OptionError
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from archgrad.data.augment import BatchTransform
-from archgrad.data.feeds import Feed, LoaderFeed, MemoryFeed
-from archgrad.data.order import BatchPlan, EvaluationOrder, Order, TrainingOrder
-from archgrad.data.randomness import generator_of
+from archgrad.data.batch_readers import BatchReader, MemoryReader, WorkerReader
+from archgrad.data.batch_sampler import BatchPlan, BatchSampler, EvaluationSampler, TrainingSampler
 from archgrad.data.samples import TensorSamples, as_samples, size_of
+from archgrad.data.seeds import generator_of
 from archgrad.errors import DataError
 from archgrad.sizes import check_whole
 
@@ -20,7 +20,7 @@ MOST_WORKERS = 1024
 """Most processes that read data; each takes about 200 MB."""
 
 
-class BatchStream:
+class InfiniteLoader:
     """Endless training batches whose only state is a number.
 
     Batch i belongs to epoch `i // batches_per_epoch`. Everything random about it (which samples, augmentation, the data
@@ -60,7 +60,7 @@ class BatchStream:
     ) -> None:
         check_whole("workers", workers, least=0, most=MOST_WORKERS)
         samples = as_samples(samples)
-        self._order = TrainingOrder(
+        self._order = TrainingSampler(
             _checked_indices(samples, indices),
             batch_size=batch_size,
             seed=seed,
@@ -127,7 +127,7 @@ class BatchStream:
         """Shut the worker processes down; no more batches can be read from a data set that is not in memory."""
         self._feed.close()
 
-    def __enter__(self) -> "BatchStream":
+    def __enter__(self) -> "InfiniteLoader":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -167,13 +167,13 @@ def evaluation_batches(
     check_whole("workers", workers, least=0, most=MOST_WORKERS)
     samples = as_samples(samples)
     checked = _checked_indices(samples, indices)
-    order = EvaluationOrder(checked, batch_size=batch_size, rank=rank, world_size=world_size)
+    order = EvaluationSampler(checked, batch_size=batch_size, rank=rank, world_size=world_size)
     feed = _feed_for(samples, order, seed=0, workers=workers, device=_device(device))
     return _evaluation_batches(order, feed, transform)
 
 
 def _evaluation_batches(
-    order: EvaluationOrder, feed: Feed, transform: BatchTransform | None
+    order: EvaluationSampler, feed: BatchReader, transform: BatchTransform | None
 ) -> Iterator[tuple[Any, Any]]:
     number = 0
     try:
@@ -185,10 +185,10 @@ def _evaluation_batches(
         feed.close()
 
 
-def _feed_for(samples: Dataset, order: Order, *, seed: int, workers: int, device: torch.device) -> Feed:
+def _feed_for(samples: Dataset, order: BatchSampler, *, seed: int, workers: int, device: torch.device) -> BatchReader:
     if isinstance(samples, TensorSamples):
-        return MemoryFeed(samples, device)
-    return LoaderFeed(samples, order, seed=seed, workers=workers, device=device)
+        return MemoryReader(samples, device)
+    return WorkerReader(samples, order, seed=seed, workers=workers, device=device)
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -9,7 +9,7 @@ Without a process group every function does for one process what it says, so tha
 - `norms`: BatchNorm over the batch of all processes.
 """
 
-from archgrad.distributed.group import local_first, process_group
+from archgrad.distributed.group import local_rank_zero_first, process_group
 from archgrad.distributed.launch import own_device, restarted
 from archgrad.distributed.messages import (
     ControlFlags,
@@ -22,14 +22,14 @@ from archgrad.distributed.messages import (
     gather_bytes,
     gather_rows,
     largest_over_ranks,
+    raise_on_all_ranks,
     rank,
     reset_control_flags,
     set_control_flags,
     sum_over_ranks,
-    together,
     world_size,
 )
-from archgrad.distributed.norms import synchronised_norms
+from archgrad.distributed.sync_batchnorm import synchronised_norms
 
 __all__ = [
     "ControlFlags",
@@ -42,15 +42,15 @@ __all__ = [
     "gather_bytes",
     "gather_rows",
     "largest_over_ranks",
-    "local_first",
+    "local_rank_zero_first",
     "own_device",
     "process_group",
+    "raise_on_all_ranks",
     "rank",
     "reset_control_flags",
     "restarted",
     "set_control_flags",
     "sum_over_ranks",
     "synchronised_norms",
-    "together",
     "world_size",
 ]

@@ -16,7 +16,7 @@ from archgrad.distributed.launch import Launch, find_launch, restarts
 from archgrad.distributed.messages import barrier
 from archgrad.errors import RunError
 
-__all__ = ["local_first", "process_group"]
+__all__ = ["local_rank_zero_first", "process_group"]
 
 _START_SECONDS = 300
 _numbers = itertools.count()
@@ -88,7 +88,7 @@ def _store(launch: Launch) -> dist.Store:
 
 
 @contextmanager
-def local_first() -> Iterator[None]:
+def local_rank_zero_first() -> Iterator[None]:
     """Let one process of each machine go through the block before the others, so that they find what it has fetched."""
     launch = find_launch()
     first = launch is None or launch.local_rank == 0

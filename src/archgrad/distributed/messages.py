@@ -27,11 +27,11 @@ __all__ = [
     "gather_bytes",
     "gather_rows",
     "largest_over_ranks",
+    "raise_on_all_ranks",
     "rank",
     "reset_control_flags",
     "set_control_flags",
     "sum_over_ranks",
-    "together",
     "world_size",
 ]
 
@@ -287,7 +287,7 @@ def _digest(tensors: Iterable[Tensor]) -> int:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Make an error of one process inside an error of all, so that none waits for one that has given up.
 
     Raises:

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from archgrad.architecture import Architecture
-from archgrad.distributed import rank, together
+from archgrad.distributed import raise_on_all_ranks, rank
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
+from archgrad.rank_state import send_state
 from archgrad.runs import capture_random_state, restore_random_state
-from archgrad.sharing import send_state
 
 __all__ = ["EpochState", "OnEpoch", "asks_to_stop", "listeners"]
 
@@ -62,7 +62,7 @@ def asks_to_stop(functions: Sequence[OnEpoch], state: EpochState) -> bool:
         OptionError: A function returned something else than True, False or None.
     """
     stop = False
-    with together():
+    with raise_on_all_ranks():
         if rank() == 0 and functions:
             with _as_before(state.network):
                 answers = [function(state) for function in functions]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archgrad.architecture import Architecture
-from archgrad.distributed import rank, restarted, together, world_size
+from archgrad.distributed import raise_on_all_ranks, rank, restarted, world_size
 from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import OnEpoch, listeners
 from archgrad.engine.task import Result, Task
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
+from archgrad.rank_state import seed_for_rank, send_state
 from archgrad.runs import CheckpointSchedule, Progress, RunFolder, StopRequest, check_loggers, in_ipython, open_loggers
-from archgrad.sharing import seed_for_rank, send_state
 from archgrad.sizes import check_whole
 
 __all__ = ["Resume", "RunOptions", "opened"]
@@ -100,7 +100,7 @@ def opened(
     seed_for_rank(task.seed)
     with ExitStack() as stack:
         folder, saved, moved = None, None, ""
-        with together():
+        with raise_on_all_ranks():
             if options.run_dir is not None and rank() == 0:
                 folder = task.folder = stack.enter_context(_open_folder(task, options, config))
                 if architecture is not None:
@@ -111,7 +111,7 @@ def opened(
         alone = world_size() == 1  # several processes without a folder end as Python ends them
         request = stack.enter_context(StopRequest(process_lives=not saves or in_ipython())) if saves or alone else None
         saved = send_state(saved)
-        with together():
+        with raise_on_all_ranks():
             if saved is not None:
                 moved = task.load_state_dict(saved)
             if folder is not None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.buffers import set_buffers
-from archgrad.data import BatchStream
+from archgrad.data import InfiniteLoader
 from archgrad.distributed import rank, world_size
+from archgrad.rank_state import describe_move, gather_parts, moved_step, own_buffers, seed_for_rank
 from archgrad.runs import (
     Clock,
     Loggers,
@@ -27,8 +28,7 @@ from archgrad.runs import (
     numbers_in,
     restore_random_state,
 )
-from archgrad.runs.folder import Command
-from archgrad.sharing import describe_move, gather_parts, moved_step, own_buffers, seed_for_rank
+from archgrad.runs.run_folder import Command
 
 __all__ = ["EpochSummary", "Result", "Task"]
 
@@ -89,7 +89,7 @@ class Task(ABC, Generic[Result]):
     def __init__(
         self,
         network: nn.Module,
-        streams: Sequence[BatchStream],
+        streams: Sequence[InfiniteLoader],
         *,
         device: torch.device,
         epochs: int,

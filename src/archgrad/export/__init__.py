@@ -3,7 +3,7 @@
 from archgrad.export.description import ModelDescription
 from archgrad.export.load import describe_run, load_retrained
 from archgrad.export.predict import Prediction, predict
-from archgrad.export.write import Exported, export_onnx, export_program
+from archgrad.export.write_model import Exported, export_onnx, export_program
 
 __all__ = [
     "Exported",

@@ -10,11 +10,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from archgrad.exactness import calls_are_watched
-from archgrad.fast.layout import are_ordinary, is_readable
+from archgrad.fast.lowering import are_ordinary, is_readable
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
 from archgrad.fast.recognise import is_known, is_projection
-from archgrad.fast.states import State
+from archgrad.fast.states import SharedFeatures
 from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
 
 __all__ = ["FastOperation"]
@@ -41,7 +41,7 @@ class FastOperation(nn.Module):
             or not is_projection(self)
         ):
             return self.turned_from.forward(self, x)
-        y = normalised([State(x, [self]).projected(self)], relu=False)[0]
+        y = normalised([SharedFeatures(x, [self]).projected(self)], relu=False)[0]
         return as_written(y, channels_last=is_channels_last(x))
 
 

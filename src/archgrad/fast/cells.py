@@ -3,7 +3,7 @@
 All edges that leave one state read the same ReLU, pools and first depthwise convolutions' input; all edges that enter
 one node end in the same sum. So work is done state by state and node by node:
 
-- a `State` (in `states`) computes what leaves it once, and keeps it for all of its edges;
+- a `SharedFeatures` (in `states`) computes what leaves it once, and keeps it for all of its edges;
 - a `_Node` collects the summands that enter it and adds them in as few products as it can.
 
 What runs as it is written (`layout` says what) is one more summand. Cells in which the compiled kernels know everything
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
-from archgrad.distributed.norms import is_synchronised
+from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import gathered, whole
-from archgrad.fast.layout import (
+from archgrad.fast import grouped_cell, native_cell
+from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.lowering import (
     Candidate,
     Edge,
     Layout,
@@ -39,11 +40,10 @@ from archgrad.fast.layout import (
 )
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
-from archgrad.fast.norms import track, uses_batch
 from archgrad.fast.recognise import is_projection, stages_of
-from archgrad.fast.states import State
+from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
-from archgrad.fast.unchanged import Kept
+from archgrad.fast.unchanged import StructureCache
 from archgrad.operations import PoolBN, Zero
 
 __all__ = ["CellEvaluator", "gathers"]
@@ -62,7 +62,7 @@ class CellEvaluator:
     """
 
     def __init__(self, *, guarded: bool = False) -> None:
-        self._kept = Kept()
+        self._kept = StructureCache()
         self._guarded = guarded
 
     def __call__(self, cell: Cell, states: Sequence[Tensor]) -> Tensor:
@@ -91,9 +91,9 @@ class CellEvaluator:
         if layout is None:
             return cell.edge_by_edge(states)
         if gathers(x):
-            output = gathered.evaluate(cell, states, mixtures, layout, self._kept, kind)
+            output = grouped_cell.evaluate(cell, states, mixtures, layout, self._kept, kind)
         else:
-            output = whole.evaluate(cell, states, mixtures, layout, self._kept, kind)
+            output = native_cell.evaluate(cell, states, mixtures, layout, self._kept, kind)
         if output is None:
             output = _by_node(cell, states, mixtures, layout)
         if self._guarded and cell.output == "last":  # others are joined, and so copied
@@ -114,12 +114,12 @@ def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], 
     leaving: list[list[nn.Module]] = [[] for _ in layout.shapes]
     for c in layout.lowered():
         leaving[c.source].append(c.operation)
-    every = [State(x, leaving[i], channels_last=channels_last) for i, x in enumerate(states)]
+    every = [SharedFeatures(x, leaving[i], channels_last=channels_last) for i, x in enumerate(states)]
     for node, edges in enumerate(layout.entering):
         total = _Node(cell, every, edges, weights, mixtures).total()
         shape = layout.shapes[cell.n_inputs + node]
         own = leaving[len(every)] if shape is None or total.shape == shape else []
-        every.append(State(total, own, channels_last=channels_last))
+        every.append(SharedFeatures(total, own, channels_last=channels_last))
     return every[-1].x if cell.output == "last" else joined([state.x for state in every[cell.n_inputs :]])
 
 
@@ -129,7 +129,7 @@ class _Node:
     def __init__(
         self,
         cell: Cell,
-        states: Sequence[State],
+        states: Sequence[SharedFeatures],
         edges: Sequence[Edge],
         weights: Sequence[Sequence[Tensor]],
         mixtures: Sequence[Mixture],
@@ -183,7 +183,7 @@ class _Node:
             parts.append(weighted_total(values, mixing))
         return parts
 
-    def _add(self, state: State, edge: Edge, candidate: Candidate) -> None:
+    def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
         operation, weight = candidate.operation, self._weights[candidate.edge][candidate.place]
         if not candidate.known:
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
@@ -200,7 +200,7 @@ class _Node:
             _, convolution, norm = stages_of(operation)
             self._weighted.append((norm(convolution(state.relu)), weight))
 
-    def _add_pool(self, state: State, operation: PoolBN, weight: Tensor) -> None:
+    def _add_pool(self, state: SharedFeatures, operation: PoolBN, weight: Tensor) -> None:
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(operation))
         if not uses_batch(norm) or is_synchronised(norm):
             self._weighted.append((norm(state.pooled(pool)), weight))

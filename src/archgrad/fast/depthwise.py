@@ -134,7 +134,7 @@ def _forward(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     return F.conv2d(x, weight, None, geometry.stride, geometry.padding, geometry.dilation, weight.shape[0])
 
 
-def _spread(g: Tensor, weight: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
+def _grad_input(g: Tensor, weight: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
     """The gradient by an input of `shape`."""
     reach = [d * (k - 1) for d, k in zip(geometry.dilation, weight.shape[2:], strict=True)]
     if geometry.stride == (1, 1) and all(p <= r for p, r in zip(geometry.padding, reach, strict=True)):
@@ -204,14 +204,14 @@ def _parities(x: Tensor) -> Tensor:
     return rows.transpose(1, 2).reshape(2 * b, h // 2, w // 2, 2 * c).permute(0, 3, 1, 2)
 
 
-def _tally(x: _Prepared, g: _Prepared, geometry: Geometry, kernel: tuple[int, int]) -> Tensor:
+def _grad_weight(x: _Prepared, g: _Prepared, geometry: Geometry, kernel: tuple[int, int]) -> Tensor:
     """The gradient by a kernel of `kernel` rows and columns."""
     channels = g.x.shape[1]
     if geometry.dilation == (2, 2) and geometry.stride == (1, 1) and not any(p % 2 for p in geometry.padding):
         same_size = all(2 * p == 2 * (k - 1) for p, k in zip(geometry.padding, kernel, strict=True))
         if same_size:
             halved = Geometry((1, 1), (geometry.padding[0] // 2, geometry.padding[1] // 2))
-            return _tally(x.parities(), g.parities(), halved, kernel).view(2, channels, 1, *kernel).sum(0)
+            return _grad_weight(x.parities(), g.parities(), halved, kernel).view(2, channels, 1, *kernel).sum(0)
     if geometry.dilation != (1, 1) or kernel[1] <= _WIDEST:
         weight = g.x.new_empty(channels, 1, *kernel)
         return _backward(g.x, x.x, weight, geometry, (False, True))[1]
@@ -258,7 +258,7 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, g: Tensor, weight: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(g, weight)
-        return _spread(g, weight, geometry, shape)
+        return _grad_input(g, weight, geometry, shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -276,7 +276,7 @@ class _Tally(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, g: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, g)
-        return _tally(_Prepared(x), _Prepared(g), geometry, (shape[2], shape[3]))
+        return _grad_weight(_Prepared(x), _Prepared(g), geometry, (shape[2], shape[3]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -316,5 +316,5 @@ class _FanOut(torch.autograd.Function):
                 dws[-1] = _Tally.apply(x, g, geometry, w.shape)
             elif needed:
                 assert prepared is not None
-                dws[-1] = _tally(prepared, _Prepared(g), geometry, (w.shape[2], w.shape[3]))
+                dws[-1] = _grad_weight(prepared, _Prepared(g), geometry, (w.shape[2], w.shape[3]))
         return dx, None, *dws

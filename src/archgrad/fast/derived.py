@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.exactness import calls_are_watched
-from archgrad.fast.layout import are_ordinary, is_as_defined, is_readable, sharing_nothing
+from archgrad.fast.lowering import are_ordinary, is_as_defined, is_readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
 from archgrad.fast.recognise import is_projection
-from archgrad.fast.states import State
+from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined
 from archgrad.isolation import run_isolated
 from archgrad.operations import DropPath
@@ -41,16 +41,16 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
             if id(cell.operations[key]) in alone:
                 leaving[source].append(cell.operations[key])
 
-    def state_of(x: Tensor, number: int) -> State:
+    def state_of(x: Tensor, number: int) -> SharedFeatures:
         known = [operation for operation in leaving[number] if is_readable(operation, x)] if x.dim() == 4 else []
-        return State(x, known, channels_last=channels_last)
+        return SharedFeatures(x, known, channels_last=channels_last)
 
     every = [None if x is None else state_of(x, number) for number, x in enumerate(states)]
     for pairs in cell.nodes:
         total: Tensor | None = None
         for key, source in pairs:
             operation, state = cell.operations[key], every[source]
-            value = _output(operation, cast(State, state))
+            value = _output(operation, cast(SharedFeatures, state))
             if cell.drop_path is not None and not isinstance(operation, nn.Identity):
                 if type(cell.drop_path) is not DropPath:
                     value = as_written(value, channels_last=channels_last)
@@ -61,7 +61,7 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
     return as_written(outputs[0] if len(outputs) == 1 else joined(outputs), channels_last=channels_last)
 
 
-def _output(operation: nn.Module, state: State) -> Tensor:
+def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:
     if not state.knows(operation):
         return run_isolated(operation, state.given)
     if isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):

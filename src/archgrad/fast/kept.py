@@ -16,10 +16,10 @@ from torch import Tensor
 from archgrad.fast.composition import differentiable_gradients, shifted
 from archgrad.fast.products import column_sums, gram, times_small, wide
 
-__all__ = ["Kept"]
+__all__ = ["StructureCache"]
 
 
-class Kept(torch.autograd.Function):
+class StructureCache(torch.autograd.Function):
     """Rows of pixels through projection, BatchNorm and scale, summed or each by itself.
 
     Beside them, the batch mean and biased variance of every term, (T, O) each.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from archgrad.distributed.norms import is_synchronised
-from archgrad.fast.norms import affine, fixed_statistics, track, uses_batch
+from archgrad.distributed.sync_batchnorm import is_synchronised
+from archgrad.fast.batch_norms import affine, fixed_statistics, track, uses_batch
 from archgrad.fast.over_ranks import blend_over_ranks
 from archgrad.fast.pointwise import Moments, Term, blend, project_each
 from archgrad.fast.sums import weighted_total

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from archgrad.distributed.norms import statistics_over_ranks
+from archgrad.distributed.sync_batchnorm import statistics_over_ranks
 from archgrad.fast.composition import full_precision, statistics, variances
 from archgrad.fast.pointwise import Term, convolved, rows_of
 from archgrad.fast.products import wide

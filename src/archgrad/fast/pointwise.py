@@ -31,7 +31,7 @@ from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry, depthwise
 from archgrad.fast.folded import Folded
 from archgrad.fast.grids import both_grids, for_both_grids, grid_size
-from archgrad.fast.kept import Kept
+from archgrad.fast.kept import StructureCache
 from archgrad.fast.sums import weighted_total
 
 __all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
@@ -160,7 +160,7 @@ def _apply(
     projections = torch.stack([term.projection for term in terms])
     with full_precision(rows[0]):
         if fixed is None and not _folds(projections):
-            mean, variance, *outputs = Kept.apply(scale, projections, shift, eps, relu, summed, *rows)
+            mean, variance, *outputs = StructureCache.apply(scale, projections, shift, eps, relu, summed, *rows)
         else:
             given = (None, None) if fixed is None else fixed
             mean, variance, *outputs = Folded.apply(scale, projections, shift, *given, eps, relu, summed, *rows)

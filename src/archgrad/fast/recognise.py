@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.distributed.norms import SynchronisedBatchNorm2d
+from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
 from archgrad.exactness import as_defined, is_exactly, kind_of
 from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry

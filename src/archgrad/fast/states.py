@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archgrad.distributed.norms import is_synchronised
+from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
+from archgrad.fast.batch_norms import uses_batch
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.grids import both_grids, for_both_grids
 from archgrad.fast.memory_format import as_written
 from archgrad.fast.normalised import Projected, normalised, settings
-from archgrad.fast.norms import uses_batch
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
 from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, matrix, pool_settings, stages_of
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, SepConv
 
-__all__ = ["State"]
+__all__ = ["SharedFeatures"]
 
 
-class State:
+class SharedFeatures:
     """A state and what its edges share; everything is computed when first asked for.
 
     Args:

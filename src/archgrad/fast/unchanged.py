@@ -13,7 +13,7 @@ from archgrad.cell import Cell
 from archgrad.exactness import HOOKS, kind_of, methods_in_place
 from archgrad.operations import Zero
 
-__all__ = ["Kept", "Parts", "Unchanged"]
+__all__ = ["Parts", "StructureCache", "Unchanged"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _POOLS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
 """The same of layers that are known only if they are of these classes themselves."""
 
 
-class Kept:
+class StructureCache:
     """Keeps for one module what passes of different kinds work out from it; copies begin with nothing."""
 
     _MOST = 16
@@ -45,7 +45,7 @@ class Kept:
         self._unchanged: Unchanged | None = None
         self._by_kind: dict[Hashable, Any] = {}
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+    def __reduce__(self) -> tuple[type[StructureCache], tuple[()]]:
         return type(self), ()
 
     def __len__(self) -> int:

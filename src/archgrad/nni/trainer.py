@@ -25,7 +25,7 @@ from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, descri
 from archgrad.runs import CheckpointSchedule, check_seed, pick_device
 from archgrad.search import SearchResult, search
 from archgrad.search.meter import Metrics
-from archgrad.search.options import Schedule
+from archgrad.search.search_options import Schedule
 from archgrad.supernet import Supernet
 
 __all__ = ["DartsTrainer"]

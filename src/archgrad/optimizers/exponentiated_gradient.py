@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from archgrad.optimizers.base import AlphasOptimizer
+from archgrad.optimizers.alphas_optimizer import AlphasOptimizer
 from archgrad.schedules import Number, check_number
 
 __all__ = ["ExponentiatedGradient"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
 from archgrad.errors import OptionError
-from archgrad.perturbations.base import Perturbation, Probe
+from archgrad.perturbations.perturbation import Perturbation, Probe
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Linear, Number, Progress, check_number, value_of
 

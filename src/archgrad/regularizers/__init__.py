@@ -1,8 +1,8 @@
 """What is added to the alphas' loss: one term a file."""
 
-from archgrad.regularizers.base import Regularizer
 from archgrad.regularizers.beta_decay import BetaDecay
 from archgrad.regularizers.dirichlet_kl import DirichletKL
+from archgrad.regularizers.regularizer import Regularizer
 from archgrad.regularizers.zero_one import ZeroOne
 
 __all__ = ["BetaDecay", "DirichletKL", "Regularizer", "ZeroOne"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow
 from archgrad.errors import OptionError
-from archgrad.regularizers.base import Regularizer
+from archgrad.regularizers.regularizer import Regularizer
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Linear, Number, check_number
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow
 from archgrad.errors import OptionError
-from archgrad.regularizers.base import Regularizer
+from archgrad.regularizers.regularizer import Regularizer
 from archgrad.relaxation import Dirichlet, Relaxation
 from archgrad.relaxation.dirichlet import concentration
 from archgrad.schedules import Number, check_number

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow
 from archgrad.errors import OptionError
-from archgrad.regularizers.base import Regularizer
+from archgrad.regularizers.regularizer import Regularizer
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Number, check_number
 

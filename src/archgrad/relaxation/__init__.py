@@ -1,8 +1,8 @@
 """How alphas become mixing weights: one strategy a file."""
 
-from archgrad.relaxation.base import Domain, Relaxation
 from archgrad.relaxation.dirichlet import Dirichlet
 from archgrad.relaxation.gumbel import Gumbel
+from archgrad.relaxation.relaxation import Domain, Relaxation
 from archgrad.relaxation.sigmoid import Sigmoid
 from archgrad.relaxation.simplex import Simplex
 from archgrad.relaxation.soft_gumbel import SoftGumbel

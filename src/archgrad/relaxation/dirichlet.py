@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
 from archgrad.errors import OptionError
-from archgrad.relaxation.base import Relaxation
+from archgrad.relaxation.relaxation import Relaxation
 from archgrad.schedules import Progress
 
 __all__ = ["Dirichlet", "concentration", "pathwise_slope"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
 from archgrad.errors import OptionError
-from archgrad.relaxation.base import Relaxation
+from archgrad.relaxation.relaxation import Relaxation
 from archgrad.relaxation.subsets import slot_probabilities
 from archgrad.schedules import Linear, Progress, value_of
 
@@ -60,7 +60,7 @@ class Gumbel(Relaxation):
         soft = slot_probabilities(z, row.n_chosen)
         drawn = torch.sort(torch.topk(z.detach(), row.n_chosen).indices).values
         hard = torch.nn.functional.one_hot(drawn, len(row.names)).to(soft.dtype)
-        return Mixture(hard + (soft - soft.detach()), tuple(drawn.tolist()), reaches_inactive=self.constant_gradient)
+        return Mixture(hard + (soft - soft.detach()), tuple(drawn.tolist()), straight_through=self.constant_gradient)
 
 
 def check_temperatures(temperature_max: float, temperature_min: float) -> None:

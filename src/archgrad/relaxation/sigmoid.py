@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
 from archgrad.errors import OptionError
-from archgrad.relaxation.base import Relaxation
+from archgrad.relaxation.relaxation import Relaxation
 
 __all__ = ["Sigmoid"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
-from archgrad.relaxation.base import Relaxation
 from archgrad.relaxation.gumbel import check_temperatures, gumbel_noise
+from archgrad.relaxation.relaxation import Relaxation
 from archgrad.relaxation.subsets import slot_probabilities
 from archgrad.schedules import Linear, Progress, value_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
-from archgrad.relaxation.base import Relaxation
+from archgrad.relaxation.relaxation import Relaxation
 from archgrad.relaxation.subsets import slot_probabilities
 
 __all__ = ["Softmax"]

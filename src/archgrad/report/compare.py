@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archgrad.architecture import Decision
-from archgrad.report.cells import cell_graph
+from archgrad.report.cell_drawing import cell_graph
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.origin import digest, origin
 from archgrad.report.pictures import slug

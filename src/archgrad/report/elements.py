@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archgrad.report.cells import state_name
+from archgrad.report.cell_drawing import state_name
 from archgrad.report.scene import Picture, clean_text
 from archgrad.report.svg import escape, svg_inline
 

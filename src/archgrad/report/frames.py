@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.decision import edge_key, edge_row
-from archgrad.report.cells import cell_graph, forming_texts
+from archgrad.report.cell_drawing import cell_graph, forming_texts
 from archgrad.report.pictures import candidates_of, edge_pairs
 from archgrad.report.read import Frame
 from archgrad.report.scene import clean_text, operation_roles

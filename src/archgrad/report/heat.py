@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archgrad.report.cells import short_operation, state_name
+from archgrad.report.cell_drawing import short_operation, state_name
 from archgrad.report.charts import nice_ticks, plot_marks
 from archgrad.report.scene import LIGHT, Box, Group, Item, Label, Raster, Scene, clean_text, shorten, text_width
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from archgrad.architecture import Architecture
 from archgrad.decision import edge_of_row, edge_row
-from archgrad.report.cells import CellGraph, cell_graph, cell_scene
+from archgrad.report.cell_drawing import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
 from archgrad.report.read import Frame, Run, Table

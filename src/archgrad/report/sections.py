@@ -8,7 +8,7 @@ from typing import Any
 
 from archgrad.decision import edge_key, edge_row
 from archgrad.margins import undecided_note
-from archgrad.report.cells import forming_scene
+from archgrad.report.cell_drawing import forming_scene
 from archgrad.report.charts import format_value
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
 from archgrad.report.frames import frames_json

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.data import Data, ImageTransform, evaluation_batches
-from archgrad.data.order import part_of
+from archgrad.data.batch_sampler import part_of
 from archgrad.data.samples import size_of
 from archgrad.distributed import gather_rows, rank, world_size
 from archgrad.retrain.learner import Learner

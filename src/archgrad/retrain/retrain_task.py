@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from archgrad.data import BatchStream
+from archgrad.data import InfiniteLoader
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, Task
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
+from archgrad.rank_state import place_buffers
 from archgrad.retrain.evaluation import Evaluation
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.totals import NonfiniteStep, Totals
 from archgrad.runs import numbers_in
-from archgrad.sharing import place_buffers
 
 __all__ = ["RetrainTask"]
 
@@ -46,7 +46,7 @@ class RetrainTask(Task[Evaluation | None]):
     )  # fmt: skip
     shown = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
-    def __init__(self, learner: Learner, stream: BatchStream, evaluate: Callable[[], Evaluation | None]) -> None:
+    def __init__(self, learner: Learner, stream: InfiniteLoader, evaluate: Callable[[], Evaluation | None]) -> None:
         recipe = self._recipe = learner.recipe
         super().__init__(
             learner.network,

@@ -3,13 +3,12 @@
 from archgrad.runs.checkpoint import Checkpoints, load_state, pack_state, save_state, unpack_state
 from archgrad.runs.config import config_difference, read_config
 from archgrad.runs.environment import peak_memory_mb, pick_device, record_environment
-from archgrad.runs.folder import RunFolder
 from archgrad.runs.loggers import Loggers, check_loggers, open_loggers
 from archgrad.runs.memory import memory_explained
 from archgrad.runs.metrics import MetricsFile, check_column, fields_of, lines_of, read_metrics
 from archgrad.runs.pace import CheckpointSchedule, Clock
 from archgrad.runs.progress import Progress
-from archgrad.runs.randomness import (
+from archgrad.runs.random_state import (
     capture_random_state,
     check_seed,
     restore_random_state,
@@ -17,6 +16,7 @@ from archgrad.runs.randomness import (
     seeded,
 )
 from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
+from archgrad.runs.run_folder import RunFolder
 from archgrad.runs.signals import Halted, Interrupted, OutOfTime, StopRequest, in_ipython
 from archgrad.runs.structure import is_stored
 from archgrad.runs.tensors import load_tensors, save_tensors

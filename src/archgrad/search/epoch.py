@@ -7,7 +7,7 @@ from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.runs import Loggers
-from archgrad.search.watch import mean_entropy, skip_connections
+from archgrad.search.collapse import mean_entropy, skip_connections
 from archgrad.supernet import Supernet
 
 __all__ = ["FIGURES", "LOSSES", "further_columns", "known", "log_alphas", "of_alphas"]

@@ -15,7 +15,7 @@ from archgrad.batches import prepare
 from archgrad.bilevel import StepReport, search_step
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.buffers import copied_buffers, set_buffers
-from archgrad.data import BatchStream
+from archgrad.data import InfiniteLoader
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, Task
@@ -24,17 +24,17 @@ from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
 from archgrad.methods import Method
+from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
 from archgrad.runs import count_in, load_optimizer, rows_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
+from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
 from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
-from archgrad.search.options import SearchOptions
+from archgrad.search.search_options import SearchOptions
 from archgrad.search.short_forms import modernised
-from archgrad.search.watch import collapse_warning
-from archgrad.sharing import place_buffers, send_state
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -74,8 +74,8 @@ class SearchTask(Task[Architecture]):
         supernet: Supernet,
         weights_optimizer: Optimizer,
         alphas_optimizer: Optimizer,
-        train: BatchStream,
-        valid: BatchStream,
+        train: InfiniteLoader,
+        valid: InfiniteLoader,
         *,
         options: SearchOptions,
         method: Method,

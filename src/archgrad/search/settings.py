@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from archgrad.runs.config import plain_config
-from archgrad.search.options import SearchOptions
+from archgrad.search.search_options import SearchOptions
 
 __all__ = ["settings_of"]
 

@@ -1,7 +1,7 @@
 """What ranks the candidates when an architecture is derived: one selection a file."""
 
-from archgrad.selection.base import Scores, Selection
 from archgrad.selection.likeliest import Likeliest
+from archgrad.selection.selection import Scores, Selection
 from archgrad.selection.threshold import Threshold
 
 __all__ = ["Likeliest", "Scores", "Selection", "Threshold"]

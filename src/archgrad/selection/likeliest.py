@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archgrad.selection.base import Scores, Selection
+from archgrad.selection.selection import Scores, Selection
 from archgrad.supernet import Supernet
 
 __all__ = ["Likeliest"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from archgrad.errors import OptionError
-from archgrad.selection.base import Scores, Selection
+from archgrad.selection.selection import Scores, Selection
 from archgrad.supernet import Supernet
 
 __all__ = ["Threshold"]

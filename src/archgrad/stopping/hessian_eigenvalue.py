@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from archgrad.bilevel.passes import fixed, frozen_buffers, joined_gradients, loss_of_parts, pass_loss
+from archgrad.bilevel.passes import frozen_buffers, joined_gradients, loss_of_parts, pass_loss, without_grad
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
 from archgrad.schedules import check_number
-from archgrad.stopping.base import Stop, Stopping
+from archgrad.stopping.stopping import Stop, Stopping
 
 __all__ = ["HessianEigenvalue", "hessian_eigenvalue", "largest_eigenvalue"]
 
@@ -79,7 +79,7 @@ class HessianEigenvalue(Stopping):
             return None
         return Stop(
             epoch,
-            f"the largest eigenvalue of the Hessian has grown by a factor of {now / before:.2f} since epoch {epoch + 1} "
+            f"the largest eigenvalue of the Hessian has grown {now / before:.2f} times since epoch {epoch + 1} "
             f"(limit {self.factor:g})",
         )
 
@@ -104,7 +104,7 @@ def hessian_eigenvalue(end: EpochEnd, *, iterations: int = 50, tolerance: float 
     device, drawn = alphas[0].device, supernet.generator.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen_buffers(supernet):
         try:
-            with fixed(list(supernet.weights.values())), supernet.same_draw():
+            with without_grad(list(supernet.weights.values())), supernet.same_draw():
                 with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
                     value, _ = pass_loss(supernet, batch, loss)
                 slopes = torch.autograd.grad(value, alphas, create_graph=True, materialize_grads=True)

@@ -10,7 +10,7 @@ from archgrad.architecture import Architecture
 from archgrad.decision import Edge
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
-from archgrad.stopping.base import Stop, Stopping
+from archgrad.stopping.stopping import Stop, Stopping
 
 __all__ = ["SkipCount", "is_skip", "kept_operations"]
 

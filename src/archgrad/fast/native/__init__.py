@@ -14,9 +14,9 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 """
 
 from archgrad.fast.native.library import instruction_set, is_built, takes
+from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.plan import Plan, Pool, Unit, understands
 from archgrad.fast.native.program import Program, Step, run_program
-from archgrad.fast.native.stage import run
 
 __all__ = [
     "Plan",

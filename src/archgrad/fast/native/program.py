@@ -16,9 +16,9 @@ from torch import Tensor
 
 from archgrad.fast.composition import gradients_where
 from archgrad.fast.native.library import image_like
-from archgrad.fast.native.passes import Normalised, Operands, Target, backward, dense, forward
+from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
+from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.plan import Plan
-from archgrad.fast.native.stage import run
 
 __all__ = ["Program", "Step", "run_program"]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from archgrad.data.order import BatchPlan, Order
-from archgrad.data.randomness import kept_randomness, seed_global_generators, seed_of
+from archgrad.data.batch_sampler import BatchPlan, BatchSampler
 from archgrad.data.samples import TensorSamples, check_finite, pair_of
+from archgrad.data.seeds import kept_randomness, seed_global_generators, seed_of
 from archgrad.errors import DataError
 from archgrad.nested import map_tensors, tensors_in
 
 
-class Feed(Protocol):
+class BatchReader(Protocol):
     """Gives batch after batch, and any batch when asked for its number."""
 
     def read(self, plan: BatchPlan) -> tuple[Any, Any]:
@@ -28,7 +28,7 @@ class Feed(Protocol):
         ...
 
 
-class MemoryFeed:
+class MemoryReader:
     """Batches of samples in memory: one gather each, on the device itself where the samples fit there."""
 
     def __init__(self, samples: TensorSamples, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class MemoryFeed:
         """Nothing to free: the samples belong to the data."""
 
 
-class LoaderFeed:
+class WorkerReader:
     """Batches of any map-style data set, read ahead by persistent worker processes.
 
     Before a sample is read, Python's, NumPy's and torch's generators are seeded from the seed, the batch number and the
@@ -69,7 +69,7 @@ class LoaderFeed:
         device: Where the batches are used.
     """
 
-    def __init__(self, samples: Dataset, order: Order, *, seed: int, workers: int, device: torch.device) -> None:
+    def __init__(self, samples: Dataset, order: BatchSampler, *, seed: int, workers: int, device: torch.device) -> None:
         self._device = device
         self._requests = _Requests(order)
         self._loader: DataLoader | None = DataLoader(
@@ -125,7 +125,7 @@ def to_device(value: Any, device: torch.device) -> Any:
 class _Requests(Sampler):
     """Batch plans from number `start` on; a plan is asked for only when a worker is to have it."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: BatchSampler) -> None:
         self._order = order
         self.start = 0
 

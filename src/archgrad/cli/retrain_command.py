@@ -13,18 +13,18 @@ from torch import nn
 from archgrad.architecture import Architecture
 from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
-from archgrad.cli.architectures import FORMS, open_architecture
-from archgrad.cli.architectures import settled_name as settled_architecture
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
 from archgrad.cli.inherit import inherit, space_again
-from archgrad.cli.options import add_run_options, kept, parse, settled_folder, show_first
+from archgrad.cli.named_architectures import FORMS, open_architecture
+from archgrad.cli.named_architectures import settled_name as settled_architecture
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
-from archgrad.distributed import local_first, process_group, rank, together
+from archgrad.distributed import local_rank_zero_first, process_group, raise_on_all_ranks, rank
 from archgrad.errors import OptionError
-from archgrad.fast.heap import keep_freed_memory
+from archgrad.fast.malloc import keep_freed_memory
 from archgrad.files import read_file
 from archgrad.json_text import MAX_TEXT_BYTES
 from archgrad.retrain import RetrainResult, retrain
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(parser: Parser, values: dict[str, Any], taken_over: str | None) -> None:
     resume = values["resume"] is not None
     out = Path(values["resume"]) if resume else None
-    with together(), local_first():
+    with raise_on_all_ranks(), local_rank_zero_first():
         data = data_options.open_data(values)
     architecture = _architecture(values, data, out)
     if values["space"] is None:

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from archgrad.distributed.norms import is_synchronised
+from archgrad.distributed.sync_batchnorm import is_synchronised
+from archgrad.fast.batch_norms import uses_batch
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.norms import uses_batch
+from archgrad.fast.grouped_layers import as_pairs
 from archgrad.fast.recognise import is_pointwise, kind_of, pool_settings, stages_of
-from archgrad.fast.side_by_side import as_pairs
 from archgrad.operations import FactorizedReduce, PoolBN, Zero
 
 __all__ = ["is_shared", "layers_of", "settings_of", "weights_of"]

@@ -19,7 +19,7 @@ _CONSTANTS = (type(None), bool, int, float, str, bytes)
 
 
 def weighted_sum(
-    values: Sequence[Any], weights: Tensor, active: Sequence[int], describe: Describe, reaches_inactive: bool = False
+    values: Sequence[Any], weights: Tensor, active: Sequence[int], describe: Describe, straight_through: bool = False
 ) -> Any:
     """Return the sum of `weights[k] * value` over the active candidates.
 
@@ -28,7 +28,7 @@ def weighted_sum(
         weights: (K,), the weights of all candidates.
         active: The candidates that `values` belong to, in the same order.
         describe: Candidate number -> (choice, candidate) for error messages.
-        reaches_inactive: Add the weights of the inactive candidates (zero in value) to every element, so that gradients
+        straight_through: Add the weights of the inactive candidates (zero in value) to every element, so that gradients
             reach them too (Dong and Yang 2019, as their code does).
 
     Returns:
@@ -40,7 +40,7 @@ def weighted_sum(
     """
     scalars = weights.unbind()
     offset = None
-    if reaches_inactive:
+    if straight_through:
         inactive = [scalars[k] for k in range(len(scalars)) if k not in active]
         offset = torch.stack(inactive).sum() if inactive else None
 

@@ -193,7 +193,7 @@ def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], k
 
 def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
     """Return the weights (value 0) of an edge's candidates that do not run, which are added for their gradient."""
-    if not mixture.reaches_inactive:
+    if not mixture.straight_through:
         return []
     return [w for k, w in enumerate(mixture.weights.unbind()) if k not in mixture.active]
 

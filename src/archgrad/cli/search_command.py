@@ -10,13 +10,13 @@ from typing import Any
 from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
 from archgrad.cli.inherit import space_again
 from archgrad.cli.method_options import OF_THE_METHOD, add_method_options, make_method
-from archgrad.cli.options import add_run_options, kept, parse, settled_folder, show_first
 from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts
-from archgrad.distributed import local_first, process_group, rank, together
-from archgrad.fast.heap import keep_freed_memory
+from archgrad.distributed import local_rank_zero_first, process_group, raise_on_all_ranks, rank
+from archgrad.fast.malloc import keep_freed_memory
 from archgrad.methods.tree import KINDS
 from archgrad.runs import Interrupted, seeded
 from archgrad.search import SearchResult, search
@@ -58,7 +58,7 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
     values["space"] = space_options.settled_name(values["space"])
     values["data"] = data_options.settled_name(values["data"])
     method = make_method(values)
-    with together(), local_first():
+    with raise_on_all_ranks(), local_rank_zero_first():
         data = data_options.open_data(values)
     with seeded(values["seed"]):  # the space's first weights follow from the seed, too
         space, sizes = space_options.build_space(

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from archgrad.data.randomness import generator_of
+from archgrad.data.seeds import generator_of
 from archgrad.errors import DataError, OptionError
 from archgrad.sizes import check_whole
 
@@ -28,7 +28,7 @@ class BatchPlan:
     """Number of samples of the batch over all processes."""
 
 
-class Order(Protocol):
+class BatchSampler(Protocol):
     """A numbering of batches."""
 
     def plan(self, number: int) -> BatchPlan | None:
@@ -36,7 +36,7 @@ class Order(Protocol):
         ...
 
 
-class TrainingOrder:
+class TrainingSampler:
     """Endless batches, shuffled anew in each epoch; each follows from the seed and its number alone.
 
     A last batch that would leave a process with fewer than two samples is left out of the epoch, because BatchNorm
@@ -104,7 +104,7 @@ class TrainingOrder:
         return self._shuffled[epoch]
 
 
-class EvaluationOrder:
+class EvaluationSampler:
     """Every sample once, in order; each process takes a contiguous part, and none is left out.
 
     Args:

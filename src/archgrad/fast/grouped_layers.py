@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archgrad.fast.batch_norms import affine, fixed_statistics, track, uses_batch
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.norms import affine, fixed_statistics, track, uses_batch
 
 __all__ = ["Order", "Statistics", "as_pairs", "convolve", "depthwise", "normalise", "project", "stacked"]
 

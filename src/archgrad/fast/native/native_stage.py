@@ -14,7 +14,7 @@ from torch import Tensor
 
 from archgrad.fast.native.composed import differentiable_stage_gradients
 from archgrad.fast.native.library import image_like
-from archgrad.fast.native.passes import Normalised, Operands, Target, backward, dense, forward
+from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
 from archgrad.fast.native.plan import Plan
 
 __all__ = ["run"]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from archgrad.bilevel.graph_capture import Packed, Recorder
 from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate
-from archgrad.bilevel.recorder import Packed, Recorder
 from archgrad.supernet import PassDraw, Supernet
 
 __all__ = ["Call", "Recording", "apart", "draw_on", "relative", "tensors_of"]

@@ -15,15 +15,15 @@ from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
 from archgrad.batches import check_smallest_part
-from archgrad.data import BatchStream, Data, as_data, evaluation_batches
+from archgrad.data import Data, InfiniteLoader, as_data, evaluation_batches
 from archgrad.distributed import (
     broadcast_tensors,
-    local_first,
+    local_rank_zero_first,
     own_device,
     process_group,
+    raise_on_all_ranks,
     rank,
     synchronised_norms,
-    together,
     world_size,
 )
 from archgrad.engine import OnEpoch, Resume, RunOptions, opened
@@ -206,7 +206,7 @@ def retrain(
     device = own_device(device)
     with ExitStack() as stack:
         stack.enter_context(process_group())
-        with together(), local_first():
+        with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(data)
         if not data.classes:
             raise DataError(f"Retraining trains classifiers, but the targets of {data.name!r} are no class numbers.")
@@ -240,7 +240,7 @@ def retrain(
         broadcast_tensors([*network.parameters(), *network.buffers()])
         stack.enter_context(synchronised_norms(network, enabled=sync_batchnorm))
         stream = stack.enter_context(
-            BatchStream(
+            InfiniteLoader(
                 data.train,
                 batch_size=batch_size,
                 seed=seed,

@@ -17,18 +17,18 @@ from torch.optim import Optimizer
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep
 from archgrad.bilevel import cuda_graphs as recorded_on_cuda
-from archgrad.bilevel.graphs import check_recordable
+from archgrad.bilevel.graph_cache import check_recordable
 from archgrad.bilevel.passes import Loss
 from archgrad.bilevel.step import check_parts
 from archgrad.data import Data, as_data
 from archgrad.distributed import (
     broadcast_tensors,
-    local_first,
+    local_rank_zero_first,
     own_device,
     process_group,
+    raise_on_all_ranks,
     rank,
     synchronised_norms,
-    together,
 )
 from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import OptionError
@@ -39,10 +39,10 @@ from archgrad.relaxation import Relaxation
 from archgrad.report.results import Viewed
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
-from archgrad.search.halves import open_streams
+from archgrad.search.loaders import open_streams
 from archgrad.search.meter import Metrics, accuracy
 from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
-from archgrad.search.options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.search_options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.short_forms import choose_method
@@ -249,7 +249,7 @@ def search(
 
     with ExitStack() as stack:
         stack.enter_context(process_group())
-        with together(), local_first():
+        with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(data)
         stack.enter_context(seeded(seed))
         supernet = (

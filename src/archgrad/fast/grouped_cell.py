@@ -21,15 +21,12 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell
 from archgrad.choices import Mixture
-from archgrad.distributed.norms import is_synchronised
-from archgrad.fast.alike import is_shared, layers_of, settings_of, weights_of
+from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grids
-from archgrad.fast.layout import Candidate, Edge, Layout, beside, offset_of
-from archgrad.fast.products import wide
-from archgrad.fast.recognise import is_pointwise, kind_of
-from archgrad.fast.side_by_side import (
+from archgrad.fast.group_key import is_shared, layers_of, settings_of, weights_of
+from archgrad.fast.grouped_layers import (
     Order,
     Statistics,
     convolve,
@@ -38,8 +35,11 @@ from archgrad.fast.side_by_side import (
     project,
     stacked,
 )
+from archgrad.fast.lowering import Candidate, Edge, Layout, beside, offset_of
+from archgrad.fast.products import wide
+from archgrad.fast.recognise import is_pointwise, kind_of
 from archgrad.fast.sums import added, weighted_total
-from archgrad.fast.unchanged import Kept
+from archgrad.fast.unchanged import StructureCache
 from archgrad.operations import FactorizedReduce, PoolBN, Zero
 
 __all__ = ["evaluate"]
@@ -56,7 +56,7 @@ def evaluate(
     states: Sequence[Tensor],
     mixtures: Sequence[Mixture],
     layout: Layout,
-    kept: Kept,
+    kept: StructureCache,
     kind: Hashable,
 ) -> Tensor | None:
     """Return what the cell's plain forward pass returns; None where this is not the way.
@@ -72,7 +72,7 @@ def evaluate(
         kept: Keeps what runs together.
         kind: What that depends on beside the cell.
     """
-    together = kept.find(("together", kind), lambda: _together(cell, layout))
+    together = kept.find(("raise_on_all_ranks", kind), lambda: _together(cell, layout))
     if together is None:
         return None
     weights = [mixture.weights for mixture in mixtures]

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten
 
+from archgrad.bilevel.graph_capture import CudaRecorder, Obstacles, Recorder
+from archgrad.bilevel.graph_recording import Call, Recording, apart, draw_on, relative, tensors_of
 from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate, passes_by, repeated_random
-from archgrad.bilevel.recorded import Call, Recording, apart, draw_on, relative, tensors_of
-from archgrad.bilevel.recorder import CudaRecorder, Obstacles, Recorder
-from archgrad.distributed.norms import is_synchronised
+from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
 

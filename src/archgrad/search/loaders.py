@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from archgrad.batches import check_smallest_part
-from archgrad.data import BatchStream, Data, stratified_halves
+from archgrad.data import Data, InfiniteLoader, stratified_halves
 from archgrad.distributed import rank, world_size
 from archgrad.errors import DataError
-from archgrad.search.options import SearchOptions
+from archgrad.search.search_options import SearchOptions
 
 __all__ = ["open_streams"]
 
 
 def open_streams(
     data: Data, network: nn.Module, options: SearchOptions, *, device: torch.device, workers: int, channels_last: bool
-) -> tuple[BatchStream, BatchStream]:
+) -> tuple[InfiniteLoader, InfiniteLoader]:
     """Return endless batches for the weights and for the alphas.
 
     The split is shuffled and stratified; both halves are augmented, as the authors do.
@@ -45,7 +45,7 @@ def open_streams(
             halves, ("weights", "alphas"), (2 * options.seed, 2 * options.seed + 1), strict=True
         ):
             try:
-                stream = BatchStream(
+                stream = InfiniteLoader(
                     data.train,
                     batch_size=options.batch_size,
                     seed=seed,

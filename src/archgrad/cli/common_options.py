@@ -14,9 +14,9 @@ from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown, shown_text
+from archgrad.rank_state import send_state
 from archgrad.runs import read_config
 from archgrad.search.short_forms import modernised
-from archgrad.sharing import send_state
 from archgrad.terminal import say
 
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder", "show_first"]

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell
 from archgrad.choices import Mixture
-from archgrad.distributed.norms import is_synchronised
+from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
+from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
-from archgrad.fast.layout import Candidate, Layout
-from archgrad.fast.norms import track, uses_batch
+from archgrad.fast.lowering import Candidate, Layout
 from archgrad.fast.pointwise import NATIVE_UP_TO
 from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, stages_of
-from archgrad.fast.unchanged import Kept
+from archgrad.fast.unchanged import StructureCache
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
 __all__ = ["evaluate"]
@@ -35,7 +35,7 @@ def evaluate(
     states: Sequence[Tensor],
     mixtures: Sequence[Mixture],
     layout: Layout,
-    kept: Kept,
+    kept: StructureCache,
     kind: Hashable,
 ) -> Tensor | None:
     """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
@@ -50,7 +50,7 @@ def evaluate(
     """
     if not native.takes(*states) or any(x.shape != states[0].shape for x in states):
         return None
-    if states[0].shape[1] > NATIVE_UP_TO or any(mixture.reaches_inactive for mixture in mixtures):
+    if states[0].shape[1] > NATIVE_UP_TO or any(mixture.straight_through for mixture in mixtures):
         return None
     with torch.inference_mode(False):  # what is kept serves other passes, too
         recorded = kept.find(("whole", kind), lambda: _record(cell, layout))

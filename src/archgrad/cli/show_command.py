@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.named_architectures import FORMS, open_architecture
 from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError, RunError
 from archgrad.show import to_dot, to_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archgrad.cli.architectures import FORMS, open_architecture
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.named_architectures import FORMS, open_architecture
 from archgrad.cli.parser import Parser
 from archgrad.nasbench import load_table, query
 from archgrad.terminal import say
