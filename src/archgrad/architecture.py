@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from archgrad.genotype import format_genotype, parse_genotype
 from archgrad.json_text import MAX_TEXT_BYTES, check_text, format_json, freeze, parse_json, shown, thaw
 from archgrad.nni_format import looks_like_export, looks_like_nni, parse_export, parse_nni
 
-__all__ = ["Architecture", "CellDecision", "Decision"]
+__all__ = ["Architecture", "CellDecision", "Decision", "as_architecture", "last_of_run"]
 
 FORMAT = "archgrad.architecture"
 VERSION = 2
@@ -148,9 +149,13 @@ class Architecture:
     def load(cls, path: PathLike) -> Architecture:
         """Read a file of archgrad's JSON, one of NNI's, or the authors' genotype text, told apart by content.
 
+        Args:
+            path: The file, or a run folder, of which the architecture that the run came to is read.
+
         Raises:
-            ArchitectureError: The file cannot be read or holds none of these.
+            ArchitectureError: The file cannot be read or holds none of these, or the folder has no architecture.
         """
+        path = last_of_run(Path(path)) if os.path.isdir(path) else path
         where = shown(os.fspath(path))
         try:
             text = read_file(path, most=MAX_TEXT_BYTES).decode("utf-8-sig")
@@ -227,3 +232,47 @@ def _with_last_node(choices: Mapping[str, Decision]) -> Mapping[str, Decision]:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def last_of_run(run: Path) -> Path:
+    """Return the file of the architecture that a run came to, or has so far.
+
+    Raises:
+        ArchitectureError: There is none in the folder.
+    """
+    epochs = {
+        int(match[1]): file
+        for file in run.glob("checkpoints/epoch_*.json")
+        if (match := re.fullmatch(r"epoch_(\d{1,9})\.json", file.name))
+    }
+    if (run / "architecture.json").is_file():  # a search that was stopped may have an earlier epoch's
+        return run / "architecture.json"
+    if epochs:
+        return epochs[max(epochs)]
+    raise ArchitectureError(
+        f"The folder {shown(os.fspath(run))} holds no architecture. Name a run folder, or a file such as "
+        f"RUN/checkpoints/epoch_49.json."
+    )
+
+
+def as_architecture(given: Any) -> Architecture:
+    """Return the architecture of what a person has: itself, a result with one, a file or run folder, or its content.
+
+    Args:
+        given: An `Architecture`; what has one as its attribute `architecture`; a path; a dict as `to_dict` gives it, or
+            of label -> decision.
+
+    Raises:
+        ArchitectureError: It is none of these, or cannot be read.
+    """
+    if isinstance(given, Architecture):
+        return given
+    if isinstance(getattr(given, "architecture", None), Architecture):
+        return given.architecture
+    if isinstance(given, str | os.PathLike):
+        return Architecture.load(given)
+    if isinstance(given, Mapping):
+        return Architecture._from_data(dict(given)) if "format" in given else Architecture(given)
+    raise ArchitectureError(
+        f"An architecture must be an Architecture, a result with one, a path or a dict, but got {type(given).__name__}."
+    )

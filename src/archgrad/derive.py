@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from archgrad.architecture import Architecture
+from archgrad.architecture import Architecture, as_architecture
 from archgrad.cell import DerivedCell
 from archgrad.choices import Choice, SelectInputs
 from archgrad.errors import ArchitectureError, SpaceError
@@ -22,7 +22,7 @@ __all__ = ["derive"]
 
 
 def derive(
-    space: nn.Module, architecture: Architecture, *, keep_weights: bool = False, supernet: Supernet | None = None
+    space: nn.Module, architecture: Architecture | Any, *, keep_weights: bool = False, supernet: Supernet | None = None
 ) -> nn.Module:
     """Return the plain network of an architecture: chosen parts only, no alphas, no open choices.
 
@@ -35,7 +35,8 @@ def derive(
 
     Args:
         space: A module with open choices, or a `Supernet`.
-        architecture: Its choices must be the space's.
+        architecture: Its choices must be the space's. Also taken are a result that has one, the path of a file or of a
+            run folder, and a dict (see `archgrad.architecture.as_architecture`).
         keep_weights: Keep the weights of the supernet: of `space` itself if that is one, else of `supernet`, wherever
             name and shape agree.
         supernet: Where the weights come from when `space` is not a supernet.
@@ -48,6 +49,7 @@ def derive(
         ArchitectureError: A label or candidate is unknown, or a label is missing.
         SpaceError: Weights cannot be kept or renewed as asked.
     """
+    architecture = as_architecture(architecture)
     if supernet is not None and isinstance(space, Supernet):
         raise SpaceError("derive was given two supernets. Leave supernet=... out, or give the plain space first.")
     if supernet is not None and not keep_weights:

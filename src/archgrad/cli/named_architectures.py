@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-from pathlib import Path
 
 from archgrad import architectures
-from archgrad.architecture import Architecture
+from archgrad.architecture import Architecture, last_of_run
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import shown
 from archgrad.paths import from_home
@@ -35,7 +33,7 @@ def settled_name(text: str) -> str:
         near = difflib.get_close_matches(text, PUBLISHED, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ArchitectureError(f"There is no architecture {shown(text)}.{hint} Give {FORMS}.")
-    return str((_last_of_run(path) if path.is_dir() else path).absolute())
+    return str((last_of_run(path) if path.is_dir() else path).absolute())
 
 
 def open_architecture(text: str) -> Architecture:
@@ -54,16 +52,3 @@ def open_architecture(text: str) -> Architecture:
 
         return parse_arch(text)
     return Architecture.load(settled_name(text))
-
-
-def _last_of_run(run: Path) -> Path:
-    epochs = {
-        int(match[1]): file
-        for file in run.glob("checkpoints/epoch_*.json")
-        if (match := re.fullmatch(r"epoch_(\d{1,9})\.json", file.name))
-    }
-    if (run / "architecture.json").is_file():  # a search that was stopped may have an earlier epoch's
-        return run / "architecture.json"
-    if epochs:
-        return epochs[max(epochs)]
-    raise ArchitectureError(f"The folder '{run}' holds no architecture. Name a run folder, or {FORMS}.")

@@ -1,5 +1,6 @@
 """The data sets that have a name, and whatever else a caller may have."""
 
+import difflib
 import os
 import socket
 from collections.abc import Iterator
@@ -76,7 +77,11 @@ def load(
         return _digits()
     if name in _TORCHVISION:
         return _torchvision(name, cache_root(root), download)
-    hint = f" To read the images there, give 'folder:{name}'." if os.path.exists(name) else ""
+    if os.path.exists(name):
+        hint = f" To read the images there, give 'folder:{name}'."
+    else:
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
     raise DataError(
         f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH and FILE.npz.{hint}"
     )

@@ -41,6 +41,7 @@ from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import open_streams
 from archgrad.search.meter import Metrics, accuracy
+from archgrad.search.named_space import space_of
 from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
 from archgrad.search.search_options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.search_task import SearchTask
@@ -80,12 +81,12 @@ class SearchResult(Viewed):
 
 
 def search(
-    space: nn.Module,
+    space: nn.Module | str,
     data: Data | Any,
     *,
     method: Method | str | None = None,
-    step: BilevelStep | None = None,
-    relaxation: Relaxation | None = None,
+    step: BilevelStep | str | None = None,
+    relaxation: Relaxation | str | None = None,
     epochs: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
@@ -137,13 +138,14 @@ def search(
     again (`--max-restarts`) goes on from its checkpoint.
 
     Args:
-        space: A module with open choices, which stays as it is; or a `Supernet` of one, which is searched in place
+        space: A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, which is
+            built to fit the data; or a `Supernet` of one, which is searched in place
             with its own relaxation, alphas and fast path.
         data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
         method: How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
             "darts"; `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it.
-        step: How the alphas' gradient is computed; `FirstOrder()` if not given.
-        relaxation: How alphas become mixing weights; `Softmax()` if not given.
+        step: How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given.
+        relaxation: How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given.
         epochs: Passes over the weights' half, at least 1. By default those of the method's stages, else 50.
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
@@ -214,7 +216,8 @@ def search(
         alphas_weight_decay=alphas_weight_decay,
     )
     if isinstance(space, Supernet):
-        chosen = _method_in_place(chosen, space, given=method is not None, relaxation=relaxation)
+        own = None if relaxation is None else chosen.relaxation
+        chosen = _method_in_place(chosen, space, given=method is not None, relaxation=own)
     options = SearchOptions(
         epochs=_epochs(chosen, epochs),
         batch_size=batch_size,
@@ -251,6 +254,7 @@ def search(
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(data)
+        space = space_of(space, data)
         stack.enter_context(seeded(seed))
         supernet = (
             space

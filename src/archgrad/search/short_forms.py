@@ -10,7 +10,7 @@ from archgrad import methods
 from archgrad.bilevel import BilevelStep, Unrolled
 from archgrad.errors import OptionError
 from archgrad.methods import Method
-from archgrad.methods.tree import KINDS, classes_of, options_of, tree_of
+from archgrad.methods.tree import KINDS, classes_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
 from archgrad.relaxation import Relaxation
 
@@ -36,8 +36,8 @@ def preset(name: str) -> Method:
 def choose_method(
     method: Method | str | None,
     *,
-    step: BilevelStep | None = None,
-    relaxation: Relaxation | None = None,
+    step: BilevelStep | str | None = None,
+    relaxation: Relaxation | str | None = None,
     weights_first: bool | None = None,
     **alphas: Any,
 ) -> Method:
@@ -45,18 +45,24 @@ def choose_method(
 
     Args:
         method: A method or its name; None for DARTS.
-        step: Short for the method's.
-        relaxation: Short for the method's.
+        step: Short for the method's; a name as in `archgrad steps` takes its defaults.
+        relaxation: Short for the method's; a name as in `archgrad relaxations` takes its defaults.
         weights_first: Short for the method's.
         **alphas: Options of Adam as "alphas_NAME", short for the method's `alphas_optimizer`; None where not given.
 
     Raises:
         OptionError: There is no such method, a value is outside its range, or a short form contradicts the method.
     """
+    if isinstance(method, type):
+        raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
     base = preset(method) if isinstance(method, str) else Method() if method is None else method
     if not isinstance(base, Method):
         raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
-    given: dict[str, Any] = {"step": step, "relaxation": relaxation, "weights_first": weights_first}
+    given: dict[str, Any] = {
+        "step": _part("step", step),
+        "relaxation": _part("relaxation", relaxation),
+        "weights_first": weights_first,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     adam = {name.removeprefix("alphas_"): value for name, value in alphas.items() if value is not None}
     if adam:
@@ -74,6 +80,17 @@ def choose_method(
                     f"dataclasses.replace(method, {name}=...)."
                 )
     return replace(base, **given) if method is None else base
+
+
+def _part(kind: str, given: Any) -> Any:
+    """Return a part that is given as a value, or by the name of one of archgrad's."""
+    if isinstance(given, type):
+        raise OptionError(f"{kind} must be a value, but got the class {given.__name__}. Give {given.__name__}().")
+    return part_of_tree(kind, KINDS[kind], given.replace("_", "-"), _not_by_name) if isinstance(given, str) else given
+
+
+def _not_by_name(name: str) -> type:
+    raise OptionError(f"In Python give the object itself, and not {name!r}.")
 
 
 def modernised(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""What `search` takes for a space: a module, or the name of one that comes with archgrad."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from archgrad import spaces
+from archgrad.data import Data
+from archgrad.errors import SpaceError
+from archgrad.json_text import shown
+from archgrad.typed_names import name_of
+
+__all__ = ["space_of"]
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
+
+
+def space_of(given: Any, data: Data) -> nn.Module:
+    """Return the space itself, or build the one of a name for the classes and images of the data.
+
+    Args:
+        given: A module, or a name as in `archgrad spaces`.
+        data: Tells classes, channels and size of the images.
+
+    Raises:
+        SpaceError: It is neither.
+    """
+    if isinstance(given, nn.Module):
+        return given
+    if isinstance(given, type):
+        raise SpaceError(f"The space must be a module, but got the class {given.__name__}. Give {given.__name__}(...).")
+    if not isinstance(given, str):
+        raise SpaceError(f"The space must be a torch.nn.Module or a name, but got {type(given).__name__}.")
+    build = _BUILDERS.get(given.replace("_", "-"))
+    if build is None:
+        near = difflib.get_close_matches(given, _BUILDERS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise SpaceError(
+            f"There is no space {shown(given)}.{hint} Known are {', '.join(_BUILDERS)}; of your own, give the module."
+        )
+    known = {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    parameters = inspect.signature(build).parameters
+    return build(**{name: value for name, value in known.items() if name in parameters})

@@ -1,0 +1,56 @@
+"""What people type first: names in the place of values, classes in the place of instances, results in that of parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import archgrad as ag
+from archgrad.bilevel import Unrolled
+from archgrad.errors import ArchitectureError, DataError, OptionError, SpaceError
+from archgrad.search.short_forms import choose_method
+
+
+def test_names_that_the_command_line_takes_work_in_python(tmp_path: Path) -> None:
+    result = ag.search(
+        "tiny", "digits", step="first-order", relaxation="gumbel", epochs=1, run_dir=tmp_path / "run", quiet=True
+    )
+    assert type(result.supernet.relaxation) is ag.Gumbel
+    space = ag.spaces.tiny()
+    choices = result.architecture.to_dict()["choices"]
+    for given in (result, tmp_path / "run", str(tmp_path / "run"), result.architecture.to_dict(), choices):
+        network = ag.derive(space, given)
+        expected = ag.derive(space, result.architecture)
+        assert [name for name, _ in network.named_parameters()] == [name for name, _ in expected.named_parameters()]
+    assert ag.Architecture.load(tmp_path / "run") == result.architecture
+
+
+def test_a_step_by_name_is_the_step_with_its_defaults() -> None:
+    assert choose_method(None, step="unrolled").step == Unrolled()
+    with pytest.raises(OptionError, match=r"There is no step 'unroled'. Did you mean 'unrolled'"):
+        choose_method(None, step="unroled")
+    with pytest.raises(OptionError, match="give the object itself"):
+        choose_method(None, step="mine.py:Step")
+
+
+@pytest.mark.parametrize("option", [{"step": Unrolled}, {"relaxation": ag.Gumbel}, {"method": ag.Method}])
+def test_a_class_in_the_place_of_an_instance_is_told(option: dict[str, type]) -> None:
+    with pytest.raises(OptionError, match=r"but got the class \w+\. Give \w+\(\)"):
+        ag.search(ag.spaces.tiny(), "digits", epochs=1, quiet=True, **option)  # type: ignore[arg-type]
+
+
+def test_spaces_and_data_by_wrong_names_get_a_suggestion() -> None:
+    with pytest.raises(SpaceError, match="Did you mean 'tiny'"):
+        ag.search("tinny", "digits", epochs=1, quiet=True)
+    with pytest.raises(SpaceError, match=r"got the class Linear. Give Linear\(...\)"):
+        ag.search(__import__("torch").nn.Linear, "digits", epochs=1, quiet=True)
+    with pytest.raises(DataError, match="Did you mean 'cifar10'"):
+        ag.data.load("cifar-10")
+
+
+def test_what_is_no_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArchitectureError, match="holds no architecture"):
+        ag.derive(ag.spaces.tiny(), tmp_path)
+    with pytest.raises(ArchitectureError, match="but got int"):
+        ag.derive(ag.spaces.tiny(), 3)
