@@ -123,7 +123,7 @@ def test_a_missing_file_is_an_error_with_a_remedy(tmp_path):
 
 
 def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
-    with pytest.raises(ArchitectureError, match="it is a folder"):
+    with pytest.raises(ArchitectureError, match="holds no architecture"):
         Architecture.load(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ArchitectureError, match="not a regular file"):
