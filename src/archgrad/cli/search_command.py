@@ -39,7 +39,9 @@ def make_parser() -> Parser:
     add_method_options(parser)
     add_parts(parser, "step", STEPS, default="first-order")
     add_parts(parser, "relaxation", RELAXATIONS, default="softmax")
-    parser.passed_on = parser.add_options_of(search, "search", skip=("run_dir", "resume", "space", "data"))
+    parser.passed_on = parser.add_options_of(
+        search, "search", skip=("run_dir", "resume", "space", "data", "step", "relaxation")
+    )
     show_first(parser, _FIRST)
     return parser
 
