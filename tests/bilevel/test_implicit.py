@@ -52,7 +52,7 @@ def test_cg_is_exact_within_as_many_iterations_as_weights() -> None:
 def test_neumann_sums_its_series_and_converges() -> None:
     series = sum(0.1 * (1 - 0.1 * SCALES) ** j for j in range(4))
     assert torch.allclose(of(Implicit(iterations=3)), expected(series), rtol=1e-10)
-    assert torch.allclose(of(Implicit(iterations=80, learning_rate=0.4)), expected(1 / SCALES), rtol=1e-8)
+    assert torch.allclose(of(Implicit(iterations=80, neumann_rate=0.4)), expected(1 / SCALES), rtol=1e-8)
 
 
 def test_no_iteration_is_unrolled_for_a_small_learning_rate() -> None:
@@ -86,7 +86,7 @@ def test_negative_curvature_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"solver": "x"}, {"iterations": -1}, {"damping": -1.0}, {"solver": "cg", "learning_rate": 0.1}]
+    "options", [{"solver": "x"}, {"iterations": -1}, {"damping": -1.0}, {"solver": "cg", "neumann_rate": 0.1}]
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ag.errors.OptionError):

@@ -46,7 +46,7 @@ class Implicit(BilevelStep):
     conjugate gradients from 0, exact after as many iterations as there are weights, for which H must be positive."""
     iterations: int = 5
     """Products with H: at least 0 for "neumann", where 0 takes r v; at least 1 for "cg"."""
-    learning_rate: float | None = None
+    neumann_rate: float | None = None
     """r of "neumann", above 0; None takes that of the weights' optimizer, group by group. "cg" has none."""
     damping: float = 0.0
     """Added to the diagonal of H, at least 0."""
@@ -59,10 +59,10 @@ class Implicit(BilevelStep):
         least = 1 if self.solver == "cg" else 0
         if not self.iterations >= least:
             raise OptionError(f"iterations must be at least {least} for {self.solver}, but got {self.iterations}.")
-        if self.learning_rate is not None and (self.solver == "cg" or not self.learning_rate > 0):
+        if self.neumann_rate is not None and (self.solver == "cg" or not self.neumann_rate > 0):
             raise OptionError(
-                f"learning_rate must be above 0 and goes with solver='neumann' only, "
-                f"but got learning_rate={self.learning_rate} with solver={self.solver!r}."
+                f"neumann_rate must be above 0 and goes with solver='neumann' only, "
+                f"but got neumann_rate={self.neumann_rate} with solver={self.solver!r}."
             )
         if not self.damping >= 0:
             raise OptionError(f"damping must be at least 0, but got damping={self.damping}.")
@@ -84,7 +84,7 @@ class Implicit(BilevelStep):
         """
         lr = {id(p): float(group["lr"]) for group in weights_optimizer.param_groups for p in group["params"]}
         weights = [w for w in supernet.weights.values() if id(w) in lr]
-        rates = [lr[id(w)] if self.learning_rate is None else self.learning_rate for w in weights]
+        rates = [lr[id(w)] if self.neumann_rate is None else self.neumann_rate for w in weights]
         alphas: list[Tensor] = list(supernet.alphas.values())
         with supernet.same_draw(), frozen_buffers(supernet):
             valid = run_pass(supernet, valid_batch, loss, [*weights, *alphas], accumulation=accumulation)
