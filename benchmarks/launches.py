@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import archgrad as ag
-from archgrad.bilevel.passes import fixed, local_pass
+from archgrad.bilevel.passes import local_pass, without_grad
 
 VIEWS = frozenset(
     (
@@ -60,7 +60,7 @@ def count(space: torch.nn.Module, *, fast: bool, batch: int, image_size: int) ->
     alphas, weights = list(supernet.alphas.values()), list(supernet.weights.values())
     counts = {}
     for name, wanted, other in (("alpha_pass", alphas, weights), ("weight_pass", weights, alphas)):
-        with fixed(other), Counter() as counter:
+        with without_grad(other), Counter() as counter:
             local_pass(supernet, (images, targets), F.cross_entropy, wanted)
         counts[name] = counter.count
     return counts

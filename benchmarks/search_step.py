@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 
 import archgrad as ag
-from archgrad.bilevel.passes import fixed, local_pass, pass_loss
+from archgrad.bilevel.passes import local_pass, pass_loss, without_grad
 from archgrad.fast import cells, malloc, native_cell, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
@@ -270,7 +270,7 @@ def weight_pass(supernet: ag.Supernet, batches: list, halves: bool) -> None:
         both_halves(supernet, batches[0])
         return
     weights = list(supernet.weights.values())
-    with fixed(list(supernet.alphas.values())):
+    with without_grad(list(supernet.alphas.values())):
         local_pass(supernet, batches[0], F.cross_entropy, weights)
 
 
@@ -291,7 +291,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
         cells.gathers = lambda _: False
     elif idea == "channels-last":
         supernet._code = None
-        states.State.x = property(lambda self: self._given)
+        states.SharedFeatures.x = property(lambda self: self._given)
     elif idea == "depthwise":
         depthwise_module.depthwise = pointwise.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)
         states.fan_out = lambda x, ws, gs: tuple(
@@ -304,7 +304,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     elif idea == "shared":
         node = cells._Node._add
         cells._Node._add = lambda self, state, edge, candidate: node(
-            self, states.State(state.x, [candidate.operation] if candidate.known else []), edge, candidate
+            self, states.SharedFeatures(state.x, [candidate.operation] if candidate.known else []), edge, candidate
         )
 
 

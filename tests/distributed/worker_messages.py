@@ -94,7 +94,7 @@ def nudge(supernet: ag.Supernet) -> None:
 
 
 def fail_on_1() -> None:
-    with distributed.together():
+    with distributed.raise_on_all_ranks():
         if rank == 1:
             raise DataError("image 7 is broken")
 
