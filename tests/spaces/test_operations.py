@@ -125,6 +125,7 @@ def test_the_factorized_reduction_needs_even_channels() -> None:
 def test_the_factorized_reduction_of_few_channels_in_channels_last_keeps_to_its_memory(channels: int) -> None:
     # A strided pointwise convolution of up to 4 channels in channels_last overflows a buffer in oneDNN (torch 2.14);
     # the heap is then corrupt and the process ends sooner or later. Here its gradient must equal the contiguous one.
+    torch.manual_seed(0)  # after BatchNorm this gradient is a difference of large numbers
     layer = FactorizedReduce(channels, 4)
     x = image(2, channels, 8, 8).float()
     gradients = []
