@@ -240,13 +240,13 @@ def last_of_run(run: Path) -> Path:
     Raises:
         ArchitectureError: There is none in the folder.
     """
+    if (run / "architecture.json").is_file():  # a search that was stopped may have an earlier epoch's
+        return run / "architecture.json"
     epochs = {
         int(match[1]): file
         for file in run.glob("checkpoints/epoch_*.json")
         if (match := re.fullmatch(r"epoch_(\d{1,9})\.json", file.name))
     }
-    if (run / "architecture.json").is_file():  # a search that was stopped may have an earlier epoch's
-        return run / "architecture.json"
     if epochs:
         return epochs[max(epochs)]
     raise ArchitectureError(

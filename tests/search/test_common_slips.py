@@ -26,6 +26,12 @@ def test_names_that_the_command_line_takes_work_in_python(tmp_path: Path) -> Non
     assert ag.Architecture.load(tmp_path / "run") == result.architecture
 
 
+def test_a_space_by_name_gets_its_weights_from_the_seed() -> None:
+    first, second = (ag.search("tiny", "digits", epochs=1, seed=3, batch_size=256, quiet=True) for _ in range(2))
+    assert first.history == second.history
+    assert first.architecture == second.architecture
+
+
 def test_a_step_by_name_is_the_step_with_its_defaults() -> None:
     assert choose_method(None, step="unrolled").step == Unrolled()
     with pytest.raises(OptionError, match=r"There is no step 'unroled'. Did you mean 'unrolled'"):

@@ -12,7 +12,7 @@ from archgrad.errors import DataError, OptionError
 
 
 class BatchTransform(Protocol):
-    """What a `InfiniteLoader` does to the inputs of each batch; any callable with these two members serves."""
+    """What an `InfiniteLoader` does to the inputs of each batch; any callable with these two members serves."""
 
     @property
     def draws_per_sample(self) -> int:

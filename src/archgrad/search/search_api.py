@@ -254,8 +254,8 @@ def search(
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(data)
-        space = space_of(space, data)
         stack.enter_context(seeded(seed))
+        space = space_of(space, data)  # the first weights of a space by name follow from the seed, too
         supernet = (
             space
             if isinstance(space, Supernet)
