@@ -8,7 +8,6 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
@@ -16,11 +15,12 @@ from archgrad.bilevel.passes import (
     Batch,
     Loss,
     added,
+    differentiated_along,
     frozen_buffers,
+    gradient_graph,
     joined_gradients,
     loss_of_parts,
     parts_of,
-    pass_loss,
     repeated_random,
     run_pass,
 )
@@ -147,9 +147,7 @@ class _Second:
             return
         with self.random:
             for part in parts_of(self.batch, self.parts):
-                with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
-                    value, _ = pass_loss(self.supernet, part, self.loss)
-                graph = torch.autograd.grad(value, self.weights, create_graph=True, allow_unused=True), value
+                graph = gradient_graph(self.supernet, part, self.loss, self.weights)
                 if self.parts == 1:
                     self.kept.append(graph)
                 yield graph
@@ -157,10 +155,7 @@ class _Second:
     def __call__(self, u: Vector, wrt: Sequence[Tensor]) -> list[Tensor | None]:
         own: list[Tensor | None] = [None] * len(wrt)
         for graph, value in self._graphs():  # noqa: B007 (the last is used below)
-            pairs = [(g, x) for g, x in zip(graph, u, strict=True) if g is not None and g.requires_grad]
-            if pairs:
-                outputs, along = zip(*pairs, strict=True)
-                own = added(own, torch.autograd.grad(outputs, wrt, along, retain_graph=True, allow_unused=True))
+            own = added(own, differentiated_along(graph, u, wrt, retain_graph=True))
         whole, _ = joined_gradients(own, value, self.batch, self.loss)
         return whole
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from archgrad.batches import cut, uncut
 from archgrad.buffers import frozen_buffers
@@ -24,7 +25,9 @@ __all__ = [
     "Pass",
     "added",
     "differentiate",
+    "differentiated_along",
     "frozen_buffers",
+    "gradient_graph",
     "joined_gradients",
     "local_pass",
     "loss_of_parts",
@@ -169,6 +172,39 @@ def joined_gradients(
     *whole, whole_value = joined_parts([*present, value.detach()], loss, batch[1])
     values = iter(whole)
     return [None if g is None else next(values) for g in gradients], whole_value
+
+
+def gradient_graph(
+    supernet: Supernet, batch: Batch, loss: Loss, wrt: Sequence[Tensor]
+) -> tuple[tuple[Tensor | None, ...], Tensor]:
+    """Return (gradients, loss) of one batch with the graph of the gradients, to be differentiated once more."""
+    with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+        value, _ = pass_loss(supernet, batch, loss)
+    return torch.autograd.grad(value, wrt, create_graph=True, allow_unused=True), value
+
+
+def differentiated_along(
+    gradients: Sequence[Tensor | None],
+    direction: Sequence[Tensor | None],
+    wrt: Sequence[Tensor],
+    *,
+    retain_graph: bool = False,
+) -> list[Tensor | None]:
+    """Return d<gradients, direction>/d wrt, where None is zero.
+
+    Args:
+        gradients: With their graph, as `gradient_graph` gives them.
+        direction: As many, of the same shapes.
+        wrt: What is differentiated by.
+        retain_graph: Keep the graph for another call.
+    """
+    pairs = [
+        (g, u) for g, u in zip(gradients, direction, strict=True) if g is not None and u is not None and g.requires_grad
+    ]
+    if not pairs:
+        return [None] * len(wrt)
+    outputs, along = zip(*pairs, strict=True)
+    return list(torch.autograd.grad(outputs, wrt, along, retain_graph=retain_graph, allow_unused=True))
 
 
 @contextmanager

@@ -20,12 +20,13 @@ from archgrad.bilevel.passes import (
     Loss,
     Pass,
     added,
+    differentiated_along,
     frozen_buffers,
+    gradient_graph,
     joined_gradients,
     local_pass,
     loss_of_parts,
     parts_of,
-    pass_loss,
     repeated_random,
     run_pass,
     without_grad,
@@ -176,10 +177,7 @@ class _SecondDerivative(_ImplicitTerm):
         return dict(zip(self.weights, whole, strict=True))
 
     def _graph(self, batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
-        with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
-            train_loss, _ = pass_loss(self.supernet, batch, self._parts_by)
-        wrt = list(self.weights.values())
-        return torch.autograd.grad(train_loss, wrt, create_graph=True, allow_unused=True), train_loss
+        return gradient_graph(self.supernet, batch, self._parts_by, list(self.weights.values()))
 
     def along(self, direction: Mapping[str, Tensor | None]) -> list[Tensor | None]:
         if self._kept is not None and self._train_loss is not None:
@@ -197,12 +195,4 @@ class _SecondDerivative(_ImplicitTerm):
     def _differentiate(
         self, gradients: tuple[Tensor | None, ...], direction: Mapping[str, Tensor | None]
     ) -> list[Tensor | None]:
-        pairs = [
-            (g, u)
-            for g, u in zip(gradients, direction.values(), strict=True)
-            if g is not None and u is not None and g.requires_grad
-        ]
-        if not pairs:
-            return [None] * len(self.alphas)
-        outputs, directions = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(outputs, self.alphas, grad_outputs=directions, allow_unused=True))
+        return differentiated_along(gradients, list(direction.values()), self.alphas)

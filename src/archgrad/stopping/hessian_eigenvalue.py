@@ -9,9 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from archgrad.bilevel.passes import frozen_buffers, joined_gradients, loss_of_parts, pass_loss, without_grad
+from archgrad.bilevel.passes import (
+    differentiated_along,
+    frozen_buffers,
+    gradient_graph,
+    joined_gradients,
+    loss_of_parts,
+    without_grad,
+)
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
 from archgrad.schedules import check_number
@@ -105,19 +111,14 @@ def hessian_eigenvalue(end: EpochEnd, *, iterations: int = 50, tolerance: float 
     with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen_buffers(supernet):
         try:
             with without_grad(list(supernet.weights.values())), supernet.same_draw():
-                with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
-                    value, _ = pass_loss(supernet, batch, loss)
-                slopes = torch.autograd.grad(value, alphas, create_graph=True, materialize_grads=True)
+                slopes, value = gradient_graph(supernet, batch, loss, alphas)
         finally:
             supernet.generator.set_state(drawn)
-        curved = [slope for slope in slopes if slope.requires_grad]
 
         def product(vector: Tensor) -> Tensor:
             parts = vector.to(alphas[0]).split([alpha.numel() for alpha in alphas])
-            along = [part for part, slope in zip(parts, slopes, strict=True) if slope.requires_grad]
-            own: Sequence[Tensor] = [torch.zeros_like(alpha) for alpha in alphas]
-            if curved:
-                own = torch.autograd.grad(curved, alphas, along, retain_graph=True, materialize_grads=True)
+            found = differentiated_along(slopes, parts, alphas, retain_graph=True)
+            own = [torch.zeros_like(alpha) if g is None else g for g, alpha in zip(found, alphas, strict=True)]
             whole, _ = joined_gradients(own, value, batch, loss)
             return torch.cat([g for g in whole if g is not None]).detach().to("cpu", torch.float64)
 
