@@ -48,6 +48,7 @@ FLOW = (
     ("official",),
     # what a run is made of
     ("data", "cost"),
+    ("named_space",),
     ("runs",),
     ("rank_state",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell

@@ -1,4 +1,4 @@
-"""What `search` takes for a space: a module, or the name of one that comes with archgrad."""
+"""The space that a person names: a module, or the name of one that comes with archgrad."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from archgrad.errors import SpaceError
 from archgrad.json_text import shown
 from archgrad.typed_names import name_of
 
-__all__ = ["space_of"]
+__all__ = ["SPACES", "known_of", "space_of"]
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
+SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
+"""Those that come with archgrad, by the names as they are typed."""
 
 
 def space_of(given: Any, data: Data) -> nn.Module:
@@ -36,13 +37,17 @@ def space_of(given: Any, data: Data) -> nn.Module:
         raise SpaceError(f"The space must be a module, but got the class {given.__name__}. Give {given.__name__}(...).")
     if not isinstance(given, str):
         raise SpaceError(f"The space must be a torch.nn.Module or a name, but got {type(given).__name__}.")
-    build = _BUILDERS.get(given.replace("_", "-"))
+    build = SPACES.get(given.replace("_", "-"))
     if build is None:
-        near = difflib.get_close_matches(given, _BUILDERS, n=1)
+        near = difflib.get_close_matches(given, SPACES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise SpaceError(
-            f"There is no space {shown(given)}.{hint} Known are {', '.join(_BUILDERS)}; of your own, give the module."
+            f"There is no space {shown(given)}.{hint} Known are {', '.join(SPACES)}; of your own, give the module."
         )
-    known = {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
     parameters = inspect.signature(build).parameters
-    return build(**{name: value for name, value in known.items() if name in parameters})
+    return build(**{name: value for name, value in known_of(data).items() if name in parameters})
+
+
+def known_of(data: Data) -> dict[str, int]:
+    """Return what data tells of the space that is to fit it: its parameters by name."""
+    return {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}

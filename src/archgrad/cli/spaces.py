@@ -16,17 +16,14 @@ from typing import Any, Literal
 
 from torch import nn
 
-from archgrad import spaces
-from archgrad.cli.names import name_of
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
+from archgrad.named_space import SPACES, known_of
 from archgrad.paths import from_home
 
 __all__ = ["SPACES", "add_space_options", "build_space", "label_of", "settled_name"]
-
-SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
 
 _RETRAIN_SIZES = {"darts-cifar": {"channels": 36, "cells": 20}}
 """The paper's sizes where a space's own defaults are those of the search."""
@@ -133,9 +130,7 @@ def build_space(
             raise OptionError(f"The space '{text}' has no option --space.{name}. It has {known_names or 'none'}.")
         given[name] = _typed(name, value, parameters[name].annotation)
     known = {
-        "num_classes": len(data.classes),
-        "in_channels": data.channels,
-        "image_size": data.image_size,
+        **known_of(data),
         "stage": stage,
         **({"auxiliary": True} if auxiliary and stage == "retrain" else {}),
     }

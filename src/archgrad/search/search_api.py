@@ -35,13 +35,13 @@ from archgrad.errors import OptionError
 from archgrad.margins import margins_of, undecided_note
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
+from archgrad.named_space import space_of
 from archgrad.relaxation import Relaxation
 from archgrad.report.results import Viewed
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import open_streams
 from archgrad.search.meter import Metrics, accuracy
-from archgrad.search.named_space import space_of
 from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
 from archgrad.search.search_options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.search_task import SearchTask
