@@ -30,7 +30,7 @@ from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.report.results import Viewed
-from archgrad.retrain.evaluation import evaluate
+from archgrad.retrain.evaluation import Evaluation, evaluate
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.outputs import write_outputs
 from archgrad.retrain.recipe import OnNonfinite, Optimizer, Precision, Recipe
@@ -267,12 +267,11 @@ def retrain(
         engine = stack.enter_context(opened(task, run, config=options, architecture=architecture))
         if recipe.drop_path and not learner.has_drop_path:
             task.progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
-        try:
-            evaluation = engine.run()
-        except (Halted, Interrupted) as ended:
-            ended.result = RetrainResult(
-                test_accuracy=None,
-                test_loss=None,
+
+        def result(evaluation: Evaluation | None) -> RetrainResult:
+            return RetrainResult(
+                test_accuracy=evaluation.accuracy if evaluation else None,
+                test_loss=evaluation.loss if evaluation else None,
                 best_test_accuracy=task.best_accuracy,
                 best_epoch=task.best_epoch,
                 history=task.history,
@@ -281,30 +280,25 @@ def retrain(
                 run_dir=None if run_dir is None else Path(run_dir),
                 architecture=architecture,
             )
+
+        try:
+            evaluation = engine.run()
+        except (Halted, Interrupted) as ended:
+            ended.result = result(None)
             raise
-        network.eval()
-        facts = {
-            "test_accuracy": evaluation.accuracy if evaluation else None,
-            "test_loss": evaluation.loss if evaluation else None,
-            "best_test_accuracy": task.best_accuracy,
-            "best_epoch": task.best_epoch,
-            "epochs": task.epoch,
-            "seconds": task.clock.total,
-            "skipped_steps": learner.skipped_steps,
-        }
+        found = result(evaluation)
         if task.folder is not None:
+            facts = {
+                "test_accuracy": found.test_accuracy,
+                "test_loss": found.test_loss,
+                "best_test_accuracy": found.best_test_accuracy,
+                "best_epoch": found.best_epoch,
+                "epochs": task.epoch,
+                "seconds": task.clock.total,
+                "skipped_steps": found.skipped_steps,
+            }
             write_outputs(task.folder, learner, data, evaluation, facts)
-    return RetrainResult(
-        test_accuracy=facts["test_accuracy"],
-        test_loss=facts["test_loss"],
-        best_test_accuracy=task.best_accuracy,
-        best_epoch=task.best_epoch,
-        history=task.history,
-        skipped_steps=learner.skipped_steps,
-        network=network,
-        run_dir=None if run_dir is None else Path(run_dir),
-        architecture=architecture,
-    )
+    return found
 
 
 def _cutout_side(cutout: int | None, data: Data) -> int:
