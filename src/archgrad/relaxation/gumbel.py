@@ -1,8 +1,9 @@
-"""The relaxation of GDAS."""
+"""The relaxation of GDAS, and the noise that it shares with that of SNAS."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +17,38 @@ from archgrad.schedules import Linear, Progress, value_of
 __all__ = ["Gumbel"]
 
 
+class WithGumbelNoise(Relaxation):
+    """What the relaxations with Gumbel(0, 1) noise and a falling temperature have in common."""
+
+    temperature_max: float
+    temperature_min: float
+    reached: Literal["last-epoch", "end"]
+    """When the lower temperature is reached (see `Linear`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature_max", "temperature_min"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name} must be above 0, but got {name}={getattr(self, name)}.")
+
+    @property
+    def _schedule(self) -> Linear:
+        return Linear(self.temperature_max, self.temperature_min, self.reached)
+
+    def temperature(self, progress: Progress) -> float:
+        """Return the temperature of the running epoch."""
+        return self._schedule.value(progress)
+
+    def draw(self, alpha: Tensor, row: AlphaRow, progress: Progress | None, generator: torch.Generator) -> Draw:
+        """Draw Gumbel(0, 1) noise, (K,), anew if it is not finite; and tell the temperature, ()."""
+        temperature = value_of(self._schedule, progress, f"The temperature of {type(self).__name__}")
+        while True:
+            noise = -torch.empty(len(row.names), dtype=torch.float64).exponential_(generator=generator).log()
+            if bool(noise.isfinite().all()):
+                return {"noise": noise, "temperature": torch.tensor(temperature, dtype=torch.float64)}
+
+
 @dataclass(frozen=True)
-class Gumbel(Relaxation):
+class Gumbel(WithGumbelNoise):
     """One candidate is drawn and runs alone; the gradient is that of the soft sample (straight-through).
 
     With g ~ Gumbel(0, 1) and z = (log softmax(alpha) + g) / temperature, the drawn candidate is argmax z and its
@@ -36,23 +67,7 @@ class Gumbel(Relaxation):
     that their alphas get a gradient of their own; without it their gradient comes through the softmax alone."""
 
     runs_all = False
-
-    def __post_init__(self) -> None:
-        check_temperatures(self.temperature_max, self.temperature_min)
-
-    @property
-    def _schedule(self) -> Linear:
-        return Linear(self.temperature_max, self.temperature_min)
-
-    def temperature(self, progress: Progress) -> float:
-        """Return the temperature of the running epoch."""
-        return self._schedule.value(progress)
-
-    def draw(self, alpha: Tensor, row: AlphaRow, progress: Progress | None, generator: torch.Generator) -> Draw:
-        """Draw Gumbel(0, 1) noise, (K,), and tell the temperature, ()."""
-        temperature = value_of(self._schedule, progress, "The temperature of Gumbel")
-        noise = gumbel_noise(len(row.names), generator)
-        return {"noise": noise, "temperature": torch.tensor(temperature, dtype=torch.float64)}
+    reached = "last-epoch"
 
     def mix(self, alpha: Tensor, row: AlphaRow, draw: Draw) -> Mixture:
         """Return the hard sample with the gradient of the soft one; only the drawn candidates are active."""
@@ -61,18 +76,3 @@ class Gumbel(Relaxation):
         drawn = torch.sort(torch.topk(z.detach(), row.n_chosen).indices).values
         hard = torch.nn.functional.one_hot(drawn, len(row.names)).to(soft.dtype)
         return Mixture(hard + (soft - soft.detach()), tuple(drawn.tolist()), straight_through=self.constant_gradient)
-
-
-def check_temperatures(temperature_max: float, temperature_min: float) -> None:
-    """Raise OptionError unless both are above 0."""
-    for name, value in (("temperature_max", temperature_max), ("temperature_min", temperature_min)):
-        if not value > 0:
-            raise OptionError(f"{name} must be above 0, but got {name}={value}.")
-
-
-def gumbel_noise(number: int, generator: torch.Generator) -> Tensor:
-    """Return (number,), Gumbel(0, 1) noise in float64, drawn anew if it is not finite."""
-    while True:
-        noise = -torch.empty(number, dtype=torch.float64).exponential_(generator=generator).log()
-        if bool(noise.isfinite().all()):
-            return noise

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from archgrad.choices import AlphaRow, Draw, Mixture
-from archgrad.relaxation.gumbel import check_temperatures, gumbel_noise
-from archgrad.relaxation.relaxation import Relaxation
+from archgrad.relaxation.gumbel import WithGumbelNoise
 from archgrad.relaxation.subsets import slot_probabilities
-from archgrad.schedules import Linear, Progress, value_of
 
 __all__ = ["SoftGumbel"]
 
 
 @dataclass(frozen=True)
-class SoftGumbel(Relaxation):
+class SoftGumbel(WithGumbelNoise):
     """Every candidate runs, weighted by a random softmax that is nearly one-hot when the temperature is low.
 
     With g ~ Gumbel(0, 1) the weights are softmax((alpha + g) / temperature), without a hard sample (compare `Gumbel`).
@@ -31,22 +29,7 @@ class SoftGumbel(Relaxation):
     temperature_min: float = 1.0
     """Temperature that an epoch after the last one would have, above 0."""
 
-    def __post_init__(self) -> None:
-        check_temperatures(self.temperature_max, self.temperature_min)
-
-    @property
-    def _schedule(self) -> Linear:
-        return Linear(self.temperature_max, self.temperature_min, "end")
-
-    def temperature(self, progress: Progress) -> float:
-        """Return the temperature of the running epoch."""
-        return self._schedule.value(progress)
-
-    def draw(self, alpha: Tensor, row: AlphaRow, progress: Progress | None, generator: torch.Generator) -> Draw:
-        """Draw Gumbel(0, 1) noise, (K,), and tell the temperature, ()."""
-        temperature = value_of(self._schedule, progress, "The temperature of SoftGumbel")
-        noise = gumbel_noise(len(row.names), generator)
-        return {"noise": noise, "temperature": torch.tensor(temperature, dtype=torch.float64)}
+    reached = "end"
 
     def mix(self, alpha: Tensor, row: AlphaRow, draw: Draw) -> Mixture:
         """Return the soft sample; all candidates are active."""
