@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,17 +59,25 @@ def entries(name: str) -> list[Entry]:
     package, base = _PACKAGES[name]
     folder = Path(__file__).parents[1] / package
     public = _public(folder / "__init__.py")
+    written = [
+        node
+        for source in sorted(folder.glob("*.py"))
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    bases = {node.name: set(map(ast.unparse, node.bases)) for node in written if isinstance(node, ast.ClassDef)}
     found: list[Entry] = []
-    for source in sorted(folder.glob("*.py")):
-        for node in ast.parse(source.read_text(encoding="utf-8")).body:
-            wanted = isinstance(node, ast.FunctionDef) if base is None else _extends(node, base)
-            if wanted and isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in public:
-                found += _entries_of(node)
+    for node in written:
+        wanted = isinstance(node, ast.FunctionDef) if base is None else _extends(node.name, base, bases)
+        if wanted and node.name in public:
+            found += _entries_of(node)
     return found
 
 
-def _extends(node: ast.stmt, base: str) -> bool:
-    return isinstance(node, ast.ClassDef) and base in map(ast.unparse, node.bases)
+def _extends(name: str, base: str, bases: Mapping[str, set[str]]) -> bool:
+    """Return whether a class extends another, directly or by way of classes of the same package."""
+    own = bases.get(name, set())
+    return base in own or any(_extends(each, base, bases) for each in own)
 
 
 def _public(init: Path) -> list[str]:
