@@ -123,11 +123,22 @@ def test_presets_and_short_forms_mean_the_same() -> None:
         TabularSpace(), DATA, relaxation=Gumbel(), weights_first=True, epochs=2, batch_size=8, device="cpu", quiet=True
     )
     assert found("gdas", epochs=2).history == plain.history
-    for option, value in (("step", Unrolled()), ("weights_first", False), ("alphas_weight_decay", 0.5)):
+    for option, value in (("step", Unrolled()), ("weights_first", False)):
         with pytest.raises(OptionError, match=f"{option} contradicts the method"):
             found("gdas", **{option: value})
     with pytest.raises(OptionError, match=r"no method 'dart'. Known are a2m, beta-darts, darts"):
         found("dart")
+
+
+def test_numbers_of_the_alphas_win_over_those_of_the_method() -> None:
+    named = choose_method("gdas", alphas_learning_rate=0.02, alphas_betas=None)
+    assert named == choose_method(gdas, alphas_learning_rate=0.02)
+    assert named == replace(gdas, alphas_optimizer=replace(gdas.alphas_optimizer, learning_rate=0.02))
+    assert choose_method(gaea, alphas_learning_rate=0.5).alphas_optimizer == ExponentiatedGradient(learning_rate=0.5)
+    with pytest.raises(OptionError, match="alphas_betas goes with Adam, but the method moves alphas by Exponentiated"):
+        choose_method("gaea", alphas_betas=(0.5, 0.9))
+    with pytest.raises(OptionError, match="alphas_learning_rate must be"):
+        choose_method("gdas", alphas_learning_rate=-1.0)
 
 
 @pytest.mark.parametrize("name", METHODS)

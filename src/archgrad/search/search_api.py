@@ -143,7 +143,7 @@ def search(
             with its own relaxation, alphas and fast path.
         data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
         method: How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
-            "darts"; `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it.
+            "darts"; `step`, `relaxation` and `weights_first` are short for parts of it, `alphas_...` set its numbers.
         step: How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given.
         relaxation: How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given.
         epochs: Passes over the weights' half, at least 1. By default those of the method's stages, else 50.

@@ -48,10 +48,11 @@ def choose_method(
         step: Short for the method's; a name as in `archgrad steps` takes its defaults.
         relaxation: Short for the method's; a name as in `archgrad relaxations` takes its defaults.
         weights_first: Short for the method's.
-        **alphas: Options of Adam as "alphas_NAME", short for the method's `alphas_optimizer`; None where not given.
+        **alphas: Options of the method's `alphas_optimizer` as "alphas_NAME", which win over its own; None where not
+            given.
 
     Raises:
-        OptionError: There is no such method, a value is outside its range, or a short form contradicts the method.
+        OptionError: There is no such method or option, a value is outside its range, or a part contradicts the method.
     """
     if isinstance(method, type):
         raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
@@ -64,22 +65,27 @@ def choose_method(
         "weights_first": weights_first,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    adam = {name.removeprefix("alphas_"): value for name, value in alphas.items() if value is not None}
-    if adam:
-        start = base.alphas_optimizer if isinstance(base.alphas_optimizer, Adam) else Adam()
-        try:
-            given["alphas_optimizer"] = replace(start, **adam)
-        except OptionError as error:
-            raise OptionError(f"alphas_{error}") from error
     if method is not None:
         for name, value in given.items():
             if value != getattr(base, name):
-                short = ", ".join(f"alphas_{each}" for each in adam) if name == "alphas_optimizer" else name
                 raise OptionError(
-                    f"{short} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or give "
+                    f"{name} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or give "
                     f"dataclasses.replace(method, {name}=...)."
                 )
-    return replace(base, **given) if method is None else base
+        given = {}
+    numbers = {name.removeprefix("alphas_"): value for name, value in alphas.items() if value is not None}
+    optimizer: Any = base.alphas_optimizer
+    for name in numbers:
+        if name not in options_of(type(optimizer)):
+            raise OptionError(
+                f"alphas_{name} goes with Adam, but the method moves alphas by {optimizer!r}. Leave it out."
+            )
+    if numbers:
+        try:
+            given["alphas_optimizer"] = replace(optimizer, **numbers)
+        except OptionError as error:
+            raise OptionError(f"alphas_{error}") from error
+    return replace(base, **given) if given else base
 
 
 def _part(kind: str, given: Any) -> Any:
