@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 import archgrad as ag
 from archgrad.bilevel import Unrolled
@@ -53,6 +55,16 @@ def test_spaces_and_data_by_wrong_names_get_a_suggestion() -> None:
         ag.search(__import__("torch").nn.Linear, "digits", epochs=1, quiet=True)
     with pytest.raises(DataError, match="Did you mean 'cifar10'"):
         ag.data.load("cifar-10")
+
+
+def test_samples_and_batches_that_are_not_what_is_taken_are_told_what_is() -> None:
+    ragged = [torch.zeros(length) for length in (3, 4, 5, 6, 7, 8, 9)]
+    with pytest.raises(DataError, match=r"\(8,\) \(7 tensors\) and \(7,\)\. A list of samples is .* torch\.stack"):
+        ag.search("tiny", (ragged, torch.arange(7)), quiet=True)
+    with pytest.raises(DataError, match=r"but got DataLoader. Give its \.dataset"):
+        ag.search("tiny", DataLoader(ragged), quiet=True)  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match=r"needs the space as a module, but got 'tiny'. Give for example"):
+        ag.derive("tiny", {"stem": "conv3"})  # type: ignore[arg-type]
 
 
 def test_what_is_no_architecture_is_refused(tmp_path: Path) -> None:
