@@ -124,7 +124,9 @@ def test_methods_are_compared_with_random_ones_by_mean_and_spread(run: Run) -> N
         mean, spread = next(re.findall(r"[\d.]+", line) for line in lines if re.match(rf"{name} .*±", line))
         assert float(mean) == pytest.approx(np.mean(single), abs=0.11)
         assert float(spread) == pytest.approx(np.std(single, ddof=1), abs=0.16)
-    assert Path(lines[-1].removeprefix("Report: ")).is_file()
+    report = Path(lines[-1].removeprefix("Report: ")).read_text(encoding="utf-8")
+    assert report.count("architecture=random, mean of 2") >= 1  # pooled with each other, and with nothing else
+    assert "mean of 6" not in report
 
 
 def test_what_is_derived_stays_within_the_limit(run: Run) -> None:

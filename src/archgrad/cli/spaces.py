@@ -20,7 +20,7 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
-from archgrad.named_space import SPACES, known_of
+from archgrad.named_space import SPACES, check_takes, known_of
 from archgrad.paths import from_home
 
 __all__ = ["SPACES", "add_space_options", "build_space", "label_of", "settled_name"]
@@ -114,6 +114,7 @@ def build_space(
         SpaceError: The space is not found, cannot be built from these, or is no module.
     """
     build = SPACES.get(text) or _own(text)
+    check_takes(text, data)
     if isinstance(build, nn.Module):
         build = _as_it_is(build)
     parameters = inspect.signature(build).parameters
