@@ -85,9 +85,11 @@ def docs_of(options: Any) -> dict[str, str]:
 
 def names_of(owner: Any) -> tuple[str, ...]:
     """Return the names of the options of a dataclass, its own before those that it inherits."""
-    options = {field.name for field in fields(owner)}
-    declared = (name for each in inspect.getmro(owner) for name in inspect.get_annotations(each))
-    return tuple(name for name in dict.fromkeys(declared) if name in options)
+    options, classes = {field.name for field in fields(owner)}, inspect.getmro(owner)
+    first = {name: each for each in classes for name in inspect.get_annotations(each)}  # where a name comes from
+    return tuple(
+        name for each in classes for name in inspect.get_annotations(each) if first[name] is each and name in options
+    )
 
 
 def values_of(options: Any, owner: type) -> dict[str, Any]:

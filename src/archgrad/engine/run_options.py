@@ -81,6 +81,6 @@ class RunOptions(CheckpointSchedule):
                 raise OptionError("max_minutes needs a run folder, so that the run can go on later. Give run_dir.")
         check_loggers(wandb=self.wandb, mlflow=self.mlflow)
 
-    def kept(self) -> dict[str, Any]:
-        """Return those that go into config.yaml."""
-        return {name: value for name, value in values_of(self, RunOptions).items() if name not in OF_ONE_CALL}
+    def kept(self, owner: type) -> dict[str, Any]:
+        """Return those that go into config.yaml, of this class or one that extends it."""
+        return {name: value for name, value in values_of(self, owner).items() if name not in OF_ONE_CALL}

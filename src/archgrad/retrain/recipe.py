@@ -48,6 +48,8 @@ class Recipe(TrainingOptions):
     """Probability that a path is dropped, from 0 to below 1; epoch e has drop_path * e / epochs."""
     label_smoothing: float = 0.0
     """Share of each target spread over all classes, in training only; from 0 to below 1."""
+    fast: bool = True
+    """Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +94,4 @@ class RetrainOptions(Recipe, RunOptions):
     _: KW_ONLY
     architecture: Architecture | None = None
     """Where the network comes from; copied into the run folder."""
-    fast: bool = True
-    """Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently."""
     log_frequency: int | None = 50

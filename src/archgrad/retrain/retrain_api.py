@@ -23,7 +23,7 @@ from archgrad.distributed import (
     synchronised_norms,
     world_size,
 )
-from archgrad.engine import opened
+from archgrad.engine import RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.options import takes, values_of
@@ -104,9 +104,8 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             **(options.config or {}),
             "data": data.name,
             **values_of(options, Recipe),
-            **options.kept(),
+            **options.kept(RunOptions),
             "device": str(device),
-            "fast": options.fast,
         }
         stack.enter_context(seeded(options.seed))
         # Everything that can be wrong with the arguments shows before a folder is written to.

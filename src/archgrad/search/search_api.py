@@ -34,7 +34,7 @@ from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import open_streams
 from archgrad.search.optimizers import optimizer_for_weights
-from archgrad.search.search_options import SearchOptions
+from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.stopping import Stop
@@ -137,12 +137,9 @@ def search(options: SearchOptions) -> SearchResult:
         config = {
             **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
             **options.recipe(),
-            **options.kept(),
             "method": tree_of(method),
+            **options.kept(SearchRunOptions),
             "device": str(device),
-            "fast": options.fast,
-            "activation_checkpointing": options.activation_checkpointing,
-            "cuda_graphs": options.cuda_graphs,
             **(options.config or {}),
         }
         weights = sum(weight.numel() for weight in supernet.weights.values())

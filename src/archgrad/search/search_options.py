@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -23,10 +23,11 @@ from archgrad.search.short_forms import MethodOptions
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
-__all__ = ["Schedule", "SearchOptions", "SearchRecipe"]
+__all__ = ["Schedule", "SearchOptions", "SearchRecipe", "SearchRunOptions"]
 
 Schedule = Literal["cosine", "constant"]
 _EPOCHS = 50
+_FUNCTIONS = ("loss", "metrics", "weights_optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,14 @@ class SearchRecipe(TrainingOptions):
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
     cutout: int = 0
     """Side in pixels of a square that is blanked in each training image; 0 is off."""
+    loss: Loss = F.cross_entropy
+    """Function of (outputs, targets) (see `archgrad.losses.Loss`). With `accumulation` it must be one of torch's, a
+    mean over samples, or say what it averages over."""
+    metrics: Metrics = accuracy
+    """Function of (outputs, targets) that returns name -> mean over the batch."""
+    weights_optimizer: Optimizer | OptimizerFactory | None = None
+    """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
+    works on the supernet's copies of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,24 +69,10 @@ class SearchRecipe(TrainingOptions):
         check_word("schedule", self.schedule, get_args(Schedule))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class SearchOptions(MethodOptions, SearchRecipe, RunOptions):
-    """What `archgrad.search` takes."""
+@dataclass(frozen=True, kw_only=True)
+class SearchRunOptions(RunOptions):
+    """The options of a search's run that no result depends on."""
 
-    space: nn.Module | str
-    """A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, which is built to fit the
-    data; or a `Supernet` of one, which is searched in place with its own relaxation, alphas and fast path."""
-    data: Data | Any
-    """A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`."""
-    _: KW_ONLY
-    loss: Loss = F.cross_entropy
-    """Function of (outputs, targets) (see `archgrad.losses.Loss`). With `accumulation` it must be one of torch's, a
-    mean over samples, or say what it averages over."""
-    metrics: Metrics = accuracy
-    """Function of (outputs, targets) that returns name -> mean over the batch."""
-    weights_optimizer: Optimizer | OptimizerFactory | None = None
-    """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
-    works on the supernet's copies of them."""
     fast: bool = True
     """Compute the same numbers the fast way; False runs every operation as it is written."""
     activation_checkpointing: bool = False
@@ -85,6 +80,17 @@ class SearchOptions(MethodOptions, SearchRecipe, RunOptions):
     cuda_graphs: bool = False
     """On a GPU, record each kind of pass as a CUDA graph after a warm-up, which is announced, and do it again without
     Python; see `archgrad.bilevel.cuda_graphs`. What cannot be recorded is said and runs as usual."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
+    """What `archgrad.search` takes."""
+
+    space: nn.Module | str
+    """A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, which is built to fit the
+    data; or a `Supernet` of one, which is searched in place with its own relaxation, alphas and fast path."""
+    data: Data | Any
+    """A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,5 +124,6 @@ class SearchOptions(MethodOptions, SearchRecipe, RunOptions):
         return self.epochs or self.chosen_method.epochs or _EPOCHS
 
     def recipe(self) -> dict[str, Any]:
-        """Return the options of the recipe, with the number of epochs."""
-        return values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
+        """Return those options of the recipe that are plain, with the number of epochs."""
+        values = values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
+        return {name: value for name, value in values.items() if name not in _FUNCTIONS}

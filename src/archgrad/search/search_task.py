@@ -18,7 +18,7 @@ from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import InfiniteLoader
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary, RunOptions, Task
+from archgrad.engine import EpochSummary, Task
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
@@ -33,7 +33,7 @@ from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
 from archgrad.search.meter import Meter
 from archgrad.search.optimizers import set_learning_rate
-from archgrad.search.search_options import SearchOptions
+from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
@@ -60,7 +60,7 @@ class SearchTask(Task[Architecture]):
     """
 
     command, title, kind, shown = "search", "The search", "search", FIGURES
-    may_differ = (*names_of(RunOptions), "fast", "activation_checkpointing", "cuda_graphs", "on_nonfinite")
+    may_differ = (*names_of(SearchRunOptions), "on_nonfinite")
     modernised = staticmethod(modernised)
 
     def __init__(
