@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from archgrad import methods
@@ -12,9 +12,12 @@ from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS, classes_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
+from archgrad.options import Options
 from archgrad.relaxation import Relaxation
 
-__all__ = ["PRESETS", "choose_method", "modernised", "preset"]
+__all__ = ["PRESETS", "MethodOptions", "modernised", "preset"]
+
+_OF_ADAM = ("learning_rate", "betas", "weight_decay")
 
 PRESETS = {name: value for name in methods.__all__ if isinstance(value := getattr(methods, name), Method)}
 """The published methods by their Python name."""
@@ -33,59 +36,66 @@ def preset(name: str) -> Method:
     return found
 
 
-def choose_method(
-    method: Method | str | None,
-    *,
-    step: BilevelStep | str | None = None,
-    relaxation: Relaxation | str | None = None,
-    weights_first: bool | None = None,
-    **alphas: Any,
-) -> Method:
-    """Return the method that is asked for by itself or by short forms.
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(Options):
+    """The options of a search that choose its method."""
 
-    Args:
-        method: A method or its name; None for DARTS.
-        step: Short for the method's; a name as in `archgrad steps` takes its defaults.
-        relaxation: Short for the method's; a name as in `archgrad relaxations` takes its defaults.
-        weights_first: Short for the method's.
-        **alphas: Options of the method's `alphas_optimizer` as "alphas_NAME", which win over its own; None where not
-            given.
+    method: Method | str | None = None
+    """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default "darts";
+    `step`, `relaxation` and `weights_first` are short for parts of it, and `alphas_...` win over its numbers."""
+    step: BilevelStep | str | None = None
+    """How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given."""
+    relaxation: Relaxation | str | None = None
+    """How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given."""
+    weights_first: bool | None = None
+    """Update the weights before the alphas in each step, as GDAS does. By default as the method says, else not."""
+    alphas_learning_rate: float | None = None
+    """Of the alphas' optimizer; above 0. By default as the method says, else 0.0003."""
+    alphas_betas: tuple[float, float] | None = None
+    """Of the alphas' Adam; each from 0 to below 1. By default 0.5 and 0.999."""
+    alphas_weight_decay: float | None = None
+    """Of the alphas' Adam, added to the gradient; at least 0. By default 0.001."""
 
-    Raises:
-        OptionError: There is no such method or option, a value is outside its range, or a part contradicts the method.
-    """
-    if isinstance(method, type):
-        raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
-    base = preset(method) if isinstance(method, str) else Method() if method is None else method
-    if not isinstance(base, Method):
-        raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
-    given: dict[str, Any] = {
-        "step": _part("step", step),
-        "relaxation": _part("relaxation", relaxation),
-        "weights_first": weights_first,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if method is not None:
-        for name, value in given.items():
-            if value != getattr(base, name):
+    def choose_method(self) -> Method:
+        """Return the method that is asked for by itself or by short forms.
+
+        Raises:
+            OptionError: There is no such method or option, a value is outside its range, or a part contradicts the
+                method.
+        """
+        method = self.method
+        if isinstance(method, type):
+            raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
+        base = preset(method) if isinstance(method, str) else Method() if method is None else method
+        if not isinstance(base, Method):
+            raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
+        given: dict[str, Any] = {
+            "step": _part("step", self.step),
+            "relaxation": _part("relaxation", self.relaxation),
+            "weights_first": self.weights_first,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if method is not None:
+            for name, value in given.items():
+                if value != getattr(base, name):
+                    raise OptionError(
+                        f"{name} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or "
+                        f"give dataclasses.replace(method, {name}=...)."
+                    )
+            given = {}
+        optimizer: Any = base.alphas_optimizer
+        numbers = {name: value for name in _OF_ADAM if (value := getattr(self, f"alphas_{name}")) is not None}
+        for name in numbers:
+            if name not in options_of(type(optimizer)):
                 raise OptionError(
-                    f"{name} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or give "
-                    f"dataclasses.replace(method, {name}=...)."
+                    f"alphas_{name} goes with Adam, but the method moves alphas by {optimizer!r}. Leave it out."
                 )
-        given = {}
-    numbers = {name.removeprefix("alphas_"): value for name, value in alphas.items() if value is not None}
-    optimizer: Any = base.alphas_optimizer
-    for name in numbers:
-        if name not in options_of(type(optimizer)):
-            raise OptionError(
-                f"alphas_{name} goes with Adam, but the method moves alphas by {optimizer!r}. Leave it out."
-            )
-    if numbers:
-        try:
-            given["alphas_optimizer"] = replace(optimizer, **numbers)
-        except OptionError as error:
-            raise OptionError(f"alphas_{error}") from error
-    return replace(base, **given) if given else base
+        if numbers:
+            try:
+                given["alphas_optimizer"] = replace(optimizer, **numbers)
+            except OptionError as error:
+                raise OptionError(f"alphas_{error}") from error
+        return replace(base, **given) if given else base
 
 
 def _part(kind: str, given: Any) -> Any:
