@@ -116,6 +116,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(re.findall(r"[\w/-]+\.md", navigation)) == set(PAGES)
 
 
+def test_the_start_page_links_every_guide_once() -> None:
+    linked = re.findall(r"\]\(([\w/-]+\.md)\)", PAGES["index.md"].read_text(encoding="utf-8"))
+    guides = [name for name in PAGES if "/" not in name and name != "index.md"]
+    assert sorted(linked) == sorted([*guides, "api/index.md"])
+
+
 def test_pictures_of_the_pages_are_small() -> None:
     for picture in (DOCS / "images").iterdir():
         assert picture.stat().st_size < 400_000, picture.name
