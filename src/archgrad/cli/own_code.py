@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -126,7 +127,7 @@ def _run_file(path: Path, what: str, error: type[ArchgradError]) -> ModuleType:
     except OSError as reason:
         raise error(f"The {what}'s file '{path}' does not exist or cannot be read. Check the path.") from reason
     # A name of its own, the same in every process, so that a file called random.py takes the place of no module.
-    digest = hashlib.sha256(str(path.absolute()).encode() + b"\0" + content).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(path.absolute()) + b"\0" + content).hexdigest()[:16]
     name = f"_archgrad_own_{digest}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
