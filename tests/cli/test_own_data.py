@@ -15,6 +15,7 @@ import yaml
 
 from archgrad.architecture import Architecture
 from archgrad.cli.data import open_data
+from archgrad.cli.own_code import typed_again
 from archgrad.data import Data
 from archgrad.errors import DataError, OptionError
 
@@ -170,6 +171,13 @@ def test_a_retraining_takes_over_the_function_with_its_options_once_it_is_named(
                        *QUICK, "--out", "p")  # fmt: skip
     assert another.status == 0, another.err
     assert "data_options" not in config_of("p")
+
+
+def test_options_are_typed_again_as_yaml_reads_them() -> None:
+    options = {"a": None, "b": True, "c": [1, 2], "d_e": "x y", "f": 0.5}
+    again = shlex.split(typed_again("data", {"data_options": options}))
+    assert again[0::2] == ["--data.a", "--data.b", "--data.c", "--data.d-e", "--data.f"]
+    assert [yaml.safe_load(text) for text in again[1::2]] == list(options.values())
 
 
 def test_data_of_somebodys_own_runs_only_when_it_is_typed(own: Path, archgrad: Type) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.cli.dotted import split_dotted
-from archgrad.cli.own_code import OWN_KINDS, is_own, settled_own
+from archgrad.cli.own_code import OWN_KINDS, is_own, settled_own, stored_options
 from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.errors import OptionError, RunError
@@ -126,9 +126,8 @@ def _resumed(places: argparse.Namespace) -> str | None:
 
 def _stored_options(kind: str, stored: dict[str, Any], typed: str | None, resumed: str | None) -> dict[str, Any]:
     """Take the options of a space or of data out of a file, which must not name code that is not typed, too."""
-    options, own = stored.pop(f"{kind}_options", None) or {}, stored.get(kind)
-    if not isinstance(options, Mapping):
-        raise OptionError(f"{kind}_options must be options and their values, but got {shown(options)}.")
+    options, own = stored_options(kind, stored), stored.get(kind)
+    stored.pop(f"{kind}_options", None)
     if is_own(own) and typed is None:
         raise OptionError(
             f"The {'run' if resumed else 'config'} names {'a space' if kind == 'space' else kind} of somebody's own, "
@@ -136,7 +135,7 @@ def _stored_options(kind: str, stored: dict[str, Any], typed: str | None, resume
             f"too: add --{kind} '{own[:_LONGEST_PATH]}'."
         )
     another = typed is not None and (settled_own(typed) if is_own(typed) else typed) != own
-    return {} if another else dict(options)
+    return {} if another else options
 
 
 def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> dict[str, Any]:

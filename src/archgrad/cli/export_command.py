@@ -12,6 +12,7 @@ from archgrad.cli.commands import COMMANDS
 from archgrad.cli.data import open_data, settled_name
 from archgrad.cli.dotted import split_dotted
 from archgrad.cli.models import add_model_options, space_of_run
+from archgrad.cli.own_code import stored_options
 from archgrad.cli.parser import Parser
 from archgrad.data import first_inputs
 from archgrad.errors import OptionError
@@ -113,13 +114,13 @@ def _inputs(config: Mapping[str, Any], options: Any, of_data: dict[str, Any]) ->
         raise OptionError("--data tells the shapes itself, so it does not go with --input-shape. Leave one out.")
     name = settled_name(options.data)
     same = name == config.get("data")
-    stored = config.get("data_options") if same else None
+    stored = stored_options("data", config) if same else {}
     data = open_data(
         {
             "data": name,
             "image_size": config.get("image_size") if same else None,
             "train_samples": None,
-            "data_options": {**(stored or {}), **of_data},
+            "data_options": {**stored, **of_data},
         }
     )
     return Examples(first_inputs(data, samples=3))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.own_code import OWN_KINDS, is_own, own_again, settled_own, typed_again
+from archgrad.cli.own_code import OWN_KINDS, is_own, own_again, settled_own, stored_options, typed_again
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
 
@@ -51,8 +51,8 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
             said += f" --{kind} {shlex.quote(stored[kind])}"
         elif not is_own(values[kind]) or settled_own(values[kind]) != stored.get(kind):
             continue  # what was typed is another
-        found, before = stored.get(f"{kind}_options"), values.get(f"{kind}_options", {})
-        if isinstance(found, Mapping) and found:
+        found, before = stored_options(kind, stored), values.get(f"{kind}_options", {})
+        if found:
             values[f"{kind}_options"] = {**found, **before}
             said += typed_again(kind, {f"{kind}_options": {name: found[name] for name in found if name not in before}})
         if (

@@ -8,8 +8,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from archgrad.cli import spaces as space_options
+from archgrad.cli.own_code import stored_options
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
+from archgrad.errors import ExportError
 from archgrad.export import ModelDescription, describe_run
 from archgrad.export.load import Weights, read_run_config
 
@@ -48,7 +50,12 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
     """
     if text is None:
         return None
-    config, description = read_run_config(run), description or describe_run(run)
+    config = read_run_config(run)
+    try:
+        description = describe_run(run)
+    except ExportError:
+        if description is None:
+            raise
     channels, size = description.channels_and_size
     # A space is built from what is known about the data, not from the samples.
     data = Data(
@@ -61,6 +68,6 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
         channels=config.get("channels"),
         cells=config.get("cells"),
         auxiliary=bool(config.get("auxiliary_weight")),
-        options=config.get("space_options") or {},
+        options=stored_options("space", config),
     )
     return space

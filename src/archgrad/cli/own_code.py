@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import shlex
 import sys
@@ -17,9 +18,20 @@ from typing import Any, TypeGuard
 
 from archgrad.cli.parser import dashed
 from archgrad.errors import ArchgradError, OptionError
+from archgrad.json_text import shown
 from archgrad.paths import from_home
 
-__all__ = ["OWN_KINDS", "find_own", "given_options", "is_own", "missing", "own_again", "settled_own", "typed_again"]
+__all__ = [
+    "OWN_KINDS",
+    "find_own",
+    "given_options",
+    "is_own",
+    "missing",
+    "own_again",
+    "settled_own",
+    "stored_options",
+    "typed_again",
+]
 
 OWN_KINDS = ("data", "space")
 """The options that take code of a person's own; `--data.NAME` and `--space.NAME` set its parameters."""
@@ -102,7 +114,20 @@ def own_again(values: Mapping[str, Any]) -> str:
 def typed_again(kind: str, values: Mapping[str, Any]) -> str:
     """Return the options that set the same parameters of a space or of data again."""
     options = values.get(f"{kind}_options", {})
-    return "".join(f" {_typed_name(kind, name)} {shlex.quote(str(value))}" for name, value in options.items())
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
+    return "".join(f" {_typed_name(kind, name)} {shlex.quote(text)}" for name, text in texts.items())
+
+
+def stored_options(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a space or of data that a file of anyone's sets.
+
+    Raises:
+        OptionError: They are none.
+    """
+    options = config.get(f"{kind}_options") or {}
+    if not isinstance(options, Mapping):
+        raise OptionError(f"{kind}_options must be options and their values, but got {shown(options)}.")
+    return dict(options)
 
 
 def _typed_name(kind: str, name: str) -> str:
