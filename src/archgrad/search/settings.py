@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from archgrad.runs.config import plain_config
@@ -31,7 +30,7 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
             name: _without_folders(value) if isinstance(value, str) else value
             for name, value in chosen["data_options"].items()
         }
-    own = {name: value for name, value in asdict(options).items() if name not in _NO_SETTINGS}
+    own = {name: value for name, value in options.recipe().items() if name not in _NO_SETTINGS}
     return plain_config({"data": _without_folders(data), **chosen, **own})
 
 
