@@ -209,7 +209,11 @@ def retrain(
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(data)
         if not data.classes:
-            raise DataError(f"Retraining trains classifiers, but the targets of {data.name!r} are no class numbers.")
+            raise DataError(
+                f"Retraining trains classifiers by cross-entropy, but the targets of {data.name!r} are no class "
+                f"numbers (whole numbers of shape (N,), from 0). Train the network of archgrad.derive in a loop of "
+                f"your own, with a loss such as F.mse_loss."
+            )
         side = _cutout_side(recipe.cutout, data)
         options = {
             **(config or {}),

@@ -47,6 +47,7 @@ from archgrad.search.search_options import OnNonfinite, Precision, Schedule, Sea
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.short_forms import choose_method
+from archgrad.search.trial import try_out
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -173,7 +174,7 @@ def search(
         sync_batchnorm: With several processes, let BatchNorm see the batch of all of them in training, at two messages
             a norm and step; R processes then compute what one would with a batch of R times the size.
         loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
-        metrics: Function of (outputs, targets) that returns name -> mean over the batch.
+        metrics: Function of (outputs, targets) that returns name -> mean over the batch, or one number.
         weights_optimizer: Instead of the SGD: a function of the list of weights, or an optimizer over parameters of
             `space`, which then works on the supernet's copies of them.
         device: "auto" (CUDA where there is one), or a torch device.
@@ -197,7 +198,8 @@ def search(
         The architecture and what led to it.
 
     Raises:
-        OptionError: An option is outside its range, or does not go with the others.
+        OptionError: An option is outside its range, or does not go with the others; the network's outputs, the targets
+            and the loss do not go together.
         DataError: The data is too small or broken.
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
@@ -297,6 +299,7 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
+        try_out(supernet, data, options, loss=loss)
         weights = sum(weight.numel() for weight in supernet.weights.values())
         task = SearchTask(
             supernet,

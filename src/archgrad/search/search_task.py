@@ -32,6 +32,7 @@ from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
 from archgrad.search.meter import Meter, Metrics
+from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.short_forms import modernised
@@ -95,7 +96,7 @@ class SearchTask(Task[Architecture]):
         self.supernet = supernet
         self._train, self._valid = train, valid
         self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
-        self._options, self._method, self._loss, self._metrics = options, method, loss, metrics
+        self._options, self._method, self._loss, self._metrics = options, method, loss, NamedMetrics(metrics)
         self._samples, self._settings = samples, settings
         self._meter = Meter()
         self._skipped = 0
