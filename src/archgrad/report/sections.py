@@ -68,9 +68,14 @@ def run_section(
     return (
         f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
         f'<h2 id="run-{number}-title">{escape(name)} {badge}</h2>'
-        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
+        f"{_data_line(run)}{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
         f"{_figures(run, number, pictures, drawn) if pictures else _ELSEWHERE}{_record(run)}</section>"
     )
+
+
+def _data_line(run: Run) -> str:
+    said = run.environment.get("data")
+    return f'<p class="hint">Data: {escape(said)}</p>' if isinstance(said, str) else ""
 
 
 def _connection(run: Run) -> list[str]:

@@ -268,8 +268,8 @@ def retrain(
             stream,
             lambda: evaluate(learner, data, transform=test_transform, batch_size=batch_size, workers=workers),
         )
-        engine = stack.enter_context(opened(task, run, config=options, architecture=architecture))
-        if recipe.drop_path and not learner.has_drop_path:
+        engine = stack.enter_context(opened(task, run, config=options, data=data, architecture=architecture))
+        if recipe.drop_path not in (0.0, Recipe.drop_path) and not learner.has_drop_path:  # the default asks for none
             task.progress.message(f"The network has no paths to drop, so drop_path={recipe.drop_path} does nothing.")
 
         def result(evaluation: Evaluation | None) -> RetrainResult:

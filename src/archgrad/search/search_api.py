@@ -314,7 +314,7 @@ def search(
             samples=len(data.train_targets),
             settings=settings_of(options, everything, data.name) | {"weights": weights},
         )
-        engine = stack.enter_context(opened(task, run, config=everything))
+        engine = stack.enter_context(opened(task, run, config=everything, data=data))
         if cuda_graphs:
             stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
         folder_path = None if run_dir is None else Path(run_dir)

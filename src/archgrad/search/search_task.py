@@ -272,6 +272,7 @@ class SearchTask(Task[Architecture]):
         assert architecture is not None
         if self.folder is not None:
             self.folder.save_architecture(architecture, self.epoch)
+        if self.loggers:
             log_alphas(self.loggers, architecture, self.epoch)
         warning = collapse_warning(architecture, self.supernet.probabilities(), self.supernet.rows)
         if warning is not None:
