@@ -299,7 +299,6 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
-        try_out(supernet, data, options, loss=loss)
         weights = sum(weight.numel() for weight in supernet.weights.values())
         task = SearchTask(
             supernet,
@@ -314,6 +313,8 @@ def search(
             samples=len(data.train_targets),
             settings=settings_of(options, everything, data.name) | {"weights": weights},
         )
+        with task.explained():
+            try_out(supernet, data, options, loss=loss)
         engine = stack.enter_context(opened(task, run, config=everything, data=data))
         if cuda_graphs:
             stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
