@@ -266,7 +266,8 @@ def test_the_look_leaves_the_supernet_as_it_is() -> None:
     supernet = ag.Supernet(space(3, Forgetful()), ag.Gumbel()).train()
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     random, draws = torch.get_rng_state(), supernet.generator.get_state()
-    try_out(supernet, as_data((x(), torch.arange(32) % 3)), SearchOptions(epochs=1), loss=F.cross_entropy)
+    data = as_data((x(), torch.arange(32) % 3))
+    try_out(supernet, data, SearchOptions(supernet, data, epochs=1))
     assert supernet.progress is None
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(supernet.generator.get_state(), draws)

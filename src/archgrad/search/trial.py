@@ -13,7 +13,6 @@ from archgrad.buffers import frozen_buffers
 from archgrad.data import Data, evaluation_batches
 from archgrad.data.seeds import kept_randomness
 from archgrad.loss_checks import check_targets, evaluated, is_sum
-from archgrad.losses import Loss
 from archgrad.schedules import Progress
 from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
@@ -23,7 +22,7 @@ __all__ = ["try_out"]
 _SAMPLES = 4
 
 
-def try_out(supernet: Supernet, data: Data, options: SearchOptions, *, loss: Loss) -> None:
+def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
     """Check that the network's outputs, the targets and the loss go together.
 
     The supernet, its draws and all random states stay as they are. Metrics are not called, as they may gather what they
@@ -32,15 +31,14 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, *, loss: Los
     Args:
         supernet: In training mode, on its device.
         data: Its first samples go through the supernet; the targets of all its training samples are looked at.
-        options: Of the search.
-        loss: See `archgrad.losses.Loss`.
+        options: Of the search; its loss is looked at.
 
     Raises:
         OptionError: They do not go together.
     """
-    alpha = next(iter(supernet.alphas.values()))
+    alpha, loss = next(iter(supernet.alphas.values())), options.loss
     with _no_trace(supernet, alpha.device), torch.no_grad():
-        supernet.progress = Progress(0, options.epochs)
+        supernet.progress = Progress(0, options.total_epochs)
         batches = evaluation_batches(
             data.train,
             batch_size=_SAMPLES,
