@@ -55,7 +55,7 @@ class SearchRecipe(TrainingOptions):
     """Function of (outputs, targets) (see `archgrad.losses.Loss`). With `accumulation` it must be one of torch's, a
     mean over samples, or say what it averages over."""
     metrics: Metrics = accuracy
-    """Function of (outputs, targets) that returns name -> mean over the batch."""
+    """Function of (outputs, targets) that returns name -> mean over the batch, or one number."""
     weights_optimizer: Optimizer | OptimizerFactory | None = None
     """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
     works on the supernet's copies of them."""

@@ -32,6 +32,7 @@ from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
 from archgrad.search.meter import Meter
+from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
@@ -87,7 +88,7 @@ class SearchTask(Task[Architecture]):
         self._train, self._valid = train, valid
         self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
         self._options, self._method = options, options.chosen_method
-        self._loss, self._metrics = options.loss, options.metrics
+        self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
         self._samples, self._settings = samples, settings
         self._meter = Meter()
         self._skipped = 0
@@ -263,6 +264,7 @@ class SearchTask(Task[Architecture]):
         assert architecture is not None
         if self.folder is not None:
             self.folder.save_architecture(architecture, self.epoch)
+        if self.loggers:
             log_alphas(self.loggers, architecture, self.epoch)
         warning = collapse_warning(architecture, self.supernet.probabilities(), self.supernet.rows)
         if warning is not None:
