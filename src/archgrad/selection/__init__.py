@@ -2,6 +2,7 @@
 
 from archgrad.selection.likeliest import Likeliest
 from archgrad.selection.selection import Scores, Selection
+from archgrad.selection.skip_limit import SkipLimit
 from archgrad.selection.threshold import Threshold
 
-__all__ = ["Likeliest", "Scores", "Selection", "Threshold"]
+__all__ = ["Likeliest", "Scores", "Selection", "SkipLimit", "Threshold"]
