@@ -35,6 +35,7 @@ from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_a
 from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions
+from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
@@ -329,9 +330,7 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            "kept": {label: list(left) for label, left in self.supernet.kept.items()},
-            "off": {label: list(places) for label, places in self.supernet.off.items()},
-            "judged": self.supernet.judged,
+            **settled(self.supernet),
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
@@ -363,9 +362,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
-        self.supernet.kept = {label: tuple(left) for label, left in state.get("kept", {}).items()}
-        self.supernet.off = {label: tuple(places) for label, places in state.get("off", {}).items()}
-        self.supernet.judged = list(state.get("judged", []))
+        load_settled(self.supernet, state)
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])

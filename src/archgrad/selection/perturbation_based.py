@@ -151,9 +151,9 @@ class PerturbationBased(Selection):
         scores = {label: list(row) for label, row in supernet.probabilities().items()}
         for judgement in supernet.judged:
             if "kept" in judgement:
-                label, without = judgement["choice"], judgement[f"{self.criterion}_without"]
-                worse = {k: 1.0 - v if self.criterion == "accuracy" else v for k, v in without.items()}
-                least = min(0.0, *worse.values())
+                ((criterion, without),) = [item for item in judgement.items() if item[0].endswith("_without")]
+                worse = {k: 1.0 - v if criterion == "accuracy_without" else v for k, v in without.items()}
+                label, least = judgement["choice"], min(0.0, *worse.values())
                 scores[label] = [worse.get(name, least - 1.0) - least for name in supernet.rows[label].names]
         for label, off in supernet.off.items():
             highest = max(scores[label])
