@@ -21,14 +21,12 @@ __all__ = [
     "edge_row",
     "empty_nodes",
     "freeze_decisions",
-    "is_skip",
     "joined_nodes",
     "taken_candidates",
 ]
 
 CONCAT = "concat"
 _MAX_STATE = 9999
-_SKIPS = ("skip", "identity")
 
 
 class Edge(NamedTuple):
@@ -94,11 +92,6 @@ def taken_candidates(choices: Mapping[str, Decision]) -> dict[str, Collection[st
         elif decision:
             taken[label] = {str(index) for index in decision}
     return taken
-
-
-def is_skip(name: str) -> bool:
-    """Return whether an operation is a skip connection by its name."""
-    return any(word in name.lower() for word in _SKIPS)
 
 
 def freeze_decisions(choices: Any) -> Mapping[str, Decision]:

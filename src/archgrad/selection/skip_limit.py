@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from archgrad.decision import edge_of_row, freeze_decisions, is_skip, taken_candidates
+from archgrad.decision import edge_of_row, freeze_decisions, taken_candidates
 from archgrad.discretize import decide
 from archgrad.errors import OptionError
+from archgrad.operations import is_skip
 from archgrad.selection.selection import Scores, Selection
 from archgrad.supernet import Supernet
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.decision import Edge, is_skip
+from archgrad.decision import Edge
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
+from archgrad.operations import is_skip
 from archgrad.stopping.stopping import Stop, Stopping
 
 __all__ = ["SkipCount", "kept_operations"]
