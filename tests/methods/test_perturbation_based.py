@@ -22,6 +22,7 @@ from archgrad.optimizers import ExponentiatedGradient
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.schedules import Progress
 from archgrad.selection import PerturbationBased
+from archgrad.selection.measured import measured
 from archgrad.selection.undecided import undecided
 from archgrad.stopping import SkipCount
 from archgrad.testing import MixedSpace, TabularSpace, Times
@@ -88,7 +89,10 @@ class Fan(nn.Module):
 def test_a_node_drops_the_edge_that_it_misses_least_until_two_are_left(target: float) -> None:
     supernet = relaxed(Fan())
     end = end_of(supernet, [(torch.ones(1, 1, dtype=torch.float64), vector(target).reshape(1, 1))], F.mse_loss)
-    AT_ONCE.settle(end, 0)
+    said: list[str] = []
+    AT_ONCE.settle(end, 0, said.append)
+    assert len(said) == len(supernet.judged) == 6
+    assert said[4].startswith(f"cell/4: dropped {supernet.judged[4]['dropped']} (loss without it ")
     assert [j["kept"] for j in supernet.judged[:4]] == ["times"] * 4  # "none" is never derived
     drops = [(j["choice"], j["dropped"], j["loss_without"]) for j in supernet.judged[4:]]
     # 15 without 1, 2, 4 or 8; then without another one of what is left
@@ -244,7 +248,7 @@ def test_measurements_share_their_random_draws(relaxation: Any) -> None:
     end = end_of(supernet, [(inputs, torch.arange(6) % 3)] * 2, F.cross_entropy)
     selection = PerturbationBased(tune_epochs=0, criterion="loss")
     nothing: dict[str, tuple[int, ...]] = {}
-    assert selection._measure(end, nothing) == selection._measure(end, nothing)
+    assert measured(end, "loss", without=nothing) == measured(end, "loss", without=nothing)
     selection.settle(end, 0)
     assert undecided(supernet).rounds == 0
     ag.derive(space.double(), discretize(supernet, scores=selection.scores(supernet)))(inputs)

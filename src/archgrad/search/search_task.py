@@ -226,7 +226,8 @@ class SearchTask(Task[Architecture]):
         done = Done(self._search_epoch, self._options.epochs, steps - 1)
         tuned = self.epoch + 1 - self._options.epochs
         if tuned >= 0:
-            self._method.selection.settle(self._end(self._architecture_after(self.epoch), done), tuned)
+            end = self._end(self._architecture_after(self.epoch), done)
+            self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._architecture = self._architecture_after(self.epoch)
         means, self._meter = self._meter.means_over_ranks(self.device), Meter()
         regularizers = list(dict.fromkeys(_column(part) for part in self._method.regularizers))

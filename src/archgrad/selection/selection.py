@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from archgrad.epoch_end import EpochEnd
 from archgrad.relaxation import Relaxation
@@ -33,12 +33,13 @@ class Selection(ABC):
         """Return how many epochs come after those of the search; the supernet is at its beginning."""
         return 0
 
-    def settle(self, end: EpochEnd, tuned: int) -> None:
+    def settle(self, end: EpochEnd, tuned: int, say: Callable[[str], None] = lambda said: None) -> None:
         """Decide choices for good: prune rows of the supernet, or switch candidates off.
 
         Args:
             end: Of the search's last epoch, or of one of the further ones.
             tuned: Further epochs that have ended.
+            say: Is told of each decision.
         """
 
     @abstractmethod
