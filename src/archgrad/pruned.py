@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def without(mixture: Mixture, off: Collection[int]) -> Mixture:
     """
     nothing = mixture.slots.new_zeros(mixture.slots.shape[0])
     columns = [nothing if k in off else column for k, column in enumerate(mixture.slots.unbind(1))]
-    return Mixture(torch.stack(columns, 1), mixture.active, mixture.straight_through)
+    return replace(mixture, slots=torch.stack(columns, 1))
 
 
 def only(alpha: Tensor, left: Sequence[int]) -> Tensor:
