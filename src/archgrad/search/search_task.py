@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
 from archgrad.bilevel import StepReport, search_step
-from archgrad.bilevel.passes import Batch, Loss
+from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import InfiniteLoader
 from archgrad.discretize import discretize
@@ -24,7 +24,7 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
-from archgrad.methods import Method
+from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
 from archgrad.runs import count_in, load_optimizer, rows_in
@@ -32,9 +32,9 @@ from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
-from archgrad.search.meter import Meter, Metrics
+from archgrad.search.meter import Meter
 from archgrad.search.optimizers import set_learning_rate
-from archgrad.search.search_options import SearchOptions
+from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
 from archgrad.stopping import Stop
@@ -57,18 +57,12 @@ class SearchTask(Task[Architecture]):
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
-        method: How alphas are relaxed, moved and read.
-        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
-        metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         samples: Of the training data, both halves.
         settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
     """
 
     command, title, kind, shown = "search", "The search", "search", FIGURES
-    may_differ = (
-        "device", "workers", "fast", "activation_checkpointing", "cuda_graphs", "checkpoint_minutes",
-        "checkpoint_steps", "log_frequency", "on_nonfinite", "wandb", "mlflow",
-    )  # fmt: skip
+    may_differ = (*names_of(SearchRunOptions), "on_nonfinite")
     modernised = staticmethod(modernised)
 
     def __init__(
@@ -80,9 +74,6 @@ class SearchTask(Task[Architecture]):
         valid: InfiniteLoader,
         *,
         options: SearchOptions,
-        method: Method,
-        loss: Loss,
-        metrics: Metrics,
         samples: int,
         settings: Mapping[str, Any],
     ) -> None:
@@ -90,14 +81,15 @@ class SearchTask(Task[Architecture]):
             supernet.network,
             (train, valid),
             device=next(iter(supernet.alphas.values())).device,
-            epochs=options.epochs + method.selection.further_epochs(supernet),
+            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(supernet),
             batch_size=options.batch_size,
             seed=options.seed,
         )
         self.supernet = supernet
         self._train, self._valid = train, valid
         self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
-        self._options, self._method, self._loss, self._metrics = options, method, loss, metrics
+        self._options, self._method = options, options.chosen_method
+        self._loss, self._metrics = options.loss, options.metrics
         self._samples, self._settings = samples, settings
         self._meter = Meter()
         self._skipped = 0
@@ -133,7 +125,7 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         self.supernet.train()
         place = method.place_of(self._search_epoch)
-        if place.begins and self.epoch < options.epochs and self.step == 0 and place.stage.keep is not None:
+        if place.begins and self.epoch < options.total_epochs and self.step == 0 and place.stage.keep is not None:
             self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
@@ -141,24 +133,24 @@ class SearchTask(Task[Architecture]):
         self._rate = self._set_learning_rate()
 
     def _set_learning_rate(self) -> float:
-        optimizer, options, tuned = self._weights_optimizer, self._options, self.epoch - self._options.epochs
+        optimizer, options, tuned = self._weights_optimizer, self._options, self.epoch - self._options.total_epochs
         if tuned >= 0:
             if tuned == 0 and self.step == 0:
                 optimizer.state.clear()  # the selection tunes as if from the beginning
             last = math.inf if options.schedule == "constant" else options.learning_rate_min
-            share, epochs = self._method.selection.tune_rate, self.epochs - options.epochs
+            share, epochs = self._method.selection.tune_rate, self.epochs - options.total_epochs
             return set_learning_rate(optimizer, tuned, epochs, last=last, share=share)
         if options.schedule == "constant":
             return float(optimizer.param_groups[0]["lr"])
-        return set_learning_rate(optimizer, self.epoch, options.epochs, last=options.learning_rate_min)
+        return set_learning_rate(optimizer, self.epoch, options.total_epochs, last=options.learning_rate_min)
 
     @property
     def _search_epoch(self) -> int:
         """The epoch that parts which change with it see: while the selection tunes, the search's last."""
-        return min(self.epoch, self._options.epochs - 1)
+        return min(self.epoch, self._options.total_epochs - 1)
 
     def _done(self) -> Done:
-        return Done(self._search_epoch, self._options.epochs, self.step)
+        return Done(self._search_epoch, self._options.total_epochs, self.step)
 
     def _cast(self, batch: Batch) -> Batch:
         """Bring inputs that are no images (those have their transform) to the weights' precision."""
@@ -223,8 +215,8 @@ class SearchTask(Task[Architecture]):
 
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
-        done = Done(self._search_epoch, self._options.epochs, steps - 1)
-        tuned = self.epoch + 1 - self._options.epochs
+        done = Done(self._search_epoch, self._options.total_epochs, steps - 1)
+        tuned = self.epoch + 1 - self._options.total_epochs
         if tuned >= 0:
             end = self._end(self._architecture_after(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
