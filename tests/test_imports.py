@@ -49,7 +49,7 @@ FLOW = (
     ("methods",),
     ("official",),
     # what a run is made of
-    ("data", "cost"),
+    ("data", "cost", "zero_cost"),
     ("named_space",),
     ("runs",),
     ("rank_state",),

@@ -38,7 +38,8 @@ class SearchRecipe(TrainingOptions):
     """
 
     epochs: int | None = None
-    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50."""
+    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50; a selection may need
+    some more."""
     batch_size: int = 64
     """Samples of each of a step's two batches, on each process; at least 1."""
     seed: int = 0
