@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from archgrad.discretize import discretize, random_architecture
     from archgrad.methods import Method, Stage
     from archgrad.nni import DartsTrainer
+    from archgrad.random_search import random_search
     from archgrad.relaxation import Gumbel, Simplex, Softmax
     from archgrad.report import draw_architecture, write_report
     from archgrad.retrain import RetrainResult, retrain
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from archgrad.schedules import Progress
     from archgrad.search import SearchResult, search
     from archgrad.stopping import Stop
+    from archgrad.study import Study, StudyResult, study
     from archgrad.supernet import Supernet
 
 __version__ = "0.1.0"
@@ -70,6 +72,8 @@ __all__ = [
     "Stage",
     "StepReport",
     "Stop",
+    "Study",
+    "StudyResult",
     "Supernet",
     "Unrolled",
     "architectures",
@@ -87,6 +91,7 @@ __all__ = [
     "optimizers",
     "perturbations",
     "random_architecture",
+    "random_search",
     "regularizers",
     "relaxation",
     "report",
@@ -97,6 +102,7 @@ __all__ = [
     "selection",
     "spaces",
     "stopping",
+    "study",
     "testing",
     "write_report",
 ]
@@ -121,15 +127,19 @@ _HOMES = {
     "Stage": "methods",
     "StepReport": "bilevel",
     "Stop": "stopping",
+    "Study": "study",
+    "StudyResult": "study",
     "Supernet": "supernet",
     "Unrolled": "bilevel",
     "derive": "derive",
     "discretize": "discretize",
     "draw_architecture": "report",
     "random_architecture": "discretize",
+    "random_search": "random_search",
     "retrain": "retrain",
     "search": "search",
     "search_step": "bilevel",
+    "study": "study",
     "write_report": "report",
 }
 """Where each public name that is no module is defined."""

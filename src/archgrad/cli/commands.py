@@ -7,6 +7,8 @@ __all__ = ["COMMANDS"]
 COMMANDS = {
     "search": "Search an architecture by gradient descent.",
     "retrain": "Train an architecture from scratch.",
+    "random-search": "Train random architectures for a short time and take the best.",
+    "study": "Compare methods over seeds, and report on every run.",
     "report": "Draw runs as one HTML file.",
     "export": "Write a retrained network as ONNX, or as a program of torch.export.",
     "predict": "Classify images with a retrained network.",
