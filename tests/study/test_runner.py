@@ -111,3 +111,13 @@ def test_a_process_that_fails_leaves_its_words(tmp_path: Path) -> None:
     with Processes(1) as pool:
         assert pool.run(["no-such-command"], tmp_path / "log.txt") == 2
     assert "there is no command" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_jobs_run_through_a_scheduler(tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    from archgrad.study.slurm import Slurm
+
+    with Slurm(tmp_path / "queue", {"cluster": "local", "timeout_min": 5}) as pool:
+        assert pool.run(["--version"], tmp_path / "logs" / "version.txt") == 0
+        assert pool.run(["no-such-command"], tmp_path / "logs" / "unknown.txt") == 2
+    assert (tmp_path / "logs" / "version.txt").read_text(encoding="utf-8").startswith("archgrad ")
