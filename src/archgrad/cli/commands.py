@@ -13,7 +13,7 @@ COMMANDS = {
     "export": "Write a retrained network as ONNX, or as a program of torch.export.",
     "predict": "Classify images with a retrained network.",
     "show": "Show an architecture in the terminal, as a picture, or as DOT.",
-    "query": "Look an architecture up in a table of NAS-Bench-201.",
+    "query": "Look an architecture up in the table of a benchmark.",
     "spaces": "List the search spaces.",
     "steps": "List the bilevel steps: how the gradient of the alphas is computed.",
     "relaxations": "List the relaxations: how alphas become mixing weights.",

@@ -128,7 +128,7 @@ def _architecture(
     if candidate.method == "random":
         return drawn[candidate.space, candidate.seed]
     text = candidate.architecture
-    return parse_arch(text) if text.startswith("|") else Architecture.load(text)
+    return Architecture.load(text) if Path(text).exists() else parse_arch(text)
 
 
 def _columns(judge: Judge, table: Table) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _columns(judge: Judge, table: Table) -> tuple[str, ...]:
 
 
 def _scores(judge: Judge, table: Table, architecture: Architecture) -> dict[str, float]:
-    found = {score.column: score.accuracy for score in query(table, architecture).scores}
+    found = {score.column: score.value for score in query(table, architecture).scores}
     return {column: found[column] for column in _columns(judge, table)}
 
 
