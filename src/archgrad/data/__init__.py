@@ -5,7 +5,7 @@ from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples, targets_of
 from archgrad.data.sources import NAMES, as_data, load
 from archgrad.data.split import stratified_halves
-from archgrad.data.stream import InfiniteLoader, evaluation_batches
+from archgrad.data.stream import InfiniteLoader, evaluation_batches, first_inputs
 
 __all__ = [
     "NAMES",
@@ -17,6 +17,7 @@ __all__ = [
     "TensorSamples",
     "as_data",
     "evaluation_batches",
+    "first_inputs",
     "load",
     "stratified_halves",
     "targets_of",
