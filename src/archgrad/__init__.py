@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         spaces,
         stopping,
         testing,
+        zero_cost,
     )
     from archgrad.architecture import Architecture
     from archgrad.bilevel import FirstOrder, StepReport, Unrolled, search_step
@@ -105,6 +106,7 @@ __all__ = [
     "study",
     "testing",
     "write_report",
+    "zero_cost",
 ]
 
 _HOMES = {
