@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,20 @@ from torch import nn
 from torch.utils.data import Subset
 
 from archgrad.architecture import Architecture
+from archgrad.checks import check_real
 from archgrad.data import Data, as_data, stratified_halves
 from archgrad.data.samples import as_samples
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
 from archgrad.errors import OptionError
 from archgrad.named_space import space_of
+from archgrad.options import Options, takes
 from archgrad.report.read import Table, read_table
 from archgrad.retrain import retrain
 from archgrad.runs import RunFolder, check_seed, seeded
 from archgrad.sizes import check_whole
 
-__all__ = ["RandomSearchResult", "random_search"]
+__all__ = ["RandomSearchOptions", "RandomSearchResult", "random_search"]
 
 _STEP = 1_000_003
 """Between the seeds of two searches, so that they share no candidate."""
@@ -47,77 +48,99 @@ class RandomSearchResult:
     run_dir: Path
 
 
-def random_search(
-    space: nn.Module | str,
-    data: Data | Any,
-    *,
-    run_dir: str | os.PathLike[str],
-    candidates: int | None = None,
-    minutes: float | None = None,
-    epochs: int = 5,
-    batch_size: int = 64,
-    learning_rate: float = 0.025,
-    seed: int = 0,
-    weights_fraction: float = 0.5,
-    device: str | torch.device = "auto",
-    workers: int = 0,
-    resume: bool = False,
-    overwrite: bool = False,
-    quiet: bool = False,
-    config: Mapping[str, Any] | None = None,
-) -> RandomSearchResult:
+@dataclass(frozen=True)
+class RandomSearchOptions(Options):
+    """What `archgrad.random_search` takes.
+
+    Raises:
+        OptionError: A value is outside its range.
+    """
+
+    space: nn.Module | str
+    """A module with open choices, or the name of one in `archgrad.spaces`."""
+    data: Data | Any
+    """As for `archgrad.search`, with classes."""
+    _: KW_ONLY
+    run_dir: str | os.PathLike[str]
+    """The run folder, where candidates, metrics and the best architecture so far are written."""
+    candidates: int | None = None
+    """How many are trained, at least 1; give this or `minutes`."""
+    minutes: float | None = None
+    """Begin new candidates until this time is spent, above 0; the last one is finished."""
+    epochs: int = 5
+    """Of each candidate's training, at least 1."""
+    batch_size: int = 64
+    """Samples of a step, at least 1."""
+    learning_rate: float = 0.025
+    """Of the weights in the first epoch; falls along half a cosine; above 0."""
+    seed: int = 0
+    """Of the split, the draws and the trainings; from 0 to 2**32 - 1."""
+    weights_fraction: float = 0.5
+    """Share of the training data that candidates learn from; they are compared on the rest. Between 0 and 1."""
+    device: str | torch.device = "auto"
+    """"auto" (CUDA where there is one), or a torch device, such as "cpu" or "cuda:1"."""
+    workers: int = 0
+    """Processes that read data which is not in memory; 0 reads in this process."""
+    resume: bool = False
+    """Go on with the run in `run_dir`."""
+    overwrite: bool = False
+    """Start anew where `run_dir` holds an earlier run, which is removed."""
+    quiet: bool = False
+    """Show no progress."""
+    config: Mapping[str, Any] | None = None
+    """Further plain options of the caller, written to config.yaml."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
+        if (self.candidates is None) == (self.minutes is None):
+            raise OptionError(
+                "A random search ends after a number of candidates or after a time. Give candidates or minutes."
+            )
+        if self.candidates is not None:
+            check_whole("candidates", self.candidates, least=1)
+        if self.minutes is not None:
+            check_real("minutes", self.minutes, above=0)
+        check_real("weights_fraction", self.weights_fraction, above=0, below=1)
+
+    def training(self) -> dict[str, Any]:
+        """Return what the training of each candidate is told."""
+        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "workers")}
+
+    def everything(self) -> dict[str, Any]:
+        """Return what config.yaml holds."""
+        own = {name: getattr(self, name) for name in ("candidates", "minutes", "seed", "weights_fraction")}
+        return {**(self.config or {}), **own, **self.training(), "device": str(self.device)}
+
+
+@takes(RandomSearchOptions)
+def random_search(options: RandomSearchOptions) -> RandomSearchResult:
     """Train architectures drawn at random, each for the same short time, and take the best on validation data.
 
     The baseline of every search (Li and Talwalkar 2019): it has the same data, split in the same way, and networks of
     the same size. Each candidate is an ordinary retraining, in a folder of its own.
 
-    Args:
-        space: A module with open choices, or the name of one in `archgrad.spaces`.
-        data: As for `archgrad.search`, with classes.
-        run_dir: Where candidates, metrics and the best architecture so far are written.
-        candidates: How many are trained, at least 1.
-        minutes: Begin new candidates until this time is spent, above 0; the last one is finished. Exactly one of
-            `candidates` and `minutes` is given.
-        epochs: Of each candidate's training, at least 1.
-        batch_size: Samples of a step, at least 1.
-        learning_rate: Of the first epoch; falls along half a cosine.
-        seed: Of the split, the draws and the trainings; from 0 to 2**32 - 1.
-        weights_fraction: Share of the training data that candidates learn from; they are compared on the rest.
-        device: "auto" (CUDA where there is one), or a torch device.
-        workers: Processes that read data which is not in memory.
-        resume: Go on with the run in `run_dir`.
-        overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
-        quiet: Show no progress.
-        config: Further plain options of the caller, written to config.yaml.
+    Returns:
+        The best architecture, and what led to it.
 
     Raises:
         OptionError: An option is outside its range.
         RunError: The run folder is in use, taken, or does not fit.
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
     """
-    check_seed(seed)
-    if (candidates is None) == (minutes is None):
-        raise OptionError("A random search ends after a number of candidates or a time. Give candidates or minutes.")
-    if candidates is not None:
-        check_whole("candidates", candidates, least=1)
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise OptionError(f"minutes must be a number above 0, but got minutes={minutes}.")
-    training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "workers": workers}
-    everything = {
-        **(config or {}), "candidates": candidates, "minutes": minutes, **training, "seed": seed,
-        "weights_fraction": weights_fraction, "device": str(device),
-    }  # fmt: skip
-    data = as_data(data)
-    halves = _halves(data, weights_fraction, seed)
-    path = Path(run_dir)
+    data = as_data(options.data)
+    halves = _halves(data, options.weights_fraction, options.seed)
+    path, seed = Path(options.run_dir), options.seed
     with ExitStack() as stack:
         stack.enter_context(seeded(seed))
-        space = space_of(space, data)
-        folder = stack.enter_context(_opened(path, everything, resume=resume, overwrite=overwrite))
+        space = space_of(options.space, data)
+        folder = stack.enter_context(_opened(path, options))
         best, spent = _so_far(path)
         done = len(spent)
         folder.rewind(epochs=done)
-        while done < candidates if candidates is not None else sum(spent) < 60 * (minutes or 0.0):
+        while (
+            done < options.candidates if options.candidates is not None else sum(spent) < 60 * (options.minutes or 0.0)
+        ):
             drawn = random_architecture(space, seed=_STEP * seed + done)
             place = path / "candidates" / str(done)
             trained = retrain(
@@ -127,12 +150,12 @@ def random_search(
                 run_dir=place,
                 resume="auto",
                 seed=seed,
-                device=device,
+                device=options.device,
                 cutout=0,
                 drop_path=0.0,
                 auxiliary_weight=0.0,
-                quiet=quiet,
-                **training,  # type: ignore[arg-type]
+                quiet=options.quiet,
+                **options.training(),
             )
             accuracy = trained.test_accuracy
             if accuracy is None:
@@ -156,10 +179,11 @@ def _halves(data: Data, fraction: float, seed: int) -> Data:
     return replace(data, train=train, test=valid)
 
 
-def _opened(path: Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
-    if resume:
+def _opened(path: Path, options: RandomSearchOptions) -> RunFolder:
+    config = options.everything()
+    if options.resume:
         return RunFolder.resume(path, command="random-search", config=config, may_differ=("device", "workers"))
-    return RunFolder.create(path, command="random-search", config=config, overwrite=overwrite)
+    return RunFolder.create(path, command="random-search", config=config, overwrite=options.overwrite)
 
 
 def _so_far(path: Path) -> tuple[tuple[float, Architecture] | None, list[float]]:

@@ -11,10 +11,10 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
-from archgrad.cli.inherit import space_again
+from archgrad.cli.own_code import own_again
 from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError
-from archgrad.random_search import random_search
+from archgrad.random_search import RandomSearchOptions, random_search
 from archgrad.report.read import read_run
 from archgrad.runs import Interrupted, seeded
 from archgrad.show import to_text
@@ -38,7 +38,7 @@ def make_parser() -> Parser:
         help="Take as long as the search in this folder took, in the place of --minutes.",
     )
     parser.passed_on = parser.add_options_of(
-        random_search, "random search", skip=("run_dir", "resume", "space", "data", "config")
+        RandomSearchOptions, "random search", skip=("run_dir", "resume", "space", "data", "config")
     )
     show_first(parser, _FIRST)
     return parser
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         folder = shlex.quote(str(out))
         say(
             f"Random search {interruption}; its state is saved. Go on with it:\n"
-            f"  archgrad random-search --resume {folder}{space_again(values['space'])}"
+            f"  archgrad random-search --resume {folder}{own_again(values)}"
         )
         raise
     best = result.history.last("best_valid_accuracy") or 0.0

@@ -10,6 +10,7 @@ from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.runs import Interrupted
 from archgrad.study import load_study, study
+from archgrad.study.study_api import StudyOptions
 from archgrad.study.summary import to_markdown
 from archgrad.terminal import say
 
@@ -35,7 +36,7 @@ def make_parser() -> Parser:
         help="Run each process as a job of SLURM, with these parameters of submitit's AutoExecutor as JSON, such as "
         '\'{"slurm_partition": "gpu", "timeout_min": 240}\'. Needs pip install archgrad[slurm].',
     )
-    parser.passed_on = parser.add_options_of(study, "study", skip=("plan", "out", "slurm"))
+    parser.passed_on = parser.add_options_of(StudyOptions, "study", skip=("plan", "out", "slurm"))
     return parser
 
 

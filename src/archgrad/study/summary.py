@@ -161,7 +161,7 @@ def agreement(choices: Sequence[str]) -> float:
     for text in choices:
         for place, decision in _decisions("", json.loads(text)):
             taken.setdefault(place, Counter())[decision] += 1
-    return statistics.fmean(max(counter.values()) / len(choices) for counter in taken.values())
+    return _mean([max(counter.values()) / len(choices) for counter in taken.values()])
 
 
 def _decisions(place: str, value: Any) -> list[tuple[str, str]]:
