@@ -59,6 +59,9 @@ FLOW = (
     ("search",),
     ("retrain",),
     ("export",),
+    ("random_search",),
+    # searches and retrainings of a study are processes of their own
+    ("study",),
     # thin fronts
     ("nni",),
     ("cli",),

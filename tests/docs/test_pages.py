@@ -29,7 +29,9 @@ SMALLER = {
 
 LISTS = ("spaces", "steps", "relaxations")
 PARSERS: dict[str, Callable[[], Any]] = {
-    name: importlib.import_module(f"archgrad.cli.{name}_command").make_parser for name in COMMANDS if name not in LISTS
+    name: importlib.import_module(f"archgrad.cli.{name.replace('-', '_')}_command").make_parser
+    for name in COMMANDS
+    if name not in LISTS
 }
 LANGUAGES = {"python", "sh", "text", "yaml", "json", "csv"}
 
