@@ -15,13 +15,13 @@ from archgrad.bilevel import BilevelStep, FirstOrder, Flat, Implicit, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Perturbation, Uniform
-from archgrad.regularizers import BetaDecay, DirichletKL, Regularizer, ZeroOne
+from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, Regularizer, ZeroOne
 from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
 
-REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
+REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay, "entropy": Entropy}
 PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
     "uniform": Uniform,
     "wide": lambda: Uniform(radius=2.0),

@@ -6,7 +6,7 @@ from archgrad.bilevel import Flat, Unrolled
 from archgrad.methods.method import Method
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
-from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
+from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
@@ -18,6 +18,7 @@ __all__ = [
     "darts_plus",
     "darts_second_order",
     "drnas",
+    "du_darts",
     "fair_darts",
     "gaea",
     "gdas",
@@ -43,6 +44,11 @@ drnas = Method(
     regularizers=(DirichletKL(),),
     alphas_optimizer=Adam(weight_decay=0.0),
     source="Chen et al. 2021: DrNAS with its distance to the even distribution, without progressive stages",
+)
+du_darts = Method(
+    regularizers=(Entropy(),),
+    source="DU-DARTS, code of its authors: the entropy of the rows, factor 1; theirs is a space without 'none', with a "
+    "weight for each edge",
 )
 fair_darts = Method(
     relaxation=Sigmoid(),
