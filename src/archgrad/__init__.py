@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         spaces,
         stopping,
         testing,
+        weights_rules,
     )
     from archgrad.architecture import Architecture
     from archgrad.bilevel import FirstOrder, StepReport, Unrolled, search_step
@@ -98,6 +99,7 @@ __all__ = [
     "spaces",
     "stopping",
     "testing",
+    "weights_rules",
     "write_report",
 ]
 

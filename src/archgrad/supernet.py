@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -113,6 +115,7 @@ class Supernet(nn.Module):
         for entry in self.choices:
             entry.choice.bind(entry.label, self._table)
         self._held: PassDraw | None = None
+        self._apart: dict[str, Mixture] | None = None
         self._perturbation: tuple[Perturbation, Probe] | None = None
         self._code = Code(self.network) if fast else None
         self._owners = _owners(self.network)
@@ -148,6 +151,8 @@ class Supernet(nn.Module):
         return self.forward_at(self._mixtures(), *args, **kwargs)
 
     def _mixtures(self) -> dict[str, Mixture]:
+        if self._apart is not None:
+            return self._apart
         draw = self._draw() if self._held is None else self._held
         mixtures = self._relaxed(draw.relaxation)
         if self._perturbation is None:
@@ -218,6 +223,36 @@ class Supernet(nn.Module):
             yield
         finally:
             self._perturbation = before
+
+    @contextmanager
+    def layers_apart(self) -> Iterator[dict[str, list[list[Tensor]]]]:
+        """Let each of the choices that decide together be mixed by weights of its own, which begin as the same.
+
+        Forward passes inside share one draw. They use the mixing weights as they are at the time, and no alpha.
+
+        Returns:
+            For each label that several choices share, for each of these, the mixing weights of its rows, (n_chosen, K)
+            each: leaves that want a gradient.
+        """
+        times = Counter(entry.label for entry in self.choices)
+        mixtures = {label: replace(m, slots=m.slots.detach()) for label, m in self._mixtures().items()}
+        apart: dict[str, list[list[Tensor]]] = {}
+        before, self._apart = self._apart, mixtures
+        try:
+            for entry in self.choices:
+                if times[entry.label] > 1:
+                    own = f"{entry.label} of {entry.path}"
+                    entry.choice.bind(own, self._table)
+                    rows = list(zip(entry.choice.rows(entry.label), entry.choice.rows(own), strict=True))
+                    for row, mine in rows:
+                        slots = mixtures[row].slots.clone().requires_grad_()
+                        mixtures[mine] = replace(mixtures[row], slots=slots)
+                    apart.setdefault(entry.label, []).append([mixtures[mine].slots for _, mine in rows])
+            yield apart
+        finally:
+            self._apart = before
+            for entry in self.choices:
+                entry.choice.bind(entry.label, self._table)
 
     def forward_at(self, mixtures: Mapping[str, Mixture], *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns under given mixtures, by label; nothing is drawn."""

@@ -20,6 +20,7 @@ from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
+from archgrad.weights_rules import Flooding, WeightsRule
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay, "entropy": Entropy}
 PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
@@ -27,6 +28,7 @@ PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
     "wide": lambda: Uniform(radius=2.0),
     "adversarial": Adversarial,
 }
+WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {"flooding": lambda: Flooding(0.5)}
 OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
     "adam": Adam,
     "adam, cosine": lambda: Adam(learning_rate=Cosine(0.1, 0.01)),
@@ -77,6 +79,13 @@ class TestPerturbations(testing.PerturbationLaws):
     @pytest.fixture
     def part(self, name: str) -> Perturbation:
         return PERTURBATIONS[name]()
+
+
+@pytest.mark.parametrize("name", WEIGHTS_RULES)
+class TestWeightsRules(testing.WeightsRuleLaws):
+    @pytest.fixture
+    def part(self, name: str) -> WeightsRule:
+        return WEIGHTS_RULES[name]()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

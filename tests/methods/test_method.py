@@ -26,6 +26,7 @@ from archgrad.search.short_forms import choose_method
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 from archgrad.testing import TabularSpace
+from archgrad.weights_rules import Flooding
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 STAGES = (Stage(epochs=2, alphas_start_epoch=1), Stage(epochs=2, keep=1))
@@ -40,6 +41,7 @@ METHODS = {
     "cooled": Method(relaxation=Gumbel(), alphas_optimizer=Adam(learning_rate=Cosine(0.01, 0.001)), weights_first=True),
     "staged": Method(stages=STAGES, selection=Threshold(0.5), alphas_grad_clip=0.1),
     "sharp": Method(step=Unrolled(), stopping=HessianEigenvalue(frequency=1, start_epoch=9)),
+    "flooded": Method(weights_rules=(Flooding(1.1),)),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
@@ -256,3 +258,17 @@ def test_a_run_of_before_there_were_methods_is_resumed_or_refused_in_a_sentence(
     (run / "config.yaml").write_text(yaml.safe_dump({**config, **old}))
     with pytest.raises(RunError, match=r"method.relaxation.temperature_max: the run has 10.0, asked for 5.0"):
         ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **{**options, "relaxation": Gumbel(5.0)})
+
+
+def test_a_run_of_before_there_was_an_option_is_resumed_as_one_with_its_default(tmp_path: Path) -> None:
+    run, method = tmp_path / "run", METHODS["staged"]
+    expected = found(method, run_dir=run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    older = {name: part for name, part in config["method"].items() if name not in ("weights_rules", "regularizers")}
+    del older["relaxation"], older["selection"]["threshold"], older["stages"][0]["keep"]
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "method": older}))
+    with pytest.raises(RunError, match=r"threshold: the run has 0\.85, asked for 0.5"):  # it has no default any more
+        found(method, run_dir=run, resume=True)
+    older["selection"]["threshold"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "method": older}))
+    assert found(method, run_dir=run, resume=True).history == expected.history

@@ -37,7 +37,8 @@ def run(arguments: Sequence[str]) -> int:
             say(textwrap.fill(about, 110, initial_indent=f"  {name:24}", subsequent_indent=" " * 26))
             for option in options_of(part):
                 default = inspect.signature(part).parameters[option].default
-                say(f"{'':26}{dashed(f'--{kind_name}.{option}')} {default}")
+                shown = "(must be given)" if default is inspect.Parameter.empty else default
+                say(f"{'':26}{dashed(f'--{kind_name}.{option}')} {shown}")
         say("")
     return 0
 

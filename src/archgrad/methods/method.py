@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from archgrad.bilevel import BilevelStep, FirstOrder
-from archgrad.bilevel.step import check_perturbation
+from archgrad.bilevel.step import check_weights_pass
 from archgrad.errors import OptionError
 from archgrad.methods.stage import Stage
 from archgrad.optimizers import Adam, AlphasOptimizer
@@ -16,6 +16,7 @@ from archgrad.relaxation import Relaxation, Softmax
 from archgrad.schedules import check_number
 from archgrad.selection import Likeliest, Selection
 from archgrad.stopping import Stopping
+from archgrad.weights_rules import WeightsRule
 
 __all__ = ["Method", "Place"]
 
@@ -50,6 +51,8 @@ class Method:
     """What is added to the validation loss."""
     perturbation: Perturbation | None = None
     """How the mixing weights of the weights' pass are moved."""
+    weights_rules: tuple[WeightsRule, ...] = ()
+    """What is done to the weights' gradient."""
     stopping: Stopping | None = None
     """When the search ends before its last epoch."""
     selection: Selection = field(default=Likeliest())
@@ -64,8 +67,8 @@ class Method:
     """Where it was published."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "regularizers", tuple(self.regularizers))
-        object.__setattr__(self, "stages", tuple(self.stages))
+        for name in ("regularizers", "weights_rules", "stages"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, value, kind in self.parts():
             if not isinstance(value, kind):
                 raise OptionError(f"{name} must be a {kind.__name__}, but got {value!r}.")
@@ -82,7 +85,8 @@ class Method:
             ("stopping", self.stopping, Stopping),
             ("selection", self.selection, Selection),
         ]
-        several = [("regularizers", part, Regularizer) for part in self.regularizers]
+        several: list[tuple[str, object, type]] = [("regularizers", part, Regularizer) for part in self.regularizers]
+        several += [("weights_rules", part, WeightsRule) for part in self.weights_rules]
         return [entry for entry in single + several if entry[1] is not None] + [
             ("stages", stage, Stage) for stage in self.stages
         ]
@@ -101,7 +105,7 @@ class Method:
                 f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
                 f"Take alphas_optimizer=Adam(), or relaxation=Simplex()."
             )
-        check_perturbation(self.perturbation, relaxation, self.step)
+        check_weights_pass(self.perturbation, self.weights_rules, relaxation, self.step)
         if not self.stages:
             raise OptionError("A method needs at least one stage. Give stages=(Stage(),).")
         if len(self.stages) > 1 and any(stage.epochs is None for stage in self.stages):

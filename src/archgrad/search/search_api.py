@@ -273,7 +273,7 @@ def search(
             weight_decay=weight_decay,
         )
         chosen.step.check(optimizer)
-        check_parts(supernet, chosen.step, chosen.regularizers, chosen.perturbation)
+        check_parts(supernet, chosen.step, chosen.regularizers, chosen.perturbation, chosen.weights_rules)
         alphas_optimizer = chosen.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
         stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))

@@ -171,6 +171,7 @@ class SearchTask(Task[Architecture]):
                     progress=self._done(),
                     regularizers=method.regularizers,
                     perturbation=method.perturbation,
+                    weights_rules=method.weights_rules,
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
@@ -199,6 +200,7 @@ class SearchTask(Task[Architecture]):
             values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
             values |= {name: numbers[name] for name in names}
             self._meter.add(values, len(batch[1]))
+        self._meter.add(report.figures, len(train_batch[1]))
         terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
         self._meter.add(terms, len(valid_batch[1]))
 

@@ -1,0 +1,6 @@
+"""What is done to the weights' gradient before they take their step: one rule a file."""
+
+from archgrad.weights_rules.flooding import Flooding
+from archgrad.weights_rules.weights_rule import Gradients, WeightsPass, WeightsRule
+
+__all__ = ["Flooding", "Gradients", "WeightsPass", "WeightsRule"]

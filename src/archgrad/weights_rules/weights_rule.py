@@ -1,0 +1,57 @@
+"""What a rule of the weights' gradient must answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+from archgrad.relaxation import Relaxation
+from archgrad.schedules import Progress
+
+__all__ = ["Gradients", "WeightsPass", "WeightsRule"]
+
+Gradients: TypeAlias = dict[str, Tensor | None]
+"""By the name of the weight; a weight without gradient stays as it is, whatever its decay and momentum."""
+
+
+@dataclass(frozen=True)
+class WeightsPass:
+    """The pass of the training batch, which is over."""
+
+    gradients: Gradients
+    """Of the training loss, or what an earlier rule made of them; not clipped."""
+    loss: Tensor
+    """Training loss, 0-dimensional."""
+    progress: Progress | None
+    """How far the search is; None where nobody said."""
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+    """For a rule that `looks_at_layers`: the gradient of the training loss with respect to the mixing weights of each
+    choice of those that decide together, (choices, weights), by their label."""
+    along_layers: Callable[[Mapping[str, Tensor]], Gradients] | None = None
+    """For such a rule: returns the weights' gradients of the same batch with those mixing weights moved by tensors that
+    are shaped as `layers`; those that are left out stay."""
+
+
+class WeightsRule(ABC):
+    """Changes the gradient that the weights' optimizer is given, before it is clipped.
+
+    A subclass is a frozen dataclass of options.
+    """
+
+    looks_at_layers = False
+    """Whether it needs the gradient of each layer's own mixing weights."""
+
+    def check(self, relaxation: Relaxation) -> None:
+        """Raise OptionError if it does not go with the relaxation."""
+
+    @abstractmethod
+    def apply(self, found: WeightsPass) -> tuple[Gradients, Mapping[str, Tensor]]:
+        """Return the gradients to use, and figures for metrics.csv: name -> 0-dimensional, the same names every time.
+
+        Args:
+            found: Stays as it is.
+        """
