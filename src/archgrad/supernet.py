@@ -224,6 +224,11 @@ class Supernet(nn.Module):
         finally:
             self._perturbation = before
 
+    @property
+    def shared_labels(self) -> list[str]:
+        """The labels of several choices, which decide together."""
+        return [label for label, times in Counter(entry.label for entry in self.choices).items() if times > 1]
+
     @contextmanager
     def layers_apart(self) -> Iterator[dict[str, list[list[Tensor]]]]:
         """Let each of the choices that decide together be mixed by weights of its own, which begin as the same.
@@ -234,13 +239,13 @@ class Supernet(nn.Module):
             For each label that several choices share, for each of these, the mixing weights of its rows, (n_chosen, K)
             each: leaves that want a gradient.
         """
-        times = Counter(entry.label for entry in self.choices)
+        shared = self.shared_labels
         mixtures = {label: replace(m, slots=m.slots.detach()) for label, m in self._mixtures().items()}
         apart: dict[str, list[list[Tensor]]] = {}
         before, self._apart = self._apart, mixtures
         try:
             for entry in self.choices:
-                if times[entry.label] > 1:
+                if entry.label in shared:
                     own = f"{entry.label} of {entry.path}"
                     entry.choice.bind(own, self._table)
                     rows = list(zip(entry.choice.rows(entry.label), entry.choice.rows(own), strict=True))

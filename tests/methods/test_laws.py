@@ -20,7 +20,7 @@ from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
-from archgrad.weights_rules import Flooding, WeightsRule
+from archgrad.weights_rules import Flooding, LayerAlignment, WeightsRule
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay, "entropy": Entropy}
 PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
@@ -28,7 +28,10 @@ PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
     "wide": lambda: Uniform(radius=2.0),
     "adversarial": Adversarial,
 }
-WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {"flooding": lambda: Flooding(0.5)}
+WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
+    "flooding": lambda: Flooding(0.5),
+    "layer alignment": LayerAlignment,
+}
 OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
     "adam": Adam,
     "adam, cosine": lambda: Adam(learning_rate=Cosine(0.1, 0.01)),

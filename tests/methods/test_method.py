@@ -26,7 +26,7 @@ from archgrad.search.short_forms import choose_method
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 from archgrad.testing import TabularSpace
-from archgrad.weights_rules import Flooding
+from archgrad.weights_rules import Flooding, LayerAlignment
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 STAGES = (Stage(epochs=2, alphas_start_epoch=1), Stage(epochs=2, keep=1))
@@ -42,6 +42,7 @@ METHODS = {
     "staged": Method(stages=STAGES, selection=Threshold(0.5), alphas_grad_clip=0.1),
     "sharp": Method(step=Unrolled(), stopping=HessianEigenvalue(frequency=1, start_epoch=9)),
     "flooded": Method(weights_rules=(Flooding(1.1),)),
+    "aligned": Method(weights_rules=(LayerAlignment(),), perturbation=Uniform(0.1)),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
@@ -53,8 +54,20 @@ METHODS = {
 }
 
 
-def space(method: Method) -> TabularSpace:
+class Layered(torch.nn.Sequential):
+    """Two layers that decide together."""
+
+    def __init__(self) -> None:
+        def layer() -> ag.LayerChoice:
+            return ag.LayerChoice({"linear": torch.nn.Linear(4, 4), "tanh": torch.nn.Tanh()}, label="layer")
+
+        super().__init__(layer(), layer(), torch.nn.Linear(4, 3))
+
+
+def space(method: Method) -> torch.nn.Module:
     torch.manual_seed(0)
+    if any(rule.looks_at_layers for rule in method.weights_rules):
+        return Layered()
     return TabularSpace(chosen=2 if isinstance(method.relaxation, Softmax | Gumbel | SoftGumbel) else 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -15,12 +16,15 @@ from archgrad.schedules import Progress, value_of
 from archgrad.search.short_forms import PRESETS
 
 STEPS = 2
+LAYERED = partial(ag.spaces.nasbench201, cells=1, in_channels=1, num_classes=10)
+"""With cells that decide together."""
 
 
 def stepped(method: Method, *, fast: bool) -> dict[str, torch.Tensor]:
     """Take two steps in a tiny space of cells; return alphas, weights and losses."""
     torch.manual_seed(0)
-    space = ag.spaces.tiny(channels=2).double()
+    layered = any(rule.looks_at_layers for rule in method.weights_rules)
+    space = (LAYERED if layered else ag.spaces.tiny)(channels=2).double()
     supernet = ag.Supernet(space, method.relaxation, seed=0, fast=fast).train()
     optimizer = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9)
     alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
@@ -38,6 +42,7 @@ def stepped(method: Method, *, fast: bool) -> dict[str, torch.Tensor]:
             alphas_optimizer=alphas_optimizer,
             regularizers=method.regularizers,
             perturbation=method.perturbation,
+            weights_rules=method.weights_rules,
             weights_first=method.weights_first,
             progress=Progress(step, STEPS),
         )

@@ -15,7 +15,7 @@ from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.schedules import Linear, Progress
 from archgrad.testing import TabularSpace
-from archgrad.weights_rules import Flooding
+from archgrad.weights_rules import Flooding, LayerAlignment, alignment
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 
@@ -27,6 +27,32 @@ def supernet_of(space: torch.nn.Module) -> ag.Supernet:
 def tabular() -> ag.Supernet:
     torch.manual_seed(0)
     return supernet_of(TabularSpace())
+
+
+class Layers(torch.nn.Module):
+    """Three layers of smooth candidates that decide together, a fourth by itself, and one of those left out, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        labels = ("layer", "layer", "alone", "reduce", "reduce", "layer")
+        self.layers = torch.nn.Sequential(*(self._layer(label) for label in labels))
+        self.head = torch.nn.Linear(4, 3)
+
+    @staticmethod
+    def _layer(label: str) -> ag.LayerChoice:
+        linear = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+        return ag.LayerChoice(
+            {"linear": linear, "soft": torch.nn.Softplus(), "norm": torch.nn.BatchNorm1d(4)}, label=label
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.layers(x))
+        return result
+
+
+def layered(**options: Any) -> ag.Supernet:
+    torch.manual_seed(0)
+    return ag.Supernet(Layers(), seed=0, **options).double().train()
 
 
 def batch(start: int = 0, samples: int = 8) -> tuple[Tensor, Tensor]:
@@ -51,9 +77,9 @@ def stepped(supernet: ag.Supernet, **options: Any) -> ag.StepReport:
     )
 
 
-def moves(**options: Any) -> tuple[dict[str, Tensor], ag.StepReport]:
+def moves(supernet: ag.Supernet | None = None, **options: Any) -> tuple[dict[str, Tensor], ag.StepReport]:
     """Return what one step does to each weight."""
-    supernet = tabular()
+    supernet = tabular() if supernet is None else supernet
     before = {name: weight.detach().clone() for name, weight in supernet.weights.items()}
     report = stepped(supernet, **options)
     return {name: weight.detach() - before[name] for name, weight in supernet.weights.items()}, report
@@ -113,3 +139,95 @@ def test_a_search_says_how_often_it_was_flooded() -> None:
     result = ag.search(TabularSpace(), DATA, method=method, epochs=2, batch_size=8, device="cpu", quiet=True)
     assert [row["flooded"] for row in result.history] == [1.0, 1.0]
     assert result.history[1]["train_loss"] > result.history[0]["train_loss"]
+
+
+def test_the_gradient_of_the_mean_cosine_is_that_of_autograd() -> None:
+    gradients = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    units = gradients / gradients.norm(dim=1, keepdim=True)
+    cosine = torch.stack([units[i] @ units[j] for i in range(4) for j in range(i)]).mean()
+    found = alignment(gradients.detach())
+    assert found[0].item() == pytest.approx(cosine.item(), rel=1e-12)
+    torch.testing.assert_close(found[1], torch.autograd.grad(cosine, gradients)[0], rtol=1e-10, atol=1e-14)
+    dead = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    assert alignment(dead)[0] == 0.0
+    torch.testing.assert_close(alignment(dead)[1], torch.zeros(2, 2), rtol=0.0, atol=1e-6)
+
+
+def test_alignment_adds_the_gradient_of_minus_the_mean_cosine_of_the_layers() -> None:
+    # exactly: C(w) by autograd through the gradients of the layers' own mixing weights
+    plain, _ = moves(layered())
+    ours, report = moves(layered(), weights_rules=(LayerAlignment(0.7),))
+    supernet = layered()
+    with supernet.layers_apart() as layers:
+        assert {label: [len(rows) for rows in each] for label, each in layers.items()} == {
+            "layer": [1, 1, 1], "reduce": [1, 1],
+        }  # fmt: skip
+        value = F.cross_entropy(supernet(batch()[0]), batch()[1])
+        slopes = torch.autograd.grad(value, [rows[0] for rows in layers["layer"]], create_graph=True)
+    units = [slope.flatten() / slope.norm() for slope in slopes]
+    cosine = torch.stack([units[i] @ units[j] for i in range(3) for j in range(i)]).mean()
+    weights = supernet.weights
+    expected = torch.autograd.grad(cosine, list(weights.values()), allow_unused=True)
+    assert float(report.figures["layer_cosine"]) == pytest.approx(cosine.item(), rel=1e-9)
+    assert max(float((ours[name] - plain[name]).abs().max()) for name in weights) > 1e-3
+    for name, term in zip(weights, expected, strict=True):
+        wanted = torch.zeros_like(weights[name]) if term is None else 0.7 * term
+        torch.testing.assert_close(ours[name] - plain[name], wanted, rtol=1e-5, atol=1e-8, msg=name)
+
+
+def test_alignment_leaves_no_trace_beside_the_gradient() -> None:
+    states = []
+    for rules in ((), (LayerAlignment(0.0),), (LayerAlignment(0.7),)):
+        supernet = layered()
+        moves(supernet, weights_rules=rules)
+        buffers = {name: value.clone() for name, value in supernet.named_buffers()}
+        supernet(batch()[0])  # outside, layers are mixed by their alphas again
+        states.append((buffers, supernet.generator.get_state(), torch.get_rng_state(), dict(supernet.weights)))
+    for buffers, generator, randomness, _ in states[1:]:
+        assert buffers.keys() == states[0][0].keys()
+        assert all(torch.equal(value, states[0][0][name]) for name, value in buffers.items())
+        assert torch.equal(generator, states[0][1])
+        assert torch.equal(randomness, states[0][2])
+    for name, weight in states[1][3].items():  # a factor of 0 is no term
+        torch.testing.assert_close(weight, states[0][3][name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("options", [{"fast": False}, {"activation_checkpointing": True}])
+def test_alignment_is_the_same_however_it_is_computed(options: dict[str, bool]) -> None:
+    expected, _ = moves(layered(), weights_rules=(LayerAlignment(0.7),))
+    found, _ = moves(layered(**options), weights_rules=(LayerAlignment(0.7),))
+    for name, move in expected.items():
+        torch.testing.assert_close(found[name], move, rtol=1e-9, atol=1e-12)
+
+
+def test_alignment_sees_the_whole_batch() -> None:
+    def smooth() -> ag.Supernet:
+        supernet = layered()
+        for layer in supernet.network.layers:
+            layer.candidates[2] = torch.nn.Softsign()  # BatchNorm sees the parts
+        return supernet
+
+    whole, _ = moves(smooth(), weights_rules=(LayerAlignment(0.7),))
+    parts, _ = moves(smooth(), weights_rules=(LayerAlignment(0.7),), accumulation=4)
+    for name, move in whole.items():
+        torch.testing.assert_close(parts[name], move, rtol=1e-6, atol=1e-8)
+
+
+def test_the_cosine_of_the_layers_rises() -> None:
+    def last_cosine(factor: float) -> float:
+        torch.manual_seed(0)
+        method = Method(weights_rules=(LayerAlignment(factor),))
+        result = ag.search(Layers(), DATA, method=method, epochs=12, batch_size=11, device="cpu", quiet=True, seed=1)
+        found: float = result.history[-1]["layer_cosine"]
+        return found
+
+    assert last_cosine(1.0) > last_cosine(0.0) + 0.05
+
+
+def test_alignment_is_refused_where_it_means_nothing() -> None:
+    with pytest.raises(OptionError, match="but this space shares none"):
+        moves(weights_rules=(LayerAlignment(),))
+    with pytest.raises(OptionError, match="without 'e' in it, but this space shares layer, reduce"):
+        moves(layered(), weights_rules=(LayerAlignment(without="e"),))
+    with pytest.raises(OptionError, match="Gumbel draws those that run"):
+        Method(relaxation=ag.Gumbel(), weights_rules=(LayerAlignment(),))

@@ -199,6 +199,8 @@ def check_parts(
     """
     for regularizer in regularizers:
         regularizer.check(supernet.rows, supernet.relaxation)
+    for rule in weights_rules:
+        rule.check_layers(supernet.shared_labels)
     check_weights_pass(perturbation, weights_rules, supernet.relaxation, step)
 
 

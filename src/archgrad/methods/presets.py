@@ -10,6 +10,7 @@ from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
+from archgrad.weights_rules import LayerAlignment
 
 __all__ = [
     "a2m",
@@ -22,6 +23,7 @@ __all__ = [
     "fair_darts",
     "gaea",
     "gdas",
+    "lambda_darts",
     "r_darts",
     "sdarts_adv",
     "sdarts_rs",
@@ -63,6 +65,10 @@ gaea = Method(
     source="Li et al. 2021: GAEA, with two levels",
 )
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
+lambda_darts = Method(
+    weights_rules=(LayerAlignment(),),
+    source="Movahedi et al. 2023: Lambda-DARTS; the factor grows from 0 to 0.125 over any length",
+)
 sdarts_adv = Method(
     perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
 )

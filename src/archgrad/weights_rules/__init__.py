@@ -1,6 +1,7 @@
 """What is done to the weights' gradient before they take their step: one rule a file."""
 
 from archgrad.weights_rules.flooding import Flooding
+from archgrad.weights_rules.layer_alignment import LayerAlignment, alignment
 from archgrad.weights_rules.weights_rule import Gradients, WeightsPass, WeightsRule
 
-__all__ = ["Flooding", "Gradients", "WeightsPass", "WeightsRule"]
+__all__ = ["Flooding", "Gradients", "LayerAlignment", "WeightsPass", "WeightsRule", "alignment"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -47,6 +47,9 @@ class WeightsRule(ABC):
 
     def check(self, relaxation: Relaxation) -> None:
         """Raise OptionError if it does not go with the relaxation."""
+
+    def check_layers(self, labels: Collection[str]) -> None:
+        """Raise OptionError if it does not go with a space where several choices each have these labels."""
 
     @abstractmethod
     def apply(self, found: WeightsPass) -> tuple[Gradients, Mapping[str, Tensor]]:
