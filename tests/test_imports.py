@@ -44,6 +44,7 @@ FLOW = (
     # when a search ends and what it takes, and a method as data
     ("epoch_end",),
     ("selection", "stopping"),
+    ("skip_noise",),
     ("methods",),
     ("official",),
     # what a run is made of

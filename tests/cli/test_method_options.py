@@ -57,6 +57,7 @@ def tree(run: str) -> Any:
             ("--stopping", "skip-count", "--stopping.limit", 7, "--selection", "threshold", "--alphas-grad-clip", 5),
             Method(stopping=SkipCount(limit=7), selection=Threshold(), alphas_grad_clip=5.0),
         ),
+        (("--skip-noise", 0.1), Method(skip_noise=0.1)),
         (("--stages", "[{epochs: 1, keep: 2}]"), Method(stages=(Stage(epochs=1, keep=2),))),
         (
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),

@@ -43,6 +43,7 @@ METHODS = {
     "sharp": Method(step=Unrolled(), stopping=HessianEigenvalue(frequency=1, start_epoch=9)),
     "flooded": Method(weights_rules=(Flooding(1.1),)),
     "aligned": Method(weights_rules=(LayerAlignment(),), perturbation=Uniform(0.1)),
+    "noisy": Method(skip_noise=0.2, step=Unrolled()),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),

@@ -13,7 +13,7 @@ from archgrad.optimizers import Adam, AlphasOptimizer
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation, Softmax
-from archgrad.schedules import check_number
+from archgrad.schedules import Schedule, check_number
 from archgrad.selection import Likeliest, Selection
 from archgrad.stopping import Stopping
 from archgrad.weights_rules import WeightsRule
@@ -63,6 +63,8 @@ class Method:
     """Update the weights before the alphas in each step."""
     alphas_grad_clip: float = 0.0
     """Largest L2 norm of the alphas' gradient; 0 is off."""
+    skip_noise: float = 0.0
+    """Standard deviation of the noise on skip connections, as a share of that of their output; 0 is off."""
     source: str = ""
     """Where it was published."""
 
@@ -72,7 +74,10 @@ class Method:
         for name, value, kind in self.parts():
             if not isinstance(value, kind):
                 raise OptionError(f"{name} must be a {kind.__name__}, but got {value!r}.")
-        check_number("alphas_grad_clip", self.alphas_grad_clip, least=0.0)
+        for name in ("alphas_grad_clip", "skip_noise"):
+            if isinstance(getattr(self, name), Schedule):
+                raise OptionError(f"{name} must be one number for the whole search, but got {getattr(self, name)!r}.")
+            check_number(name, getattr(self, name), least=0.0)
         self._check_combination()
 
     def parts(self) -> list[tuple[str, object, type]]:

@@ -24,6 +24,7 @@ __all__ = [
     "gaea",
     "gdas",
     "lambda_darts",
+    "noisy_darts",
     "r_darts",
     "sdarts_adv",
     "sdarts_rs",
@@ -69,6 +70,7 @@ lambda_darts = Method(
     weights_rules=(LayerAlignment(),),
     source="Movahedi et al. 2023: Lambda-DARTS; the factor grows from 0 to 0.125 over any length",
 )
+noisy_darts = Method(skip_noise=0.2, source="Chu et al. 2020: NoisyDARTS, additive Gaussian noise of factor 0.2")
 sdarts_adv = Method(
     perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
 )

@@ -72,7 +72,7 @@ KINDS = {
     "selection": Kind(selection.Selection, selection, "what ranks the candidates in the end"),
 }
 """The kinds of parts, by their name in `Method`."""
-_PLAIN = ("weights_first", "alphas_grad_clip")
+_PLAIN = ("weights_first", "alphas_grad_clip", "skip_noise")
 _SCHEDULES = Kind(Schedule, schedules, "a number over the epochs")
 
 

@@ -47,6 +47,7 @@ from archgrad.search.search_options import OnNonfinite, Precision, Schedule, Sea
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.short_forms import choose_method
+from archgrad.skip_noise import noisy_skips
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -276,6 +277,7 @@ def search(
         check_parts(supernet, chosen.step, chosen.regularizers, chosen.perturbation, chosen.weights_rules)
         alphas_optimizer = chosen.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
+        stack.enter_context(noisy_skips(supernet, chosen.skip_noise))
         stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
         if cuda_graphs:
             check_recordable(supernet, device)
