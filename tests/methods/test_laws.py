@@ -44,6 +44,7 @@ STEPS: dict[str, Callable[[], BilevelStep]] = {
     "flat": Flat,
     "implicit": Implicit,
     "exact": lambda: Unrolled(hvp="exact"),
+    "several steps": lambda: Unrolled(steps=3, truncation=2),
 }
 STOPPING: dict[str, Callable[[], Stopping]] = {
     "skip count": lambda: SkipCount(limit=1),
