@@ -130,6 +130,9 @@ class SearchTask(Task[Architecture]):
     def start_epoch(self) -> None:
         options, method = self._options, self._method
         self.supernet.train()
+        stopping = method.stopping
+        if self.epoch == 0 and stopping is not None and (remark := stopping.remark(self.epochs)) is not None:
+            self.progress.message(f"Warning: {remark}")
         place = method.place_of(self.epoch)
         if place.begins and self.step == 0 and place.stage.keep is not None:
             self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
@@ -259,6 +262,7 @@ class SearchTask(Task[Architecture]):
                 self._loss,
                 valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
                 valid_batches=lambda: batches(first, first + steps),
+                accumulation=self._options.accumulation,
             )
         )
         found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
