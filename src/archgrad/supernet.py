@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.batches import to_channels_last
-from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
+from archgrad.choices import AlphaRow, Draw, LayerChoice, Mixture, MixtureTable
 from archgrad.errors import SpaceError
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import Code, accelerate
@@ -81,6 +82,7 @@ class Supernet(nn.Module):
         progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
             search, `search_step` or you set it.
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
+        memory: What rules of the weights' gradient remember from step to step.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Supernet(nn.Module):
         self.relaxation.check(self.rows)
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
+        self.memory: dict[str, dict[str, Tensor]] = {}
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
@@ -129,6 +132,20 @@ class Supernet(nn.Module):
         """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
         every = {name: owner[key] for name, ((owner, key), *_) in self._owners.items()}
         return {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Weight -> the candidate that it belongs to, the innermost, both by name; other weights are left out."""
+        candidates = {
+            f"{path}.candidates.{k}." if path else f"candidates.{k}."
+            for path, module in self.network.named_modules()
+            if isinstance(module, LayerChoice)
+            for k in range(len(module))
+        }
+        starts = {
+            name: [name[:end] for end in range(len(name), 0, -1) if name[:end] in candidates] for name in self._owners
+        }
+        return {name: found[0][:-1] for name, found in starts.items() if found}
 
     @contextmanager
     def other_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:

@@ -20,7 +20,7 @@ from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, Selection, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
-from archgrad.weights_rules import Flooding, LayerAlignment, WeightsRule
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment, WeightsRule
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay, "entropy": Entropy}
 PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
@@ -30,6 +30,7 @@ PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
 }
 WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
     "flooding": lambda: Flooding(0.5),
+    "freeze operations": lambda: FreezeOperations(interval=1),
     "layer alignment": LayerAlignment,
 }
 OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {

@@ -26,7 +26,7 @@ from archgrad.search.short_forms import choose_method
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 from archgrad.testing import TabularSpace
-from archgrad.weights_rules import Flooding, LayerAlignment
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 STAGES = (Stage(epochs=2, alphas_start_epoch=1), Stage(epochs=2, keep=1))
@@ -44,6 +44,7 @@ METHODS = {
     "flooded": Method(weights_rules=(Flooding(1.1),)),
     "aligned": Method(weights_rules=(LayerAlignment(),), perturbation=Uniform(0.1)),
     "noisy": Method(skip_noise=0.2, step=Unrolled()),
+    "frozen": Method(weights_rules=(FreezeOperations(threshold=0.9, interval=3),)),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),

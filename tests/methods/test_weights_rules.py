@@ -15,7 +15,7 @@ from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.schedules import Linear, Progress
 from archgrad.testing import TabularSpace
-from archgrad.weights_rules import Flooding, LayerAlignment, alignment
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment, alignment, gradient_match
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 
@@ -231,3 +231,101 @@ def test_alignment_is_refused_where_it_means_nothing() -> None:
         moves(layered(), weights_rules=(LayerAlignment(without="e"),))
     with pytest.raises(OptionError, match="Gumbel draws those that run"):
         Method(relaxation=ag.Gumbel(), weights_rules=(LayerAlignment(),))
+
+
+def test_the_match_is_the_cosine_along_the_first_dimension_averaged() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"a.weight": (4, 3, 2, 2), "a.bias": (4,), "b.weight": (4, 3, 2, 2), "c.weight": (2, 5), "d.scale": ()}
+    train, valid = (
+        {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+        for _ in range(2)
+    )
+    owners = {name: name[0] for name in [*shapes, "e.weight"] if name[0] != "c"}
+    match, seen = gradient_match({**train, "e.weight": None}, {**valid, "e.weight": None}, owners)
+    expected = {
+        name: F.cosine_similarity(train[name].reshape(-1, 1) if not shape else train[name], valid[name], dim=0).mean()
+        for name, shape in shapes.items()
+        if shape
+    }
+    torch.testing.assert_close(match[0], (expected["a.weight"] + expected["a.bias"]) / 2.0, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(match[1], expected["b.weight"], rtol=1e-12, atol=0.0)
+    assert float(match[2]) == float(torch.sign(train["d.scale"] * valid["d.scale"]))
+    assert seen.tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_a_candidate_owns_the_weights_in_it_and_the_innermost_counts() -> None:
+    owners = tabular().owners
+    assert owners == {
+        "first.candidates.0.0.weight": "first.candidates.0",
+        "first.candidates.0.0.bias": "first.candidates.0",
+        "second.candidates.0.weight": "second.candidates.0",
+        "second.candidates.0.bias": "second.candidates.0",
+    }
+    cell = ag.Cell(1, {"skip": lambda s, n: torch.nn.Identity(), "conv": lambda s, n: torch.nn.Conv2d(2, 2, 1)})
+    assert ag.Supernet(cell).owners["edges.1.candidates.1.bias"] == "edges.1.candidates.1"
+    nested = ag.LayerChoice([torch.nn.Sequential(ag.LayerChoice([torch.nn.Linear(2, 2)]), torch.nn.Linear(2, 2))])
+    assert set(ag.Supernet(nested).owners.values()) == {"candidates.0", "candidates.0.0.candidates.0"}
+
+
+def frozen_search(steps: int, **options: Any) -> tuple[list[dict[str, Tensor]], list[ag.StepReport], ag.Supernet]:
+    """Take steps on the same two batches; return the weights after each."""
+    supernet = tabular()
+    optimizer = torch.optim.SGD(supernet.weights.values(), 0.1, momentum=0.9, weight_decay=0.1)
+    weights, reports = [], []
+    for _ in range(steps):
+        reports.append(stepped(supernet, weights_optimizer=optimizer, update_alphas=True, **options))
+        weights.append({name: weight.detach().clone() for name, weight in supernet.weights.items()})
+    return weights, reports, supernet
+
+
+def test_a_candidate_whose_match_is_low_over_an_interval_stays_as_it_is_from_then_on() -> None:
+    # what the match is in the first two steps, measured by hand
+    matches = []
+    for supernet in (tabular(), frozen_search(1)[2]):
+        sides = [
+            torch.autograd.grad(F.cross_entropy(supernet(x), y), list(supernet.weights.values()), allow_unused=True)
+            for x, y in (batch(), batch(8))
+        ]
+        found, _ = gradient_match(*(dict(zip(supernet.weights, side, strict=True)) for side in sides), supernet.owners)
+        matches.append(found)
+    mean = (matches[0] + matches[1]) / 2.0
+    lower = int(mean.argmin())
+    threshold = float(mean.mean())
+    ours, reports, supernet = frozen_search(3, weights_rules=(FreezeOperations(threshold, 2),))
+    names = list(dict.fromkeys(supernet.owners.values()))
+    assert [round(float(report.figures["frozen_operations"]), 6) for report in reports] == [0.0, 0.5, 0.5]
+    for name, weight in ours[-1].items():
+        still = supernet.owners.get(name) == names[lower]
+        assert torch.equal(weight, ours[0][name]) == still, name  # the second step is the first that is left out
+    assert supernet.memory["0 FreezeOperations"]["frozen"].tolist() == [float(lower == 0), float(lower == 1)]
+
+
+def test_nothing_is_frozen_above_the_threshold_and_the_alphas_gradient_stays() -> None:
+    plain, plain_reports, _ = frozen_search(4)
+    ours, reports, _ = frozen_search(4, weights_rules=(FreezeOperations(-1.0, 1),))
+    for a, b in zip(plain[-1].values(), ours[-1].values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+    for ruled, free in zip(reports, plain_reports, strict=True):
+        assert ruled.alphas_gradient_norm == pytest.approx(free.alphas_gradient_norm, rel=1e-10)
+        assert -1.0 <= float(ruled.figures["gradient_match"]) <= 1.0
+
+
+def test_the_match_of_parts_is_that_of_the_whole_batch() -> None:
+    rule = (FreezeOperations(0.4, 2),)
+    whole, _, first = frozen_search(3, weights_rules=rule)
+    parts, _, second = frozen_search(3, weights_rules=rule, accumulation=4)
+    for name, value in first.memory["0 FreezeOperations"].items():
+        torch.testing.assert_close(second.memory["0 FreezeOperations"][name], value, rtol=1e-8, atol=1e-10)
+    for name, weight in whole[-1].items():
+        torch.testing.assert_close(parts[-1][name], weight, rtol=1e-8, atol=1e-11)
+
+
+def test_while_the_alphas_wait_nothing_is_measured() -> None:
+    _, report = moves(weights_rules=(FreezeOperations(1.0, 1),), update_alphas=False)
+    assert float(report.figures["gradient_match"]) == float(report.figures["frozen_operations"]) == 0.0
+
+
+@pytest.mark.parametrize("options", [{"weights_first": True}, {"step": ag.bilevel.Flat()}])
+def test_freezing_is_refused_without_the_alphas_pass_before(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="FreezeOperations compares the weights' gradient with that of the alphas'"):
+        Method(weights_rules=(FreezeOperations(),), **options)

@@ -14,16 +14,17 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
+from archgrad.bilevel.first_order import FirstOrder, WithWeights
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.bilevel.probe import probe_of
-from archgrad.bilevel.weights_pass import weights_pass
+from archgrad.bilevel.weights_pass import RuledPass, weights_pass
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Progress, value_of
 from archgrad.supernet import Supernet
-from archgrad.weights_rules import WeightsPass, WeightsRule
+from archgrad.weights_rules import Gradients, WeightsRule
 
 __all__ = ["StepReport", "check_parts", "check_weights_pass", "search_step"]
 
@@ -138,28 +139,37 @@ def search_step(
     _check_holds(weights_optimizer, "weights", supernet.weights)
     _check_holds(alphas_optimizer, "alphas", supernet.alphas)
     step.check(weights_optimizer)
-    check_parts(supernet, step, regularizers, perturbation, weights_rules)
+    check_parts(supernet, step, regularizers, perturbation, weights_rules, weights_first=weights_first)
     supernet.progress = progress
 
-    def update_weights() -> tuple[Tensor, Any, Tensor, dict[str, Tensor]]:
+    looks_at_valid = any(rule.looks_at_valid for rule in weights_rules)
+
+    def update_weights(valid: Gradients | None = None) -> tuple[RuledPass, Tensor]:
         place = (
             nullcontext()
             if perturbation is None
             else supernet.perturbed(perturbation, probe_of(supernet, train_batch, loss, accumulation))
         )
         with place:
-            found, outputs, figures = weights_pass(
-                supernet, train_batch, loss, rules=weights_rules, progress=progress, accumulation=accumulation
+            ruled = weights_pass(
+                supernet,
+                train_batch,
+                loss,
+                rules=weights_rules,
+                progress=progress,
+                accumulation=accumulation,
+                valid=valid,
             )
-        norm = _update_weights(supernet, found, weights_optimizer, grad_clip)
-        return found.loss, outputs, norm, figures
+        norm = _update_weights(supernet, ruled, weights_optimizer, grad_clip)
+        supernet.memory.update(ruled.memory)
+        return ruled, norm
 
     if weights_first:
-        train_loss, train_outputs, weights_norm, figures = update_weights()
+        train, weights_norm = update_weights()
     found, alphas_norm = None, None
     terms: dict[str, Tensor] = {}
     if update_alphas:
-        found = step.alphas_gradient(
+        found = (WithWeights() if looks_at_valid else step).alphas_gradient(
             supernet,
             train_batch,
             valid_batch,
@@ -177,11 +187,18 @@ def search_step(
         alphas_optimizer.step()
         alphas_optimizer.zero_grad(set_to_none=True)
     if not weights_first:
-        train_loss, train_outputs, weights_norm, figures = update_weights()
+        train, weights_norm = update_weights(None if found is None else found.weights_gradients)
     if found is None:
-        return StepReport(train_outputs, None, train_loss, weights_norm, figures=figures)
+        return StepReport(train.outputs, None, train.loss, weights_norm, figures=train.figures)
     return StepReport(
-        train_outputs, found.valid_outputs, train_loss, weights_norm, found.valid_loss, alphas_norm, terms, figures
+        train.outputs,
+        found.valid_outputs,
+        train.loss,
+        weights_norm,
+        found.valid_loss,
+        alphas_norm,
+        terms,
+        train.figures,
     )
 
 
@@ -191,6 +208,8 @@ def check_parts(
     regularizers: Sequence[Regularizer],
     perturbation: Perturbation | None,
     weights_rules: Sequence[WeightsRule],
+    *,
+    weights_first: bool,
 ) -> None:
     """Check that the parts of a step go with the supernet and with each other.
 
@@ -201,7 +220,7 @@ def check_parts(
         regularizer.check(supernet.rows, supernet.relaxation)
     for rule in weights_rules:
         rule.check_layers(supernet.shared_labels)
-    check_weights_pass(perturbation, weights_rules, supernet.relaxation, step)
+    check_weights_pass(perturbation, weights_rules, supernet.relaxation, step, weights_first=weights_first)
 
 
 def check_weights_pass(
@@ -209,6 +228,8 @@ def check_weights_pass(
     weights_rules: Sequence[WeightsRule],
     relaxation: Relaxation,
     step: BilevelStep,
+    *,
+    weights_first: bool,
 ) -> None:
     """Check that what changes the weights' pass goes with the relaxation and the step.
 
@@ -222,6 +243,13 @@ def check_weights_pass(
             raise OptionError(
                 f"{type(part).__name__} changes the weights' pass, but {type(step).__name__} looks ahead along the "
                 f"gradient of the pass as it is without. Take step=FirstOrder(), or leave {type(part).__name__} out."
+            )
+    for rule in weights_rules:
+        if rule.looks_at_valid and (weights_first or type(step) is not FirstOrder):
+            raise OptionError(
+                f"{type(rule).__name__} compares the weights' gradient with that of the alphas' pass before it, which "
+                f"step=FirstOrder() gives with weights_first=False, but got step={step!r} with "
+                f"weights_first={weights_first}. Take these, or leave {type(rule).__name__} out."
             )
 
 
@@ -245,7 +273,7 @@ def _regularized(
     return gradients, terms
 
 
-def _update_weights(supernet: Supernet, found: WeightsPass, optimizer: Optimizer, grad_clip: float) -> Tensor:
+def _update_weights(supernet: Supernet, found: RuledPass, optimizer: Optimizer, grad_clip: float) -> Tensor:
     """Take one optimizer step along the gradients of a pass; return their norm before clipping."""
     norm = get_total_norm([g for g in found.gradients.values() if g is not None])
     _check_finite("weights", "training", found.loss, norm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,21 @@ from archgrad.schedules import Progress
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import Gradients, WeightsPass, WeightsRule
 
-__all__ = ["weights_pass"]
+__all__ = ["RuledPass", "weights_pass"]
+
+
+Memory = dict[str, dict[str, Tensor]]
+"""What rules remember from step to step, by their place and name."""
+
+
+class RuledPass(NamedTuple):
+    """The training pass after its rules."""
+
+    gradients: Gradients
+    loss: Tensor
+    outputs: Any
+    figures: dict[str, Tensor]
+    memory: Memory
 
 
 def weights_pass(
@@ -36,8 +50,9 @@ def weights_pass(
     rules: Sequence[WeightsRule],
     progress: Progress | None,
     accumulation: int,
-) -> tuple[WeightsPass, Any, dict[str, Tensor]]:
-    """Return the training pass with the gradients that the rules leave, its outputs, and the rules' figures.
+    valid: Gradients | None = None,
+) -> RuledPass:
+    """Run the training pass, and let the rules change its gradients.
 
     Args:
         supernet: In training mode.
@@ -46,8 +61,10 @@ def weights_pass(
         rules: Each is given what the one before it left.
         progress: How far the search is.
         accumulation: See `run_pass`.
+        valid: The weights' gradients of the validation loss, for rules that look at them.
     """
     weights = supernet.weights
+    owners = supernet.owners if any(rule.looks_at_valid for rule in rules) else {}
 
     def run(beside: Sequence[Tensor] = ()) -> Pass:
         return run_pass(supernet, batch, loss, [*weights.values(), *beside], accumulation=accumulation)
@@ -55,7 +72,8 @@ def weights_pass(
     with without_grad(list(supernet.alphas.values())):
         if not any(rule.looks_at_layers for rule in rules):
             train = run()
-            return _ruled(WeightsPass(_named(weights, train), train.loss, progress), train.outputs, rules)
+            found = WeightsPass(_named(weights, train), train.loss, progress, valid=valid, owners=owners)
+            return _ruled(found, train.outputs, rules, supernet.memory)
         random = repeated_random(next(iter(supernet.alphas.values())).device)
         # A recording of a pass knows of no layers.
         with supernet.same_draw(), supernet.layers_apart() as layers, passes_by(differentiate):
@@ -67,19 +85,23 @@ def weights_pass(
                     return _named(weights, run())
 
             slopes = _by_layer(layers, iter(train.gradients[len(weights) :]))
-            found = WeightsPass(_named(weights, train), train.loss, progress, slopes, along_layers)
-            return _ruled(found, train.outputs, rules)
+            found = WeightsPass(
+                _named(weights, train), train.loss, progress, slopes, along_layers, valid=valid, owners=owners
+            )
+            return _ruled(found, train.outputs, rules, supernet.memory)
 
 
-def _ruled(
-    found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule]
-) -> tuple[WeightsPass, Any, dict[str, Tensor]]:
+def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memory: Memory) -> RuledPass:
     figures: dict[str, Tensor] = {}
-    for rule in rules:
-        gradients, own = rule.apply(found)
-        found = replace(found, gradients=gradients)
-        figures.update(own)
-    return found, outputs, figures
+    remembered: Memory = {}
+    for place, rule in enumerate(rules):
+        name = f"{place} {type(rule).__name__}"
+        ruled = rule.apply(replace(found, memory=memory.get(name, {})))
+        found = replace(found, gradients=ruled.gradients)
+        figures.update(ruled.figures)
+        if ruled.memory:
+            remembered[name] = dict(ruled.memory)
+    return RuledPass(found.gradients, found.loss, outputs, figures, remembered)
 
 
 def _named(weights: Mapping[str, Tensor], train: Pass) -> Gradients:

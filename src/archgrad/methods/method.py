@@ -110,7 +110,9 @@ class Method:
                 f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
                 f"Take alphas_optimizer=Adam(), or relaxation=Simplex()."
             )
-        check_weights_pass(self.perturbation, self.weights_rules, relaxation, self.step)
+        check_weights_pass(
+            self.perturbation, self.weights_rules, relaxation, self.step, weights_first=self.weights_first
+        )
         if not self.stages:
             raise OptionError("A method needs at least one stage. Give stages=(Stage(),).")
         if len(self.stages) > 1 and any(stage.epochs is None for stage in self.stages):

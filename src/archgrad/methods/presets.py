@@ -10,7 +10,7 @@ from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
-from archgrad.weights_rules import LayerAlignment
+from archgrad.weights_rules import FreezeOperations, LayerAlignment
 
 __all__ = [
     "a2m",
@@ -25,6 +25,7 @@ __all__ = [
     "gdas",
     "lambda_darts",
     "noisy_darts",
+    "oles",
     "r_darts",
     "sdarts_adv",
     "sdarts_rs",
@@ -71,6 +72,7 @@ lambda_darts = Method(
     source="Movahedi et al. 2023: Lambda-DARTS; the factor grows from 0 to 0.125 over any length",
 )
 noisy_darts = Method(skip_noise=0.2, source="Chu et al. 2020: NoisyDARTS, additive Gaussian noise of factor 0.2")
+oles = Method(weights_rules=(FreezeOperations(),), source="Jiang et al. 2023: OLES; threshold 0.4, every 20 steps")
 sdarts_adv = Method(
     perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
 )

@@ -274,7 +274,14 @@ def search(
             weight_decay=weight_decay,
         )
         chosen.step.check(optimizer)
-        check_parts(supernet, chosen.step, chosen.regularizers, chosen.perturbation, chosen.weights_rules)
+        check_parts(
+            supernet,
+            chosen.step,
+            chosen.regularizers,
+            chosen.perturbation,
+            chosen.weights_rules,
+            weights_first=chosen.weights_first,
+        )
         alphas_optimizer = chosen.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
         stack.enter_context(noisy_skips(supernet, chosen.skip_noise))

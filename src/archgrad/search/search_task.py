@@ -26,7 +26,7 @@ from archgrad.margins import undecided_note
 from archgrad.methods import Method
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
-from archgrad.runs import count_in, load_optimizer, rows_in
+from archgrad.runs import count_in, load_optimizer, rows_in, tensors_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
@@ -316,6 +316,7 @@ class SearchTask(Task[Architecture]):
             "format": _FORMAT,
             "version": _VERSION,
             "kept": {label: list(left) for label, left in self.supernet.kept.items()},
+            "memory": self.supernet.memory,
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
@@ -348,6 +349,7 @@ class SearchTask(Task[Architecture]):
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
         self.supernet.kept = {label: tuple(left) for label, left in state.get("kept", {}).items()}
+        self.supernet.memory = {rule: tensors_in(own, rule) for rule, own in dict(state.get("memory", {})).items()}
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])

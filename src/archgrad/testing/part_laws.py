@@ -152,6 +152,8 @@ class WeightsRuleLaws:
             PROGRESS,
             layers={"cell": drawn(3, 4)},
             along_layers=lambda by: {"used": slope + pull @ by["cell"].flatten(), "unused": None},
+            valid={"used": drawn(4, 3), "unused": None},
+            owners={"used": "candidate"},
         )
 
     def test_it_leaves_the_pass_as_it_is_and_draws_nothing(self, part: WeightsRule) -> None:
@@ -168,10 +170,11 @@ class WeightsRuleLaws:
 
     def test_every_weight_is_answered_and_the_figures_are_the_same_ones_every_time(self, part: WeightsRule) -> None:
         answers = [part.apply(self.found(seed)) for seed in range(3)]
-        for gradients, figures in answers:
+        for gradients, figures, memory in answers:
             assert gradients.keys() == self.found().gradients.keys()
             assert all(g is None or g.shape == (4, 3) for g in gradients.values())
-            assert figures.keys() == answers[0][1].keys()
+            assert figures.keys() == answers[0].figures.keys()
+            assert not any(value.requires_grad for value in memory.values())
             assert all(value.shape == () and bool(value.isfinite()) for value in figures.values())
 
 
