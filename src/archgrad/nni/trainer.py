@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
-from archgrad.checks import is_whole
+from archgrad.checks import check_real
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
@@ -26,6 +26,7 @@ from archgrad.runs import CheckpointSchedule, check_seed, pick_device
 from archgrad.search import SearchResult, search
 from archgrad.search.meter import Metrics
 from archgrad.search.search_options import Schedule
+from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
 __all__ = ["DartsTrainer"]
@@ -108,45 +109,63 @@ class DartsTrainer:
                     f"{name} must be a function of (outputs, targets) that returns {result}, "
                     f"but got {name}={function!r}. Give such a function."
                 )
-        _check_whole("num_epochs", num_epochs, least=1, remedy="Give for example 50")
-        _check_whole("batch_size", batch_size, least=1, remedy="Give for example 64")
-        _check_whole("workers", workers, least=0, remedy="0 reads in this process")
+        check_whole("num_epochs", num_epochs, least=1, remedy="Give for example 50")
+        check_whole("batch_size", batch_size, least=1, remedy="Give for example 64")
+        check_whole("workers", workers, least=0, remedy="0 reads in this process")
         if log_frequency is not None:
-            _check_whole("log_frequency", log_frequency, least=1, remedy="None writes a line an epoch")
-        _check_number("grad_clip", grad_clip, above=False, remedy="0 is off")
-        _check_number("learning_rate", learning_rate, above=True, remedy="Give for example 0.025")
-        _check_number("arc_learning_rate", arc_learning_rate, above=True, remedy="Give for example 0.0003")
+            check_whole("log_frequency", log_frequency, least=1, remedy="None writes a line an epoch")
+        check_real("grad_clip", grad_clip, remedy="0 is off")
+        check_real("learning_rate", learning_rate, above=0, remedy="Give for example 0.025")
+        check_real("arc_learning_rate", arc_learning_rate, above=0, remedy="Give for example 0.0003")
         if not isinstance(unrolled, bool | int | float) or unrolled not in (0, 1):
             raise OptionError(f"unrolled must be True or False, but got unrolled={unrolled!r}. True is second order.")
         if schedule not in ("constant", "cosine"):
             raise OptionError(f"schedule must be 'constant' or 'cosine', but got schedule={schedule!r}.")
         check_seed(seed)
-        self._pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
-        self._data = as_data(dataset)
-        _check_size(self._data, batch_size)
+        CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        samples = as_data(dataset)
+        _check_size(samples, batch_size)
 
-        self._loss, self._metrics = loss, metrics
-        self._num_epochs, self._batch_size, self._workers = num_epochs, batch_size, workers
-        self._grad_clip, self._learning_rate, self._arc_learning_rate = grad_clip, learning_rate, arc_learning_rate
-        self._device = pick_device(own_device("auto" if device is None else device))
-        self._log_frequency, self._schedule, self._seed, self._quiet = log_frequency, schedule, seed, quiet
-        self._run_dir, self._overwrite = None if run_dir is None else Path(run_dir), overwrite
-        self._step: BilevelStep = Unrolled() if unrolled else FirstOrder()
-        self._supernet = Supernet(model, seed=seed)
-        self._supernet.to(self._device)
+        own = pick_device(own_device("auto" if device is None else device))
+        step: BilevelStep = Unrolled() if unrolled else FirstOrder()
+        self._supernet = Supernet(model, seed=seed).to(own)
         self.export()  # labels in conflict are an error now, not after the search
         # Last, since it takes an optimizer instance away from the model.
-        self._optimizer = take_optimizer(
+        taken = take_optimizer(
             self._supernet,
             model,
             optimizer,
             learning_rate=learning_rate,
-            step=self._step,
+            step=step,
             scheduled=schedule != "constant",
         )
-        self._config = {"trainer": "DartsTrainer", **describe_optimizer(self._optimizer)}
+        self._metrics, self._seed = metrics, seed
+        self._run_dir, self._overwrite = None if run_dir is None else Path(run_dir), overwrite
         self._history: list[dict[str, Any]] = []
         self._begun = False
+        self._search = partial(
+            search,
+            self._supernet,
+            samples,
+            step=step,
+            epochs=num_epochs,
+            batch_size=batch_size,
+            seed=seed,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            grad_clip=grad_clip,
+            alphas_learning_rate=arc_learning_rate,
+            loss=_CheckedLoss(loss, self._begin),
+            metrics=self._checked_metrics,
+            weights_optimizer=taken,
+            device=own,
+            workers=workers,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+            log_frequency=log_frequency,
+            quiet=quiet,
+            config={"trainer": "DartsTrainer", **describe_optimizer(taken)},
+        )
 
     @property
     def supernet(self) -> Supernet:
@@ -188,30 +207,10 @@ class DartsTrainer:
                 "fit() has trained this trainer already. Go on from a checkpoint with fit(resume=True), or make a new "
                 "trainer with a new optimizer."
             )
-        result = search(
-            self._supernet,
-            self._data,
-            step=self._step,
-            epochs=self._num_epochs,
-            batch_size=self._batch_size,
-            seed=self._seed,
+        result = self._search(
             run_dir=run_dir,
             resume="auto" if resume == "auto" else going_on,
             overwrite=self._overwrite and not going_on,
-            learning_rate=self._learning_rate,
-            schedule=self._schedule,
-            grad_clip=self._grad_clip,
-            alphas_learning_rate=self._arc_learning_rate,
-            loss=_CheckedLoss(self._loss, self._begin),
-            metrics=self._checked_metrics,
-            weights_optimizer=self._optimizer,
-            device=self._device,
-            workers=self._workers,
-            checkpoint_minutes=self._pace.checkpoint_minutes,
-            checkpoint_steps=self._pace.checkpoint_steps,
-            log_frequency=self._log_frequency,
-            quiet=self._quiet,
-            config=self._config,
         )
         self._history = result.history
         return result
@@ -311,15 +310,3 @@ def _check_size(data: Data, batch_size: int) -> None:
             f"dataset is split in two halves of at least a batch each, but has {samples} samples, and "
             f"batch_size={batch_size} needs {2 * batch_size}. Give {smaller}more data."
         )
-
-
-def _check_whole(name: str, value: Any, *, least: int, remedy: str) -> None:
-    if not is_whole(value, least=least):
-        raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}. {remedy}.")
-
-
-def _check_number(name: str, value: Any, *, above: bool, remedy: str) -> None:
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not valid or value < 0 or (above and value == 0):
-        rule = "above 0" if above else "of at least 0"
-        raise OptionError(f"{name} must be a finite number {rule}, but got {name}={value!r}. {remedy}.")
