@@ -19,7 +19,7 @@ from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
-from archgrad.relaxation import Gumbel, Sigmoid, Simplex, SoftGumbel, Softmax
+from archgrad.relaxation import Gumbel, ReinMax, Sigmoid, Simplex, SoftGumbel, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
 from archgrad.search.short_forms import MethodOptions
@@ -45,6 +45,7 @@ METHODS = {
     "aligned": Method(weights_rules=(LayerAlignment(),), perturbation=Uniform(0.1)),
     "noisy": Method(skip_noise=0.2, step=Unrolled()),
     "frozen": Method(weights_rules=(FreezeOperations(threshold=0.9, interval=3),)),
+    "reinmax": Method(relaxation=ReinMax()),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
