@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         stopping,
         testing,
         weights_rules,
+        zero_cost,
     )
     from archgrad.architecture import Architecture
     from archgrad.bilevel import FirstOrder, StepReport, Unrolled, search_step
@@ -101,6 +102,7 @@ __all__ = [
     "testing",
     "weights_rules",
     "write_report",
+    "zero_cost",
 ]
 
 _HOMES = {

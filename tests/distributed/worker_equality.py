@@ -23,5 +23,6 @@ with process_group():
                 results[f"{loss}-{step}-{parts}"] = problems.stepped(loss, step, samples=samples, accumulation=parts)
     results["cells"] = problems.searched("first", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
     results["rules"] = problems.ruled(batch_size=8)
+    results["selected"] = problems.selected(batch_size=8)
     results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])
