@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         spaces,
         stopping,
         testing,
+        weights_rules,
         zero_cost,
     )
     from archgrad.architecture import Architecture
@@ -105,6 +106,7 @@ __all__ = [
     "stopping",
     "study",
     "testing",
+    "weights_rules",
     "write_report",
     "zero_cost",
 ]

@@ -9,8 +9,8 @@ from typing import Any
 from archgrad import methods
 from archgrad.bilevel import BilevelStep, Unrolled
 from archgrad.errors import OptionError
-from archgrad.methods import Method
-from archgrad.methods.tree import KINDS, classes_of, options_of, part_of_tree, tree_of
+from archgrad.methods import Method, Stage
+from archgrad.methods.tree import KINDS, classes_of, defaults_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
 from archgrad.options import Options
 from archgrad.relaxation import Relaxation
@@ -110,11 +110,13 @@ def _not_by_name(name: str) -> type:
 
 
 def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a run of before there were methods as it is written now; others stay as they are.
+    """Return the configuration of an older run as it is written now: with a method, and with options that came later.
 
     Args:
         config: Of a search.
     """
+    if isinstance(config.get("method"), Mapping):
+        return {**config, "method": _completed(config["method"])}
     if "method" in config or "alphas_learning_rate" not in config:
         return dict(config)
     old = dict(config)
@@ -126,6 +128,22 @@ def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
         weights_first=bool(old.pop("weights_first", False)),
     )
     return {**old, "method": tree_of(method)}
+
+
+def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of a method with the defaults of what it does not name; parts of somebody's own stay."""
+
+    def completed(kind: str, part: Any) -> Any:
+        if isinstance(part, list):
+            return [completed(kind, each) for each in part]
+        if not isinstance(part, Mapping):
+            return part
+        own = Stage if kind == "stages" else classes_of(KINDS[kind]).get(str(part.get("name")))
+        return dict(part) if own is None else {**defaults_of(own), **part}
+
+    places = {*KINDS, "stages"}
+    whole = {**tree_of(Method()), **tree}
+    return {name: completed(name, part) if name in places else part for name, part in whole.items()}
 
 
 def _old_part(kind: str, old: dict[str, Any]) -> Any:
