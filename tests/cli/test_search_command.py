@@ -285,7 +285,7 @@ def test_an_interruption_before_the_search_is_no_traceback(archgrad: Type, monke
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "seeded", pressed)
+    monkeypatch.setattr(command, "make_method", pressed)
     outcome = archgrad("search", *QUICK)
     assert outcome.status == 130
     assert "Traceback" not in outcome.err

@@ -49,7 +49,7 @@ def space_of_run(run: Path, text: str | None) -> nn.Module | None:
     data = Data(
         name=str(config.get("data")), train=Dataset(), classes=description.classes, channels=channels, image_size=size
     )
-    space, _ = space_options.build_space(
+    build, _ = space_options.space_builder(
         space_options.settled_name(text),
         data,
         stage="retrain",
@@ -57,4 +57,4 @@ def space_of_run(run: Path, text: str | None) -> nn.Module | None:
         cells=config.get("cells"),
         auxiliary=bool(config.get("auxiliary_weight")),
     )
-    return space
+    return build()

@@ -20,10 +20,10 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
-from archgrad.named_space import SPACES, known_of
+from archgrad.named_space import SPACES, SpaceBuilder, known_of
 from archgrad.paths import from_home
 
-__all__ = ["SPACES", "add_space_options", "build_space", "label_of", "settled_name"]
+__all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder"]
 
 _RETRAIN_SIZES = {"darts-cifar": {"channels": 36, "cells": 20}}
 """The paper's sizes where a space's own defaults are those of the search."""
@@ -85,7 +85,7 @@ def label_of(text: str) -> str:
     return text.rpartition(":")[2]
 
 
-def build_space(
+def space_builder(
     text: str,
     data: Data,
     *,
@@ -94,8 +94,8 @@ def build_space(
     cells: int | None = None,
     auxiliary: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
-) -> tuple[nn.Module, dict[str, int | None]]:
-    """Build a space that fits the data.
+) -> tuple[SpaceBuilder, dict[str, int | None]]:
+    """Return what builds a space that fits the data.
 
     Args:
         text: What `--space` was given, settled.
@@ -107,7 +107,7 @@ def build_space(
         options: Further parameters of the space, as typed with `--space.NAME`.
 
     Returns:
-        The space, and the sizes that hold, None where the space has no such size.
+        The builder, and the sizes that hold, None where the space has no such size.
 
     Raises:
         OptionError: The space has no such size, or it is outside its range.
@@ -129,28 +129,27 @@ def build_space(
             known_names = ", ".join(f"--space.{each.replace('_', '-')}" for each in parameters if each not in _SIZES)
             raise OptionError(f"The space '{text}' has no option --space.{name}. It has {known_names or 'none'}.")
         given[name] = _typed(name, value, parameters[name].annotation)
-    known = {
+    gets = {
         **known_of(data),
         "stage": stage,
         **({"auxiliary": True} if auxiliary and stage == "retrain" else {}),
     }
-    given = {**{name: value for name, value in known.items() if name in parameters}, **given}
+    known = {name: value for name, value in gets.items() if name in parameters}
     missing = [
         name
         for name, parameter in parameters.items()
-        if name not in given
+        if name not in known
+        and name not in given
         and parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if missing:
         raise SpaceError(
             f"The space '{text}' needs {', '.join(missing)}, but a space gets channels, cells (if given), "
-            f"{', '.join(known)}. Give the others defaults."
+            f"{', '.join(gets)}. Give the others defaults."
         )
-    space = build(**given)
-    if not isinstance(space, nn.Module):
-        raise SpaceError(f"The space '{text}' must be or return a torch.nn.Module, but gave {type(space).__name__}.")
-    return space, {name: given.get(name, _default(build, name)) for name in _SIZES}
+    sizes = {name: given.get(name, _default(build, name)) for name in _SIZES}
+    return SpaceBuilder(text, build, known, given), sizes
 
 
 def _typed(name: str, value: Any, annotation: Any) -> Any:

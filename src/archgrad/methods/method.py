@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from archgrad.bilevel import BilevelStep, FirstOrder
@@ -13,8 +13,9 @@ from archgrad.optimizers import Adam, AlphasOptimizer
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation, Softmax
-from archgrad.schedules import check_number
+from archgrad.schedules import Progress, check_number
 from archgrad.selection import Likeliest, Selection
+from archgrad.sizes import check_whole
 from archgrad.stopping import Stopping
 
 __all__ = ["Method", "Place"]
@@ -23,11 +24,16 @@ __all__ = ["Method", "Place"]
 class Place(NamedTuple):
     """Where an epoch lies among the stages."""
 
+    number: int
+    """Of the stage, from 0."""
     stage: Stage
-    begins: bool
-    """Whether it is the stage's first epoch."""
-    updates_alphas: bool
-    """Whether the alphas learn in it."""
+    epoch: int
+    """Within the stage, 0-based."""
+
+    @property
+    def updates_alphas(self) -> bool:
+        """Whether the alphas learn in the epoch."""
+        return self.epoch >= self.stage.alphas_start_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +129,53 @@ class Method:
         """Length of all stages; None where it is left to the search."""
         return None if self.stages[0].epochs is None else sum(stage.epochs or 0 for stage in self.stages)
 
+    def scaled(self, epochs: int) -> Method:
+        """Return the method with stages that are so long together; without lengths it stays as it is.
+
+        Raises:
+            OptionError: It is no whole number of at least 1, or a stage would have no epoch.
+        """
+        check_whole("epochs", epochs, least=1)
+        lengths = [stage.epochs or 0 for stage in self.stages]
+        total = sum(lengths)
+        if total in (0, epochs):
+            return self
+        ends = [(2 * epochs * sum(lengths[: k + 1]) + total) // (2 * total) for k in range(len(lengths))]
+        scaled = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        if min(scaled) < 1:
+            raise OptionError(
+                f"epochs={epochs} are too few for stages of {', '.join(map(str, lengths))} epochs: each needs one at "
+                f"least. Give more, or fewer stages."
+            )
+        stages = tuple(stage.scaled(length) for stage, length in zip(self.stages, scaled, strict=True))
+        return replace(self, stages=stages)
+
     def place_of(self, epoch: int) -> Place:
         """Return where an epoch lies among the stages.
 
         Args:
             epoch: 0-based, of all stages together.
         """
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
             if stage.epochs is None or epoch < stage.epochs:
-                return Place(stage, epoch == 0, epoch >= stage.alphas_start_epoch)
+                return Place(number, stage, epoch)
             epoch -= stage.epochs
         raise OptionError(f"The stages end {epoch + 1} epochs before that. Give longer stages.")
+
+    def network_of(self, number: int) -> int:
+        """Return the number of the stage that the network of a stage was made for: the last with a space, or 0."""
+        return max((k for k in range(number + 1) if self.stages[k].space), default=0)
+
+    def course_of(self, progress: Progress) -> Progress:
+        """Return how far the learning of the present network is, which begins and ends with it.
+
+        Args:
+            progress: Of the whole search.
+        """
+        begins, at = [0], 0
+        for stage in self.stages:
+            begins += [at] if stage.space else []
+            at += stage.epochs or 0
+        first = max(begin for begin in begins if begin <= progress.epoch)
+        last = min((begin for begin in begins if begin > progress.epoch), default=progress.epochs)
+        return Progress(progress.epoch - first, last - first, progress.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from archgrad.bilevel import Flat, Unrolled
 from archgrad.methods.method import Method
+from archgrad.methods.stage import Stage
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
@@ -21,6 +22,7 @@ __all__ = [
     "fair_darts",
     "gaea",
     "gdas",
+    "p_darts",
     "r_darts",
     "sdarts_adv",
     "sdarts_rs",
@@ -57,6 +59,16 @@ gaea = Method(
     source="Li et al. 2021: GAEA, with two levels",
 )
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
+p_darts = Method(
+    alphas_optimizer=Adam(learning_rate=6e-4),
+    alphas_grad_clip=5.0,
+    stages=(
+        Stage(epochs=25, alphas_start_epoch=10, space={"cells": 5}),
+        Stage(epochs=25, alphas_start_epoch=10, keep=5, space={"cells": 11}, skip_dropout=0.4),
+        Stage(epochs=25, alphas_start_epoch=10, keep=3, space={"cells": 17}, skip_dropout=0.7),
+    ),
+    source="Chen et al. 2019: P-DARTS, dropout as for CIFAR-10, without its limit on skips; stages follow the length",
+)
 sdarts_adv = Method(
     perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
 )

@@ -92,8 +92,14 @@ def tree_of(method: Method) -> dict[str, Any]:
     for name, kind in KINDS.items():
         value = getattr(method, name)
         tree[name] = [tree_of_part(part) for part in value] if kind.several else tree_of_part(value)
-    stages = [{**dataclasses.asdict(stage)} for stage in method.stages]
+    stages = [_tree_of_stage(stage) for stage in method.stages]
     return {**tree, "stages": stages, **{name: getattr(method, name) for name in _PLAIN}}
+
+
+def _tree_of_stage(stage: Stage) -> dict[str, Any]:
+    tree = dataclasses.asdict(stage)
+    optional = ("space", "skip_dropout")  # left out if unset, as in the configurations of before they were there
+    return {name: value for name, value in tree.items() if value or name not in optional}
 
 
 def tree_of_part(part: Any) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,19 +16,14 @@ from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep
-from archgrad.bilevel import cuda_graphs as recorded_on_cuda
-from archgrad.bilevel.graph_cache import check_recordable
 from archgrad.bilevel.passes import Loss
-from archgrad.bilevel.step import check_parts
 from archgrad.data import Data, as_data
 from archgrad.distributed import (
-    broadcast_tensors,
     local_rank_zero_first,
     own_device,
     process_group,
     raise_on_all_ranks,
     rank,
-    synchronised_norms,
 )
 from archgrad.engine import OnEpoch, Resume, RunOptions, opened
 from archgrad.errors import OptionError
@@ -42,11 +37,12 @@ from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import open_streams
 from archgrad.search.meter import Metrics, accuracy
-from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
+from archgrad.search.optimizers import OptimizerFactory
 from archgrad.search.search_options import OnNonfinite, Precision, Schedule, SearchOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.short_forms import choose_method
+from archgrad.search.stage_start import StageStart
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -81,7 +77,7 @@ class SearchResult(Viewed):
 
 
 def search(
-    space: nn.Module | str,
+    space: nn.Module | str | Callable[..., nn.Module],
     data: Data | Any,
     *,
     method: Method | str | None = None,
@@ -138,15 +134,16 @@ def search(
     again (`--max-restarts`) goes on from its checkpoint.
 
     Args:
-        space: A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, which is
-            built to fit the data; or a `Supernet` of one, which is searched in place
-            with its own relaxation, alphas and fast path.
+        space: A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, or a function or
+            class, which is built to fit the data, for each stage that asks for other sizes anew; or a `Supernet` of
+            one, which is searched in place with its own relaxation, alphas and fast path.
         data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
         method: How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
             "darts"; `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it.
         step: How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given.
         relaxation: How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given.
-        epochs: Passes over the weights' half, at least 1. By default those of the method's stages, else 50.
+        epochs: Passes over the weights' half, at least 1. By default those of the method's stages, else 50; stages of
+            another length are scaled to it.
         batch_size: Samples of each of a step's two batches, on each process; at least 1.
         seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
         run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
@@ -218,8 +215,9 @@ def search(
     if isinstance(space, Supernet):
         own = None if relaxation is None else chosen.relaxation
         chosen = _method_in_place(chosen, space, given=method is not None, relaxation=own)
+    chosen = chosen if epochs is None else chosen.scaled(epochs)
     options = SearchOptions(
-        epochs=_epochs(chosen, epochs),
+        epochs=(chosen.epochs or SearchOptions.epochs) if epochs is None else epochs,
         batch_size=batch_size,
         seed=seed,
         learning_rate=learning_rate,
@@ -255,30 +253,20 @@ def search(
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(data)
         stack.enter_context(seeded(seed))
-        space = space_of(space, data)  # the first weights of a space by name follow from the seed, too
-        supernet = (
-            space
-            if isinstance(space, Supernet)
-            else Supernet(
-                space, chosen.relaxation, seed=seed, fast=fast, activation_checkpointing=activation_checkpointing
+        start = stack.enter_context(
+            StageStart(
+                space_of(space, data),
+                chosen,
+                options,
+                weights_optimizer=weights_optimizer,
+                device=device,
+                fast=fast,
+                activation_checkpointing=activation_checkpointing,
+                cuda_graphs=cuda_graphs,
             )
         )
-        supernet.to(device, torch.float64 if precision == "64" else None).train()
-        optimizer = optimizer_for_weights(
-            supernet,
-            supernet.network if supernet is space else space,
-            weights_optimizer,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-        )
-        chosen.step.check(optimizer)
-        check_parts(supernet, chosen.step, chosen.regularizers, chosen.perturbation)
-        alphas_optimizer = chosen.alphas_optimizer.first(list(supernet.alphas.values()))
-        broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
-        stack.enter_context(synchronised_norms(supernet.network, enabled=sync_batchnorm))
-        if cuda_graphs:
-            check_recordable(supernet, device)
+        begun = start.begin(0)
+        supernet = begun.supernet
         train, valid = open_streams(
             data, supernet, options, device=device, workers=workers, channels_last=supernet.channels_last
         )
@@ -297,11 +285,9 @@ def search(
             "cuda_graphs": cuda_graphs,
             **(config or {}),
         }
-        weights = sum(weight.numel() for weight in supernet.weights.values())
         task = SearchTask(
-            supernet,
-            optimizer,
-            alphas_optimizer,
+            start,
+            begun,
             train,
             valid,
             options=options,
@@ -309,20 +295,18 @@ def search(
             loss=loss,
             metrics=metrics,
             samples=len(data.train_targets),
-            settings=settings_of(options, everything, data.name) | {"weights": weights},
+            settings=settings_of(options, everything, data.name),
         )
         engine = stack.enter_context(opened(task, run, config=everything))
-        if cuda_graphs:
-            stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
         folder_path = None if run_dir is None else Path(run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0
         except (Halted, Interrupted) as ended:
-            ended.result = SearchResult(task.present_architecture(), supernet, task.history, folder_path)
+            ended.result = SearchResult(task.present_architecture(), task.supernet, task.history, folder_path)
             raise
-    if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
+    if leads and (constant := constant_warning(task.supernet, architecture, data)) is not None:
         warnings.warn(constant, stacklevel=2)
-    return SearchResult(architecture, supernet, task.history, folder_path, task.stop)
+    return SearchResult(architecture, task.supernet, task.history, folder_path, task.stop)
 
 
 def _method_in_place(chosen: Method, supernet: Supernet, *, given: bool, relaxation: Relaxation | None) -> Method:
@@ -335,15 +319,3 @@ def _method_in_place(chosen: Method, supernet: Supernet, *, given: bool, relaxat
             f"Give the space."
         )
     return replace(chosen, relaxation=supernet.relaxation)
-
-
-def _epochs(method: Method, asked: int | None) -> int:
-    """Return the number of epochs: what is asked for, else what the method's stages have, else the paper's."""
-    if asked is None:
-        return SearchOptions.epochs if method.epochs is None else method.epochs
-    if method.epochs not in (None, asked):
-        raise OptionError(
-            f"The stages of the method have {method.epochs} epochs together, but got epochs={asked}. Leave epochs out, "
-            f"or give stages of that length."
-        )
-    return asked

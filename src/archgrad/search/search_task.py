@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
@@ -23,7 +22,7 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
-from archgrad.methods import Method
+from archgrad.methods import Method, Place
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
 from archgrad.runs import count_in, load_optimizer, rows_in
@@ -35,8 +34,9 @@ from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.short_forms import modernised
+from archgrad.search.stage_start import Begun, StageStart
+from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
-from archgrad.supernet import Supernet
 
 __all__ = ["SearchTask"]
 
@@ -49,9 +49,8 @@ class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
-        supernet: What is searched.
-        weights_optimizer: Of its weights.
-        alphas_optimizer: Of its alphas.
+        start: Makes the networks of later stages.
+        begun: What it made for the first.
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
@@ -71,9 +70,8 @@ class SearchTask(Task[Architecture]):
 
     def __init__(
         self,
-        supernet: Supernet,
-        weights_optimizer: Optimizer,
-        alphas_optimizer: Optimizer,
+        start: StageStart,
+        begun: Begun,
         train: InfiniteLoader,
         valid: InfiniteLoader,
         *,
@@ -85,16 +83,16 @@ class SearchTask(Task[Architecture]):
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__(
-            supernet.network,
+            begun.supernet.network,
             (train, valid),
-            device=next(iter(supernet.alphas.values())).device,
+            device=next(iter(begun.supernet.alphas.values())).device,
             epochs=options.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        self.supernet = supernet
+        self._start, self._stage = start, -1
+        self._take(begun)
         self._train, self._valid = train, valid
-        self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
         self._options, self._method, self._loss, self._metrics = options, method, loss, metrics
         self._samples, self._settings = samples, settings
         self._meter = Meter()
@@ -103,6 +101,10 @@ class SearchTask(Task[Architecture]):
         self._architecture: Architecture | None = None
         self._rate = 0.0
         self._updates_alphas = True
+
+    def _take(self, begun: Begun) -> None:
+        self.supernet, self._weights_optimizer, self._alphas_optimizer = begun
+        self.network = self.supernet.network
 
     @property
     def stop(self) -> Stop | None:
@@ -129,18 +131,33 @@ class SearchTask(Task[Architecture]):
 
     def start_epoch(self) -> None:
         options, method = self._options, self._method
-        self.supernet.train()
         place = method.place_of(self.epoch)
-        if place.begins and self.step == 0 and place.stage.keep is not None:
-            self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
+        if place.number != self._stage:
+            self._begin_stage(place)
+        self.supernet.train()
+        self._start.record(self.supernet, self.progress.message)
+        set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
         self._updates_alphas = place.updates_alphas
         self._rate = (
             float(self._weights_optimizer.param_groups[0]["lr"])
             if options.schedule == "constant"
-            else set_learning_rate(self._weights_optimizer, self.epoch, options.epochs, last=options.learning_rate_min)
+            else set_learning_rate(
+                self._weights_optimizer, method.course_of(self._done()), last=options.learning_rate_min
+            )
         )
+
+    def _begin_stage(self, place: Place) -> None:
+        stage, self._stage = place.stage, place.number
+        if stage.keep is not None:
+            self.supernet.prune(stage.keep, self._method.selection.scores(self.supernet))
+        if stage.space and place.number:
+            kept = self.supernet.kept
+            self._take(self._start.begin(place.number))
+            self.supernet.kept = kept
+            sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
+            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} begins anew, with {sizes}.")
 
     def _done(self) -> Done:
         return Done(self.epoch, self.epochs, self.step)
@@ -231,7 +248,8 @@ class SearchTask(Task[Architecture]):
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what the alphas decide at the end of an epoch (0-based), with its provenance."""
-        settings = {"search": self._settings} if self._settings else {}
+        weights = sum(weight.numel() for weight in self.supernet.weights.values())
+        settings = {"search": {**self._settings, "weights": weights}} if self._settings else {}
         return discretize(
             self.supernet,
             space=getattr(self.network, "space_name", None),
@@ -333,6 +351,10 @@ class SearchTask(Task[Architecture]):
             )
 
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+        ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
+        self._stage = self._method.place_of(max(ended, 0)).number
+        if (number := self._method.network_of(self._stage)) > 0:
+            self._take(self._start.begin(number))
         names = {name.removeprefix("network.") for name in state["supernet"]}
         place_buffers(self.network, parts, names, device=self.device)
         self.supernet.load_state_dict(state["supernet"])

@@ -1,0 +1,156 @@
+"""What a stage with a network of its own begins with: the supernet, and what moves its weights and alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from archgrad.bilevel import cuda_graphs as recorded_on_cuda
+from archgrad.bilevel.graph_cache import check_recordable
+from archgrad.bilevel.step import check_parts
+from archgrad.data.seeds import seed_of
+from archgrad.distributed import broadcast_tensors, synchronised_norms
+from archgrad.errors import OptionError
+from archgrad.labels import alpha_rows, label_choices
+from archgrad.methods import Method
+from archgrad.named_space import SpaceBuilder
+from archgrad.runs import seeded
+from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
+from archgrad.search.search_options import SearchOptions
+from archgrad.skip_dropout import add_skip_dropout
+from archgrad.supernet import Supernet
+
+__all__ = ["Begun", "StageStart"]
+
+
+class Begun(NamedTuple):
+    """A network before its first step."""
+
+    supernet: Supernet
+    weights_optimizer: Optimizer
+    alphas_optimizer: Optimizer
+
+
+class StageStart(ExitStack):
+    """Makes what stages begin with; as a context, it ends with the network of the last one.
+
+    Args:
+        space: What is searched; a supernet is searched in place.
+        method: Its stages say which have a network of their own.
+        options: Of the search.
+        weights_optimizer: As in `optimizer_for_weights`.
+        device: Where the networks compute.
+        fast: As in `Supernet`.
+        activation_checkpointing: As in `Supernet`.
+        cuda_graphs: Whether `record` records.
+
+    Raises:
+        OptionError: The space cannot be built as a stage asks for, or would have other rows.
+    """
+
+    def __init__(
+        self,
+        space: nn.Module | SpaceBuilder,
+        method: Method,
+        options: SearchOptions,
+        *,
+        weights_optimizer: Optimizer | OptimizerFactory | None,
+        device: torch.device,
+        fast: bool,
+        activation_checkpointing: bool,
+        cuda_graphs: bool,
+    ) -> None:
+        super().__init__()
+        self._space, self._method, self._options, self._device = space, method, options, device
+        self._weights_optimizer = weights_optimizer
+        self._fast, self._activation_checkpointing = fast, activation_checkpointing
+        self._cuda_graphs, self._recorded = cuda_graphs, False
+        self._check()
+
+    def _check(self) -> None:
+        stages = self._method.stages
+        own = [number for number, stage in enumerate(stages) if stage.space]
+        if own and isinstance(self._space, nn.Module):
+            asked = ", ".join(f"{name}={value!r}" for name, value in stages[own[0]].space.items())
+            raise OptionError(
+                f"Stage {own[0] + 1} of the method builds the space with {asked}, but the space is a "
+                f"{type(self._space).__name__} that is built already. Give its name, or the function or class that "
+                f"builds it."
+            )
+        if own[-1:] > [0] and isinstance(self._weights_optimizer, Optimizer):
+            raise OptionError(
+                f"Stage {own[-1] + 1} of the method begins with new weights, which an optimizer that is made already "
+                f"does not hold. Give weights_optimizer as a function of the weights."
+            )
+        for number in own:
+            assert isinstance(self._space, SpaceBuilder)
+            self._space.check_options(stages[number].space, first=number == 0)
+        if own[-1:] > [0]:
+            first, *others = [alpha_rows(label_choices(self._built(number))) for number in sorted({0, *own})]
+            if any(rows != first for rows in others):
+                raise OptionError(
+                    "The stages of the method build spaces that differ in what they decide, so that no stage could go "
+                    "on with what is left by the one before. Let them set sizes alone."
+                )
+
+    def _seed(self, number: int) -> int:
+        """Stages draw other first weights, alphas and noise than the one before."""
+        return self._options.seed if number == 0 else seed_of(self._options.seed, "stage", number) % 2**32
+
+    def _built(self, number: int) -> nn.Module:
+        if isinstance(self._space, nn.Module):
+            return self._space
+        with seeded(self._seed(number)):  # the first weights follow from the seed, too
+            return self._space(**self._method.stages[number].space)
+
+    def begin(self, number: int) -> Begun:
+        """Return what a stage begins with; the network from before is given up.
+
+        Args:
+            number: Of a stage that has a network of its own, from 0.
+        """
+        self.close()
+        self._recorded = False
+        method, options, space = self._method, self._options, self._built(number)
+        supernet = (
+            space
+            if isinstance(space, Supernet)
+            else Supernet(
+                space,
+                method.relaxation,
+                seed=self._seed(number),
+                fast=self._fast,
+                activation_checkpointing=self._activation_checkpointing,
+            )
+        )
+        stages = enumerate(method.stages)
+        if any(stage.skip_dropout and method.network_of(k) == number for k, stage in stages):
+            add_skip_dropout(supernet.network)
+        supernet.to(self._device, torch.float64 if options.precision == "64" else None).train()
+        optimizer = optimizer_for_weights(
+            supernet,
+            supernet.network if supernet is space else space,
+            self._weights_optimizer,
+            learning_rate=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+        method.step.check(optimizer)
+        check_parts(supernet, method.step, method.regularizers, method.perturbation)
+        alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
+        broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
+        self.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
+        if self._cuda_graphs:
+            check_recordable(supernet, self._device)
+        return Begun(supernet, optimizer, alphas_optimizer)
+
+    def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
+        """Let the passes of what was begun last be recorded as CUDA graphs, if that is asked for and not done yet."""
+        if self._cuda_graphs and not self._recorded:
+            self.enter_context(recorded_on_cuda(supernet, say=say))
+            self._recorded = True
