@@ -20,6 +20,7 @@ from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.runs import Interrupted
 from archgrad.schedules import Progress
 from archgrad.search.optimizers import cosine
+from archgrad.search.widening import Begun, widen
 from archgrad.skip_dropout import SkipDropout, add_skip_dropout, set_skip_dropout
 from archgrad.testing import TabularSpace
 
@@ -30,6 +31,13 @@ GROWING = Method(
         Stage(epochs=2, alphas_start_epoch=1, keep=1, space={"width": 6}, skip_dropout=0.4),
         Stage(epochs=1),
         Stage(epochs=1, space={"width": 8}, skip_dropout=0.7),
+    )
+)
+WIDENING = Method(
+    stages=(
+        Stage(epochs=2, alphas_start_epoch=1, space={"width": 4}),
+        Stage(epochs=2, keep=1, space={"width": 6}, widen=True),
+        Stage(epochs=2, space={"width": 9}, widen=True, skip_dropout=0.5),
     )
 )
 OPTIONS = {"batch_size": 8, "device": "cpu", "quiet": True}
@@ -79,6 +87,7 @@ def test_the_learning_rate_begins_anew_with_a_network_and_goes_on_without_one() 
         *(Progress(e, 3, 3) for e in range(3)),
         Progress(0, 1, 3),
     ]
+    assert [WIDENING.course_of(Progress(e, 6)) for e in range(6)] == [Progress(e, 6) for e in range(6)]
     assert [GROWING.network_of(k) for k in range(4)] == [0, 1, 1, 3]
     rates = [row["learning_rate"] for row in found().history]
     assert rates == [cosine(c.epoch, c.epochs, first=0.025, last=0.001) for c in courses]
@@ -186,7 +195,8 @@ def test_pruning_reads_the_alphas_of_the_stage_before() -> None:
             assert left == (row.index(max(row)),)
 
 
-def test_killed_anywhere_it_goes_on_to_the_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [GROWING, WIDENING], ids=["anew", "widened"])
+def test_killed_anywhere_it_goes_on_to_the_bit(method: Method, tmp_path: Path) -> None:
     calls, at, builds, fails = 0, 0, 0, 0
 
     def loss(outputs: Any, targets: Any) -> Any:
@@ -203,7 +213,7 @@ def test_killed_anywhere_it_goes_on_to_the_bit(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return TabularSpace(width=width)
 
-    options = {"space": space, "loss": loss, "checkpoint_steps": 1}
+    options = {"method": method, "space": space, "loss": loss, "checkpoint_steps": 1}
     expected = found(run_dir=tmp_path / "whole", **options)
     total = calls
     places = [(call, 0) for call in range(2, total, 5)] + [(0, build) for build in (5, 6)]  # the last two: at a border
@@ -230,11 +240,66 @@ def test_a_run_that_ended_is_read_with_the_network_of_its_last_stage(tmp_path: P
         assert torch.equal(again.supernet.state_dict()[name], value)
 
 
+def test_new_channels_are_copies_of_old_ones_in_every_layer_alike() -> None:
+    torch.manual_seed(0)
+    small, large = (begun(TabularSpace(width=width, chosen=1)) for width in (4, 7))
+    for _ in range(2):
+        (small.supernet(DATA[0]).square().sum()).backward()
+        small.weights_optimizer.step()
+        small.alphas_optimizer.step()
+    small.supernet.generator.manual_seed(5)
+    widen(small, large, seed=3)
+    before, after = small.supernet.network.state_dict(), large.supernet.network.state_dict()
+    source = [0, 1, 2, 3, *torch.randint(4, (3,), generator=torch.Generator().manual_seed(3)).tolist()]
+    assert torch.equal(after["stem.weight"], before["stem.weight"][source])
+    inner = "first.candidates.0.0"
+    assert torch.equal(after[f"{inner}.weight"], before[f"{inner}.weight"][source][:, source])
+    assert torch.equal(after[f"{inner}.bias"], before[f"{inner}.bias"][source])
+    assert torch.equal(after["head.weight"], before["head.weight"][:, source])
+    assert torch.equal(after["head.bias"], before["head.bias"])
+    for name, weight in large.supernet.weights.items():
+        momentum = small.weights_optimizer.state[small.supernet.weights[name]]["momentum_buffer"]
+        for axis, (old, new) in enumerate(zip(momentum.shape, weight.shape, strict=True)):
+            momentum = momentum if old == new else momentum.index_select(axis, torch.tensor(source))
+        assert torch.equal(large.weights_optimizer.state[weight]["momentum_buffer"], momentum)
+    for label, alpha in small.supernet.alphas.items():
+        assert torch.equal(large.supernet.alphas[label], alpha)
+        moments = (begun.alphas_optimizer.state[begun.supernet.alphas[label]] for begun in (small, large))
+        assert len({float(each["exp_avg"].sum()) for each in moments}) == 1
+    assert large.weights_optimizer.param_groups[0]["lr"] == small.weights_optimizer.param_groups[0]["lr"] == 0.1
+    assert torch.equal(large.supernet.generator.get_state(), small.supernet.generator.get_state())
+
+
+def begun(space: nn.Module) -> Begun:
+    supernet = ag.Supernet(space)
+    return Begun(
+        supernet,
+        torch.optim.SGD(supernet.weights.values(), 0.1 if space.stem.out_features == 4 else 0.2, momentum=0.9),
+        torch.optim.Adam(supernet.alphas.values()),
+    )
+
+
+def test_a_network_of_the_same_size_that_is_widened_is_the_same_network() -> None:
+    went_on = Method(stages=(Stage(epochs=2, space={"width": 4}), Stage(epochs=2, keep=1)))
+    widened = Method(stages=(*went_on.stages[:1], Stage(epochs=2, keep=1, space={"width": 4}, widen=True)))
+    expected, result = found(went_on), found(widened)
+    assert result.history == expected.history
+    for name, value in expected.supernet.state_dict().items():
+        assert torch.equal(result.supernet.state_dict()[name], value)
+
+
+def test_layers_that_are_new_begin_with_first_weights() -> None:
+    method = Method(stages=(Stage(epochs=1, space={"cells": 3}), Stage(epochs=1, space={"cells": 4}, widen=True)))
+    space = partial(ag.spaces.darts_cifar, channels=2, nodes=1)
+    result = ag.search(space, "digits", method=method, **{**OPTIONS, "batch_size": 400})
+    assert len(result.supernet.network.cells) == 4
+
+
 # --- as data, and at the door -----------------------------------------------------------------------------------------
 
 
 def test_the_tree_holds_what_a_stage_sets_and_no_more() -> None:
-    for method in (GROWING, p_darts):
+    for method in (GROWING, WIDENING, p_darts):
         assert method_of_tree(tree_of(method), own=lambda name: pytest.fail(name)) == replace(method, source="")
     plain = {"epochs": 1, "alphas_start_epoch": 0, "keep": None}
     assert tree_of(GROWING)["stages"][2] == plain  # as before there were spaces of stages
@@ -249,6 +314,7 @@ def test_the_tree_holds_what_a_stage_sets_and_no_more() -> None:
         ({"skip_dropout": 1.0, "epochs": 1}, "from 0 to below 1"),
         ({"skip_dropout": True, "epochs": 1}, "from 0 to below 1"),
         ({"skip_dropout": 0.5}, "follows the length"),
+        ({"widen": True}, "needs the sizes that grow"),
     ],
 )
 def test_a_stage_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
@@ -273,6 +339,11 @@ def test_what_cannot_be_built_anew_is_refused_before_the_first_epoch() -> None:
     decides = Method(stages=(Stage(epochs=1), Stage(epochs=1, space={"chosen": 1})))
     with pytest.raises(OptionError, match="differ in what they decide"):
         found(decides)
+    shrinks = Method(stages=(Stage(epochs=1), Stage(epochs=1, space={"width": 6}, widen=True)))
+    with pytest.raises(OptionError, match=r"'stem.weight' has the shape \(8, 4\) there and \(6, 4\) in the stage"):
+        found(shrinks)
+    with pytest.raises(OptionError, match="first stage has no network before it"):
+        Method(stages=(Stage(space={"width": 4}, widen=True),))
     with pytest.raises(SpaceError, match=r"got the function built. Give built\(...\), or functools.partial with depth"):
         found(space=built)
 

@@ -118,6 +118,8 @@ class Method:
                 f"to one. Leave keep out of the stages, or take a relaxation of logits."
             )
         self._check_keeps()
+        if self.stages[0].widen:
+            raise OptionError("The first stage has no network before it to widen. Give widen to a later one.")
 
     def _check_keeps(self) -> None:
         keeps = [stage.keep for stage in self.stages if stage.keep is not None]
@@ -167,14 +169,14 @@ class Method:
         return max((k for k in range(number + 1) if self.stages[k].space), default=0)
 
     def course_of(self, progress: Progress) -> Progress:
-        """Return how far the learning of the present network is, which begins and ends with it.
+        """Return how far the weights' learning is, which begins again where a stage begins anew.
 
         Args:
             progress: Of the whole search.
         """
         begins, at = [0], 0
         for stage in self.stages:
-            begins += [at] if stage.space else []
+            begins += [at] if stage.space and not stage.widen else []
             at += stage.epochs or 0
         first = max(begin for begin in begins if begin <= progress.epoch)
         last = min((begin for begin in begins if begin > progress.epoch), default=progress.epochs)

@@ -29,7 +29,12 @@ class Stage:
     space: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Options of the space, such as {"cells": 11}, for a space that has a name or is a function or class. The stage
     then begins anew with that network: with first weights and alphas, fresh optimizers, and a course of the weights'
-    learning rate of its own. All that stays is what is left of the rows. Empty goes on with the network as it is."""
+    learning rate of its own. All that stays is what is left of the rows. Empty goes on with the network as it is. The
+    stages of a method must decide between the same."""
+    widen: bool = False
+    """Go on with the network of the stage before, whose sizes may only grow with `space`: alphas, optimizers and the
+    course of the learning rate go on, and weights, momentum and running statistics are copied. A new channel is a copy
+    of an old one at random (Chen et al. 2021, DrNAS, section 4). Layers that are new begin with first weights."""
     skip_dropout: float = 0.0
     """Rate r of dropout after identities among the candidates, from 0 to below 1, in the passes of both weights and
     alphas. While the alphas wait it is r (E - e - 1) / E in epoch e of E; in the epochs after it is r exp(-3 t) at the
@@ -49,6 +54,8 @@ class Stage:
         if not isinstance(self.space, Mapping) or not all(isinstance(name, str) for name in self.space):
             raise OptionError(f"space of a stage must be options of the space by name, but got {self.space!r}.")
         object.__setattr__(self, "space", dict(self.space))
+        if self.widen and not self.space:
+            raise OptionError("A stage that widens the network needs the sizes that grow. Give space={...}.")
         rate = self.skip_dropout
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
             raise OptionError(f"skip_dropout of a stage must be from 0 to below 1, but got {rate!r}.")

@@ -98,7 +98,11 @@ def tree_of(method: Method) -> dict[str, Any]:
 
 def _tree_of_stage(stage: Stage) -> dict[str, Any]:
     tree = dataclasses.asdict(stage)
-    optional = ("space", "skip_dropout")  # left out if unset, as in the configurations of before they were there
+    optional = (
+        "space",
+        "widen",
+        "skip_dropout",
+    )  # left out if unset, as in older configurations
     return {name: value for name, value in tree.items() if value or name not in optional}
 
 

@@ -34,7 +34,8 @@ from archgrad.search.meter import Meter, Metrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.short_forms import modernised
-from archgrad.search.stage_start import Begun, StageStart
+from archgrad.search.stage_start import StageStart
+from archgrad.search.widening import Begun, widen
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 
@@ -103,6 +104,7 @@ class SearchTask(Task[Architecture]):
         self._updates_alphas = True
 
     def _take(self, begun: Begun) -> None:
+        self._begun = begun
         self.supernet, self._weights_optimizer, self._alphas_optimizer = begun
         self.network = self.supernet.network
 
@@ -153,11 +155,14 @@ class SearchTask(Task[Architecture]):
         if stage.keep is not None:
             self.supernet.prune(stage.keep, self._method.selection.scores(self.supernet))
         if stage.space and place.number:
-            kept = self.supernet.kept
+            before = self._begun
             self._take(self._start.begin(place.number))
-            self.supernet.kept = kept
+            if stage.widen:
+                widen(before, self._begun, seed=self._start.seed(place.number))
+            self.supernet.kept = before.supernet.kept
             sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
-            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} begins anew, with {sizes}.")
+            how = "goes on" if stage.widen else "begins anew"
+            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} {how} with {sizes}.")
 
     def _done(self) -> Done:
         return Done(self.epoch, self.epochs, self.step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,18 +21,11 @@ from archgrad.named_space import SpaceBuilder
 from archgrad.runs import seeded
 from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
+from archgrad.search.widening import Begun, check_widening
 from archgrad.skip_dropout import add_skip_dropout
 from archgrad.supernet import Supernet
 
-__all__ = ["Begun", "StageStart"]
-
-
-class Begun(NamedTuple):
-    """A network before its first step."""
-
-    supernet: Supernet
-    weights_optimizer: Optimizer
-    alphas_optimizer: Optimizer
+__all__ = ["StageStart"]
 
 
 class StageStart(ExitStack):
@@ -91,21 +83,25 @@ class StageStart(ExitStack):
             assert isinstance(self._space, SpaceBuilder)
             self._space.check_options(stages[number].space, first=number == 0)
         if own[-1:] > [0]:
-            first, *others = [alpha_rows(label_choices(self._built(number))) for number in sorted({0, *own})]
+            networks = {number: self._built(number) for number in sorted({0, *own})}
+            first, *others = [alpha_rows(label_choices(network)) for network in networks.values()]
             if any(rows != first for rows in others):
                 raise OptionError(
                     "The stages of the method build spaces that differ in what they decide, so that no stage could go "
                     "on with what is left by the one before. Let them set sizes alone."
                 )
+            for number, network in networks.items():
+                if stages[number].widen:
+                    check_widening(networks[self._method.network_of(number - 1)], network)
 
-    def _seed(self, number: int) -> int:
-        """Stages draw other first weights, alphas and noise than the one before."""
+    def seed(self, number: int) -> int:
+        """Return the seed of a stage's network, so that each has first weights, alphas and noise of its own."""
         return self._options.seed if number == 0 else seed_of(self._options.seed, "stage", number) % 2**32
 
     def _built(self, number: int) -> nn.Module:
         if isinstance(self._space, nn.Module):
             return self._space
-        with seeded(self._seed(number)):  # the first weights follow from the seed, too
+        with seeded(self.seed(number)):  # the first weights follow from the seed, too
             return self._space(**self._method.stages[number].space)
 
     def begin(self, number: int) -> Begun:
@@ -123,7 +119,7 @@ class StageStart(ExitStack):
             else Supernet(
                 space,
                 method.relaxation,
-                seed=self._seed(number),
+                seed=self.seed(number),
                 fast=self._fast,
                 activation_checkpointing=self._activation_checkpointing,
             )
