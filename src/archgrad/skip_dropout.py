@@ -5,13 +5,15 @@ Source: Chen et al. 2019, Progressive DARTS, section 3.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from archgrad.choices import LayerChoice
 from archgrad.exactness import kind_of
 
-__all__ = ["SkipDropout", "add_skip_dropout", "set_skip_dropout"]
+__all__ = ["SkipDropout", "add_skip_dropout", "identities", "set_skip_dropout"]
 
 
 class SkipDropout(nn.Module):
@@ -37,13 +39,19 @@ class SkipDropout(nn.Module):
         return x * stays / self.keep.to(x.dtype)
 
 
-def add_skip_dropout(network: nn.Module) -> None:
-    """Put a `SkipDropout` that drops nothing in the place of each candidate that is an identity."""
+def identities(network: nn.Module) -> Iterator[tuple[LayerChoice, int]]:
+    """Yield the candidates that are identities, or have been: their choice and their number in it."""
     for choice in network.modules():
         if isinstance(choice, LayerChoice):
             for k, candidate in enumerate(choice.candidates):
-                if kind_of(candidate) is nn.Identity:
-                    choice.candidates[k] = SkipDropout().train(candidate.training)
+                if kind_of(candidate) in (nn.Identity, SkipDropout):
+                    yield choice, k
+
+
+def add_skip_dropout(network: nn.Module) -> None:
+    """Put a `SkipDropout` that drops nothing in the place of each candidate that is an identity."""
+    for choice, k in list(identities(network)):
+        choice.candidates[k] = SkipDropout().train(choice.candidates[k].training)
 
 
 @torch.no_grad()

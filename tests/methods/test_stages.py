@@ -339,6 +339,9 @@ def test_what_cannot_be_built_anew_is_refused_before_the_first_epoch() -> None:
     decides = Method(stages=(Stage(epochs=1), Stage(epochs=1, space={"chosen": 1})))
     with pytest.raises(OptionError, match="differ in what they decide"):
         found(decides)
+    dropped = Method(stages=(Stage(epochs=1), Stage(epochs=1, skip_dropout=0.5)))
+    with pytest.raises(OptionError, match=r"Stage 2 .* has skip_dropout=0.5, but no candidate of the space is an id"):
+        found(dropped, space=nn.Sequential(ag.LayerChoice([nn.Linear(4, 3), nn.Linear(4, 3)], label="head")))
     shrinks = Method(stages=(Stage(epochs=1), Stage(epochs=1, space={"width": 6}, widen=True)))
     with pytest.raises(OptionError, match=r"'stem.weight' has the shape \(8, 4\) there and \(6, 4\) in the stage"):
         found(shrinks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import torch
@@ -22,7 +22,7 @@ from archgrad.runs import seeded
 from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.widening import Begun, check_widening
-from archgrad.skip_dropout import add_skip_dropout
+from archgrad.skip_dropout import add_skip_dropout, identities
 from archgrad.supernet import Supernet
 
 __all__ = ["StageStart"]
@@ -82,17 +82,26 @@ class StageStart(ExitStack):
         for number in own:
             assert isinstance(self._space, SpaceBuilder)
             self._space.check_options(stages[number].space, first=number == 0)
-        if own[-1:] > [0]:
-            networks = {number: self._built(number) for number in sorted({0, *own})}
-            first, *others = [alpha_rows(label_choices(network)) for network in networks.values()]
-            if any(rows != first for rows in others):
+        if own[-1:] > [0] or any(stage.skip_dropout for stage in stages):
+            self._check_networks({number: self._built(number) for number in sorted({0, *own})})
+
+    def _check_networks(self, networks: Mapping[int, nn.Module]) -> None:
+        """Check what stages say of the networks that they would begin with, by the stages' numbers."""
+        first, *others = [alpha_rows(label_choices(network)) for network in networks.values()]
+        if any(rows != first for rows in others):
+            raise OptionError(
+                "The stages of the method build spaces that differ in what they decide, so that no stage could go "
+                "on with what is left by the one before. Let them set sizes alone."
+            )
+        for number, stage in enumerate(self._method.stages):
+            network = networks[self._method.network_of(number)]
+            if stage.widen:
+                check_widening(networks[self._method.network_of(number - 1)], network)
+            if stage.skip_dropout and not any(identities(network)):
                 raise OptionError(
-                    "The stages of the method build spaces that differ in what they decide, so that no stage could go "
-                    "on with what is left by the one before. Let them set sizes alone."
+                    f"Stage {number + 1} of the method has skip_dropout={stage.skip_dropout:g}, but no candidate of "
+                    f"the space is an identity. Leave it out."
                 )
-            for number, network in networks.items():
-                if stages[number].widen:
-                    check_widening(networks[self._method.network_of(number - 1)], network)
 
     def seed(self, number: int) -> int:
         """Return the seed of a stage's network, so that each has first weights, alphas and noise of its own."""
