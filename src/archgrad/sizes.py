@@ -26,7 +26,7 @@ _ORDINARY_WEIGHTS = 2**18  # cells x channels^2; the paper's largest network has
 _FEW_CELLS = (3, 6)  # a space's cells recur at least every third
 
 
-def check_whole(name: str, value: object, *, least: int, most: int = LARGEST) -> None:
+def check_whole(name: str, value: object, *, least: int, most: int = LARGEST, remedy: str = "") -> None:
     """Refuse what is no whole number in a range.
 
     Args:
@@ -34,13 +34,15 @@ def check_whole(name: str, value: object, *, least: int, most: int = LARGEST) ->
         value: What it was given.
         least: Smallest value allowed.
         most: Largest.
+        remedy: A sentence for the end of the message.
 
     Raises:
         OptionError: It is of another type, or outside the range.
     """
     number: Any = int(value) if isinstance(value, np.integer) else value
     if not is_whole(number, least=least):
-        raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={shown(value)}.")
+        end = remedy and f" {remedy}."
+        raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={shown(value)}.{end}")
     if number > most:
         raise OptionError(f"{name} must be at most {most}, but got {name}={shown(value)}. Choose a smaller one.")
 

@@ -22,7 +22,7 @@ from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
 from archgrad.relaxation import Gumbel, Sigmoid, Simplex, SoftGumbel, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
-from archgrad.search.short_forms import choose_method
+from archgrad.search.short_forms import MethodOptions
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 from archgrad.testing import TabularSpace
@@ -112,10 +112,10 @@ def test_what_depends_on_the_rows_is_refused_by_the_search() -> None:
 
 
 def test_presets_and_short_forms_mean_the_same() -> None:
-    assert choose_method(None) == replace(darts, source="")
-    assert choose_method("darts-second-order") is darts_second_order
+    assert MethodOptions().choose_method() == replace(darts, source="")
+    assert MethodOptions(method="darts-second-order").choose_method() is darts_second_order
     short = {"step": Unrolled(), "relaxation": Gumbel(), "weights_first": True, "alphas_learning_rate": 0.01}
-    assert choose_method(None, **short) == replace(
+    assert MethodOptions(**short).choose_method() == replace(
         gdas, step=Unrolled(), alphas_optimizer=Adam(learning_rate=0.01), source=""
     )
     torch.manual_seed(0)

@@ -104,8 +104,8 @@ def test_a_run_whose_time_is_up_is_saved_and_goes_on_to_the_same_end(run: Run, t
         ({"on_epoch": 3}, "on_epoch must be a function"),
         ({"on_epoch": [print, "stop"]}, "on_epoch must be a function"),
         ({"on_epoch": lambda state: {"mine": 1.0}}, "must return True.*after epoch 1"),
-        ({"max_minutes": 0}, "max_minutes must be a number above 0"),
-        ({"max_minutes": float("nan")}, "max_minutes must be a number above 0"),
+        ({"max_minutes": 0}, "max_minutes must be a finite number above 0"),
+        ({"max_minutes": float("nan")}, "max_minutes must be a finite number above 0"),
         ({"max_minutes": 5}, "max_minutes needs a run folder"),
     ],
 )

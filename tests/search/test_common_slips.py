@@ -9,7 +9,7 @@ import pytest
 import archgrad as ag
 from archgrad.bilevel import Unrolled
 from archgrad.errors import ArchitectureError, DataError, OptionError, SpaceError
-from archgrad.search.short_forms import choose_method
+from archgrad.search.short_forms import MethodOptions
 
 
 def test_names_that_the_command_line_takes_work_in_python(tmp_path: Path) -> None:
@@ -33,11 +33,11 @@ def test_a_space_by_name_gets_its_weights_from_the_seed() -> None:
 
 
 def test_a_step_by_name_is_the_step_with_its_defaults() -> None:
-    assert choose_method(None, step="unrolled").step == Unrolled()
+    assert MethodOptions(step="unrolled").choose_method().step == Unrolled()
     with pytest.raises(OptionError, match=r"There is no step 'unroled'. Did you mean 'unrolled'"):
-        choose_method(None, step="unroled")
+        MethodOptions(step="unroled").choose_method()
     with pytest.raises(OptionError, match="give the object itself"):
-        choose_method(None, step="mine.py:Step")
+        MethodOptions(step="mine.py:Step").choose_method()
 
 
 @pytest.mark.parametrize("option", [{"step": Unrolled}, {"relaxation": ag.Gumbel}, {"method": ag.Method}])

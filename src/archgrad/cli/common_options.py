@@ -12,6 +12,7 @@ from typing import Any
 from archgrad.cli.dotted import split_dotted
 from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
+from archgrad.engine import OF_ONE_CALL
 from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown, shown_text
 from archgrad.rank_state import send_state
@@ -22,7 +23,7 @@ from archgrad.terminal import say
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder", "show_first"]
 
 _LONGEST_PATH = 4096
-NOT_KEPT = ("out", "resume", "overwrite", "quiet", "max_minutes", "config", "dotted", "stored_method")
+NOT_KEPT = (*OF_ONE_CALL, "out", "dotted", "stored_method")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
 
 

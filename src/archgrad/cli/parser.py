@@ -1,21 +1,21 @@
-"""Options made from typed signatures: what a function documents, the command line offers."""
+"""Options made from typed dataclasses: what their fields document, the command line offers."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import functools
-import inspect
 import operator
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NoReturn, Union
 
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
+from archgrad.options import docs_of, signature_of
 from archgrad.terminal import say
 
 __all__ = ["Parser", "dashed", "plain_type"]
@@ -29,7 +29,8 @@ class _Help(DefaultHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = super()._get_help_string(action)
         text = re.sub(r"\(type: %\(type\)s, (default: .*)\)$", r"(\1)", text) if "{" in str(action.metavar) else text
-        return re.sub(r",? ?default: %\(default\)s\)$", ")", text) if "y default" in text else text
+        text = re.sub(r",? ?default: %\(default\)s\)$", ")", text) if "y default" in text else text
+        return text.removesuffix(" ()")
 
 
 class Parser(ArgumentParser):
@@ -62,35 +63,28 @@ class Parser(ArgumentParser):
         return super().add_argument(*map(dashed, names), **_as_flag(options))
 
     def add_options_of(
-        self,
-        documented: Callable[..., Any],
-        title: str,
-        *,
-        only: Collection[str] | None = None,
-        skip: Collection[str] = (),
+        self, documented: type, title: str, *, only: Collection[str] | None = None, skip: Collection[str] = ()
     ) -> list[str]:
-        """Add each plain parameter of a function or class as an option, with its type, default and documentation.
+        """Add each plain field of a dataclass as an option, with its type, default and documentation.
 
         Args:
-            documented: A function, or a class whose constructor is meant.
+            documented: The dataclass, with a docstring under each field.
             title: Heading in `--help`.
-            only: The parameters that are offered; None for all.
-            skip: Parameters that are not offered, besides those that take objects.
+            only: The fields that are offered; None for all.
+            skip: Fields that are not offered, besides those that take objects.
 
         Returns:
-            The parameters that became options.
+            The fields that became options.
         """
-        # A class documents its parameters under its fields.
-        set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        hints = _plain_hints(documented)
-        offered = [name for name in hints if name not in skip and (only is None or name in only)]
         group = self.add_argument_group(title)
-        if isinstance(documented, type):
-            hidden = set(inspect.signature(documented).parameters) - set(offered)
-            return group.add_class_arguments(documented, as_group=False, skip=hidden)
-        return group.add_function_arguments(
-            _plain_view(documented, {name: hints[name] for name in offered}), as_group=False
-        )
+        hints, docs, offered = typing.get_type_hints(documented), docs_of(documented), []
+        for name, parameter in signature_of(documented).parameters.items():
+            kind = plain_type(hints[name])
+            if kind is not None and name not in skip and (only is None or name in only):
+                text = docs[name].replace("`run_dir`", "--out")
+                group.add_argument(f"--{name}", type=kind, default=parameter.default, help=text)
+                offered.append(name)
+        return offered
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest option where one is unknown, and exit with status 2."""
@@ -138,37 +132,9 @@ def plain_type(hint: Any) -> Any:
     return None
 
 
-def _plain_hints(documented: Callable[..., Any]) -> dict[str, Any]:
-    """Return the plain parameters, each with the part of its type that can be typed."""
-    function = documented.__init__ if isinstance(documented, type) else documented  # type: ignore[misc]
-    hints = {}
-    for name in inspect.signature(documented).parameters:
-        holder = types.SimpleNamespace(__annotations__={name: function.__annotations__[name]})
-        try:
-            hint = plain_type(typing.get_type_hints(holder, globalns=sys.modules[documented.__module__].__dict__)[name])
-        except NameError:  # names what only type checkers import, which is never plain
-            continue
-        if hint is not None:
-            hints[name] = hint
-    return hints
-
-
-def _plain_view(function: Callable[..., Any], hints: dict[str, Any]) -> Callable[..., Any]:
-    """Return a stand-in with the documentation and defaults of a function, but only its plain parameters."""
-
-    def view() -> None: ...
-
-    parameters = inspect.signature(function).parameters
-    kept = [parameters[name].replace(annotation=hint) for name, hint in hints.items()]
-    view.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-    view.__annotations__ = dict(hints)
-    view.__doc__ = (function.__doc__ or "").replace("`run_dir`", "--out")
-    view.__module__, view.__qualname__ = function.__module__, function.__qualname__
-    return view
-
-
 def _as_flag(options: dict[str, Any]) -> dict[str, Any]:
     if options.get("type") in (bool, bool | None) and "type" in options:
+        value = {"nargs": "?"} if options["type"] == bool | None else {}  # `--flag true` as well
         options = {name: value for name, value in options.items() if name != "type"}
-        return {**options, "action": ActionYesNo(no_prefix="no-")}
+        return {**options, **value, "action": ActionYesNo(no_prefix="no-")}
     return options

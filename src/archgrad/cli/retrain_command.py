@@ -28,6 +28,7 @@ from archgrad.fast.malloc import keep_freed_memory
 from archgrad.files import read_file
 from archgrad.json_text import MAX_TEXT_BYTES
 from archgrad.retrain import RetrainResult, retrain
+from archgrad.retrain.recipe import RetrainOptions
 from archgrad.runs import Interrupted, seeded
 from archgrad.terminal import say
 
@@ -50,7 +51,7 @@ def make_parser() -> Parser:
     space_options.add_space_options(parser, stage="retrain")
     data_options.add_data_options(parser)
     add_run_options(parser, "retrain")
-    parser.passed_on = parser.add_options_of(retrain, "retrain", skip=("run_dir", "resume", "network", "data"))
+    parser.passed_on = parser.add_options_of(RetrainOptions, "retrain", skip=("run_dir", "resume", "network", "data"))
     show_first(parser, _FIRST)
     return parser
 

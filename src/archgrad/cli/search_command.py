@@ -20,6 +20,7 @@ from archgrad.fast.malloc import keep_freed_memory
 from archgrad.methods.tree import KINDS
 from archgrad.runs import Interrupted
 from archgrad.search import SearchResult, search
+from archgrad.search.search_options import SearchOptions
 from archgrad.show import to_text
 from archgrad.terminal import say
 
@@ -40,7 +41,7 @@ def make_parser() -> Parser:
     add_parts(parser, "step", STEPS, default="first-order")
     add_parts(parser, "relaxation", RELAXATIONS, default="softmax")
     parser.passed_on = parser.add_options_of(
-        search, "search", skip=("run_dir", "resume", "space", "data", "step", "relaxation")
+        SearchOptions, "search", skip=("run_dir", "resume", "space", "data", "step", "relaxation")
     )
     show_first(parser, _FIRST)
     return parser

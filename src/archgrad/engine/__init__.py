@@ -3,12 +3,28 @@
 - `task`: what a kind of run supplies, and the state between two of its steps.
 - `epochs`: the loop over steps and epochs.
 - `on_epoch`: what a caller is told at the end of an epoch, and may answer.
+- `run_options`, `training_options`: the options of every run, and of all training of weights.
 - `opening`: run folder, checkpoint, loggers and progress of a run.
 """
 
 from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import EpochState, OnEpoch
-from archgrad.engine.opening import Resume, RunOptions, opened
+from archgrad.engine.opening import opened
+from archgrad.engine.run_options import OF_ONE_CALL, Resume, RunOptions
 from archgrad.engine.task import EpochSummary, Task
+from archgrad.engine.training_options import OnNonfinite, Precision, TrainingOptions
 
-__all__ = ["Engine", "EpochState", "EpochSummary", "OnEpoch", "Resume", "RunOptions", "Task", "opened"]
+__all__ = [
+    "OF_ONE_CALL",
+    "Engine",
+    "EpochState",
+    "EpochSummary",
+    "OnEpoch",
+    "OnNonfinite",
+    "Precision",
+    "Resume",
+    "RunOptions",
+    "Task",
+    "TrainingOptions",
+    "opened",
+]

@@ -3,77 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.distributed import raise_on_all_ranks, rank, restarted, world_size
 from archgrad.engine.epochs import Engine
-from archgrad.engine.on_epoch import OnEpoch, listeners
+from archgrad.engine.on_epoch import listeners
+from archgrad.engine.run_options import RunOptions
 from archgrad.engine.task import Result, Task
-from archgrad.errors import OptionError
-from archgrad.json_text import shown
 from archgrad.rank_state import seed_for_rank, send_state
-from archgrad.runs import CheckpointSchedule, Progress, RunFolder, StopRequest, check_loggers, in_ipython, open_loggers
-from archgrad.sizes import check_whole
+from archgrad.runs import Progress, RunFolder, StopRequest, in_ipython, open_loggers
 
-__all__ = ["Resume", "RunOptions", "opened"]
-
-Resume = bool | Literal["auto"]
-"""Whether to go on with the run in a folder; "auto" does so where the folder holds a run, and begins one where not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(CheckpointSchedule):
-    """Where a run goes, when it is saved and what it shows; no result depends on them.
-
-    Raises:
-        OptionError: A value is outside its range, or does not go with the others.
-    """
-
-    run_dir: str | os.PathLike[str] | None
-    """The run folder; None keeps nothing on disk."""
-    resume: Resume
-    """Go on with the run in the folder; "auto" begins one where there is none."""
-    overwrite: bool
-    """Remove an earlier run in the folder first."""
-    log_frequency: int | None
-    """Steps from one plain line to the next, at least 1; None writes a line per epoch."""
-    quiet: bool
-    """Show no progress."""
-    wandb: str | None
-    """Project of Weights & Biases to log to as well."""
-    mlflow: str | None
-    """Experiment of MLflow to log to as well."""
-    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None
-    """Called at the end of each epoch."""
-    max_minutes: float | None = None
-    """Time after which the run is saved and ends, above 0; None sets no limit."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.resume, bool) and self.resume != "auto":
-            raise OptionError(f"resume must be True, False or 'auto', but got resume={shown(self.resume)}.")
-        if self.run_dir is None and (self.resume or self.overwrite):
-            asked = f"resume={self.resume!r}" if self.resume else "overwrite=True"
-            raise OptionError(f"{asked} needs a run folder. Give run_dir.")
-        if self.resume and self.overwrite:
-            raise OptionError(
-                f"resume={self.resume!r} goes on with a run and overwrite=True removes it. Give one of them."
-            )
-        if self.log_frequency is not None:
-            check_whole("log_frequency", self.log_frequency, least=1)
-        listeners(self.on_epoch)
-        if self.max_minutes is not None:
-            limit = self.max_minutes
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
-                raise OptionError(f"max_minutes must be a number above 0, but got max_minutes={shown(limit)}.")
-            if self.run_dir is None:
-                raise OptionError("max_minutes needs a run folder, so that the run can go on later. Give run_dir.")
-        check_loggers(wandb=self.wandb, mlflow=self.mlflow)
+__all__ = ["opened"]
 
 
 @contextmanager

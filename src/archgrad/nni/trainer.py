@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
-from archgrad.checks import is_whole
+from archgrad.checks import check_real
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
@@ -26,6 +25,7 @@ from archgrad.runs import CheckpointSchedule, check_seed, pick_device
 from archgrad.search import SearchResult, search
 from archgrad.search.meter import Metrics
 from archgrad.search.search_options import Schedule
+from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
 __all__ = ["DartsTrainer"]
@@ -108,14 +108,14 @@ class DartsTrainer:
                     f"{name} must be a function of (outputs, targets) that returns {result}, "
                     f"but got {name}={function!r}. Give such a function."
                 )
-        _check_whole("num_epochs", num_epochs, least=1, remedy="Give for example 50")
-        _check_whole("batch_size", batch_size, least=1, remedy="Give for example 64")
-        _check_whole("workers", workers, least=0, remedy="0 reads in this process")
+        check_whole("num_epochs", num_epochs, least=1, remedy="Give for example 50")
+        check_whole("batch_size", batch_size, least=1, remedy="Give for example 64")
+        check_whole("workers", workers, least=0, remedy="0 reads in this process")
         if log_frequency is not None:
-            _check_whole("log_frequency", log_frequency, least=1, remedy="None writes a line an epoch")
-        _check_number("grad_clip", grad_clip, above=False, remedy="0 is off")
-        _check_number("learning_rate", learning_rate, above=True, remedy="Give for example 0.025")
-        _check_number("arc_learning_rate", arc_learning_rate, above=True, remedy="Give for example 0.0003")
+            check_whole("log_frequency", log_frequency, least=1, remedy="None writes a line an epoch")
+        check_real("grad_clip", grad_clip, remedy="0 is off")
+        check_real("learning_rate", learning_rate, above=0, remedy="Give for example 0.025")
+        check_real("arc_learning_rate", arc_learning_rate, above=0, remedy="Give for example 0.0003")
         if not isinstance(unrolled, bool | int | float) or unrolled not in (0, 1):
             raise OptionError(f"unrolled must be True or False, but got unrolled={unrolled!r}. True is second order.")
         if schedule not in ("constant", "cosine"):
@@ -311,15 +311,3 @@ def _check_size(data: Data, batch_size: int) -> None:
             f"dataset is split in two halves of at least a batch each, but has {samples} samples, and "
             f"batch_size={batch_size} needs {2 * batch_size}. Give {smaller}more data."
         )
-
-
-def _check_whole(name: str, value: Any, *, least: int, remedy: str) -> None:
-    if not is_whole(value, least=least):
-        raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}. {remedy}.")
-
-
-def _check_number(name: str, value: Any, *, above: bool, remedy: str) -> None:
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not valid or value < 0 or (above and value == 0):
-        rule = "above 0" if above else "of at least 0"
-        raise OptionError(f"{name} must be a finite number {rule}, but got {name}={value!r}. {remedy}.")

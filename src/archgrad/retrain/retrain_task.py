@@ -11,9 +11,10 @@ from torch import Tensor
 
 from archgrad.data import InfiniteLoader
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary, Task
+from archgrad.engine import EpochSummary, RunOptions, Task
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
+from archgrad.options import names_of
 from archgrad.rank_state import place_buffers
 from archgrad.retrain.evaluation import Evaluation
 from archgrad.retrain.learner import Learner
@@ -40,10 +41,7 @@ class RetrainTask(Task[Evaluation | None]):
     """
 
     command, title, kind = "retrain", "Retraining", "retraining"
-    may_differ = (
-        "device", "workers", "log_frequency", "checkpoint_minutes", "checkpoint_steps", "on_nonfinite", "wandb",
-        "mlflow",
-    )  # fmt: skip
+    may_differ = (*names_of(RunOptions), "on_nonfinite")
     shown = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
     def __init__(self, learner: Learner, stream: InfiniteLoader, evaluate: Callable[[], Evaluation | None]) -> None:

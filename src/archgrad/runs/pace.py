@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
+from archgrad.options import Options
 from archgrad.sizes import check_whole
 
 __all__ = ["CheckpointSchedule", "Clock"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointSchedule:
+class CheckpointSchedule(Options):
     """When checkpoints are written, besides the one after each epoch.
 
     Raises:
@@ -21,11 +22,12 @@ class CheckpointSchedule:
     """
 
     checkpoint_minutes: float = 10.0
-    """Time from one to the next, above 0."""
+    """Time between checkpoints within an epoch, above 0; each epoch ends with one."""
     checkpoint_steps: int | None = None
-    """Steps from one to the next, at least 1; None goes by time alone."""
+    """Steps between checkpoints within an epoch, at least 1; None goes by time alone."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         minutes = self.checkpoint_minutes
         if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
             raise OptionError(

@@ -13,7 +13,7 @@ from archgrad.runs import check_column, numbers_in
 
 __all__ = ["Meter", "Metrics", "accuracy"]
 
-Metrics: TypeAlias = Callable[[Any, Any], Mapping[str, "float | Tensor"]]
+Metrics: TypeAlias = Callable[[Any, Any], Mapping[str, float | Tensor]]
 """Function of (outputs, targets) that returns name -> mean over the batch."""
 
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.optim import Optimizer
-
 from archgrad.architecture import Architecture
-from archgrad.bilevel import BilevelStep
-from archgrad.bilevel.passes import Loss
-from archgrad.data import Data, as_data
+from archgrad.data import as_data
 from archgrad.distributed import (
     local_rank_zero_first,
     own_device,
@@ -25,23 +17,18 @@ from archgrad.distributed import (
     raise_on_all_ranks,
     rank,
 )
-from archgrad.engine import OnEpoch, Resume, RunOptions, opened
-from archgrad.errors import OptionError
+from archgrad.engine import opened
 from archgrad.margins import margins_of, undecided_note
-from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.named_space import space_of
-from archgrad.relaxation import Relaxation
+from archgrad.options import takes
 from archgrad.report.results import Viewed
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import open_streams
-from archgrad.search.meter import Metrics, accuracy
-from archgrad.search.optimizers import OptimizerFactory
-from archgrad.search.search_options import OnNonfinite, Precision, Schedule, SearchOptions
+from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
-from archgrad.search.short_forms import choose_method
 from archgrad.search.stage_start import StageStart
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
@@ -76,53 +63,8 @@ class SearchResult(Viewed):
         return "; the alphas hardly moved" if undecided_note(self.architecture) else ""
 
 
-def search(
-    space: nn.Module | str | Callable[..., nn.Module],
-    data: Data | Any,
-    *,
-    method: Method | str | None = None,
-    step: BilevelStep | str | None = None,
-    relaxation: Relaxation | str | None = None,
-    epochs: int | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    run_dir: str | Path | None = None,
-    resume: Resume = False,
-    overwrite: bool = False,
-    learning_rate: float = 0.025,
-    learning_rate_min: float = 0.001,
-    schedule: Schedule = "cosine",
-    momentum: float = 0.9,
-    weight_decay: float = 3e-4,
-    grad_clip: float = 5.0,
-    alphas_learning_rate: float | None = None,
-    alphas_betas: tuple[float, float] | None = None,
-    alphas_weight_decay: float | None = None,
-    weights_fraction: float = 0.5,
-    accumulation: int = 1,
-    weights_first: bool | None = None,
-    cutout: int = 0,
-    precision: Precision = "32",
-    on_nonfinite: OnNonfinite = "stop",
-    sync_batchnorm: bool = False,
-    loss: Loss = F.cross_entropy,
-    metrics: Metrics = accuracy,
-    weights_optimizer: Optimizer | OptimizerFactory | None = None,
-    device: str | torch.device = "auto",
-    workers: int = 0,
-    fast: bool = True,
-    activation_checkpointing: bool = False,
-    cuda_graphs: bool = False,
-    checkpoint_minutes: float = 10.0,
-    checkpoint_steps: int | None = None,
-    log_frequency: int | None = None,
-    quiet: bool = False,
-    wandb: str | None = None,
-    mlflow: str | None = None,
-    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
-    max_minutes: float | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> SearchResult:
+@takes(SearchOptions)
+def search(options: SearchOptions) -> SearchResult:
     """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
 
     The training data is split in two; each step updates the alphas on a batch of one half and the weights on a batch of
@@ -132,63 +74,6 @@ def search(
     Where torchrun or SLURM has started several processes, they search together: each sees its part of every batch,
     gradients are averaged, and process 0 writes. All call this with the same arguments. A run that torchrun starts
     again (`--max-restarts`) goes on from its checkpoint.
-
-    Args:
-        space: A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, or a function or
-            class, which is built to fit the data, for each stage that asks for other sizes anew; or a `Supernet` of
-            one, which is searched in place with its own relaxation, alphas and fast path.
-        data: A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`.
-        method: How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
-            "darts"; `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it.
-        step: How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given.
-        relaxation: How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given.
-        epochs: Passes over the weights' half, at least 1. By default those of the method's stages, else 50; stages of
-            another length are scaled to it.
-        batch_size: Samples of each of a step's two batches, on each process; at least 1.
-        seed: Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1.
-        run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
-        resume: Go on with the run in `run_dir`; its options must be the same. "auto" begins one where there is none.
-        overwrite: Start anew where `run_dir` holds an earlier run, which is removed.
-        learning_rate: Of the weights' SGD in the first epoch; above 0.
-        learning_rate_min: What the cosine schedule falls to after the last epoch; at least 0.
-        schedule: Course of the weights' learning rate over the epochs: "cosine" or "constant".
-        momentum: Of the weights' SGD; from 0 to below 1.
-        weight_decay: Of the weights' SGD; at least 0.
-        grad_clip: Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped.
-        alphas_learning_rate: Of the alphas' Adam; above 0. By default 0.0003.
-        alphas_betas: Of the alphas' Adam; each from 0 to below 1. By default 0.5 and 0.999.
-        alphas_weight_decay: Of the alphas' Adam, added to the gradient; at least 0. By default 0.001.
-        weights_fraction: Share of the training data that the weights learn from, between 0 and 1.
-        accumulation: Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is
-            that of the whole batch, up to BatchNorm, which sees the parts; `loss` must be one of torch's, a mean over
-            samples, or say what it averages over (see `archgrad.losses.Loss`).
-        weights_first: Update the weights before the alphas in each step, as GDAS does. By default as the method says,
-            else not.
-        cutout: Side in pixels of a square that is blanked in each training image; 0 is off.
-        precision: "32", "64", or "bf16": autocast to bfloat16, weights and alphas in 32 bits.
-        on_nonfinite: What a loss or gradient that is not finite does: "stop" the run, or "skip" the step.
-        sync_batchnorm: With several processes, let BatchNorm see the batch of all of them in training, at two messages
-            a norm and step; R processes then compute what one would with a batch of R times the size.
-        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
-        metrics: Function of (outputs, targets) that returns name -> mean over the batch.
-        weights_optimizer: Instead of the SGD: a function of the list of weights, or an optimizer over parameters of
-            `space`, which then works on the supernet's copies of them.
-        device: "auto" (CUDA where there is one), or a torch device.
-        workers: Processes that read data which is not in memory; 0 reads in this process.
-        fast: Compute the same numbers the fast way; False runs every operation as it is written.
-        activation_checkpointing: Compute activations again in the backward pass instead of keeping them.
-        cuda_graphs: On a GPU, record each kind of pass as a CUDA graph after a warm-up, which is announced, and do it
-            again without Python; see `archgrad.bilevel.cuda_graphs`. What cannot be recorded is said and runs as usual.
-        checkpoint_minutes: Time between checkpoints within an epoch, above 0; each epoch ends with one.
-        checkpoint_steps: Steps between checkpoints within an epoch, at least 1; None goes by time alone.
-        log_frequency: Steps between plain progress lines; None for one an epoch.
-        quiet: Show no progress.
-        wandb: Project of Weights & Biases to log to as well.
-        mlflow: Experiment of MLflow to log to as well.
-        on_epoch: Function of an `archgrad.engine.EpochState`, or a list of such, called on process 0 at the end of each
-            epoch, and again if the epoch is done again. One that returns True ends the run there, for good.
-        max_minutes: Save and end the run after this time, above 0; it can be resumed. None sets no limit.
-        config: Further plain options of the caller, written to config.yaml.
 
     Returns:
         The architecture and what led to it.
@@ -203,87 +88,26 @@ def search(
         Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
             `result` has what the run came to so far.
     """
-    chosen = choose_method(
-        method,
-        step=step,
-        relaxation=relaxation,
-        weights_first=weights_first,
-        alphas_learning_rate=alphas_learning_rate,
-        alphas_betas=alphas_betas,
-        alphas_weight_decay=alphas_weight_decay,
-    )
-    if isinstance(space, Supernet):
-        own = None if relaxation is None else chosen.relaxation
-        chosen = _method_in_place(chosen, space, given=method is not None, relaxation=own)
-    chosen = chosen if epochs is None else chosen.scaled(epochs)
-    options = SearchOptions(
-        epochs=(chosen.epochs or SearchOptions.epochs) if epochs is None else epochs,
-        batch_size=batch_size,
-        seed=seed,
-        learning_rate=learning_rate,
-        learning_rate_min=learning_rate_min,
-        schedule=schedule,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        grad_clip=grad_clip,
-        weights_fraction=weights_fraction,
-        accumulation=accumulation,
-        cutout=cutout,
-        precision=precision,
-        on_nonfinite=on_nonfinite,
-        sync_batchnorm=sync_batchnorm,
-    )
-    run = RunOptions(
-        run_dir=run_dir,
-        resume=resume,
-        overwrite=overwrite,
-        checkpoint_minutes=checkpoint_minutes,
-        checkpoint_steps=checkpoint_steps,
-        log_frequency=log_frequency,
-        quiet=quiet,
-        wandb=wandb,
-        mlflow=mlflow,
-        on_epoch=on_epoch,
-        max_minutes=max_minutes,
-    )
-    device = pick_device(own_device(device))
+    method = options.chosen_method
+    device = pick_device(own_device(options.device))
 
     with ExitStack() as stack:
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
-            data = as_data(data)
-        stack.enter_context(seeded(seed))
-        start = stack.enter_context(
-            StageStart(
-                space_of(space, data),
-                chosen,
-                options,
-                weights_optimizer=weights_optimizer,
-                device=device,
-                fast=fast,
-                activation_checkpointing=activation_checkpointing,
-                cuda_graphs=cuda_graphs,
-            )
-        )
+            data = as_data(options.data)
+        stack.enter_context(seeded(options.seed))
+        start = stack.enter_context(StageStart(space_of(options.space, data), options, device))
         begun = start.begin(0)
-        supernet = begun.supernet
-        train, valid = open_streams(
-            data, supernet, options, device=device, workers=workers, channels_last=supernet.channels_last
-        )
+        train, valid = open_streams(data, begun.supernet, options, device=device)
         stack.callback(train.close)
         stack.callback(valid.close)
-        everything = {
-            **(config or {}),  # first, so that what the caller says of space and data stands at the top
-            **asdict(options),
-            "checkpoint_minutes": checkpoint_minutes,
-            "checkpoint_steps": checkpoint_steps,
-            "method": tree_of(chosen),
+        config = {
+            **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
+            **options.recipe(),
+            "method": tree_of(method),
+            **options.kept(SearchRunOptions),
             "device": str(device),
-            "workers": workers,
-            "fast": fast,
-            "activation_checkpointing": activation_checkpointing,
-            "cuda_graphs": cuda_graphs,
-            **(config or {}),
+            **(options.config or {}),
         }
         task = SearchTask(
             start,
@@ -291,31 +115,16 @@ def search(
             train,
             valid,
             options=options,
-            method=chosen,
-            loss=loss,
-            metrics=metrics,
             samples=len(data.train_targets),
-            settings=settings_of(options, everything, data.name),
+            settings=settings_of(options, config, data.name),
         )
-        engine = stack.enter_context(opened(task, run, config=everything))
-        folder_path = None if run_dir is None else Path(run_dir)
+        engine = stack.enter_context(opened(task, options, config=config))
+        run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0
         except (Halted, Interrupted) as ended:
-            ended.result = SearchResult(task.present_architecture(), task.supernet, task.history, folder_path)
+            ended.result = SearchResult(task.present_architecture(), task.supernet, task.history, run_dir)
             raise
     if leads and (constant := constant_warning(task.supernet, architecture, data)) is not None:
-        warnings.warn(constant, stacklevel=2)
-    return SearchResult(architecture, task.supernet, task.history, folder_path, task.stop)
-
-
-def _method_in_place(chosen: Method, supernet: Supernet, *, given: bool, relaxation: Relaxation | None) -> Method:
-    """Return the method with the relaxation of a supernet that is searched in place."""
-    if relaxation is not None:
-        raise OptionError("relaxation does not go with a supernet, which has its own. Leave it out, or give the space.")
-    if given and chosen.relaxation != supernet.relaxation:
-        raise OptionError(
-            f"The method relaxes with {chosen.relaxation!r}, but the supernet has {supernet.relaxation!r}. "
-            f"Give the space."
-        )
-    return replace(chosen, relaxation=supernet.relaxation)
+        warnings.warn(constant, stacklevel=3)
+    return SearchResult(architecture, task.supernet, task.history, run_dir, task.stop)

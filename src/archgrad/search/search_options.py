@@ -1,82 +1,129 @@
-"""The options of a search that are plain numbers and words, checked at the door."""
+"""The options of a search, checked at the door."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
 
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import Optimizer
+
+from archgrad.bilevel.passes import Loss
+from archgrad.checks import check_real, check_word
+from archgrad.data import Data
+from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.errors import OptionError
-from archgrad.json_text import shown
-from archgrad.runs import check_seed
+from archgrad.methods import Method
+from archgrad.options import values_of
+from archgrad.search.meter import Metrics, accuracy
+from archgrad.search.optimizers import OptimizerFactory
+from archgrad.search.short_forms import MethodOptions
 from archgrad.sizes import check_whole
+from archgrad.supernet import Supernet
 
-__all__ = ["OnNonfinite", "Precision", "Schedule", "SearchOptions"]
+__all__ = ["Schedule", "SearchOptions", "SearchRecipe", "SearchRunOptions"]
 
-Precision = Literal["32", "64", "bf16"]
 Schedule = Literal["cosine", "constant"]
-OnNonfinite = Literal["stop", "skip"]
+_EPOCHS = 50
+_FUNCTIONS = ("loss", "metrics", "weights_optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
+class SearchRecipe(TrainingOptions):
     """What decides the result of a search, beside space, data and method; the defaults are the authors'.
 
     Source: Liu et al. 2019, section 3.1.
     """
 
-    epochs: int = 50
-    """Passes over the weights' half of the training data, at least 1."""
+    epochs: int | None = None
+    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50; stages of another
+    length are scaled to it."""
     batch_size: int = 64
     """Samples of each of a step's two batches, on each process; at least 1."""
     seed: int = 0
     """Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1."""
-    learning_rate: float = 0.025
-    """Of the weights' SGD in the first epoch; above 0."""
     learning_rate_min: float = 0.001
     """What the cosine schedule falls to after the last epoch; at least 0."""
     schedule: Schedule = "cosine"
     """Course of the weights' learning rate over the epochs: "cosine" or "constant"."""
-    momentum: float = 0.9
-    """Of the weights' SGD; from 0 to below 1."""
-    weight_decay: float = 3e-4
-    """Of the weights' SGD; at least 0."""
-    grad_clip: float = 5.0
-    """Largest L2 norm of the weights' gradient; 0 is off. Alphas are never clipped."""
     weights_fraction: float = 0.5
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
-    accumulation: int = 1
-    """Parts that each batch is cut into, one after the other, to save memory; at least 1."""
     cutout: int = 0
     """Side in pixels of a square that is blanked in each training image; 0 is off."""
-    precision: Precision = "32"
-    """"32", "64", or "bf16": autocast to bfloat16, weights, alphas and BatchNorm statistics in 32 bits."""
-    on_nonfinite: OnNonfinite = "stop"
-    """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
-    sync_batchnorm: bool = False
-    """With several processes, let BatchNorm see the batch of all of them in training."""
+    loss: Loss = F.cross_entropy
+    """Function of (outputs, targets) (see `archgrad.losses.Loss`). With `accumulation` it must be one of torch's, a
+    mean over samples, or say what it averages over."""
+    metrics: Metrics = accuracy
+    """Function of (outputs, targets) that returns name -> mean over the batch."""
+    weights_optimizer: Optimizer | OptimizerFactory | None = None
+    """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
+    works on the supernet's copies of them."""
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
-        for name in ("epochs", "batch_size", "accumulation"):
-            check_whole(name, getattr(self, name), least=1)
+        super().__post_init__()
+        if self.epochs is not None:
+            check_whole("epochs", self.epochs, least=1)
+        check_real("weights_fraction", self.weights_fraction, above=0, below=1)
         check_whole("cutout", self.cutout, least=0)
-        _check("learning_rate", self.learning_rate, "a finite number above 0", lambda v: 0 < v < float("inf"))
-        for name in ("learning_rate_min", "weight_decay", "grad_clip"):
-            _check(name, getattr(self, name), "a finite number of at least 0", lambda v: 0 <= v < float("inf"))
-        _check("momentum", self.momentum, "from 0 to below 1", lambda v: 0 <= v < 1)
-        _check("weights_fraction", self.weights_fraction, "between 0 and 1", lambda v: 0 < v < 1)
-        for name, words in (
-            ("schedule", ("cosine", "constant")),
-            ("precision", ("32", "64", "bf16")),
-            ("on_nonfinite", ("stop", "skip")),
-        ):
-            _check(name, getattr(self, name), f"one of {', '.join(words)}", lambda v, words=words: v in words)
+        check_word("schedule", self.schedule, get_args(Schedule))
 
 
-def _check(name: str, value: object, rule: str, holds: object) -> None:
-    try:
-        valid = bool(holds(value))  # type: ignore[operator]
-    except TypeError:
-        valid = False
-    if not valid:
-        raise OptionError(f"{name} must be {rule}, but got {name}={shown(value)}.")
+@dataclass(frozen=True, kw_only=True)
+class SearchRunOptions(RunOptions):
+    """The options of a search's run that no result depends on."""
+
+    fast: bool = True
+    """Compute the same numbers the fast way; False runs every operation as it is written."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    cuda_graphs: bool = False
+    """On a GPU, record each kind of pass as a CUDA graph after a warm-up, which is announced, and do it again without
+    Python; see `archgrad.bilevel.cuda_graphs`. What cannot be recorded is said and runs as usual."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
+    """What `archgrad.search` takes."""
+
+    space: nn.Module | str | Callable[..., nn.Module]
+    """A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, or a function or class,
+    which is built to fit the data, and anew for each stage that asks for other sizes; or a `Supernet` of one, which is
+    searched in place with its own relaxation, alphas and fast path."""
+    data: Data | Any
+    """A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.chosen_method  # raises here what it raises
+
+    @cached_property
+    def chosen_method(self) -> Method:
+        """The method that is asked for, as long as the search; of a supernet in place, with its relaxation."""
+        method = self.choose_method()
+        if self.epochs is not None:
+            method = method.scaled(self.epochs)
+        if not isinstance(self.space, Supernet):
+            return method
+        own = self.space.relaxation
+        if self.relaxation is not None:
+            raise OptionError(
+                "relaxation does not go with a supernet, which has its own. Leave it out, or give the space."
+            )
+        if self.method is not None and method.relaxation != own:
+            raise OptionError(
+                f"The method relaxes with {method.relaxation!r}, but the supernet has {own!r}. Give the space."
+            )
+        return replace(method, relaxation=own)
+
+    @property
+    def total_epochs(self) -> int:
+        """What is asked for, else what the method's stages have, else the paper's."""
+        return self.epochs or self.chosen_method.epochs or _EPOCHS
+
+    def recipe(self) -> dict[str, Any]:
+        """Return those options of the recipe that are plain, with the number of epochs."""
+        values = values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
+        return {name: value for name, value in values.items() if name not in _FUNCTIONS}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
 from archgrad.bilevel import StepReport, search_step
-from archgrad.bilevel.passes import Batch, Loss
+from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import InfiniteLoader
 from archgrad.discretize import discretize
@@ -22,7 +22,8 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
-from archgrad.methods import Method, Place
+from archgrad.methods import Place
+from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
 from archgrad.runs import count_in, load_optimizer, rows_in
@@ -30,9 +31,9 @@ from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
-from archgrad.search.meter import Meter, Metrics
+from archgrad.search.meter import Meter
 from archgrad.search.optimizers import set_learning_rate
-from archgrad.search.search_options import SearchOptions
+from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_start import StageStart
 from archgrad.search.widening import Begun, widen
@@ -55,18 +56,12 @@ class SearchTask(Task[Architecture]):
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
-        method: How alphas are relaxed, moved and read.
-        loss: Function of (outputs, targets) (see `archgrad.losses.Loss`).
-        metrics: Function of (outputs, targets) that returns name -> mean over the batch.
         samples: Of the training data, both halves.
         settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
     """
 
     command, title, kind, shown = "search", "The search", "search", FIGURES
-    may_differ = (
-        "device", "workers", "fast", "activation_checkpointing", "cuda_graphs", "checkpoint_minutes",
-        "checkpoint_steps", "log_frequency", "on_nonfinite", "wandb", "mlflow",
-    )  # fmt: skip
+    may_differ = (*names_of(SearchRunOptions), "on_nonfinite")
     modernised = staticmethod(modernised)
 
     def __init__(
@@ -77,9 +72,6 @@ class SearchTask(Task[Architecture]):
         valid: InfiniteLoader,
         *,
         options: SearchOptions,
-        method: Method,
-        loss: Loss,
-        metrics: Metrics,
         samples: int,
         settings: Mapping[str, Any],
     ) -> None:
@@ -87,14 +79,15 @@ class SearchTask(Task[Architecture]):
             begun.supernet.network,
             (train, valid),
             device=next(iter(begun.supernet.alphas.values())).device,
-            epochs=options.epochs,
+            epochs=options.total_epochs,
             batch_size=options.batch_size,
             seed=options.seed,
         )
         self._start, self._stage = start, -1
         self._take(begun)
         self._train, self._valid = train, valid
-        self._options, self._method, self._loss, self._metrics = options, method, loss, metrics
+        self._options, self._method = options, options.chosen_method
+        self._loss, self._metrics = options.loss, options.metrics
         self._samples, self._settings = samples, settings
         self._meter = Meter()
         self._skipped = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from archgrad.runs.config import plain_config
@@ -26,7 +25,7 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
     chosen = {name: config[name] for name in _PARTS if config.get(name) is not None}
     if isinstance(chosen.get("space"), str):
         chosen["space"] = _without_folders(chosen["space"])
-    own = {name: value for name, value in asdict(options).items() if name not in _NO_SETTINGS}
+    own = {name: value for name, value in options.recipe().items() if name not in _NO_SETTINGS}
     return plain_config({"data": _without_folders(data), **chosen, **own})
 
 

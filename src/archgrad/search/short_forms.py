@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from archgrad import methods
@@ -12,9 +12,12 @@ from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS, classes_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
+from archgrad.options import Options
 from archgrad.relaxation import Relaxation
 
-__all__ = ["PRESETS", "choose_method", "modernised", "preset"]
+__all__ = ["PRESETS", "MethodOptions", "modernised", "preset"]
+
+_OF_ADAM = ("learning_rate", "betas", "weight_decay")
 
 PRESETS = {name: value for name in methods.__all__ if isinstance(value := getattr(methods, name), Method)}
 """The published methods by their Python name."""
@@ -33,45 +36,53 @@ def preset(name: str) -> Method:
     return found
 
 
-def choose_method(
-    method: Method | str | None,
-    *,
-    step: BilevelStep | str | None = None,
-    relaxation: Relaxation | str | None = None,
-    weights_first: bool | None = None,
-    **alphas: Any,
-) -> Method:
-    """Return the method that is asked for by itself or by short forms.
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(Options):
+    """The options of a search that choose its method."""
 
-    Args:
-        method: A method or its name; None for DARTS.
-        step: Short for the method's; a name as in `archgrad steps` takes its defaults.
-        relaxation: Short for the method's; a name as in `archgrad relaxations` takes its defaults.
-        weights_first: Short for the method's.
-        **alphas: Options of Adam as "alphas_NAME", short for the method's `alphas_optimizer`; None where not given.
+    method: Method | str | None = None
+    """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default "darts";
+    `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it."""
+    step: BilevelStep | str | None = None
+    """How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given."""
+    relaxation: Relaxation | str | None = None
+    """How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given."""
+    weights_first: bool | None = None
+    """Update the weights before the alphas in each step, as GDAS does. By default as the method says, else not."""
+    alphas_learning_rate: float | None = None
+    """Of the alphas' Adam; above 0. By default 0.0003."""
+    alphas_betas: tuple[float, float] | None = None
+    """Of the alphas' Adam; each from 0 to below 1. By default 0.5 and 0.999."""
+    alphas_weight_decay: float | None = None
+    """Of the alphas' Adam, added to the gradient; at least 0. By default 0.001."""
 
-    Raises:
-        OptionError: There is no such method, a value is outside its range, or a short form contradicts the method.
-    """
-    if isinstance(method, type):
-        raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
-    base = preset(method) if isinstance(method, str) else Method() if method is None else method
-    if not isinstance(base, Method):
-        raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
-    given: dict[str, Any] = {
-        "step": _part("step", step),
-        "relaxation": _part("relaxation", relaxation),
-        "weights_first": weights_first,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    adam = {name.removeprefix("alphas_"): value for name, value in alphas.items() if value is not None}
-    if adam:
-        start = base.alphas_optimizer if isinstance(base.alphas_optimizer, Adam) else Adam()
-        try:
-            given["alphas_optimizer"] = replace(start, **adam)
-        except OptionError as error:
-            raise OptionError(f"alphas_{error}") from error
-    if method is not None:
+    def choose_method(self) -> Method:
+        """Return the method that is asked for by itself or by short forms.
+
+        Raises:
+            OptionError: There is no such method, a value is outside its range, or a short form contradicts the method.
+        """
+        method = self.method
+        if isinstance(method, type):
+            raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
+        base = preset(method) if isinstance(method, str) else Method() if method is None else method
+        if not isinstance(base, Method):
+            raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
+        given: dict[str, Any] = {
+            "step": _part("step", self.step),
+            "relaxation": _part("relaxation", self.relaxation),
+            "weights_first": self.weights_first,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        adam = {name: value for name in _OF_ADAM if (value := getattr(self, f"alphas_{name}")) is not None}
+        if adam:
+            start = base.alphas_optimizer if isinstance(base.alphas_optimizer, Adam) else Adam()
+            try:
+                given["alphas_optimizer"] = replace(start, **adam)
+            except OptionError as error:
+                raise OptionError(f"alphas_{error}") from error
+        if method is None:
+            return replace(base, **given)
         for name, value in given.items():
             if value != getattr(base, name):
                 short = ", ".join(f"alphas_{each}" for each in adam) if name == "alphas_optimizer" else name
@@ -79,7 +90,7 @@ def choose_method(
                     f"{short} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or give "
                     f"dataclasses.replace(method, {name}=...)."
                 )
-    return replace(base, **given) if method is None else base
+        return base
 
 
 def _part(kind: str, given: Any) -> Any:

@@ -16,10 +16,9 @@ from archgrad.data.seeds import seed_of
 from archgrad.distributed import broadcast_tensors, synchronised_norms
 from archgrad.errors import OptionError
 from archgrad.labels import alpha_rows, label_choices
-from archgrad.methods import Method
 from archgrad.named_space import SpaceBuilder
 from archgrad.runs import seeded
-from archgrad.search.optimizers import OptimizerFactory, optimizer_for_weights
+from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.widening import Begun, check_widening
 from archgrad.skip_dropout import add_skip_dropout, identities
@@ -33,35 +32,17 @@ class StageStart(ExitStack):
 
     Args:
         space: What is searched; a supernet is searched in place.
-        method: Its stages say which have a network of their own.
-        options: Of the search.
-        weights_optimizer: As in `optimizer_for_weights`.
+        options: Of the search; the stages of its method say which have a network of their own.
         device: Where the networks compute.
-        fast: As in `Supernet`.
-        activation_checkpointing: As in `Supernet`.
-        cuda_graphs: Whether `record` records.
 
     Raises:
         OptionError: The space cannot be built as a stage asks for, or would have other rows.
     """
 
-    def __init__(
-        self,
-        space: nn.Module | SpaceBuilder,
-        method: Method,
-        options: SearchOptions,
-        *,
-        weights_optimizer: Optimizer | OptimizerFactory | None,
-        device: torch.device,
-        fast: bool,
-        activation_checkpointing: bool,
-        cuda_graphs: bool,
-    ) -> None:
+    def __init__(self, space: nn.Module | SpaceBuilder, options: SearchOptions, device: torch.device) -> None:
         super().__init__()
-        self._space, self._method, self._options, self._device = space, method, options, device
-        self._weights_optimizer = weights_optimizer
-        self._fast, self._activation_checkpointing = fast, activation_checkpointing
-        self._cuda_graphs, self._recorded = cuda_graphs, False
+        self._space, self._method, self._options, self._device = space, options.chosen_method, options, device
+        self._recorded = False
         self._check()
 
     def _check(self) -> None:
@@ -74,7 +55,7 @@ class StageStart(ExitStack):
                 f"{type(self._space).__name__} that is built already. Give its name, or the function or class that "
                 f"builds it."
             )
-        if own[-1:] > [0] and isinstance(self._weights_optimizer, Optimizer):
+        if own[-1:] > [0] and isinstance(self._options.weights_optimizer, Optimizer):
             raise OptionError(
                 f"Stage {own[-1] + 1} of the method begins with new weights, which an optimizer that is made already "
                 f"does not hold. Give weights_optimizer as a function of the weights."
@@ -129,8 +110,8 @@ class StageStart(ExitStack):
                 space,
                 method.relaxation,
                 seed=self.seed(number),
-                fast=self._fast,
-                activation_checkpointing=self._activation_checkpointing,
+                fast=options.fast,
+                activation_checkpointing=options.activation_checkpointing,
             )
         )
         stages = enumerate(method.stages)
@@ -140,7 +121,7 @@ class StageStart(ExitStack):
         optimizer = optimizer_for_weights(
             supernet,
             supernet.network if supernet is space else space,
-            self._weights_optimizer,
+            options.weights_optimizer,
             learning_rate=options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
@@ -150,12 +131,12 @@ class StageStart(ExitStack):
         alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
         self.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
-        if self._cuda_graphs:
+        if options.cuda_graphs:
             check_recordable(supernet, self._device)
         return Begun(supernet, optimizer, alphas_optimizer)
 
     def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
         """Let the passes of what was begun last be recorded as CUDA graphs, if that is asked for and not done yet."""
-        if self._cuda_graphs and not self._recorded:
+        if self._options.cuda_graphs and not self._recorded:
             self.enter_context(recorded_on_cuda(supernet, say=say))
             self._recorded = True
