@@ -31,7 +31,7 @@ FLOW = (
     # the continuous relaxation
     ("relaxation", "fast"),
     # what moves the alphas, and what is added to their loss and to the mixing weights
-    ("optimizers", "perturbations", "pruned", "regularizers"),
+    ("always_on", "edge_weights", "optimizers", "perturbations", "pruned", "regularizers"),
     ("supernet",),
     # the gradient of the alphas
     ("bilevel",),

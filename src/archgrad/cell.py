@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.connection import Kept, connected, likeliest, likeliest_connected
-from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes
+from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes, node_row
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
 
@@ -29,7 +29,8 @@ class Cell(Choice):
 
     The derivation rule belongs to the cell: on every edge the likeliest candidate outside `never`, and of each node's
     edges the `n_kept` whose likeliest such candidate has the highest probability (Liu et al. 2019, section 2.4). Equal
-    probabilities resolve to the lower source and the earlier candidate. Where this would leave an output that depends
+    probabilities resolve to the lower source and the earlier candidate. In a search with edge weights each probability
+    counts times the weight of its edge (Xu et al. 2020, section 3.3). Where this would leave an output that depends
     on no input, since candidates that pass nothing on cut every path, the cell takes the likeliest decision that does
     connect them (`archgrad.connection`). Scores below 0 (see `archgrad.selection`) mark edges that a node keeps only if
     it has nothing else.
@@ -109,6 +110,18 @@ class Cell(Choice):
             )
         return {self.edge_label(label, source, node): AlphaRow(self.names) for source, node in self.pairs}
 
+    def layer_choices(self, label: str) -> dict[str, LayerChoice]:
+        """Return every edge by its row."""
+        edges = zip(self.pairs, self.edges, strict=True)
+        return {self.edge_label(label, *pair): cast(LayerChoice, edge) for pair, edge in edges}
+
+    def edges_of_nodes(self, label: str) -> dict[str, tuple[str, ...]]:
+        """Return the edges that enter each node, by source."""
+        return {
+            node_row(label, node): tuple(self.edge_label(label, source, node) for source in range(node))
+            for node in self._nodes()
+        }
+
     def bind(self, label: str, table: MixtureTable) -> None:
         """Bind every edge to its row."""
         super().bind(label, table)
@@ -146,7 +159,11 @@ class Cell(Choice):
     def _rows_by_edge(
         self, label: str, probabilities: Mapping[str, Sequence[float]]
     ) -> dict[tuple[int, int], Sequence[float]]:
-        return {(source, node): probabilities[self.edge_label(label, source, node)] for source, node in self.pairs}
+        rows: dict[tuple[int, int], Sequence[float]] = {}
+        for source, node in self.pairs:
+            row, weights = probabilities[self.edge_label(label, source, node)], probabilities.get(node_row(label, node))
+            rows[source, node] = row if weights is None else [p * weights[source] for p in row]
+        return rows
 
     def _named(self, kept: Mapping[int, Sequence[Kept]]) -> dict[str, list[Any]]:
         named: dict[str, list[Any]] = {

@@ -260,7 +260,13 @@ def search(
             space
             if isinstance(space, Supernet)
             else Supernet(
-                space, chosen.relaxation, seed=seed, fast=fast, activation_checkpointing=activation_checkpointing
+                space,
+                chosen.relaxation,
+                seed=seed,
+                fast=fast,
+                activation_checkpointing=activation_checkpointing,
+                edge_weights=chosen.edge_weights,
+                always_on=chosen.always_on,
             )
         )
         supernet.to(device, torch.float64 if precision == "64" else None).train()
@@ -325,16 +331,21 @@ def search(
     return SearchResult(architecture, supernet, task.history, folder_path, task.stop)
 
 
+_OF_THE_SUPERNET = ("relaxation", "edge_weights", "always_on")
+"""The parts of a method that a supernet is built with."""
+
+
 def _method_in_place(chosen: Method, supernet: Supernet, *, given: bool, relaxation: Relaxation | None) -> Method:
     """Return the method with the relaxation of a supernet that is searched in place."""
     if relaxation is not None:
         raise OptionError("relaxation does not go with a supernet, which has its own. Leave it out, or give the space.")
-    if given and chosen.relaxation != supernet.relaxation:
-        raise OptionError(
-            f"The method relaxes with {chosen.relaxation!r}, but the supernet has {supernet.relaxation!r}. "
-            f"Give the space."
-        )
-    return replace(chosen, relaxation=supernet.relaxation)
+    for name in _OF_THE_SUPERNET if given else ():
+        if getattr(chosen, name) != getattr(supernet, name):
+            raise OptionError(
+                f"The method has {name}={getattr(chosen, name)!r}, but the supernet {getattr(supernet, name)!r}. "
+                f"Give the space."
+            )
+    return replace(chosen, **{name: getattr(supernet, name) for name in _OF_THE_SUPERNET})
 
 
 def _epochs(method: Method, asked: int | None) -> int:

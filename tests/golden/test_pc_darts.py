@@ -1,0 +1,1 @@
+"""PC-DARTS' edge weights and partial channels against the authors' numbers, in float64."""
