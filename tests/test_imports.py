@@ -20,7 +20,7 @@ FLOW = (
     ("batches", "buffers", "exactness", "files", "json_text", "isolation", "schedules", "terminal", "typed_names"),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("nested_sum", "recompute"),
+    ("nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),

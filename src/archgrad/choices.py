@@ -150,6 +150,10 @@ class Choice(nn.Module, ABC):
             ArchitectureError: The decision does not fit this choice.
         """
 
+    def reached(self, label: str, decision: Any) -> nn.Module:
+        """Return a module that has all choices which `decision` leaves open; by default what `fix` returns."""
+        return self.fix(label, decision)
+
     def bind(self, label: str, table: MixtureTable) -> None:
         """Let forward passes take their mixture from `table`, under the row `label`."""
         self._row, self._table = label, table

@@ -96,7 +96,7 @@ def decide(
             label = labels[id(module)]
             if label not in decisions:
                 decisions[label] = module.decide(label, probabilities)
-            visit(module.fix(label, decisions[label]))
+            visit(module.reached(label, decisions[label]))
         else:
             for child in module.children():
                 visit(child)
