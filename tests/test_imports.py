@@ -21,7 +21,7 @@ FLOW = (
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("nested_sum", "recompute"),
+    ("nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),
@@ -32,7 +32,7 @@ FLOW = (
     # the continuous relaxation
     ("relaxation", "fast"),
     # what moves the alphas, and what is added to their loss and to the mixing weights
-    ("optimizers", "perturbations", "pruned", "regularizers", "skip_dropout"),
+    ("always_on", "edge_weights", "optimizers", "perturbations", "pruned", "regularizers", "skip_dropout"),
     ("supernet",),
     # the gradient of the alphas
     ("bilevel",),

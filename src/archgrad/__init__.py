@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archgrad import (
+        always_on,
         architectures,
         bilevel,
         cost,
@@ -72,6 +73,7 @@ __all__ = [
     "Stop",
     "Supernet",
     "Unrolled",
+    "always_on",
     "architectures",
     "bilevel",
     "cost",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from archgrad.always_on import AlwaysOn
 from archgrad.bilevel import BilevelStep, FirstOrder
 from archgrad.bilevel.step import check_perturbation
 from archgrad.errors import OptionError
@@ -54,6 +55,11 @@ class Method:
     """How the alphas move along it."""
     regularizers: tuple[Regularizer, ...] = ()
     """What is added to the validation loss."""
+    edge_weights: Relaxation | None = None
+    """How the edges that enter a node of a cell are weighed against each other: a relaxation that runs all candidates.
+    None weighs every edge by one. Perturbations and regularisers leave these weights alone."""
+    always_on: AlwaysOn | None = None
+    """What runs beside the candidates in every pass, with a weight of its own."""
     perturbation: Perturbation | None = None
     """How the mixing weights of the weights' pass are moved."""
     stopping: Stopping | None = None
@@ -84,6 +90,8 @@ class Method:
             ("relaxation", self.relaxation, Relaxation),
             ("step", self.step, BilevelStep),
             ("alphas_optimizer", self.alphas_optimizer, AlphasOptimizer),
+            ("edge_weights", self.edge_weights, Relaxation),
+            ("always_on", self.always_on, AlwaysOn),
             ("perturbation", self.perturbation, Perturbation),
             ("stopping", self.stopping, Stopping),
             ("selection", self.selection, Selection),
@@ -95,18 +103,10 @@ class Method:
 
     def _check_combination(self) -> None:
         """All that does not go together, whatever the space; what depends on its rows, parts check themselves."""
-        relaxation, optimizer = self.relaxation, self.alphas_optimizer
-        if relaxation.domain != optimizer.domain:
-            names = (type(relaxation).__name__, type(optimizer).__name__)
-            if relaxation.domain == "simplex":
-                raise OptionError(
-                    f"{names[0]} has alphas on the simplex, but {names[1]} moves them anywhere, where they are no "
-                    f"mixing weights. Take alphas_optimizer=ExponentiatedGradient()."
-                )
-            raise OptionError(
-                f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
-                f"Take alphas_optimizer=Adam(), or relaxation=Simplex()."
-            )
+        relaxation = self.relaxation
+        self._check_domain("relaxation", relaxation)
+        if self.edge_weights is not None:
+            self._check_domain("edge_weights", self.edge_weights)
         check_perturbation(self.perturbation, relaxation, self.step)
         if not self.stages:
             raise OptionError("A method needs at least one stage. Give stages=(Stage(),).")
@@ -120,6 +120,20 @@ class Method:
         self._check_keeps()
         if self.stages[0].widen:
             raise OptionError("The first stage has no network before it to widen. Give widen to a later one.")
+
+    def _check_domain(self, what: str, relaxation: Relaxation) -> None:
+        names = (type(relaxation).__name__, type(self.alphas_optimizer).__name__)
+        if relaxation.domain == self.alphas_optimizer.domain:
+            return
+        if relaxation.domain == "simplex":
+            raise OptionError(
+                f"{names[0]} has alphas on the simplex, but {names[1]} moves them anywhere, where they are no "
+                f"mixing weights. Take alphas_optimizer=ExponentiatedGradient()."
+            )
+        raise OptionError(
+            f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
+            f"Take alphas_optimizer=Adam(), or {what}=Simplex()."
+        )
 
     def _check_keeps(self) -> None:
         keeps = [stage.keep for stage in self.stages if stage.keep is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archgrad.always_on import AuxiliarySkip
 from archgrad.bilevel import Flat, Unrolled
 from archgrad.methods.method import Method
 from archgrad.methods.stage import Stage
@@ -16,6 +17,7 @@ __all__ = [
     "a2m",
     "beta_darts",
     "darts",
+    "darts_minus",
     "darts_plus",
     "darts_second_order",
     "drnas",
@@ -35,6 +37,10 @@ beta_darts = Method(
 )
 a2m = Method(step=Flat(), source="A2M (FlatDARTS), code of AI-Tech-Research-Lab: rho 0.1, radius 0.01")
 darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, first order")
+darts_minus = Method(
+    always_on=AuxiliarySkip(),
+    source="Chu et al. 2021: DARTS-; the weight of the auxiliary skip falls from 1 to 0 over any length",
+)
 darts_plus = Method(
     stopping=SkipCount(limit=2),
     source="Liang et al. 2019: DARTS+, criterion 1; every cell is looked at (theirs: label='normal')",

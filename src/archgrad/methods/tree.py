@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from archgrad import bilevel, optimizers, perturbations, regularizers, relaxation, schedules, selection, stopping
+from archgrad import (
+    always_on,
+    bilevel,
+    optimizers,
+    perturbations,
+    regularizers,
+    relaxation,
+    schedules,
+    selection,
+    stopping,
+)
 from archgrad.errors import OptionError
 from archgrad.methods.method import Method
 from archgrad.methods.stage import Stage
@@ -53,6 +63,8 @@ KINDS = {
     "step": Kind(bilevel.BilevelStep, bilevel, "how the alphas' gradient is computed"),
     "alphas_optimizer": Kind(optimizers.AlphasOptimizer, optimizers, "how the alphas move along it"),
     "regularizers": Kind(regularizers.Regularizer, regularizers, "what is added to the alphas' loss", several=True),
+    "edge_weights": Kind(relaxation.Relaxation, relaxation, "how a node's edges are weighed", optional=True),
+    "always_on": Kind(always_on.AlwaysOn, always_on, "what runs beside the candidates", optional=True),
     "perturbation": Kind(perturbations.Perturbation, perturbations, "how the weights' pass is moved", optional=True),
     "stopping": Kind(stopping.Stopping, stopping, "when the search ends early", optional=True),
     "selection": Kind(selection.Selection, selection, "what ranks the candidates in the end"),

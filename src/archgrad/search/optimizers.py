@@ -81,4 +81,6 @@ def optimizer_for_weights(
         group["params"] = [copies[id(parameter)] for parameter in group["params"]]
     given.state.clear()
     given.load_state_dict(state)  # brings the state to the supernet's device
+    of_space = {id(copy) for copy in copies.values()}  # what always runs stands in the supernet alone
+    given.param_groups[0]["params"] += [w for w in supernet.weights.values() if id(w) not in of_space]
     return given

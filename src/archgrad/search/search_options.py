@@ -28,6 +28,8 @@ __all__ = ["Schedule", "SearchOptions", "SearchRecipe", "SearchRunOptions"]
 
 Schedule = Literal["cosine", "constant"]
 _EPOCHS = 50
+_OF_THE_SUPERNET = ("relaxation", "edge_weights", "always_on")
+"""The parts of a method that a supernet is built with."""
 _FUNCTIONS = ("loss", "metrics", "weights_optimizer")
 
 
@@ -101,22 +103,23 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
 
     @cached_property
     def chosen_method(self) -> Method:
-        """The method that is asked for, as long as the search; of a supernet in place, with its relaxation."""
+        """The method that is asked for, as long as the search; of a supernet in place, with its parts."""
         method = self.choose_method()
         if self.epochs is not None:
             method = method.scaled(self.epochs)
         if not isinstance(self.space, Supernet):
             return method
-        own = self.space.relaxation
         if self.relaxation is not None:
             raise OptionError(
                 "relaxation does not go with a supernet, which has its own. Leave it out, or give the space."
             )
-        if self.method is not None and method.relaxation != own:
-            raise OptionError(
-                f"The method relaxes with {method.relaxation!r}, but the supernet has {own!r}. Give the space."
-            )
-        return replace(method, relaxation=own)
+        own = {name: getattr(self.space, name) for name in _OF_THE_SUPERNET}
+        for name, part in own.items() if self.method is not None else ():
+            if getattr(method, name) != part:
+                raise OptionError(
+                    f"The method has {name}={getattr(method, name)!r}, but the supernet {part!r}. Give the space."
+                )
+        return replace(method, **own)
 
     @property
     def total_epochs(self) -> int:

@@ -110,6 +110,8 @@ def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: Of a search.
     """
+    if isinstance(stored := config.get("method"), Mapping):  # kinds of parts that there were not are as before
+        return {**config, "method": {**tree_of(Method()), **stored}}
     if "method" in config or "alphas_learning_rate" not in config:
         return dict(config)
     old = dict(config)

@@ -112,6 +112,8 @@ class StageStart(ExitStack):
                 seed=self.seed(number),
                 fast=options.fast,
                 activation_checkpointing=options.activation_checkpointing,
+                edge_weights=method.edge_weights,
+                always_on=method.always_on,
             )
         )
         stages = enumerate(method.stages)
