@@ -15,7 +15,7 @@ from torch import nn
 
 import archgrad as ag
 from archgrad.errors import OptionError, SpaceError
-from archgrad.methods import Method, Stage, p_darts
+from archgrad.methods import Method, Stage, drnas_progressive, p_darts
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.runs import Interrupted
 from archgrad.schedules import Progress
@@ -288,6 +288,36 @@ def test_a_network_of_the_same_size_that_is_widened_is_the_same_network() -> Non
         assert torch.equal(result.supernet.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_more_channels_of_a_cell_go_through_operations_that_were_widened(fast: bool) -> None:
+    shapes: list[dict[str, torch.Size]] = []
+    left: list[set[int]] = []
+
+    def watch(state: ag.EpochState) -> None:
+        assert isinstance(state.network, ag.Supernet)
+        shapes.append({name: value.shape for name, value in state.network.network.state_dict().items()})
+        left.append({len(numbers) for numbers in state.network.kept.values()})
+
+    space = partial(ag.spaces.darts_cifar, channels=12, cells=3, nodes=1)
+    result = ag.search(
+        space,
+        "digits",
+        method="drnas-progressive",
+        epochs=2,
+        on_epoch=watch,
+        fast=fast,
+        **{**OPTIONS, "batch_size": 400},
+    )
+    before, after = shapes
+    pointwise = "cells.0.graph.edges.0.candidates.4.op.2.weight"  # of sep_conv_3x3, of 12 / 6 channels and 12 / 4
+    assert (before[pointwise], after[pointwise]) == ((2, 2, 1, 1), (3, 3, 1, 1))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in before if ".edges." in name and before[name] != ()}
+    assert left == [set(), {4}]
+    retrained = ag.derive(ag.spaces.darts_cifar(12, 3, in_channels=1, stage="retrain"), result.architecture)
+    assert retrained(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_layers_that_are_new_begin_with_first_weights() -> None:
     method = Method(stages=(Stage(epochs=1, space={"cells": 3}), Stage(epochs=1, space={"cells": 4}, widen=True)))
     space = partial(ag.spaces.darts_cifar, channels=2, nodes=1)
@@ -299,7 +329,7 @@ def test_layers_that_are_new_begin_with_first_weights() -> None:
 
 
 def test_the_tree_holds_what_a_stage_sets_and_no_more() -> None:
-    for method in (GROWING, WIDENING, p_darts):
+    for method in (GROWING, WIDENING, p_darts, drnas_progressive):
         assert method_of_tree(tree_of(method), own=lambda name: pytest.fail(name)) == replace(method, source="")
     plain = {"epochs": 1, "alphas_start_epoch": 0, "keep": None}
     assert tree_of(GROWING)["stages"][2] == plain  # as before there were spaces of stages

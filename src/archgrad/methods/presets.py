@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archgrad.always_on import AuxiliarySkip
 from archgrad.bilevel import Flat, Unrolled
 from archgrad.methods.method import Method
@@ -21,6 +23,7 @@ __all__ = [
     "darts_plus",
     "darts_second_order",
     "drnas",
+    "drnas_progressive",
     "fair_darts",
     "gaea",
     "gdas",
@@ -51,6 +54,16 @@ drnas = Method(
     regularizers=(DirichletKL(),),
     alphas_optimizer=Adam(weight_decay=0.0),
     source="Chen et al. 2021: DrNAS with its distance to the even distribution, without progressive stages",
+)
+drnas_progressive = replace(
+    drnas,
+    alphas_optimizer=Adam(learning_rate=6e-4, weight_decay=0.0),
+    stages=(
+        Stage(epochs=25, alphas_start_epoch=10, space={"partial_channels": 6}),
+        Stage(epochs=25, alphas_start_epoch=10, keep=4, space={"partial_channels": 4}, widen=True),
+    ),
+    source="Chen et al. 2021: DrNAS, progressive, for the space of DARTS (theirs: 36 channels, 20 cells, without "
+    "'none'); stages follow the length",
 )
 fair_darts = Method(
     relaxation=Sigmoid(),
