@@ -49,8 +49,8 @@ def takes(options: Callable[P, Taken]) -> Callable[[Callable[[Taken], Returned]]
             try:
                 signature.bind(*arguments, **keywords)
             except TypeError as error:
-                unknown = next((each for each in keywords if repr(each) in str(error)), "")
-                near = difflib.get_close_matches(unknown, signature.parameters, n=1)
+                unknown = [each for each in keywords if each not in signature.parameters and repr(each) in str(error)]
+                near = difflib.get_close_matches(unknown[0], signature.parameters, n=1) if unknown else ()
                 hint = f". Did you mean '{near[0]}'?" if near else ""
                 raise TypeError(f"{name}() {error}{hint}") from None
             return function(options(*arguments, **keywords))

@@ -81,7 +81,7 @@ class Parser(ArgumentParser):
         for name, parameter in signature_of(documented).parameters.items():
             kind = plain_type(hints[name])
             if kind is not None and name not in skip and (only is None or name in only):
-                text = docs[name].replace("`run_dir`", "--out")
+                text = docs.get(name, "").replace("`run_dir`", "--out")
                 group.add_argument(f"--{name}", type=kind, default=parameter.default, help=text)
                 offered.append(name)
         return offered

@@ -4,8 +4,9 @@ Nothing else in the package needs this room, and its results are held to the pla
 an evaluator to every cell; the module tree, its parameters and its state dict stay as they are.
 
 - `depthwise`: depthwise convolution with a fast backward.
-- `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product, in two ways: `folded`, `kept`;
-  `composition` writes it with differentiable operations, and `over_ranks` with statistics over several processes.
+- `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product, in two ways:
+  `folded_matmul`, `batch_norm_matmul`; `composition` writes it with differentiable operations, and `over_ranks` with
+  statistics over several processes.
 - `products`: products of many pixels with small matrices.
 - `norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
 - `sums`: weighted sums in one buffer, and joined states.

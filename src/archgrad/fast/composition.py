@@ -1,7 +1,8 @@
 """Scaled BatchNorms of pointwise convolutions, written with differentiable operations only.
 
-This is what `folded` and `kept` compute in their own ways; a second differentiation goes through here. A statistic that
-was saved in a forward pass would be a constant to it, so it is computed again from the inputs.
+This is what `folded_matmul` and `batch_norm_matmul` compute in their own ways; a second differentiation goes
+through here. A statistic that was saved in a forward pass would be a constant to it, so it is computed again from the
+inputs.
 """
 
 from __future__ import annotations

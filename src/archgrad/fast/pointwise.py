@@ -11,10 +11,10 @@ with G the gradient by the output, needs two more products for each term:
 
     dA = G^T Z - (G^T 1) m^T,        dZ = G A + Z M + 1 r^T,        M = (2 / n) P^T diag(dv) P,
 
-where the small matrices dv, r and dP follow from dA by the chain rule (in `folded`, step by step).
+where the small matrices dv, r and dP follow from dA by the chain rule (in `folded_matmul`, step by step).
 
 The products with C x O matrices cost n C O operations and passes over Z cost n C; so with many channels it is cheaper
-to keep Z P^T and pass over it (`kept`). `blend` takes the cheaper way.
+to keep Z P^T and pass over it (`batch_norm_matmul`). `blend` takes the cheaper way.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.fast import native
+from archgrad.fast.batch_norm_matmul import BatchNormMatmul
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry, depthwise
-from archgrad.fast.folded import Folded
+from archgrad.fast.folded_matmul import FoldedMatmul
 from archgrad.fast.grids import both_grids, for_both_grids, grid_size
-from archgrad.fast.kept import StructureCache
 from archgrad.fast.sums import weighted_total
 
 __all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
@@ -160,10 +160,10 @@ def _apply(
     projections = torch.stack([term.projection for term in terms])
     with full_precision(rows[0]):
         if fixed is None and not _folds(projections):
-            mean, variance, *outputs = StructureCache.apply(scale, projections, shift, eps, relu, summed, *rows)
+            mean, variance, *outputs = BatchNormMatmul.apply(scale, projections, shift, eps, relu, summed, *rows)
         else:
             given = (None, None) if fixed is None else fixed
-            mean, variance, *outputs = Folded.apply(scale, projections, shift, *given, eps, relu, summed, *rows)
+            mean, variance, *outputs = FoldedMatmul.apply(scale, projections, shift, *given, eps, relu, summed, *rows)
     b, _, h, w = terms[0].features.shape
     return [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in outputs], Moments(mean, variance, rows[0].shape[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,32 +122,50 @@ class DartsTrainer:
         if schedule not in ("constant", "cosine"):
             raise OptionError(f"schedule must be 'constant' or 'cosine', but got schedule={schedule!r}.")
         check_seed(seed)
-        self._pace = CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
-        self._data = as_data(dataset)
-        _check_size(self._data, batch_size)
+        CheckpointSchedule(checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        samples = as_data(dataset)
+        _check_size(samples, batch_size)
 
-        self._loss, self._metrics = loss, metrics
-        self._num_epochs, self._batch_size, self._workers = num_epochs, batch_size, workers
-        self._grad_clip, self._learning_rate, self._arc_learning_rate = grad_clip, learning_rate, arc_learning_rate
-        self._device = pick_device(own_device("auto" if device is None else device))
-        self._log_frequency, self._schedule, self._seed, self._quiet = log_frequency, schedule, seed, quiet
-        self._run_dir, self._overwrite = None if run_dir is None else Path(run_dir), overwrite
-        self._step: BilevelStep = Unrolled() if unrolled else FirstOrder()
-        self._supernet = Supernet(model, seed=seed)
-        self._supernet.to(self._device)
+        own = pick_device(own_device("auto" if device is None else device))
+        step: BilevelStep = Unrolled() if unrolled else FirstOrder()
+        self._supernet = Supernet(model, seed=seed).to(own)
         self.export()  # labels in conflict are an error now, not after the search
         # Last, since it takes an optimizer instance away from the model.
-        self._optimizer = take_optimizer(
+        taken = take_optimizer(
             self._supernet,
             model,
             optimizer,
             learning_rate=learning_rate,
-            step=self._step,
+            step=step,
             scheduled=schedule != "constant",
         )
-        self._config = {"trainer": "DartsTrainer", **describe_optimizer(self._optimizer)}
+        self._metrics, self._seed = metrics, seed
+        self._run_dir, self._overwrite = None if run_dir is None else Path(run_dir), overwrite
         self._history: list[dict[str, Any]] = []
         self._begun = False
+        self._search = partial(
+            search,
+            self._supernet,
+            samples,
+            step=step,
+            epochs=num_epochs,
+            batch_size=batch_size,
+            seed=seed,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            grad_clip=grad_clip,
+            alphas_learning_rate=arc_learning_rate,
+            loss=_CheckedLoss(loss, self._begin),
+            metrics=self._checked_metrics,
+            weights_optimizer=taken,
+            device=own,
+            workers=workers,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+            log_frequency=log_frequency,
+            quiet=quiet,
+            config={"trainer": "DartsTrainer", **describe_optimizer(taken)},
+        )
 
     @property
     def supernet(self) -> Supernet:
@@ -188,30 +207,10 @@ class DartsTrainer:
                 "fit() has trained this trainer already. Go on from a checkpoint with fit(resume=True), or make a new "
                 "trainer with a new optimizer."
             )
-        result = search(
-            self._supernet,
-            self._data,
-            step=self._step,
-            epochs=self._num_epochs,
-            batch_size=self._batch_size,
-            seed=self._seed,
+        result = self._search(
             run_dir=run_dir,
             resume="auto" if resume == "auto" else going_on,
             overwrite=self._overwrite and not going_on,
-            learning_rate=self._learning_rate,
-            schedule=self._schedule,
-            grad_clip=self._grad_clip,
-            alphas_learning_rate=self._arc_learning_rate,
-            loss=_CheckedLoss(self._loss, self._begin),
-            metrics=self._checked_metrics,
-            weights_optimizer=self._optimizer,
-            device=self._device,
-            workers=self._workers,
-            checkpoint_minutes=self._pace.checkpoint_minutes,
-            checkpoint_steps=self._pace.checkpoint_steps,
-            log_frequency=self._log_frequency,
-            quiet=self._quiet,
-            config=self._config,
         )
         self._history = result.history
         return result

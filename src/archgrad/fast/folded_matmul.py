@@ -13,10 +13,10 @@ from torch import Tensor
 from archgrad.fast.composition import differentiable_gradients, shifted, statistics, variances
 from archgrad.fast.products import column_sums, gram, times_small, wide
 
-__all__ = ["Folded"]
+__all__ = ["FoldedMatmul"]
 
 
-class Folded(torch.autograd.Function):
+class FoldedMatmul(torch.autograd.Function):
     """Rows of pixels through folded projections, summed or each by itself; and the batch statistics of every term."""
 
     @staticmethod

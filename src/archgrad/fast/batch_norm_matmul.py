@@ -1,9 +1,10 @@
-"""Terms with the products U = Z P^T kept.
+"""Matrix products followed by BatchNorm, with the products U = Z P^T kept.
 
     y = sum_k a_k * U_k + b,        a = scale * s,  b = -sum_k a_k * mean(U_k),  s = (var(U) + eps)^(-1/2)
 
-Backward, dU is what the backends' own BatchNorm gives, and dZ = dU P, dP = dU^T Z. Against `folded` this takes two or
-three matrix products for each term instead of five, and some passes over U, which matter less with many channels.
+Backward, dU is what the backends' own BatchNorm gives, and dZ = dU P, dP = dU^T Z. Against `folded_matmul` this takes
+two or three matrix products for each term instead of five, and some passes over U, which matter less with many
+channels.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from torch import Tensor
 from archgrad.fast.composition import differentiable_gradients, shifted
 from archgrad.fast.products import column_sums, gram, times_small, wide
 
-__all__ = ["StructureCache"]
+__all__ = ["BatchNormMatmul"]
 
 
-class StructureCache(torch.autograd.Function):
+class BatchNormMatmul(torch.autograd.Function):
     """Rows of pixels through projection, BatchNorm and scale, summed or each by itself.
 
     Beside them, the batch mean and biased variance of every term, (T, O) each.
