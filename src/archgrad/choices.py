@@ -123,10 +123,7 @@ class Choice(nn.Module, ABC):
         return {label: self} if isinstance(self, LayerChoice) else {}
 
     def edges_of_nodes(self, label: str) -> dict[str, tuple[str, ...]]:
-        """Return the rows whose outputs are summed and may be weighed against each other: name of the sum -> rows.
-
-        A search with edge weights has one more row of alphas for each sum. By default there is none.
-        """
+        """Return name of a sum -> the rows whose outputs it adds, which edge weights weigh; by default nothing."""
         return {}
 
     @abstractmethod
@@ -151,7 +148,7 @@ class Choice(nn.Module, ABC):
         """
 
     def reached(self, label: str, decision: Any) -> nn.Module:
-        """Return a module that has all choices which `decision` leaves open; by default what `fix` returns."""
+        """Return a module that has all choices which `decision` leaves open, by default the fixed one."""
         return self.fix(label, decision)
 
     def bind(self, label: str, table: MixtureTable) -> None:

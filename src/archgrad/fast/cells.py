@@ -27,6 +27,7 @@ from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import grouped_cell, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.lowering import (
     Candidate,
     Edge,
@@ -42,7 +43,6 @@ from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
 from archgrad.fast.packed import NOTHING, Packed, pack
 from archgrad.fast.recognise import is_projection, stages_of
-from archgrad.fast.split import FastSplit
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
 from archgrad.fast.unchanged import StructureCache

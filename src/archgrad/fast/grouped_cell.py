@@ -24,6 +24,7 @@ from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
+from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.grids import grids
 from archgrad.fast.group_key import is_shared, layers_of, settings_of, weights_of
 from archgrad.fast.grouped_layers import (
@@ -38,7 +39,6 @@ from archgrad.fast.grouped_layers import (
 from archgrad.fast.lowering import Candidate, Edge, Layout, beside, offset_of
 from archgrad.fast.products import wide
 from archgrad.fast.recognise import is_pointwise, kind_of
-from archgrad.fast.split import FastSplit
 from archgrad.fast.sums import added, weighted_total
 from archgrad.fast.unchanged import StructureCache
 from archgrad.operations import FactorizedReduce, PoolBN, Zero

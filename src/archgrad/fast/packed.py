@@ -73,7 +73,7 @@ def _suits(operation: nn.Module) -> bool:
     """Whether it is a sequence of projections with BatchNorms of the batch alone, without affine part."""
     if not is_projection(operation) or not hasattr(operation, "op"):
         return False
-    norms = [cast(nn.BatchNorm2d, layer) for layer in stages_of(operation) if isinstance(layer, nn.BatchNorm2d)]
+    norms = [layer for layer in stages_of(operation) if isinstance(layer, nn.BatchNorm2d)]
     square = all(
         layer.in_channels == layer.out_channels for layer in stages_of(operation) if isinstance(layer, nn.Conv2d)
     )

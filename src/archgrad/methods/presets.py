@@ -11,7 +11,7 @@ from archgrad.methods.stage import Stage
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
-from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
+from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel, Softmax
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 
@@ -26,8 +26,10 @@ __all__ = [
     "drnas_progressive",
     "fair_darts",
     "gaea",
+    "gaea_pc",
     "gdas",
     "p_darts",
+    "pc_darts",
     "r_darts",
     "sdarts_adv",
     "sdarts_rs",
@@ -77,6 +79,13 @@ gaea = Method(
     alphas_optimizer=ExponentiatedGradient(),
     source="Li et al. 2021: GAEA, with two levels",
 )
+gaea_pc = replace(
+    gaea,
+    edge_weights=Simplex(),
+    stages=(Stage(epochs=50, space={"partial_channels": 4}),),
+    source="Li et al. 2021: GAEA with the edge weights and partial channels of PC-DARTS, with two levels (their code "
+    "leaves edge weights without the floor)",
+)
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
 p_darts = Method(
     alphas_optimizer=Adam(learning_rate=6e-4),
@@ -87,6 +96,13 @@ p_darts = Method(
         Stage(epochs=25, alphas_start_epoch=10, keep=3, space={"cells": 17}, skip_dropout=0.7),
     ),
     source="Chen et al. 2019: P-DARTS, dropout as for CIFAR-10, without its limit on skips; stages follow the length",
+)
+pc_darts = Method(
+    edge_weights=Softmax(),
+    alphas_optimizer=Adam(learning_rate=6e-4),
+    stages=(Stage(epochs=50, alphas_start_epoch=15, space={"partial_channels": 4}),),
+    source="Xu et al. 2020: PC-DARTS for CIFAR-10; the alphas wait for 0.3 of any length (theirs: 15 of 50 epochs, "
+    "with batches of 256 and weights' learning rates from 0.1 to 0)",
 )
 sdarts_adv = Method(
     perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
