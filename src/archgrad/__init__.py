@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         spaces,
         stopping,
         testing,
+        zero_cost,
     )
     from archgrad.architecture import Architecture
     from archgrad.bilevel import FirstOrder, StepReport, Unrolled, search_step
@@ -101,6 +102,7 @@ __all__ = [
     "stopping",
     "testing",
     "write_report",
+    "zero_cost",
 ]
 
 _HOMES = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["joined", "map_leaves", "map_tensors", "tensors_in"]
+__all__ = ["Place", "joined", "map_leaves", "map_tensors", "placed", "places", "tensors_in"]
+
+Place = tuple[str | int, ...]
+"""The keys of dicts and positions in tuples and lists that lead to something in a structure."""
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -57,6 +60,37 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from tensors_in(part)
+
+
+def places(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Yield all that is no tuple, list or dict, in order, with the place where it stands."""
+    if isinstance(value, Mapping | tuple | list):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from places(part, (*place, key))
+    else:
+        yield place, value
+
+
+def placed(parts: Iterable[tuple[Place, Any]]) -> Any:
+    """Return the structure of tuples and dicts whose `places` these are.
+
+    Raises:
+        ValueError: There is no such structure.
+    """
+    heads: dict[str | int, list[tuple[Place, Any]]] = {}
+    parts = list(parts)
+    if len(parts) == 1 and not parts[0][0]:
+        return parts[0][1]
+    for place, value in parts:
+        if not place:
+            raise ValueError("two things stand in one place")
+        heads.setdefault(place[0], []).append((place[1:], value))
+    built = {head: placed(below) for head, below in heads.items()}
+    if built and all(isinstance(head, str) for head in built):
+        return built
+    if not built or list(built) != list(range(len(built))):
+        raise ValueError(f"the places {list(built)} are neither keys nor positions from 0 on")
+    return tuple(built.values())
 
 
 def _rebuilt(like: Sequence[Any], parts: Sequence[Any]) -> Any:

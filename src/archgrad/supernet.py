@@ -20,7 +20,7 @@ from archgrad.fast import Code, accelerate
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
 from archgrad.nested import map_tensors
 from archgrad.perturbations import Perturbation, Probe
-from archgrad.pruned import mix_kept, only
+from archgrad.pruned import mix_kept, only, without
 from archgrad.relaxation import Relaxation, Softmax
 from archgrad.schedules import Progress, value_of
 
@@ -89,6 +89,8 @@ class Supernet(nn.Module):
         progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
             search, `search_step` or you set it.
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
+        off: Label -> numbers of the candidates whose mixing weight is 0, ascending, while those of the others stay.
+        judged: What a selection measured when it decided choices for good, in that order; plain data.
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class Supernet(nn.Module):
         self._beside = [] if always_on is None else put_beside(always_on, self.choices)
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
+        self.off: dict[str, tuple[int, ...]] = {}
+        self.judged: list[dict[str, Any]] = []
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
@@ -251,7 +255,10 @@ class Supernet(nn.Module):
         What always runs and edge weights come on top, as in the draw that forward passes share at present, or in one of
         their own.
         """
-        mixtures = self._completed(mixtures)
+        off = self.off
+        mixtures = self._completed(
+            {label: without(mixture, off[label]) if label in off else mixture for label, mixture in mixtures.items()}
+        )
         in_format = self.channels_last
         if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
@@ -273,6 +280,18 @@ class Supernet(nn.Module):
         for label in self._beside:
             found[label] = found[label].beside(draw.always_on["weight"])
         return found if self._edges is None else self._edges.weigh(found, self.alphas, draw.edges)
+
+    @contextmanager
+    def switched_off(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
+        """Let candidates, by label, have the mixing weight 0 inside, while the weights of the others stay."""
+        before = self.off
+        self.off = before | {
+            label: tuple(sorted({*before.get(label, ()), *places})) for label, places in candidates.items()
+        }
+        try:
+            yield
+        finally:
+            self.off = before
 
     @property
     def channels_last(self) -> bool:

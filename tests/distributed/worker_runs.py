@@ -29,6 +29,8 @@ class Signalling:
         self.left = call
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # the look before the first step
+            return F.cross_entropy(outputs, targets)
         self.left -= 1
         if self.left == 0 and rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -97,9 +99,10 @@ with process_group():
         "search, told to stop": searched("search-3", on_epoch=Told()),
         "search, out of time": searched("search-4", max_minutes=1e-9),
         "search, in time": searched("search-4", resume="auto"),
-        "trainer": trained("trainer"),
+        # One loss for all three: torch's own is averaged by another kernel, which rounds otherwise on some processors.
+        "trainer": trained("trainer", Signalling(0)),
         "trainer, signalled": trained("trainer-2", Signalling(4)),
-        "trainer, resumed": trained("trainer-2", resume=True),
+        "trainer, resumed": trained("trainer-2", Signalling(0), resume=True),
         "retrain": retrained("retrain"),
         "retrain, signalled": retrained("retrain-2", signalled=True),
         "retrain, resumed": retrained("retrain-2", resume=True),

@@ -15,6 +15,7 @@ from pages import DOCS, PAGES, ROOT, Block, archgrad_arguments, blocks
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.dotted import split_dotted
 from archgrad.cli.main import main
+from archgrad.cli.own_code import OWN_KINDS
 from archgrad.methods.tree import KINDS
 
 OWN_TEST = {"migrating-from-nni.md": "tests/nni/test_migration_guide.py"}
@@ -75,7 +76,7 @@ def check_command(command: list[str], block: Block) -> None:
     arguments = archgrad_arguments(command)
     if arguments is not None:
         assert arguments[0] in COMMANDS, str(block)
-        arguments, _ = split_dotted(arguments, (*KINDS, "space"))
+        arguments, _ = split_dotted(arguments, (*KINDS, *OWN_KINDS))
         if arguments[0] in PARSERS:
             PARSERS[arguments[0]]().parse_args(arguments[1:])
         else:

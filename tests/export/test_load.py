@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from archgrad.data import TensorSamples, evaluation_batches
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
 from archgrad.errors import ExportError, OptionError, RunError
-from archgrad.export import ModelDescription, describe_run, load_retrained
+from archgrad.export import ModelDescription, describe_run, load_retrained, predict
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.runs import load_tensors, save_tensors
 
@@ -74,6 +75,23 @@ def test_every_space_comes_back_with_its_auxiliary_head(name: str, tmp_path: Pat
     assert any("auxiliary" in weight for weight in loaded.state_dict()) == name.startswith("darts")
 
 
+def test_options_of_the_space_come_back(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"channels": 2, "cells": 3, "options": {"nodes": 1}}
+    data = few_digits(train=32, test=8)
+    search, _ = space_builder("darts-cifar", data, stage="search", **sizes)
+    build, _ = space_builder("darts-cifar", data, stage="retrain", **sizes)
+    architecture = random_architecture(search(), seed=0, name="darts-cifar")
+    network = derive(build(), architecture)
+    config = {"space": "darts-cifar", "channels": 2, "cells": 3, "space_options": {"nodes": 1}}
+    weight = {**OPTIONS, "auxiliary_weight": 0.0}
+    retrain(network, data, architecture=architecture, run_dir=tmp_path / "run", config=config, **weight)
+    inputs = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(load_retrained(tmp_path / "run")(inputs), network(inputs))
+    change_config(tmp_path / "run", space_options=[1])
+    with pytest.raises(RunError, match="are no options"):
+        load_retrained(tmp_path / "run")
+
+
 def test_loading_leaves_random_numbers_alone(run_dir: Path) -> None:
     before = torch.random.get_rng_state()
     load_retrained(run_dir)
@@ -111,9 +129,21 @@ def test_missing_and_damaged_files_are_named(run_dir: Path) -> None:
     (run_dir / "summary.json").unlink()
     with pytest.raises(RunError, match=r"not finished.*retrain --resume"):
         load_retrained(run_dir)
+    change_config(run_dir, space=None)
+    with pytest.raises(RunError, match=r"not finished.*archgrad.retrain\(..., run_dir='.*', resume=True\)"):
+        describe_run(run_dir)
+
+
+def test_the_folder_of_a_search_is_told_by_all_that_take_a_retraining(run_dir: Path) -> None:
+    (run_dir / "summary.json").unlink()  # which a search has none of
     change_config(run_dir, command="search")
-    with pytest.raises(RunError, match=r"folder of a search.*archgrad retrain --arch"):
-        load_retrained(run_dir)
+    image = run_dir / "any.png"
+    for take in (load_retrained, describe_run, lambda run: predict(run, [image])):
+        with pytest.raises(RunError, match=r"folder of a search.*name the folder of that.*archgrad retrain --arch"):
+            take(run_dir)
+    change_config(run_dir, space=None)  # of Python, whose space and data the command line does not know
+    with pytest.raises(RunError, match=r"folder of a search.*archgrad.retrain\(archgrad.derive\(space, '.*'\), data"):
+        predict(run_dir, [image])
     (run_dir / "config.yaml").unlink()
     with pytest.raises(RunError, match="no run folder"):
         load_retrained(run_dir)
@@ -162,8 +192,8 @@ def test_networks_of_other_inputs_than_images(tmp_path: Path) -> None:
     assert describe_run(result.run_dir).input_dtype == "int64"
     summary = json.loads((result.run_dir / "summary.json").read_text())
     (result.run_dir / "summary.json").write_text(json.dumps({**summary, "input_shape": None}))
-    with pytest.raises(ExportError, match="one input tensor"):
+    with pytest.raises(ExportError, match="does not tell the shape of a sample"):
         describe_run(result.run_dir)
-    (result.run_dir / "summary.json").write_text(json.dumps({**summary, "input_dtype": "uint8"}))
-    with pytest.raises(ExportError, match="type uint8, and only those of float32 or int64"):
+    (result.run_dir / "summary.json").write_text(json.dumps({**summary, "input_dtype": "int16"}))
+    with pytest.raises(ExportError, match="type int16, and only those of float32, int64,"):
         describe_run(result.run_dir)

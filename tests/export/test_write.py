@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from archgrad.errors import ExportError, OptionError
 from archgrad.export import Exported, ModelDescription, export_onnx, export_program, load_retrained
+from archgrad.export.inputs import Examples
 from archgrad.export.trace import largest_difference
 from archgrad.retrain import RetrainResult
 
@@ -103,11 +104,12 @@ def test_a_description_is_this_text() -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "does not describe a model"),
-        ({"version": 2}, "version 2, and this archgrad reads 1"),
+        ({"version": 3}, "version 3, and this archgrad reads 1 and 2"),
+        ({"version": 2}, "'inputs' is missing"),
         ({"classes": []}, "at least one name"),
         ({"classes": "ab"}, "classes must be a list"),
         ({"input": {"shape": ["batch", 1, 0], "dtype": "float32"}}, "each at least 1"),
-        ({"input": {"shape": ["batch", 1, 8, 8], "dtype": "object"}}, "float32 or int64, but got 'object'"),
+        ({"input": {"shape": ["batch", 1, 8, 8], "dtype": "object"}}, "uint8 or bool, but got 'object'"),
         ({"input": {"shape": 3, "dtype": "float32"}}, "damaged"),
         ({"normalisation": {"mean": [0.5], "std": [0.0]}}, "std above 0"),
         ({"normalisation": {"mean": [0.5, 0.5, 0.5], "std": [1.0, 1.0, 1.0]}}, "per channel"),
@@ -129,7 +131,7 @@ def test_what_is_no_json_is_refused() -> None:
 
 def test_a_file_that_computes_something_else_is_refused() -> None:
     network = tiny_network().eval()
-    described = ModelDescription(classes=tuple("0123456789"), input_shape=(1, 8, 8))
+    examples = Examples(shape=(1, 8, 8))
     for wrong, message in (
         (lambda x: network(x) + 0.01, "differ by up to 0.01"),
         (lambda x: network(x) * float("nan"), "differ by up to nan"),
@@ -137,8 +139,8 @@ def test_a_file_that_computes_something_else_is_refused() -> None:
         (lambda x: network(x) if len(x) == 1 else network(x[:1]).expand(len(x), 10), "differ"),
     ):
         with pytest.raises(ExportError, match=message):
-            largest_difference(network, wrong, described, tolerance=1e-4, what="The file")
-    assert largest_difference(network, network, described, tolerance=1e-4, what="The file") == 0
+            largest_difference(network, wrong, examples, tolerance=1e-4, what="The file")
+    assert largest_difference(network, network, examples, tolerance=1e-4, what="The file") == 0
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
@@ -196,7 +198,7 @@ def test_options_are_checked_before_the_work(tmp_path: Path) -> None:
         ({"input_shape": (3, 8, 8)}, "cannot take inputs of shape"),
         ({"input_shape": ()}, "cannot take inputs of shape"),
         ({"mean": (0.5,)}, "Give both"),
-        ({"input_dtype": "float64"}, "float32 or int64, but got 'float64'"),
+        ({"input_dtype": "float64"}, "uint8 or bool, but got 'float64'"),
         ({"network": NoLogits()}, r"must return logits \(batch, classes\).*dict"),
     ):
         options: Any = {"network": network, "path": tmp_path / "net.onnx", "input_shape": (1, 8, 8), **change}

@@ -21,6 +21,7 @@ from archgrad.runs import Interrupted
 from archgrad.schedules import Progress
 from archgrad.search.optimizers import cosine
 from archgrad.search.widening import Begun, widen
+from archgrad.selection import Likeliest, Selection, SkipLimit
 from archgrad.skip_dropout import SkipDropout, add_skip_dropout, set_skip_dropout
 from archgrad.testing import TabularSpace
 
@@ -181,14 +182,15 @@ def test_weights_and_alphas_begin_anew_from_other_numbers_each_time() -> None:
     assert torch.equal(alphas[0], start.alphas["first"])  # the first stage is a search as ever
 
 
-def test_pruning_reads_the_alphas_of_the_stage_before() -> None:
+@pytest.mark.parametrize("selection", [Likeliest(), SkipLimit(limit=0)])
+def test_pruning_reads_the_alphas_of_the_stage_before(selection: Selection) -> None:
     probabilities: list[dict[str, list[float]]] = []
 
     def watch(state: ag.EpochState) -> None:
         assert isinstance(state.network, ag.Supernet)
         probabilities.append(state.network.probabilities())
 
-    result = found(on_epoch=watch)
+    result = found(replace(GROWING, selection=selection), on_epoch=watch)
     for label, left in result.supernet.kept.items():
         if label != "join":
             row = probabilities[1][label]
@@ -201,8 +203,8 @@ def test_killed_anywhere_it_goes_on_to_the_bit(method: Method, tmp_path: Path) -
 
     def loss(outputs: Any, targets: Any) -> Any:
         nonlocal calls
-        calls += 1
-        if calls == at:
+        calls += torch.is_grad_enabled()  # not the look before the first step
+        if 0 < calls == at:
             raise KeyboardInterrupt
         return F.cross_entropy(outputs, targets)
 
@@ -216,7 +218,7 @@ def test_killed_anywhere_it_goes_on_to_the_bit(method: Method, tmp_path: Path) -
     options = {"method": method, "space": space, "loss": loss, "checkpoint_steps": 1}
     expected = found(run_dir=tmp_path / "whole", **options)
     total = calls
-    places = [(call, 0) for call in range(2, total, 5)] + [(0, build) for build in (5, 6)]  # the last two: at a border
+    places = [(call, 0) for call in range(2, total, 9)] + [(0, build) for build in (5, 6)]  # the last two: at a border
     for at, fails in places:
         calls = builds = 0
         run = tmp_path / f"cut-{at}-{fails}"

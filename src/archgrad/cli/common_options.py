@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.cli.dotted import split_dotted
+from archgrad.cli.own_code import OWN_KINDS, is_own, settled_own, stored_options
 from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.engine import OF_ONE_CALL
@@ -23,6 +24,8 @@ from archgrad.terminal import say
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder", "show_first"]
 
 _LONGEST_PATH = 4096
+_AUTO = "auto"
+_OPTIONS = [f"{kind}_options" for kind in OWN_KINDS]
 NOT_KEPT = (*OF_ONE_CALL, "out", "dotted", "stored_method")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
 
@@ -39,7 +42,9 @@ def add_run_options(parser: Parser, command: str) -> None:
         "--resume",
         type=str | None,
         metavar="RUN",
-        help="Go on with the run in this folder, with its own options; nothing else need be given.",
+        help=f"Go on with the run in this folder, with its own options; nothing else need be given. '{_AUTO}' is for "
+        f"scripts that are started again and again: go on with the run in the folder of --out if there is one, else "
+        f"begin it there (a folder of that name is ./{_AUTO}).",
     )
     group.add_argument(
         "--config",
@@ -64,48 +69,74 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str, parts: Coll
         RunError: A config file cannot be read.
         SystemExit: Usage error, or --help.
     """
-    arguments, dotted = split_dotted(arguments, ("space", *parts))
+    arguments, dotted = split_dotted(arguments, (*OWN_KINDS, *parts))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config")
-    first.add_argument("--resume")
-    first.add_argument("--space")
+    for name in ("config", "resume", "out", *OWN_KINDS):
+        first.add_argument(f"--{name}")
     try:
         places, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         parser.error(str(error))
-    if places.config and places.resume:
-        raise OptionError("--resume takes the options of its run, so it does not go with --config. Leave one out.")
-    if places.resume:
-        file = Path(places.resume) / "config.yaml"
-        if not os.path.isfile(file):  # False where the name is too long, which is_file() raises
-            raise RunError(f"Cannot resume '{places.resume}': it holds no config.yaml, so it is no run folder.")
-        stored = _read(parser, file, command, parts)
+    resumed = _resumed(places)
+    stored: dict[str, Any] = {}
+    if resumed:
+        stored = _read(parser, Path(resumed) / "config.yaml", command, parts)
         if stored.get("space") is None:
             raise OptionError(
-                f"The run in '{places.resume}' was started from Python: its config.yaml does not name a space. Go on "
+                f"The run in '{resumed}' was started from Python: its config.yaml does not name a space. Go on "
                 f"with it there, with resume=True."
             )
-    else:
-        stored = _read(parser, Path(places.config), command, parts) if places.config else {}
-    own = str(stored.get("space") or "")[:_LONGEST_PATH]
-    if ":" in own and places.space is None:
-        raise OptionError(
-            f"The {'run' if places.resume else 'config'} names a space of somebody's own, {own!r}, which is run as "
-            f"Python. Nothing that a file names is run unless you name it too: add --space '{own}'."
-        )
+    if places.config:
+        stored |= _read(parser, Path(places.config), command, parts)
+    options = {kind: _stored_options(kind, stored, getattr(places, kind), resumed) for kind in OWN_KINDS}
     tree = stored.pop("method") if isinstance(stored.get("method"), Mapping) else None
-    space = dict(stored.pop("space_options", None) or {})
     start = parser.parse_object(stored) if stored else None
     values: dict[str, Any] = parser.parse_args(list(arguments), namespace=start).as_dict()
-    values |= {"stored_method": tree, "dotted": [option for option in dotted if option.path[0] != "space"]}
-    space |= {option.path[1]: option.value for option in dotted if option.path[0] == "space"}
-    if space:
-        values["space_options"] = space
+    values |= {"stored_method": tree, "dotted": [option for option in dotted if option.path[0] not in OWN_KINDS]}
+    for kind in OWN_KINDS:
+        typed = {option.path[1]: option.value for option in dotted if option.path[0] == kind}
+        if options[kind] | typed:
+            values[f"{kind}_options"] = options[kind] | typed
+    if places.resume == _AUTO:
+        if values["overwrite"]:
+            raise OptionError(f"--resume {_AUTO} goes on with a run and --overwrite removes it. Give one of them.")
+        values |= {"resume": resumed, "out": None if resumed else values["out"]}
     if values["resume"] and (values["out"] or values["overwrite"]):
         raise OptionError("--resume goes on in the run's own folder, so it does not go with --out or --overwrite.")
     if values["overwrite"] and not values["out"]:
         raise OptionError("--overwrite needs the folder of the run that is to be replaced. Give --out.")
     return values
+
+
+def _resumed(places: argparse.Namespace) -> str | None:
+    """Return the folder of the run that goes on, if one does."""
+    if places.resume == _AUTO:
+        if not places.out:
+            raise OptionError(
+                f"--resume {_AUTO} needs the folder where the run is or begins. Give --out; a folder of that name is "
+                f"--resume ./{_AUTO}."
+            )
+        return places.out if os.path.isfile(Path(places.out) / "config.yaml") else None
+    if places.config and places.resume:
+        raise OptionError("--resume takes the options of its run, so it does not go with --config. Leave one out.")
+    # False where the name is too long, which is_file() raises
+    if places.resume and not os.path.isfile(Path(places.resume) / "config.yaml"):
+        raise RunError(f"Cannot resume '{places.resume}': it holds no config.yaml, so it is no run folder.")
+    return places.resume or None
+
+
+def _stored_options(kind: str, stored: dict[str, Any], typed: str | None, resumed: str | None) -> dict[str, Any]:
+    """Take the options of a space or of data out of a file, which must not name code that is not typed, too."""
+    options, own = stored_options(kind, stored), stored.get(kind)
+    stored.pop(f"{kind}_options", None)
+    if is_own(own) and typed is None:
+        raise OptionError(
+            f"The {'run' if resumed else 'config'} names {'a space' if kind == 'space' else kind} of somebody's own, "
+            f"{own[:_LONGEST_PATH]!r}, which is run as Python. Nothing that a file names is run unless you name it "
+            f"too: add --{kind} '{own[:_LONGEST_PATH]}'."
+        )
+    another = typed is not None and (settled_own(typed) if is_own(typed) else typed) != own
+    return {} if another else options
 
 
 def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> dict[str, Any]:
@@ -123,7 +154,7 @@ def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> d
                 f"'{file}' says {name}, but where a run goes, and what is removed for it, is for you to type. Take it "
                 f"out of the file, and give {dashed('--' + name)}."
             )
-        if name not in known and name != "space_options":
+        if name not in known and name not in _OPTIONS:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise OptionError(f"'{file}' holds {shown(name)}, which is no option of 'archgrad {command}'.{hint}")

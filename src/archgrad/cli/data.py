@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
+from archgrad.cli.own_code import find_own, given_options, is_own, missing, settled_own
 from archgrad.cli.parser import Parser
-from archgrad.data import Data, load, stratified_halves
+from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import as_samples, size_of
-from archgrad.errors import OptionError
+from archgrad.errors import DataError, OptionError
 from archgrad.paths import from_home
+from archgrad.runs import seeded
 
 __all__ = ["add_data_options", "label_of", "open_data", "settled_name"]
 
@@ -29,7 +34,9 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), or FILE.npz (arrays x and y, or inputs and targets).",
+        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), or FILE.py:NAME or "
+        "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
+        "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
     )
     group.add_argument(
         "--image-size",
@@ -44,7 +51,15 @@ def add_data_options(parser: Parser) -> None:
 
 
 def settled_name(name: str) -> str:
-    """Return a data set's name that means the same from any folder: a path made absolute."""
+    """Return a data set's name that means the same from any folder: a path made absolute.
+
+    Raises:
+        OptionError: It is a file of code, without what is to be taken from it.
+    """
+    if is_own(name):
+        return settled_own(name)
+    if name.endswith(".py"):
+        raise OptionError(f"--data {name} does not say which function of the file gives the data. Give {name}:NAME.")
     if name.endswith(_ARRAYS) and not name.startswith(_FOLDER):
         return str(from_home(name).absolute())
     if not name.startswith(_FOLDER):
@@ -54,6 +69,8 @@ def settled_name(name: str) -> str:
 
 def label_of(name: str) -> str:
     """Return a short name of a data set for folders."""
+    if is_own(name):
+        return name.rpartition(":")[2]
     if name.startswith(_FOLDER) or name.endswith(_ARRAYS):
         return Path(name.removeprefix(_FOLDER)).name.split(".")[0]
     return name
@@ -63,15 +80,48 @@ def open_data(values: dict[str, Any]) -> Data:
     """Load the data that the command line asks for.
 
     Args:
-        values: Of the command line, names settled.
+        values: Of the command line, names settled; paths among the options of data of one's own are made absolute.
 
     Raises:
         DataError: It is not there, or damaged.
-        OptionError: An option is outside its range.
+        OptionError: An option is outside its range, or does not go with the data.
     """
-    data = load(values["data"], image_size=values["image_size"])
+    name, size, options = values["data"], values["image_size"], values.get("data_options", {})
+    if is_own(name):
+        if size is not None:
+            raise OptionError(f"--image-size goes with --data folder:PATH, but got --data {name}. Leave it out.")
+        data, given = _of_own(name, options)
+        if paths := {key: os.fspath(value) for key, value in given.items() if isinstance(value, Path)}:
+            values["data_options"] = {**options, **paths}
+    elif options:
+        raise OptionError(f"--data.{next(iter(options))} goes with --data FILE.py:NAME, but got --data {name}.")
+    else:
+        data = load(name, image_size=size)
     wanted = values["train_samples"]
     return data if wanted is None else _part(data, wanted)
+
+
+def _of_own(text: str, options: Mapping[str, Any]) -> tuple[Data, dict[str, Any]]:
+    """Return what a function of a person's own gives, or a value, under the name that finds it again."""
+    given = {}
+    # Whatever the run's seed is, a split at random must be that of the search in the retraining.
+    with seeded(0):
+        found = find_own(text, what="data", error=DataError)
+    if callable(found) and not isinstance(found, Dataset):
+        parameters = inspect.signature(found).parameters
+        given = given_options("data", text, parameters, options)
+        if needed := missing(parameters, given):
+            raise DataError(
+                f"The data '{text}' needs {', '.join(needed)}. Give --data.{needed[0]} VALUE, or a default."
+            )
+        with seeded(0):
+            found = found(**given)
+    elif options:
+        raise OptionError(f"The data '{text}' is no function, so it has no option --data.{next(iter(options))}.")
+    try:
+        return replace(as_data(found), name=text), given
+    except DataError as error:
+        raise DataError(f"What '{text}' gives cannot be used: {error}") from error
 
 
 def _part(data: Data, wanted: int) -> Data:

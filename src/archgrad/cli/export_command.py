@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from archgrad.cli.commands import COMMANDS
+from archgrad.cli.data import open_data, settled_name
+from archgrad.cli.dotted import split_dotted
 from archgrad.cli.models import add_model_options, space_of_run
+from archgrad.cli.own_code import stored_options
 from archgrad.cli.parser import Parser
+from archgrad.data import first_inputs
 from archgrad.errors import OptionError
+from archgrad.export import describe_run, export_onnx, export_program, load_retrained
+from archgrad.export.inputs import Examples, nested_inputs
+from archgrad.export.load import read_run_config
+from archgrad.json_text import shown
 from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
+
+_TENSOR = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<sizes>(?:[0-9]+(?:x[0-9]+)*)?)(?::(?P<type>\w+))?")
 
 
 def make_parser() -> Parser:
@@ -39,20 +51,40 @@ def make_parser() -> Parser:
         default=1e-4,
         help="Largest difference from the network's own logits that passes, as a share of the largest logit.",
     )
+    group = parser.add_argument_group(
+        "inputs of the network", "A run tells them itself; runs of older versions do so where they are one tensor."
+    )
+    group.add_argument(
+        "--input-shape",
+        action="append",
+        metavar="[NAME=]SIZES[:TYPE]",
+        help="Shape of a sample, without the batch, such as 3x32x32 or 128:int64. Given several times it is that of a "
+        "dict of tensors, such as tokens=128:int64 and mask=128:bool, or without names that of a tuple.",
+    )
+    group.add_argument(
+        "--data",
+        type=str | None,
+        help="Take the first samples of this data instead, named as for the retraining, to trace and to compare with.",
+    )
     add_model_options(parser)
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Export, and say what was written and how close it comes."""
+    arguments, dotted = split_dotted(arguments, ("data",))
     options = make_parser().parse_args(list(arguments))
     if options.onnx is None and options.torch is None:
         raise OptionError("Nothing to write was named. Give --onnx FILE.onnx, --torch FILE.pt2, or both.")
-    from archgrad.export import describe_run, export_onnx, export_program, load_retrained
-
     folder = Path(options.run)
-    network = load_retrained(folder, weights=options.weights, space=space_of_run(folder, options.space))
-    described = asdict(describe_run(folder))
+    inputs = _inputs(read_run_config(folder), options, {option.path[1]: option.value for option in dotted})
+    shape, dtype = (inputs.shape, inputs.dtype) if inputs else (None, None)
+    description = describe_run(folder, input_shape=shape, input_dtype=dtype)
+    space = space_of_run(folder, options.space, description)
+    network = load_retrained(folder, weights=options.weights, space=space)
+    described = asdict(description)
+    if inputs and inputs.given is not None:
+        described |= {"input_shape": None, "input_dtype": None, "example_inputs": inputs.given}
     if options.onnx is not None:
         file = export_onnx(network, options.onnx, tolerance=options.tolerance, **described)
         say(f"{file.path}: ONNX, logits within {file.max_difference:.2g} of torch's; see {file.description_path}")
@@ -62,6 +94,47 @@ def run(arguments: Sequence[str]) -> int:
             f"{file.path}: exported program, logits within {file.max_difference:.2g} of the network's; "
             f"see {file.description_path}"
         )
-    if options.onnx is not None:
+    if options.onnx is not None and description.is_image:
         say(f"Next:\n  archgrad predict {options.onnx} IMAGE...")
     return 0
+
+
+def _inputs(config: Mapping[str, Any], options: Any, of_data: dict[str, Any]) -> Examples | None:
+    """Return what was typed of the inputs of a run's network, if anything was."""
+    if options.data is None:
+        if of_data:
+            raise OptionError(
+                f"--data.{next(iter(of_data))} goes with --data FILE.py:NAME. Give it, or leave this out."
+            )
+        if not options.input_shape:
+            return None
+        shape, dtype = nested_inputs(_tensors(options.input_shape))
+        return Examples(shape=shape, dtype=dtype)
+    if options.input_shape:
+        raise OptionError("--data tells the shapes itself, so it does not go with --input-shape. Leave one out.")
+    name = settled_name(options.data)
+    same = name == config.get("data")
+    stored = stored_options("data", config) if same else {}
+    data = open_data(
+        {
+            "data": name,
+            "image_size": config.get("image_size") if same else None,
+            "train_samples": None,
+            "data_options": {**stored, **of_data},
+        }
+    )
+    return Examples(first_inputs(data, samples=3))
+
+
+def _tensors(typed: Sequence[str]) -> list[dict[str, Any]]:
+    """Return place, shape and type of each tensor, as typed."""
+    found = []
+    for number, text in enumerate(typed):
+        match = _TENSOR.fullmatch(text)
+        if match is None:
+            raise OptionError(f"--input-shape takes sizes such as 3x32x32 or tokens=128:int64, but got {shown(text)}.")
+        named = [int(part) if part.isdecimal() else part for part in (match["name"] or "").split(".") if part]
+        place = named or ([number] if len(typed) > 1 else [])
+        sizes = [int(size) for size in match["sizes"].split("x") if size]
+        found.append({"place": place, "shape": sizes, "dtype": match["type"] or "float32"})
+    return found

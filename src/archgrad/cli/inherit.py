@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.parser import dashed
+from archgrad.cli.own_code import OWN_KINDS, is_own, own_again, settled_own, stored_options, typed_again
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
 
-__all__ = ["inherit", "space_again"]
-
-_TAKEN_OVER = ("data", "image_size", "space")
+__all__ = ["inherit"]
 
 
 def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
-    """Set data, size of the images and space to those of the search, where they were not given.
+    """Set data, size of the images and space, with their options, to those of the search, where they were not given.
 
     Args:
         values: Of the command line, with --arch settled; changed.
@@ -27,7 +25,7 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
         What was taken over, as a line for the terminal; None if nothing.
 
     Raises:
-        OptionError: The search's space is somebody's own, which is not run before it is named.
+        OptionError: The search's data or space is somebody's own code, which is not run before it is named.
     """
     run = _run_of(str(values["arch"]))
     if run is None or values["resume"] or values["config"]:
@@ -39,24 +37,33 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
     if stored.get("command") != "search":
         return None
     typed = {argument.partition("=")[0] for argument in arguments}
-    free = [name for name in _TAKEN_OVER if dashed(f"--{name}") not in typed and stored.get(name) is not None]
-    if dashed("--data") in typed and "image_size" in free:
-        free.remove("image_size")  # of other images
-    taken = {name: stored[name] for name in free if isinstance(stored[name], (str, int))}
-    space = taken.get("space")
-    if isinstance(space, str) and ":" in space:
+    free = [kind for kind in OWN_KINDS if f"--{kind}" not in typed and isinstance(stored.get(kind), str)]
+    if own := [stored[kind] for kind in free if is_own(stored[kind])]:
+        again = own_again({kind: stored[kind] if kind in free else None for kind in OWN_KINDS})
         raise OptionError(
-            f"The architecture was searched in a space of somebody's own, {space!r}, which is run as Python. Nothing "
-            f"that a file names is run unless you name it too. Give --space '{space}'."
+            f"The architecture was searched with code of somebody's own, {' and '.join(map(repr, own))}, which is run "
+            f"as Python. Nothing that a file names is run unless you name it too. Give{again}."
         )
-    values.update(taken)
-    said = " ".join(f"{dashed(f'--{name}')} {shlex.quote(str(value))}" for name, value in taken.items())
-    return f"As the search:  {said}" if taken else None
-
-
-def space_again(space: str | None) -> str:
-    """Return the option that a command needs beside --resume: a space of one's own must be named again."""
-    return f" --space {shlex.quote(space)}" if space and ":" in space else ""
+    said = ""
+    for kind in OWN_KINDS:
+        if kind in free:
+            values[kind] = stored[kind]
+            said += f" --{kind} {shlex.quote(stored[kind])}"
+        elif not is_own(values[kind]) or settled_own(values[kind]) != stored.get(kind):
+            continue  # what was typed is another
+        found, before = stored_options(kind, stored), values.get(f"{kind}_options", {})
+        if found:
+            values[f"{kind}_options"] = {**found, **before}
+            said += typed_again(kind, {f"{kind}_options": {name: found[name] for name in found if name not in before}})
+        if (
+            kind == "data"
+            and kind in free
+            and "--image-size" not in typed
+            and isinstance(stored.get("image_size"), int)
+        ):
+            values["image_size"] = stored["image_size"]
+            said += f" --image-size {stored['image_size']}"
+    return f"As the search: {said}" if said else None
 
 
 def _run_of(arch: str) -> Path | None:

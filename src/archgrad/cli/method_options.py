@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from archgrad.cli.dotted import Dotted
 from archgrad.cli.names import UNROLLED
+from archgrad.cli.own_code import find_own, is_own, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS
-from archgrad.cli.spaces import _own
-from archgrad.errors import OptionError, SpaceError
+from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS, classes_of, method_of_tree, options_of, tree_of
 from archgrad.search.short_forms import preset
@@ -57,8 +56,8 @@ def add_method_options(parser: Parser) -> None:
         "--stages",
         type=str | None,
         metavar="YAML",
-        help="Stages, such as '[{epochs: 10, alphas_start_epoch: 5}, {epochs: 10, keep: 3}]'. By default as the "
-        "method says.",
+        help="Stages, such as '[{epochs: 10, alphas_start_epoch: 5}, {epochs: 10, keep: 3, space: {cells: 11}}]'. By "
+        "default as the method says.",
     )
     group.add_argument(
         "--alphas_grad_clip",
@@ -100,10 +99,7 @@ def make_method(values: Mapping[str, Any]) -> Method:
                 f"The configuration names a part of somebody's own, {name!r}, which is run as Python. Nothing that a "
                 f"file names is run unless you name it too: add it, such as --relaxation '{name}'."
             )
-        try:
-            found = _own(name)
-        except SpaceError as error:
-            raise OptionError(str(error).replace("The space's", "The part's")) from error
+        found = find_own(name, what="part", error=OptionError)
         if not isinstance(found, type):
             raise OptionError(f"A part must be a class, but '{name}' is a {type(found).__name__}.")
         found.typed_name = name  # type: ignore[attr-defined]  # what config.yaml calls it
@@ -114,8 +110,7 @@ def make_method(values: Mapping[str, Any]) -> Method:
 
 def _settled(name: str) -> str:
     """Return the name of a part that means the same from any folder."""
-    place, colon, member = name.strip().rpartition(":")
-    return f"{Path(place).expanduser().absolute()}:{member}" if colon and place.endswith(".py") else name.strip()
+    return settled_own(name.strip()) if is_own(name.strip()) else name.strip()
 
 
 def _part(name: str, before: Sequence[Any]) -> dict[str, Any]:

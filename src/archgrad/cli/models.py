@@ -8,9 +8,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from archgrad.cli import spaces as space_options
+from archgrad.cli.own_code import stored_options
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
-from archgrad.export import describe_run
+from archgrad.errors import ExportError
+from archgrad.export import ModelDescription, describe_run
 from archgrad.export.load import Weights, read_run_config
 
 __all__ = ["add_model_options", "space_of_run"]
@@ -33,8 +35,13 @@ def add_model_options(parser: Parser) -> None:
     )
 
 
-def space_of_run(run: Path, text: str | None) -> nn.Module | None:
+def space_of_run(run: Path, text: str | None, description: ModelDescription | None = None) -> nn.Module | None:
     """Build the space that `--space` names, as the retraining in a run folder built it; None where none is named.
+
+    Args:
+        run: The folder.
+        text: What was typed.
+        description: Of its inputs and classes, where the folder does not tell them.
 
     Raises:
         OptionError: There is no such space.
@@ -43,8 +50,13 @@ def space_of_run(run: Path, text: str | None) -> nn.Module | None:
     """
     if text is None:
         return None
-    config, description = read_run_config(run), describe_run(run)
-    channels, size = description.input_shape[:2] if len(description.input_shape) == 3 else (0, 0)
+    config = read_run_config(run)
+    try:
+        description = describe_run(run)
+    except ExportError:
+        if description is None:
+            raise
+    channels, size = description.channels_and_size
     # A space is built from what is known about the data, not from the samples.
     data = Data(
         name=str(config.get("data")), train=Dataset(), classes=description.classes, channels=channels, image_size=size
@@ -56,5 +68,6 @@ def space_of_run(run: Path, text: str | None) -> nn.Module | None:
         channels=config.get("channels"),
         cells=config.get("cells"),
         auxiliary=bool(config.get("auxiliary_weight")),
+        options=stored_options("space", config),
     )
     return build()

@@ -15,9 +15,10 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
-from archgrad.cli.inherit import inherit, space_again
+from archgrad.cli.inherit import inherit
 from archgrad.cli.named_architectures import FORMS, open_architecture
 from archgrad.cli.named_architectures import settled_name as settled_architecture
+from archgrad.cli.own_code import own_again
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.derive import derive
@@ -62,9 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments, command="retrain")
     if values["arch"] is None:
         raise OptionError(f"retrain needs an architecture: --arch with {FORMS}, or {_RANDOM}. Or --resume RUN.")
-    # A run that goes on has its own copy.
-    if values["arch"] != _RANDOM and not (values["resume"] and not Path(values["arch"]).exists()):
-        values["arch"] = settled_architecture(values["arch"])
+    if values["arch"] != _RANDOM:  # a run that goes on has its own copy
+        values["arch"] = settled_architecture(values["arch"], may_be_gone=values["resume"] is not None)
     taken_over = inherit(values, arguments)
     values["data"] = data_options.settled_name(values["data"])
     keep_freed_memory()
@@ -102,7 +102,7 @@ def _run(parser: Parser, values: dict[str, Any], taken_over: str | None) -> None
         if rank() == 0:
             say(
                 f"Retraining {interruption}; its state is saved. Go on with it:\n"
-                f"  archgrad retrain --resume {shlex.quote(str(out))}{space_again(values['space'])}"
+                f"  archgrad retrain --resume {shlex.quote(str(out))}{own_again(values)}"
             )
         raise
     if rank() == 0:
@@ -118,7 +118,9 @@ def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> A
     name = space_options.settled_name(values["space"] or "darts-cifar")
     # Only its choices are looked at, so it is built as small as can be.
     channels, cells = (2, 3) if name.startswith("darts-") else (None, None)
-    build, _ = space_options.space_builder(name, data, stage="search", channels=channels, cells=cells)
+    build, _ = space_options.space_builder(
+        name, data, stage="search", channels=channels, cells=cells, options=values.get("space_options", {})
+    )
     return random_architecture(build(), seed=values["seed"], name=name)
 
 
@@ -143,7 +145,8 @@ def _name(values: dict[str, Any]) -> str:
 def _summary(result: RetrainResult, out: Path) -> str:
     costs = json.loads(read_file(out / "summary.json", most=MAX_TEXT_BYTES))
     accuracy = "no test set" if result.test_accuracy is None else f"{100 * result.test_accuracy:.2f} %"
-    adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per image"
+    unit = "sample" if costs["image_shape"] is None else "image"
+    adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per {unit}"
     return (
         f"\nTest accuracy:  {accuracy}\n"
         f"Network:        {costs['parameters']:,} parameters{adds}\n"

@@ -11,9 +11,9 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
-from archgrad.cli.inherit import space_again
 from archgrad.cli.method_options import OF_THE_METHOD, add_method_options, make_method
-from archgrad.cli.parser import Parser, dashed
+from archgrad.cli.own_code import own_again, typed_again
+from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts
 from archgrad.distributed import local_rank_zero_first, process_group, raise_on_all_ranks, rank
 from archgrad.fast.malloc import keep_freed_memory
@@ -89,7 +89,7 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
         if rank() == 0:
             say(
                 f"Search {interruption}; its state is saved. Go on with it:\n  archgrad search --resume {_quoted(out)}"
-                f"{space_again(values['space'])}"
+                f"{own_again(values)}"
             )
         raise
     if rank() == 0:
@@ -104,15 +104,15 @@ def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
     epoch = len(result.history) - 1 if result.stop is None else result.stop.epoch
     file = out / "checkpoints" / f"epoch_{epoch}.json"
     space = "" if result.architecture.space == values["space"] else f" --space {_quoted(values['space'])}"
-    for name, value in values.get("space_options", {}).items():
-        space += f" {dashed(f'--space.{name}')} {_quoted(str(value))}"
+    space += typed_again("space", values)
+    data = f"{_quoted(values['data'])}{typed_again('data', values)}"
     size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
     return (
         f"\n{to_text(result.architecture)}\n"
         f"Run folder:    {out}\n"
         f"Architecture:  {file}\n"
         f"Next:\n"
-        f"  archgrad retrain --arch {_quoted(file)}{space} --data {_quoted(values['data'])}{size}\n"
+        f"  archgrad retrain --arch {_quoted(file)}{space} --data {data}{size}\n"
         f"  archgrad report {_quoted(out)}\n"
     )
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from archgrad.data.augment import BatchTransform
 from archgrad.data.batch_readers import BatchReader, MemoryReader, WorkerReader
 from archgrad.data.batch_sampler import BatchPlan, BatchSampler, EvaluationSampler, TrainingSampler
+from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples, as_samples, size_of
 from archgrad.data.seeds import generator_of
 from archgrad.errors import DataError
@@ -60,8 +61,11 @@ class InfiniteLoader:
     ) -> None:
         check_whole("workers", workers, least=0, most=MOST_WORKERS)
         samples = as_samples(samples)
+        checked = _checked_indices(samples, indices)
+        self.samples = len(checked)
+        """Number of samples that batches are drawn from."""
         self._order = TrainingSampler(
-            _checked_indices(samples, indices),
+            checked,
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
@@ -170,6 +174,16 @@ def evaluation_batches(
     order = EvaluationSampler(checked, batch_size=batch_size, rank=rank, world_size=world_size)
     feed = _feed_for(samples, order, seed=0, workers=workers, device=_device(device))
     return _evaluation_batches(order, feed, transform)
+
+
+def first_inputs(data: Data, *, samples: int) -> Any:
+    """Return the first training samples as a network gets them in an evaluation, at most all of them; (B, ...)."""
+    indices = torch.arange(min(samples, size_of(data.train)))
+    batches = evaluation_batches(
+        data.train, batch_size=len(indices), indices=indices, transform=data.evaluation_transform()
+    )
+    ((inputs, _),) = batches
+    return inputs
 
 
 def _evaluation_batches(

@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError, ExportError, OptionError
+from archgrad.export.inputs import TensorInput, is_sizes, nested_inputs, tensor_inputs
 from archgrad.files import read_explained, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
 
-__all__ = ["DTYPES", "ModelDescription", "description_beside"]
+__all__ = ["ModelDescription", "description_beside"]
 
-_FORMAT, _VERSION = "archgrad.model", 1
-DTYPES = ("float32", "int64")
-"""The types that inputs may have."""
-_MOST_DIMENSIONS = 8
-_MOST_ELEMENTS = 2**31
+_FORMAT = "archgrad.model"
+_ONE_TENSOR, _SEVERAL = 1, 2  # versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,32 +28,24 @@ class ModelDescription:
 
     Attributes:
         classes: Name of each column of the logits.
-        input_shape: Of one sample, without the batch: (C, H, W) for images.
-        input_dtype: "float32" or "int64".
+        input_shape: Of one sample, without the batch: (C, H, W) for images. Where the network takes several tensors, a
+            tuple or dict of such, nested as they are.
+        input_dtype: "float32", "int64", "int32", "uint8" or "bool", for all tensors or nested as they are.
         mean: Subtracted from each channel of an image with pixels in [0, 1]; empty for no normalisation.
         std: What each channel is divided by afterwards.
     """
 
     classes: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    input_dtype: str = "float32"
+    input_shape: Any
+    input_dtype: Any = "float32"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise OptionError(f"classes must be at least one name, but got {shown(self.classes)}.")
+        tensor_inputs(self.input_shape, self.input_dtype)
         sizes = self.input_shape
-        whole = all(is_whole(size, least=1) for size in sizes)
-        if not whole or len(sizes) > _MOST_DIMENSIONS or math.prod(sizes) > _MOST_ELEMENTS:
-            raise OptionError(
-                f"input_shape must be the sizes of one sample, each at least 1, but got {shown(sizes)}. "
-                f"Give for example (3, 32, 32)."
-            )
-        if self.input_dtype not in DTYPES:
-            raise OptionError(
-                f"Inputs of an exported network are {' or '.join(DTYPES)}, but got {shown(self.input_dtype)}."
-            )
         if len(self.mean) != len(self.std) or (self.mean and (not self.is_image or len(self.mean) != sizes[0])):
             raise OptionError(
                 f"mean and std are one number each per channel of an image (C, H, W), but there are {len(self.mean)} "
@@ -70,16 +59,34 @@ class ModelDescription:
             raise OptionError(f"mean must be finite and std above 0, but got {shown(self.mean)} and {shown(self.std)}.")
 
     @property
+    def inputs(self) -> tuple[TensorInput, ...]:
+        """The tensors that the network takes, in order."""
+        return tuple(tensor_inputs(self.input_shape, self.input_dtype))
+
+    @property
     def is_image(self) -> bool:
         """Whether one sample is a grey or coloured image."""
-        return self.input_dtype == "float32" and len(self.input_shape) == 3 and self.input_shape[0] in (1, 3)
+        return self.input_dtype == "float32" and self.channels_and_size[0] in (1, 3)
+
+    @property
+    def channels_and_size(self) -> tuple[int, int]:
+        """Channels and height where one sample is a single (C, H, W), else 0 and 0."""
+        shape = self.input_shape
+        return (shape[0], shape[1]) if is_sizes(shape) and len(shape) == 3 else (0, 0)
 
     def to_json(self) -> str:
         """Return the text of a description file."""
+        one = is_sizes(self.input_shape)
+        inputs = [
+            {"name": each.name}
+            | ({} if one else {"place": list(each.place)})
+            | {"shape": ["batch", *each.shape], "dtype": each.dtype}
+            for each in self.inputs
+        ]
         content = {
             "format": _FORMAT,
-            "version": _VERSION,
-            "input": {"name": "inputs", "shape": ["batch", *self.input_shape], "dtype": self.input_dtype},
+            "version": _ONE_TENSOR if one else _SEVERAL,
+            **({"input": inputs[0]} if one else {"inputs": inputs}),
             "output": {"name": "logits", "shape": ["batch", len(self.classes)], "dtype": "float32"},
             "normalisation": {"pixels": [0, 1], "mean": list(self.mean), "std": list(self.std)} if self.mean else None,
             "classes": list(self.classes),
@@ -101,10 +108,10 @@ class ModelDescription:
             content = parse_json(text)
             if not isinstance(content, dict) or content.get("format") != _FORMAT:
                 raise ExportError(f"{where} does not describe a model of archgrad. Name a file that export wrote.")
-            if content.get("version") != _VERSION:
+            if content.get("version") not in (_ONE_TENSOR, _SEVERAL):
                 raise ExportError(
-                    f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_VERSION}. "
-                    f"Update archgrad, or export again."
+                    f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_ONE_TENSOR} and "
+                    f"{_SEVERAL}. Update archgrad, or export again."
                 )
             return cls._from_content(content)
         except (ArchitectureError, OptionError, KeyError, TypeError, ValueError) as error:
@@ -114,10 +121,12 @@ class ModelDescription:
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> ModelDescription:
         normalisation = content["normalisation"] or {"mean": [], "std": []}
+        inputs = [content["input"] | {"place": []}] if content["version"] == _ONE_TENSOR else content["inputs"]
+        input_shape, input_dtype = nested_inputs([{**each, "shape": each["shape"][1:]} for each in inputs])
         return cls.of_lists(
             classes=content["classes"],
-            input_shape=content["input"]["shape"][1:],
-            input_dtype=content["input"]["dtype"],
+            input_shape=input_shape,
+            input_dtype=input_dtype,
             mean=normalisation["mean"],
             std=normalisation["std"],
         )
@@ -129,12 +138,12 @@ class ModelDescription:
         Raises:
             OptionError: Something is no list, or breaks a rule.
         """
-        for name, value in {"classes": classes, "input_shape": input_shape, "mean": mean, "std": std}.items():
+        for name, value in {"classes": classes, "mean": mean, "std": std}.items():
             if not isinstance(value, list):
                 raise OptionError(f"{name} must be a list, but is {shown(value)}.")
         return cls(
             classes=tuple(classes),
-            input_shape=tuple(input_shape),
+            input_shape=input_shape,
             input_dtype=input_dtype,
             mean=tuple(mean),
             std=tuple(std),

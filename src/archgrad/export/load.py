@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,8 @@ from archgrad import spaces
 from archgrad.architecture import Architecture
 from archgrad.derive import derive
 from archgrad.errors import ArchitectureError, ExportError, OptionError, RunError
-from archgrad.export.description import DTYPES, ModelDescription
+from archgrad.export.description import ModelDescription
+from archgrad.export.inputs import DTYPES, nested_inputs
 from archgrad.files import read_explained
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown_text
 from archgrad.runs import load_tensors, read_config, seeded
@@ -74,37 +76,55 @@ def load_retrained(
     return network.eval()
 
 
-def describe_run(run_dir: str | os.PathLike[str]) -> ModelDescription:
-    """Return classes, shape of the inputs and normalisation of a retraining, from its summary.json.
+def describe_run(
+    run_dir: str | os.PathLike[str], *, input_shape: Any = None, input_dtype: Any = "float32"
+) -> ModelDescription:
+    """Return classes, inputs and normalisation of a retraining, from its summary.json.
 
     Args:
         run_dir: The run folder of a finished retraining.
+        input_shape: Of other inputs than the summary tells, as in `ModelDescription`.
+        input_dtype: Goes with `input_shape`.
 
     Raises:
         RunError: The folder holds no finished retraining.
-        ExportError: Its inputs are not one tensor of float32 or int64 a sample.
+        ExportError: The summary does not tell the inputs, or they are of types that are not exported.
+        OptionError: `input_shape` or `input_dtype` is none.
     """
     run = Path(run_dir)
-    summary = _summary(run)
-    shape = summary.get("image_shape") or summary.get("input_shape")
-    if not isinstance(shape, list):
-        raise ExportError(
-            f"The network of '{run}' takes inputs of several tensors, or of a shape that its summary.json does not "
-            f"tell. Only networks of one input tensor are exported."
-        )
-    dtype = summary.get("input_dtype", "float32")
-    if dtype not in DTYPES:
-        dtype = shown_text(str(dtype))
-        raise ExportError(
-            f"The network of '{run}' takes inputs of type {dtype}, and only those of {' or '.join(DTYPES)} are "
-            f"exported. Retrain it on data of one of these types."
-        )
+    summary = _summary(run, read_run_config(run))
     try:
+        if input_shape is None:
+            input_shape, input_dtype = nested_inputs(_inputs(run, summary))
         return ModelDescription.of_lists(
-            classes=summary["classes"], input_shape=shape, input_dtype=dtype, mean=summary["mean"], std=summary["std"]
+            classes=summary["classes"],
+            input_shape=input_shape,
+            input_dtype=input_dtype,
+            mean=summary["mean"],
+            std=summary["std"],
         )
     except (KeyError, OptionError) as error:
         raise RunError(f"'{run / 'summary.json'}' does not describe a retraining ({error}). Retrain anew.") from error
+
+
+def _inputs(run: Path, summary: Mapping[str, Any]) -> Any:
+    """Return what the summary tells of the tensors of a sample."""
+    shape = summary.get("image_shape") or summary.get("input_shape")
+    one = {"place": [], "shape": shape, "dtype": summary.get("input_dtype", "float32")}
+    inputs = summary.get("inputs") or ([one] if isinstance(shape, list) else [])
+    if not inputs:
+        raise ExportError(
+            f"The summary.json of '{run}' does not tell the shape of a sample. Give the data that it was trained on "
+            f"(--data), or the shape of each tensor (--input-shape; in Python input_shape=...)."
+        )
+    for part in inputs if isinstance(inputs, list) else []:
+        if isinstance(part, Mapping) and part.get("dtype") not in DTYPES:
+            dtype = shown_text(str(part.get("dtype")))
+            raise ExportError(
+                f"The network of '{run}' takes inputs of type {dtype}, and only those of {', '.join(DTYPES)} are "
+                f"exported. Retrain it on data of one of these types."
+            )
+    return inputs
 
 
 def read_run_config(run: Path) -> dict[str, Any]:
@@ -118,20 +138,32 @@ def read_run_config(run: Path) -> dict[str, Any]:
     config = read_config(run / "config.yaml")
     command = config.get("command")
     if command != "retrain":
+        train = (
+            f"archgrad retrain --arch {shlex.quote(str(run))}"
+            if _was_typed(config)
+            else f"archgrad.retrain(archgrad.derive(space, {str(run)!r}), data, run_dir=...)"
+        )
         raise RunError(
             f"'{run}' is the folder of a {shown_text(str(command))}, which leaves no trained network. Train its "
-            f"result: archgrad retrain --arch {run}"
+            f"result, and name the folder of that retraining: {train}"
         )
     return config
 
 
-def _summary(run: Path) -> dict[str, Any]:
+def _was_typed(config: Mapping[str, Any]) -> bool:
+    """Whether the command line can go on with a run: one of Python's does not name its space."""
+    return config.get("space") is not None
+
+
+def _summary(run: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     file = run / "summary.json"
     if not file.is_file():
-        raise RunError(
-            f"The run '{run}' has no summary.json, so it is not finished. "
-            f"Go on with it: archgrad retrain --resume {run}"
+        go_on = (
+            f"archgrad retrain --resume {shlex.quote(str(run))}"
+            if _was_typed(config)
+            else f"archgrad.retrain(..., run_dir={str(run)!r}, resume=True)"
         )
+        raise RunError(f"The run '{run}' has no summary.json, so it is not finished. Go on with it: {go_on}")
     content = read_explained(file, most=MAX_TEXT_BYTES)
     try:
         summary = parse_json(content.decode("utf-8", errors="replace"), not_finite_as_none=True)
@@ -168,7 +200,7 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
             f"space=... in Python."
         )
     description = describe_run(run)
-    in_channels, image_size = description.input_shape[:2] if len(description.input_shape) == 3 else (0, 0)
+    in_channels, image_size = description.channels_and_size
     known = {
         "num_classes": len(description.classes),
         "in_channels": in_channels,
@@ -176,6 +208,7 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
         "stage": "retrain",
         # The head is in the weights exactly when it was trained.
         "auxiliary": bool(config.get("auxiliary_weight")),
+        **_space_options(run, config),
         **{size: config[size] for size in ("channels", "cells") if config.get(size) is not None},
     }
     parameters = inspect.signature(builder).parameters
@@ -189,6 +222,13 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
         return builder(**{name: value for name, value in known.items() if name in parameters})
     except OptionError as error:
         raise RunError(f"The network of '{run}' cannot be built as its config.yaml says: {error}") from error
+
+
+def _space_options(run: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    options = config.get("space_options") or {}
+    if not isinstance(options, Mapping):
+        raise RunError(f"The space_options of '{run}' are no options. Take an intact copy of its config.yaml.")
+    return dict(options)
 
 
 def _builders() -> dict[str, Callable[..., nn.Module]]:

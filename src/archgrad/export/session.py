@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from archgrad.batches import count
 from archgrad.errors import ExportError, OptionError
 from archgrad.json_text import shown_text
+from archgrad.nested import map_tensors, tensors_in
 
 __all__ = ["METADATA_KEY", "OnnxSession", "check_onnx"]
 
@@ -38,7 +42,7 @@ def check_onnx(*packages: str) -> None:
 
 
 class OnnxSession:
-    """An ONNX model in onnxruntime; called with a batch of inputs, it returns its first output.
+    """An ONNX model in onnxruntime; called with a batch of inputs, nested in its order, it returns its first output.
 
     Args:
         content: The model itself, or the path of its file.
@@ -69,12 +73,12 @@ class OnnxSession:
                 f"{where} cannot be run by onnxruntime: {shown_text(str(error))}. Export the network again."
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or not outputs:
+        if not inputs or not outputs:
             raise ExportError(
-                f"{where} has {len(inputs)} inputs and {len(outputs)} outputs, but a classifier takes one and gives "
+                f"{where} has {len(inputs)} inputs and {len(outputs)} outputs, but a classifier takes some and gives "
                 f"one. Export the network again."
             )
-        self._input, self._output = inputs[0].name, outputs[0].name
+        self._inputs, self._output = [value.name for value in inputs], outputs[0].name
         if outputs[0].type not in _NUMBERS:
             raise ExportError(
                 f"{where} gives out {shown_text(outputs[0].type)}, but a classifier gives numbers "
@@ -86,28 +90,33 @@ class OnnxSession:
         """Return what the model says of itself."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Any) -> Tensor:
         """Return the logits (B, classes) of a batch.
 
         Raises:
             ExportError: The model cannot take it.
         """
         try:
-            (output,) = self._session.run([self._output], {self._input: inputs.numpy()})
+            arrays = [tensor.numpy() for tensor in tensors_in(inputs)]
+            (output,) = self._session.run([self._output], dict(zip(self._inputs, arrays, strict=True)))
             return torch.from_numpy(output)
         except Exception as error:  # onnxruntime's own classes have no base but Exception
             if _IS_FULL in str(error):
-                if len(inputs) > 1:
-                    half = len(inputs) // 2
-                    return torch.cat([self(inputs[:half]), self(inputs[half:])])
+                if (samples := count(inputs)) > 1:
+                    halves = (slice(samples // 2), slice(samples // 2, None))
+                    return torch.cat([self(map_tensors(inputs, itemgetter(half))) for half in halves])
                 raise ExportError(
                     f"{self._where} takes more memory than archgrad gives a model ({shown_text(str(error))}). Run it "
                     f"in onnxruntime itself if you trust it."
                 ) from error
             raise ExportError(
-                f"{self._where} cannot take inputs of shape {tuple(inputs.shape)}: {shown_text(str(error))}. Its "
+                f"{self._where} cannot take inputs of shape {_shapes(inputs)}: {shown_text(str(error))}. Its "
                 f"description is that of another model; export the network again."
             ) from error
+
+
+def _shapes(inputs: Any) -> str:
+    return ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
 
 
 def _limit_memory(most: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,23 +13,46 @@ from torch import Tensor, nn
 
 from archgrad.errors import ExportError, OptionError
 from archgrad.export.description import ModelDescription
+from archgrad.export.inputs import Examples
 from archgrad.json_text import shown
+from archgrad.nested import map_tensors
 
-__all__ = ["describe", "example_inputs", "largest_difference", "prepared", "trace"]
+__all__ = ["describe", "largest_difference", "prepared", "trace"]
 
 _CHECKED_BATCHES = (1, 3)
 _TRACED_BATCH = 2  # sizes 0 and 1 would be taken for constants
 
 
-class _LogitsOnly(nn.Module):
-    """A network that returns (logits, auxiliary logits) even in evaluation mode, without the latter."""
+class _OneArgument(nn.Module):
+    """A network that takes its inputs as one argument and returns logits alone, which others may not.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: Takes one argument, or the parts of a tuple or dict as one each.
+        first: Whether it returns (logits, auxiliary logits) even in evaluation mode.
+    """
+
+    def __init__(self, network: nn.Module, *, first: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._first = network, first
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.network(inputs)[0]
+    def forward(self, inputs: Any) -> Tensor:
+        output = _called(self.network, inputs)
+        return output[0] if self._first else output
+
+
+def _called(network: nn.Module, inputs: Any) -> Any:
+    if not _takes_parts(network, inputs):
+        return network(inputs)
+    return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
+
+
+def _takes_parts(network: nn.Module, inputs: Any) -> bool:
+    """Whether a network requires several arguments, which are then the parts of its inputs."""
+    if not isinstance(inputs, Mapping | tuple | list):
+        return False
+    parameters = inspect.signature(network.forward).parameters.values()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return sum(each.default is each.empty and each.kind not in several for each in parameters) > 1
 
 
 def prepared(network: nn.Module) -> nn.Module:
@@ -42,9 +66,8 @@ def prepared(network: nn.Module) -> nn.Module:
 
 def describe(
     network: nn.Module,
+    examples: Examples,
     *,
-    input_shape: Sequence[int],
-    input_dtype: str,
     classes: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
@@ -52,29 +75,35 @@ def describe(
     """Try a prepared network out on one batch.
 
     Returns:
-        The network, reduced to its logits, and its description; classes are "0", "1", ... where none are given.
+        The network, reduced to one argument and its logits, and its description; classes are "0", "1", ... where none
+        are given.
 
     Raises:
         OptionError: The network cannot take such inputs, or does not return logits of these classes.
     """
-    description = ModelDescription(
+    inputs = examples.batch(_TRACED_BATCH)
+    described = ModelDescription(
         classes=tuple(classes) or ("0",),
-        input_shape=tuple(input_shape),
-        input_dtype=input_dtype,
+        input_shape=examples.shape,
+        input_dtype=examples.dtype,
         mean=tuple(mean),
         std=tuple(std),
     )
-    inputs = example_inputs(description, _TRACED_BATCH)
     try:
         with torch.no_grad():
-            output = network(inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            output = _called(network, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+        shapes = ", ".join(
+            f"{'' if not each.place else f'{each.name} '}(batch, {', '.join(map(str, each.shape))})"
+            for each in described.inputs
+        )
         raise OptionError(
-            f"The network {type(network).__name__} cannot take inputs of shape (batch, "
-            f"{', '.join(map(str, input_shape))}): {error}. Give the shape of one sample that it was trained on."
+            f"The network {type(network).__name__} cannot take inputs of shape {shapes}: {error}. Give the shape of "
+            f"one sample that it was trained on."
         ) from error
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        network, output = _LogitsOnly(network).eval(), output[0]
+    both = isinstance(output, (tuple, list)) and bool(output) and isinstance(output[0], Tensor)
+    if both or _takes_parts(network, inputs):
+        network, output = _OneArgument(network, first=both).eval(), output[0] if both else output
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != _TRACED_BATCH:
         raise OptionError(
@@ -86,25 +115,10 @@ def describe(
         raise OptionError(
             f"The network has logits for {output.shape[1]} classes, but {len(names)} names were given: {shown(names)}."
         )
-    described = ModelDescription(
-        classes=names,
-        input_shape=description.input_shape,
-        input_dtype=input_dtype,
-        mean=description.mean,
-        std=description.std,
-    )
-    return network, described
+    return network, replace(described, classes=names)
 
 
-def example_inputs(description: ModelDescription, batch: int) -> Tensor:
-    """Return inputs to trace and compare with, always the same: standard normal, or 0 and 1 for whole numbers."""
-    shape = (batch, *description.input_shape)
-    if description.input_dtype == "int64":
-        return torch.arange(math.prod(shape)).reshape(shape) % 2
-    return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
-
-
-def trace(network: nn.Module, description: ModelDescription) -> Any:
+def trace(network: nn.Module, examples: Examples) -> Any:
     """Return the `torch.export.ExportedProgram` of a prepared network, for batches of any size.
 
     Raises:
@@ -112,10 +126,12 @@ def trace(network: nn.Module, description: ModelDescription) -> Any:
     """
     from torch.export import Dim, export  # here, as it takes a second
 
-    inputs = example_inputs(description, _TRACED_BATCH)
+    inputs = examples.batch(_TRACED_BATCH)
+    any_size = {0: Dim("batch", min=1)}
     try:
         with torch.no_grad():
-            program = export(network, (inputs,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+            dynamic_shapes = (map_tensors(inputs, lambda _: any_size),)
+            program = export(network, (inputs,), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:  # the tracer raises nearly anything, down to what the network itself raises
         raise ExportError(
             f"The network {type(network).__name__} cannot be written as one graph for batches of any size: "
@@ -158,8 +174,8 @@ def _drop_source(program: Any) -> None:
 
 def largest_difference(
     network: nn.Module,
-    predict: Callable[[Tensor], Tensor],
-    description: ModelDescription,
+    predict: Callable[[Any], Tensor],
+    examples: Examples,
     *,
     tolerance: float,
     what: str,
@@ -169,7 +185,7 @@ def largest_difference(
     Args:
         network: A prepared network.
         predict: The exported form: inputs to logits.
-        description: Of both.
+        examples: What to compare with.
         tolerance: Largest difference that passes, as a share of the largest logit, or absolute where that is below 1.
         what: The exported form's name, for messages.
 
@@ -178,7 +194,7 @@ def largest_difference(
     """
     largest = 0.0
     for batch in _CHECKED_BATCHES:
-        inputs = example_inputs(description, batch)
+        inputs = examples.batch(batch)
         with torch.no_grad():
             expected = network(inputs)
             found = predict(inputs)

@@ -14,6 +14,7 @@ from torch import nn
 
 from archgrad.errors import ExportError, OptionError
 from archgrad.export.description import ModelDescription, description_beside
+from archgrad.export.inputs import Examples
 from archgrad.export.session import METADATA_KEY, OnnxSession, check_onnx
 from archgrad.export.trace import describe, largest_difference, prepared, trace
 from archgrad.files import atomic_write
@@ -43,8 +44,9 @@ def export_onnx(
     network: nn.Module,
     path: str | os.PathLike[str],
     *,
-    input_shape: Sequence[int],
-    input_dtype: str = "float32",
+    input_shape: Any = None,
+    input_dtype: Any = None,
+    example_inputs: Any = None,
     classes: Sequence[str] = (),
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -53,13 +55,20 @@ def export_onnx(
     """Write a network as ONNX, with a description beside it, and check that onnxruntime computes the same.
 
     The file takes `inputs` (batch, ...), images normalised, and gives `logits` (batch, classes), for batches of any
-    size. It holds no auxiliary head, no source code and no path; up to 2 GB. Its metadata hold the description, too.
+    size. Where the network takes a dict of tensors, the file has an input of each key's name; where it takes a tuple,
+    `inputs.0`, `inputs.1`, ... It holds no auxiliary head, no source code and no path; up to 2 GB. Its metadata hold
+    the description, too.
 
     Args:
         network: A plain module, as `derive` or `load_retrained` return it, of any mode and device; left as it is.
         path: Ends in .onnx; NAME.json is written beside NAME.onnx.
-        input_shape: Of one sample, without the batch: (C, H, W) for images.
-        input_dtype: "float32" or "int64".
+        input_shape: Of one sample, without the batch: (C, H, W) for images; a tuple or dict of shapes for a network
+            that takes a tuple or dict of tensors.
+        input_dtype: "float32" (if not given), "int64", "int32", "uint8" or "bool"; nested as `input_shape` where the
+            tensors differ.
+        example_inputs: Instead of the two, a batch of inputs as the network takes them: a tensor (B, ...), or a tuple
+            or dict of such, nested as you like, B at least 1. A network whose `forward` requires several arguments gets
+            the parts of a tuple in order, those of a dict by name; any other gets all as one argument, as in training.
         classes: Name of each column of the logits; "0", "1", ... if not given.
         mean: Of each channel, for pixels in [0, 1]; only described, the file takes normalised images.
         std: As for `mean`.
@@ -75,13 +84,12 @@ def export_onnx(
     """
     check_onnx("onnx", "onnxscript", "onnxruntime")
     place = _checked_place(path, ".onnx", tolerance)
-    plain, description = describe(
-        prepared(network), input_shape=input_shape, input_dtype=input_dtype, classes=classes, mean=mean, std=std
-    )
-    content = _onnx_bytes(trace(plain, description), description)
+    examples = _examples(input_shape, input_dtype, example_inputs)
+    plain, description = describe(prepared(network), examples, classes=classes, mean=mean, std=std)
+    content = _onnx_bytes(trace(plain, examples), description)
     what = f"The ONNX model for '{place}'"
     session = OnnxSession(content, where=what)
-    difference = largest_difference(plain, session, description, tolerance=tolerance, what=what)
+    difference = largest_difference(plain, session, examples, tolerance=tolerance, what=what)
     return _written(place, content, description, difference)
 
 
@@ -89,8 +97,9 @@ def export_program(
     network: nn.Module,
     path: str | os.PathLike[str],
     *,
-    input_shape: Sequence[int],
-    input_dtype: str = "float32",
+    input_shape: Any = None,
+    input_dtype: Any = None,
+    example_inputs: Any = None,
     classes: Sequence[str] = (),
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -101,20 +110,20 @@ def export_program(
     Read it back with `torch.export.load(path).module()`, which needs no archgrad and none of the network's code. Do so
     only with files of people you trust: `torch.export.load` unpickles, so a forged file runs any code.
 
-    Arguments, results and errors are those of `export_onnx`; `path` ends in .pt2.
+    Arguments, results and errors are those of `export_onnx`; `path` ends in .pt2. The module takes one argument, nested
+    as the inputs that the network was exported with.
     """
     from torch.export import load, save  # here, as it takes a second
 
     place = _checked_place(path, ".pt2", tolerance)
-    plain, description = describe(
-        prepared(network), input_shape=input_shape, input_dtype=input_dtype, classes=classes, mean=mean, std=std
-    )
+    examples = _examples(input_shape, input_dtype, example_inputs)
+    plain, description = describe(prepared(network), examples, classes=classes, mean=mean, std=std)
     buffer = io.BytesIO()
-    save(trace(plain, description), buffer, extra_files={METADATA_KEY: description.to_json()})
+    save(trace(plain, examples), buffer, extra_files={METADATA_KEY: description.to_json()})
     content = buffer.getvalue()
     module = load(io.BytesIO(content)).module()  # just written here, so it holds nothing foreign
     difference = largest_difference(
-        plain, module, description, tolerance=tolerance, what=f"The exported program for '{place}'"
+        plain, module, examples, tolerance=tolerance, what=f"The exported program for '{place}'"
     )
     return _written(place, content, description, difference)
 
@@ -124,7 +133,12 @@ def _onnx_bytes(program: Any, description: ModelDescription) -> bytes:
 
     try:
         converted = torch.onnx.export(
-            program, (), dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False
+            program,
+            (),
+            dynamo=True,
+            input_names=[each.name for each in description.inputs],
+            output_names=["logits"],
+            verbose=False,
         )
         assert converted is not None
         model = converted.model_proto
@@ -145,11 +159,24 @@ def _onnx_bytes(program: Any, description: ModelDescription) -> bytes:
 def _name_batch(model: Any) -> None:
     """Call the batch dimension "batch"; the tracer calls it something like s77."""
     graph = model.graph
-    traced = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    traced = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
-            if dimension.HasField("dim_param"):
-                dimension.dim_param = dimension.dim_param.replace(traced, "batch")
+            for symbol in traced if dimension.HasField("dim_param") else ():
+                dimension.dim_param = dimension.dim_param.replace(symbol, "batch")
+
+
+def _examples(input_shape: Any, input_dtype: Any, example_inputs: Any) -> Examples:
+    if (input_shape is None) == (example_inputs is None):
+        given = "neither" if input_shape is None else "both"
+        raise OptionError(
+            f"The inputs are told by input_shape or by example_inputs, but got {given}. Give one of them."
+        )
+    if example_inputs is None:
+        return Examples(shape=input_shape, dtype="float32" if input_dtype is None else input_dtype)
+    if input_dtype is not None:
+        raise OptionError("example_inputs tell their types themselves, so input_dtype goes without them. Leave it out.")
+    return Examples(example_inputs)
 
 
 def _checked_place(path: str | os.PathLike[str], suffix: str, tolerance: float) -> Path:

@@ -12,7 +12,7 @@ from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel, Softmax
-from archgrad.selection import Threshold
+from archgrad.selection import PerturbationBased, SkipLimit, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "darts",
     "darts_minus",
     "darts_plus",
+    "darts_pt",
     "darts_second_order",
     "drnas",
     "drnas_progressive",
@@ -49,6 +50,10 @@ darts_minus = Method(
 darts_plus = Method(
     stopping=SkipCount(limit=2),
     source="Liang et al. 2019: DARTS+, criterion 1; every cell is looked at (theirs: label='normal')",
+)
+darts_pt = Method(
+    selection=PerturbationBased(),
+    source="Wang et al. 2021: DARTS-PT; 50 epochs of search, then 5 of tuning between two decisions",
 )
 darts_second_order = Method(step=Unrolled(), source="Liu, Simonyan and Yang 2019, eq. 7 and 8: DARTS, second order")
 drnas = Method(
@@ -90,12 +95,13 @@ gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 201
 p_darts = Method(
     alphas_optimizer=Adam(learning_rate=6e-4),
     alphas_grad_clip=5.0,
+    selection=SkipLimit(limit=2, label="normal"),
     stages=(
         Stage(epochs=25, alphas_start_epoch=10, space={"cells": 5}),
         Stage(epochs=25, alphas_start_epoch=10, keep=5, space={"cells": 11}, skip_dropout=0.4),
         Stage(epochs=25, alphas_start_epoch=10, keep=3, space={"cells": 17}, skip_dropout=0.7),
     ),
-    source="Chen et al. 2019: P-DARTS, dropout as for CIFAR-10, without its limit on skips; stages follow the length",
+    source="Chen et al. 2019: P-DARTS, dropout as for CIFAR-10; stages follow the length",
 )
 pc_darts = Method(
     edge_weights=Softmax(),

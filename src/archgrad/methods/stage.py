@@ -24,8 +24,8 @@ class Stage:
     alphas_start_epoch: int = 0
     """Epochs of the stage in which the weights alone learn, from 0 to `epochs`."""
     keep: int | None = None
-    """Candidates that are left on each row when the stage begins, at least 1: those with the best scores. None leaves
-    all that the stage before had."""
+    """Candidates that are left on each row when the stage begins, at least 1: the likeliest, whatever the selection
+    ranks in the end. None leaves all that the stage before had."""
     space: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Options of the space, such as {"cells": 11}, for a space that has a name or is a function or class. The stage
     then begins anew with that network: with first weights and alphas, fresh optimizers, and a course of the weights'

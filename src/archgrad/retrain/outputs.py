@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from archgrad.cost import count_multiply_adds, count_parameters, count_prediction_parameters
-from archgrad.data import Data
+from archgrad.data import Data, first_inputs
 from archgrad.errors import OptionError
+from archgrad.nested import places
 from archgrad.retrain.evaluation import Evaluation, worst_images
 from archgrad.retrain.learner import Learner
 from archgrad.runs import RunFolder
@@ -36,39 +37,48 @@ def write_outputs(
         worst = worst_images(data, evaluation)
         if worst is not None:
             folder.save_tensors("worst.safetensors", worst)
-    folder.save_json("summary.json", {**facts, **_costs(learner, data), **_describe(data)})
+    inputs = _inputs(data)
+    folder.save_json("summary.json", {**facts, **_costs(learner, inputs), **_describe(data, inputs)})
 
 
-def _costs(learner: Learner, data: Data) -> dict[str, int | None]:
-    shape = _input_shape(data)
+def _costs(learner: Learner, inputs: list[dict[str, Any]]) -> dict[str, int | None]:
     try:
-        if shape is None:
+        if not _is_one(inputs):
             raise OptionError("inputs of several tensors")
         return {
-            "parameters": count_prediction_parameters(learner.network, shape),
-            "multiply_adds": count_multiply_adds(learner.network, shape),
+            "parameters": count_prediction_parameters(learner.network, inputs[0]["shape"]),
+            "multiply_adds": count_multiply_adds(learner.network, inputs[0]["shape"]),
         }
     except OptionError:  # a network of inputs other than one tensor; then all parameters are told
         return {"parameters": count_parameters(learner.network), "multiply_adds": None}
 
 
-def _describe(data: Data) -> dict[str, Any]:
-    """Tell what the network takes and what it tells apart; its inputs are None where a sample is not one tensor."""
-    inputs, _ = data.train[0]
-    one_tensor = isinstance(inputs, torch.Tensor)
-    # Whatever the data's own type, images and other numbers with a fraction reach the network as floating point.
-    floating = one_tensor and (bool(data.channels) or inputs.is_floating_point())
+def _describe(data: Data, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tell what the network takes and what it tells apart; `inputs` stands there where a sample is not one tensor."""
+    one = inputs[0] if _is_one(inputs) else {"shape": None, "dtype": None}
     return {
         "data": data.name,
         "classes": list(data.classes),
         "mean": list(data.mean),
         "std": list(data.std),
-        "image_shape": list(inputs.shape) if data.channels else None,
-        "input_shape": list(inputs.shape) if one_tensor else None,
-        "input_dtype": ("float32" if floating else str(inputs.dtype).removeprefix("torch.")) if one_tensor else None,
+        "image_shape": one["shape"] if data.channels else None,
+        "input_shape": one["shape"],
+        "input_dtype": one["dtype"],
+        **({"inputs": inputs} if inputs and not _is_one(inputs) else {}),
     }
 
 
-def _input_shape(data: Data) -> tuple[int, ...] | None:
-    inputs, _ = data.train[0]
-    return tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else None
+def _is_one(inputs: list[dict[str, Any]]) -> bool:
+    return len(inputs) == 1 and not inputs[0]["place"]
+
+
+def _inputs(data: Data) -> list[dict[str, Any]]:
+    """Return place, shape and type of each tensor of a sample, as the network gets it; none if it has other things."""
+    found = []
+    for place, part in places(first_inputs(data, samples=1)):
+        if not isinstance(part, torch.Tensor):
+            return []
+        # Whatever the data's own type, numbers with a fraction reach the network as floating point.
+        dtype = "float32" if part.is_floating_point() else str(part.dtype).removeprefix("torch.")
+        found.append({"place": list(place), "shape": list(part.shape[1:]), "dtype": dtype})
+    return found

@@ -30,6 +30,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.stage_start import StageStart
+from archgrad.search.trial import try_out
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -79,7 +80,8 @@ def search(options: SearchOptions) -> SearchResult:
         The architecture and what led to it.
 
     Raises:
-        OptionError: An option is outside its range, or does not go with the others.
+        OptionError: An option is outside its range, or does not go with the others; the network's outputs, the targets
+            and the loss do not go together.
         DataError: The data is too small or broken.
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
@@ -118,7 +120,9 @@ def search(options: SearchOptions) -> SearchResult:
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name),
         )
-        engine = stack.enter_context(opened(task, options, config=config))
+        with task.explained():
+            try_out(begun.supernet, data, options)
+        engine = stack.enter_context(opened(task, options, config=config, data=data))
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0

@@ -10,7 +10,7 @@ from archgrad.search.search_options import SearchOptions
 
 __all__ = ["settings_of"]
 
-_PARTS = ("space", "channels", "cells", "space_options", "method")
+_PARTS = ("data_options", "space", "channels", "cells", "space_options", "method")
 _NO_SETTINGS = ("seed", "on_nonfinite")
 
 
@@ -25,6 +25,11 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
     chosen = {name: config[name] for name in _PARTS if config.get(name) is not None}
     if isinstance(chosen.get("space"), str):
         chosen["space"] = _without_folders(chosen["space"])
+    if isinstance(chosen.get("data_options"), Mapping):  # paths, often
+        chosen["data_options"] = {
+            name: _without_folders(value) if isinstance(value, str) else value
+            for name, value in chosen["data_options"].items()
+        }
     own = {name: value for name, value in options.recipe().items() if name not in _NO_SETTINGS}
     return plain_config({"data": _without_folders(data), **chosen, **own})
 
