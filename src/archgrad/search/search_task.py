@@ -26,7 +26,6 @@ from archgrad.margins import undecided_note
 from archgrad.methods import Place
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
-from archgrad.regularizers import Regularizer
 from archgrad.runs import count_in, load_optimizer, rows_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
