@@ -16,7 +16,7 @@ from typing import Any
 from archgrad.architecture import Architecture
 from archgrad.decision import edge_of_row, taken_candidates
 
-__all__ = ["UNDECIDED", "margins_of", "row_entropy", "undecided_note"]
+__all__ = ["UNDECIDED", "agreement_of", "margins_of", "row_entropy", "undecided_note"]
 
 UNDECIDED = 0.99
 """Mean normalised entropy above which the alphas count as hardly moved."""
@@ -49,6 +49,20 @@ def margins_of(architecture: Architecture) -> dict[str, float]:
         if others and all(name in row for name in taken):
             found[label] = min(row[name] for name in taken) - max(others)
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def agreement_of(architecture: Architecture) -> dict[str, float]:
+    """Return by row of alphas the share of an ensemble's members that decided as all together, lowest first.
+
+    Empty where the architecture comes from no ensemble (see `archgrad.methods.Ensemble`).
+    """
+    found: Any = architecture.provenance.get("agreement")
+    shares = {
+        label: float(share)
+        for label, share in (found.items() if isinstance(found, Mapping) else ())
+        if isinstance(share, (int, float)) and not isinstance(share, bool) and 0.0 <= share <= 1.0
+    }
+    return dict(sorted(shares.items(), key=lambda item: item[1]))
 
 
 def undecided_note(architecture: Architecture) -> str | None:

@@ -15,7 +15,7 @@ from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS
 from archgrad.errors import OptionError
 from archgrad.methods import Method
-from archgrad.methods.tree import KINDS, classes_of, method_of_tree, options_of, tree_of
+from archgrad.methods.tree import KINDS, classes_of, method_of_tree, only_name, options_of, tree_of
 from archgrad.search.short_forms import preset
 
 __all__ = ["OF_THE_METHOD", "add_method_options", "make_method"]
@@ -168,6 +168,8 @@ def _typed_name(part: Mapping[str, Any]) -> str:
 def _set_dotted(tree: dict[str, Any], option: Dotted) -> None:
     kind, *path = option.path
     node: Any = tree.get(kind)
+    if node is None and (only := only_name(KINDS[kind])) is not None:
+        node = tree[kind] = {"name": only}
     if isinstance(node, list):
         wanted, *path = path
         found = [part for part in node if str(part["name"]).replace("-", "_") == wanted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic
 
@@ -63,18 +63,17 @@ class Engine(Generic[Result]):
         """
         reset_control_flags()
         task = self._task
-        done = task.epoch * task.batches_per_epoch + task.step
-        batches = zip(*(stream.batches(done) for stream in task.streams), strict=True)
         with task.explained():
             while not task.finished:
-                self._take_steps(batches)
+                self._take_steps()
                 self._end_epoch()
             return task.result()
 
-    def _take_steps(self, batches: Iterator[tuple[tuple[Any, Any], ...]]) -> None:
+    def _take_steps(self) -> None:
         task = self._task
-        task.start_epoch()
+        task.start_epoch()  # which may open other streams
         task.progress.start_epoch(task.epoch)
+        batches = zip(*(stream.batches(task.batches_done) for stream in task.streams), strict=True)
         while task.step < task.batches_per_epoch:
             waited = task.waiting_seconds
             of_streams = next(batches)

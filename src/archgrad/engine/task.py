@@ -164,6 +164,11 @@ class Task(ABC, Generic[Result]):
         """Whether no epoch is left."""
         return self.epoch >= self.epochs or self.told_to_stop
 
+    @property
+    def batches_done(self) -> int:
+        """How many batches were taken from each stream."""
+        return self.epoch * self.batches_per_epoch + self.step
+
     def settle(self) -> None:
         """Wait for what the steps have left on the device, and raise if it must not be saved."""
 

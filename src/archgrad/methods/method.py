@@ -9,6 +9,7 @@ from archgrad.always_on import AlwaysOn
 from archgrad.bilevel import BilevelStep, FirstOrder
 from archgrad.bilevel.step import check_weights_pass
 from archgrad.errors import OptionError
+from archgrad.methods.ensemble import Ensemble
 from archgrad.methods.stage import Stage
 from archgrad.optimizers import Adam, AlphasOptimizer
 from archgrad.perturbations import Perturbation
@@ -69,6 +70,8 @@ class Method:
     """When the search ends before its last epoch."""
     selection: Selection = field(default=Likeliest())
     """What ranks the candidates when an architecture is derived."""
+    ensemble: Ensemble | None = None
+    """How many such searches decide together; None is one alone."""
     stages: tuple[Stage, ...] = (Stage(),)
     """At least one, in order. Schedules run over all of them."""
     weights_first: bool = False
@@ -103,6 +106,7 @@ class Method:
             ("perturbation", self.perturbation, Perturbation),
             ("stopping", self.stopping, Stopping),
             ("selection", self.selection, Selection),
+            ("ensemble", self.ensemble, Ensemble),
         ]
         several: list[tuple[str, object, type]] = [("regularizers", part, Regularizer) for part in self.regularizers]
         several += [("weights_rules", part, WeightsRule) for part in self.weights_rules]

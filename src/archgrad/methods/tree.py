@@ -24,6 +24,8 @@ from archgrad import (
     weights_rules,
 )
 from archgrad.errors import OptionError
+from archgrad.methods import ensemble
+from archgrad.methods.ensemble import Ensemble
 from archgrad.methods.method import Method
 from archgrad.methods.stage import Stage
 from archgrad.schedules import Schedule
@@ -36,6 +38,7 @@ __all__ = [
     "classes_of",
     "defaults_of",
     "method_of_tree",
+    "only_name",
     "options_of",
     "part_of_tree",
     "tree_of",
@@ -73,6 +76,7 @@ KINDS = {
     ),
     "stopping": Kind(stopping.Stopping, stopping, "when the search ends early", optional=True),
     "selection": Kind(selection.Selection, selection, "what ranks the candidates in the end"),
+    "ensemble": Kind(Ensemble, ensemble, "how many searches decide together", optional=True),
 }
 """The kinds of parts, by their name in `Method`."""
 _PLAIN = ("weights_first", "alphas_grad_clip", "skip_noise")
@@ -87,6 +91,11 @@ def classes_of(kind: Kind) -> dict[str, type]:
         for member in members
         if isinstance(member, type) and issubclass(member, kind.base) and not inspect.isabstract(member)
     }
+
+
+def only_name(kind: Kind) -> str | None:
+    """Return the name of a kind that is one class, which need not be said; None where there are several to choose."""
+    return None if inspect.isabstract(kind.base) else name_of(kind.base.__name__)
 
 
 def options_of(part: type) -> dict[str, Any]:
@@ -179,6 +188,8 @@ def part_of_tree(what: str, kind: Kind, tree: Any, own: Own) -> Any:
         own: Finds the classes that are not archgrad's.
     """
     tree = {"name": tree} if isinstance(tree, str) else tree
+    if isinstance(tree, Mapping) and (only := only_name(kind)) is not None:
+        tree = {"name": only, **tree}
     if not isinstance(tree, Mapping) or not isinstance(tree.get("name"), str):
         raise OptionError(f"{what} must be a name, or a name and options ('name: ...'), but got {tree!r}.")
     name, options = tree["name"], {key: value for key, value in tree.items() if key != "name"}

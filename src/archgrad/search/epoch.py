@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.regularizers import Regularizer
 from archgrad.runs import Loggers
 from archgrad.search.collapse import mean_entropy, skip_connections
 from archgrad.supernet import Supernet
@@ -30,12 +31,13 @@ def of_alphas(supernet: Supernet, architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def further_columns(means: Mapping[str, float], regularizers: Sequence[str]) -> list[str]:
+def further_columns(means: Mapping[str, float], regularizers: Sequence[Regularizer]) -> list[str]:
     """Return the columns of a caller's metrics and of regularisers, the same where the alphas did not learn."""
     names = [name for name in means if "gradient_norm" not in name and not name.startswith("regularizer_")]
     if "valid_loss" not in means:
         names += [name.replace("train_", "valid_", 1) for name in names if name.startswith("train_")]
-    return [*(name for name in names if name not in LOSSES), *regularizers]
+    terms = dict.fromkeys(f"regularizer_{type(part).__name__}" for part in regularizers)
+    return [*(name for name in names if name not in LOSSES), *terms]
 
 
 def log_alphas(loggers: Loggers, architecture: Architecture, epoch: int) -> None:

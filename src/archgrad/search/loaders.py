@@ -13,11 +13,33 @@ from archgrad.errors import DataError
 from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
 
-__all__ = ["open_streams"]
+__all__ = ["Halves", "open_streams"]
+
+
+class Halves(ExitStack):
+    """Opens the streams of one split after the other; as a context, it ends with the last of them.
+
+    Args:
+        data: Its training samples are split.
+        options: See `open_streams`.
+        device: Where the batches are used.
+    """
+
+    def __init__(self, data: Data, options: SearchOptions, device: torch.device) -> None:
+        super().__init__()
+        self._data, self._options, self._device = data, options, device
+
+    def open(self, supernet: Supernet, seed: int) -> tuple[InfiniteLoader, InfiniteLoader]:
+        """Return the streams of the split of a seed, as `open_streams` does; those from before are closed."""
+        self.close()
+        train, valid = open_streams(self._data, supernet, self._options, seed=seed, device=self._device)
+        self.callback(train.close)
+        self.callback(valid.close)
+        return train, valid
 
 
 def open_streams(
-    data: Data, supernet: Supernet, options: SearchOptions, *, device: torch.device
+    data: Data, supernet: Supernet, options: SearchOptions, *, seed: int, device: torch.device
 ) -> tuple[InfiniteLoader, InfiniteLoader]:
     """Return endless batches for the weights and for the alphas.
 
@@ -26,7 +48,8 @@ def open_streams(
     Args:
         data: Its training samples are split.
         supernet: Looked at for BatchNorm, which cannot train on one sample, and for the images' memory format.
-        options: Batch size, fraction, seed, cutout, precision and workers count.
+        options: Batch size, fraction, cutout, precision and workers count.
+        seed: Of the split, the order and augmentation.
         device: Where the batches are used.
 
     Raises:
@@ -36,17 +59,15 @@ def open_streams(
     transform = data.training_transform(
         cutout=options.cutout or None, dtype=dtype, channels_last=supernet.channels_last and data.channels > 0
     )
-    halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=options.seed)
+    halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
-        for half, name, seed in zip(
-            halves, ("weights", "alphas"), (2 * options.seed, 2 * options.seed + 1), strict=True
-        ):
+        for half, name, of_half in zip(halves, ("weights", "alphas"), (2 * seed, 2 * seed + 1), strict=True):
             try:
                 stream = InfiniteLoader(
                     data.train,
                     batch_size=options.batch_size,
-                    seed=seed,
+                    seed=of_half,
                     indices=half,
                     transform=transform,
                     device=device,

@@ -18,14 +18,14 @@ from archgrad.distributed import (
     rank,
 )
 from archgrad.engine import opened
-from archgrad.margins import margins_of, undecided_note
+from archgrad.margins import agreement_of, margins_of, undecided_note
 from archgrad.methods.tree import tree_of
 from archgrad.named_space import space_of
 from archgrad.options import takes
 from archgrad.report.results import Viewed
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
-from archgrad.search.loaders import open_streams
+from archgrad.search.loaders import Halves
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
@@ -43,10 +43,11 @@ class SearchResult(Viewed):
 
     Attributes:
         architecture: Derived after the last epoch, or the one that the stopping rule returns.
-        supernet: With the weights and alphas of the last epoch, on its device.
+        supernet: With the weights and alphas of the last epoch, on its device; of an ensemble, those of the
+            last member.
         history: One row of metrics an epoch, as in metrics.csv.
         run_dir: Where the run lies, if it was given a folder.
-        stop: Why the search ended before its last epoch, if it did.
+        stop: Why the search ended before its last epoch, if it did; of an ensemble, None.
     """
 
     architecture: Architecture
@@ -59,6 +60,11 @@ class SearchResult(Viewed):
     def margins(self) -> dict[str, float]:
         """By row of alphas, the probability that the taken candidate has before the next, smallest first; -1 to 1."""
         return margins_of(self.architecture)
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        """By row of alphas, the share of an ensemble's members that decided as all together, lowest first."""
+        return agreement_of(self.architecture)
 
     def _remark(self) -> str:
         return "; the alphas hardly moved" if undecided_note(self.architecture) else ""
@@ -100,9 +106,7 @@ def search(options: SearchOptions) -> SearchResult:
         stack.enter_context(seeded(options.seed))
         start = stack.enter_context(StageStart(space_of(options.space, data), options, device))
         begun = start.begin(0)
-        train, valid = open_streams(data, begun.supernet, options, device=device)
-        stack.callback(train.close)
-        stack.callback(valid.close)
+        halves = stack.enter_context(Halves(data, options, device))
         config = {
             **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
             **options.recipe(),
@@ -114,8 +118,7 @@ def search(options: SearchOptions) -> SearchResult:
         task = SearchTask(
             start,
             begun,
-            train,
-            valid,
+            halves,
             options=options,
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name),

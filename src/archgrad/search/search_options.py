@@ -42,7 +42,7 @@ class SearchRecipe(TrainingOptions):
 
     epochs: int | None = None
     """Passes over the weights' half, at least 1. By default those of the method's stages, else 50; stages of another
-    length are scaled to it, and a selection may need some more."""
+    length are scaled to it, and a selection may need some more. Each member of an ensemble has as many."""
     batch_size: int = 64
     """Samples of each of a step's two batches, on each process; at least 1."""
     seed: int = 0

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
-from archgrad.bilevel import StepReport, search_step
+from archgrad.bilevel import search_step
 from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
-from archgrad.data import InfiniteLoader
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, Task
@@ -23,14 +22,15 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
-from archgrad.methods import Place
 from archgrad.options import names_of
-from archgrad.rank_state import place_buffers, send_state
-from archgrad.runs import count_in, load_optimizer, rows_in
+from archgrad.rank_state import place_buffers, seed_for_rank, send_state
+from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
+from archgrad.search.loaders import Halves
+from archgrad.search.members import Members
 from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
@@ -38,7 +38,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_start import StageStart
-from archgrad.search.widening import Begun, widen
+from archgrad.search.widening import Begun
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 
@@ -53,10 +53,9 @@ class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
-        start: Makes the networks of later stages.
+        start: Makes the networks of later stages and members.
         begun: What it made for the first.
-        train: Batches for the weights.
-        valid: Batches for the alphas.
+        halves: Opens the batches for the weights and for the alphas.
         options: The search's options.
         samples: Of the training data, both halves.
         settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
@@ -70,30 +69,29 @@ class SearchTask(Task[Architecture]):
         self,
         start: StageStart,
         begun: Begun,
-        train: InfiniteLoader,
-        valid: InfiniteLoader,
+        halves: Halves,
         *,
         options: SearchOptions,
         samples: int,
         settings: Mapping[str, Any],
     ) -> None:
+        method = options.chosen_method
+        self._further_epochs = method.selection.further_epochs(begun.supernet)
+        self._members = Members(method, options.total_epochs + self._further_epochs, seed=options.seed)
         super().__init__(
             begun.supernet.network,
-            (train, valid),
+            halves.open(begun.supernet, options.seed),
             device=next(iter(begun.supernet.alphas.values())).device,
-            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(begun.supernet),
+            epochs=self._members.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        self._start, self._stage = start, -1
+        self._start, self._halves, self._stage = start, halves, -1
         self._take(begun)
-        self._train, self._valid = train, valid
-        self._options, self._method = options, options.chosen_method
+        self._options, self._method = options, method
         self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
         self._samples, self._settings = samples, settings
-        self._meter = Meter()
-        self._skipped = 0
-        self._past: list[str] = []  # each epoch's architecture as JSON, where a stopping rule may return an earlier one
+        self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None
         self._rate = 0.0
         self._updates_alphas = True
@@ -105,13 +103,21 @@ class SearchTask(Task[Architecture]):
 
     @property
     def stop(self) -> Stop | None:
-        """Why the search ends before its last epoch, if it does."""
-        stopping = self._method.stopping
-        return None if stopping is None or not self.history else stopping.decide(self.history)
+        """Why the search ends before its last epoch, if it does; the members of an ensemble end one by one."""
+        return self._members.stop(self.history) if self._method.ensemble is None else None
+
+    @property
+    def _own_epoch(self) -> int:
+        """The epoch that is running, or comes next, counted from the first of its member."""
+        return self.epoch - self._members.first_epoch
 
     @property
     def finished(self) -> bool:
-        return super().finished or self.stop is not None
+        return self.told_to_stop or self._members.all_over(self.history)
+
+    @property
+    def batches_done(self) -> int:
+        return self._own_epoch * self.batches_per_epoch + self.step
 
     @property
     def remedies(self) -> str:
@@ -131,9 +137,12 @@ class SearchTask(Task[Architecture]):
         stopping = method.stopping
         if self.epoch == 0 and stopping is not None and (remark := stopping.remark(options.total_epochs)) is not None:
             self.progress.message(f"Warning: {remark}")
+        if self._members.over(self.history):
+            self._begin_member()
         place = method.place_of(self._search_epoch)
         if place.number != self._stage:
-            self._begin_stage(place)
+            self._stage = place.number
+            self._take(self._start.go_on(self._begun, place.number, self._members.number, self.progress.message))
         self.supernet.train()
         self._start.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
@@ -143,12 +152,12 @@ class SearchTask(Task[Architecture]):
         self._rate = self._set_learning_rate()
 
     def _set_learning_rate(self) -> float:
-        optimizer, options, tuned = self._weights_optimizer, self._options, self.epoch - self._options.total_epochs
+        optimizer, options, tuned = self._weights_optimizer, self._options, self._own_epoch - self._options.total_epochs
         if tuned >= 0:
             if tuned == 0 and self.step == 0:
                 optimizer.state.clear()  # the selection tunes as if from the beginning
             last = math.inf if options.schedule == "constant" else options.learning_rate_min
-            share, epochs = self._method.selection.tune_rate, self.epochs - options.total_epochs
+            share, epochs = self._method.selection.tune_rate, self._further_epochs
             return set_learning_rate(optimizer, Done(tuned, epochs), last=last, share=share)
         if options.schedule == "constant":
             return float(optimizer.param_groups[0]["lr"])
@@ -157,21 +166,16 @@ class SearchTask(Task[Architecture]):
     @property
     def _search_epoch(self) -> int:
         """The epoch that parts which change with it see: while the selection tunes, the search's last."""
-        return min(self.epoch, self._options.total_epochs - 1)
+        return min(self._own_epoch, self._options.total_epochs - 1)
 
-    def _begin_stage(self, place: Place) -> None:
-        stage, self._stage = place.stage, place.number
-        if stage.keep is not None:
-            self.supernet.prune(stage.keep, self.supernet.probabilities())
-        if stage.space and place.number:
-            before = self._begun
-            self._take(self._start.begin(place.number))
-            if stage.widen:
-                widen(before, self._begun, seed=self._start.seed(place.number))
-            self.supernet.kept = before.supernet.kept
-            sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
-            how = "goes on" if stage.widen else "begins anew"
-            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} {how} with {sizes}.")
+    def _begin_member(self) -> None:
+        """Keep what the member that has ended decided, and begin the next as the search with its seed would."""
+        self.progress.message(self._members.next(self._ended(), self.epoch))
+        seed_everything(self._members.seed)
+        self._take(self._start.begin(0, self._members.number))
+        self.streams = self._halves.open(self.supernet, self._members.seed)
+        seed_for_rank(self._members.seed)
+        self._stage = -1
 
     def _done(self) -> Done:
         return Done(self._search_epoch, self._options.total_epochs, self.step)
@@ -206,7 +210,7 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
-            self._measure(report, train_batch, valid_batch)
+            self._meter.add_step(report, train_batch, valid_batch, self._metrics)
         except NonFiniteError as error:
             if not skips:
                 kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
@@ -218,23 +222,6 @@ class SearchTask(Task[Architecture]):
             set_buffers(self.network, buffers, device=self.device)
             self._skipped += 1
 
-    def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
-        """Add a step's losses, gradient norms and metrics to the means of the epoch."""
-        numbers = report.on_device()
-        for half, batch, outputs, owner in (
-            ("train", train_batch, report.train_outputs, "weights"),
-            ("valid", valid_batch, report.valid_outputs, "alphas"),
-        ):
-            names = (f"{half}_loss", f"{owner}_gradient_norm")
-            if not all(name in numbers for name in names):
-                continue  # the alphas wait
-            values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
-            values |= {name: numbers[name] for name in names}
-            self._meter.add(values, len(batch[1]))
-        self._meter.add(report.figures, len(train_batch[1]))
-        terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
-        self._meter.add(terms, len(valid_batch[1]))
-
     def figures(self) -> Mapping[str, Any]:
         architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))
         return known({**self._meter.means(), **of_alphas(self.supernet, architecture)})
@@ -242,15 +229,16 @@ class SearchTask(Task[Architecture]):
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
         done = Done(self._search_epoch, self._options.total_epochs, steps - 1)
-        tuned = self.epoch + 1 - self._options.total_epochs
+        tuned = self._own_epoch + 1 - self._options.total_epochs
         if tuned >= 0:
-            end = self._end(self._architecture_after(self.epoch), done)
+            end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
-        architecture = self._architecture = self._architecture_after(self.epoch)
+        architecture = self._own_architecture(self.epoch)
+        self._architecture = self._members.together(architecture, self.supernet)
         means, self._meter = self._meter.means_over_ranks(self.device), Meter()
-        regularizers = list(dict.fromkeys(f"regularizer_{type(part).__name__}" for part in self._method.regularizers))
         row = {
             "epoch": self.epoch,
+            **self._members.column,
             "learning_rate": self._rate,
             **{name: means.get(name) for name in LOSSES},
             **of_alphas(self.supernet, architecture),
@@ -258,24 +246,27 @@ class SearchTask(Task[Architecture]):
             "weights_gradient_norm": means.get("weights_gradient_norm"),
             "temperature": self.supernet.relaxation.temperature(done),
             "skipped_steps": self._skipped,
-            **{name: means.get(name) for name in further_columns(means, regularizers)},
+            **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
             **self._probed(architecture, done),
         }
-        if self._method.stopping is not None:
-            self._past.append(architecture.to_json())
-        images = sum(self._train.samples_in_batch(self.epoch * steps + index) for index in range(steps))
+        self._members.remember(architecture)
+        images = sum(self.streams[0].samples_in_batch(self._own_epoch * steps + index) for index in range(steps))
         return EpochSummary(row, known(row), images)
 
-    def _architecture_after(self, epoch: int) -> Architecture:
-        """Return what the alphas decide at the end of an epoch (0-based), with its provenance."""
+    def _own_architecture(self, epoch: int) -> Architecture:
+        """Return what the running member's alphas decide at the end of an epoch (0-based), with its provenance."""
         weights = sum(weight.numel() for weight in self.supernet.weights.values())
         settings = {"search": {**self._settings, "weights": weights}} if self._settings else {}
         return discretize(
             self.supernet,
             space=getattr(self.network, "space_name", None),
-            provenance={"epoch": epoch, "seed": self.seed, **settings},
+            provenance={"epoch": epoch, "seed": self._members.seed, **settings},
             scores=self._method.selection.scores(self.supernet),
         )
+
+    def _architecture_after(self, epoch: int) -> Architecture:
+        """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
+        return self._members.together(self._own_architecture(epoch), self.supernet)
 
     def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
         """Return what the stopping rule measures."""
@@ -289,10 +280,10 @@ class SearchTask(Task[Architecture]):
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
         steps = self.batches_per_epoch
-        first = self.epoch * steps
+        first = self._own_epoch * steps
 
         def batches(start: int, stop: int) -> Iterator[Batch]:
-            return map(self._cast, islice(self._valid.batches(start), stop - start))
+            return map(self._cast, islice(self.streams[1].batches(start), stop - start))
 
         return EpochEnd(
             self.supernet,
@@ -334,15 +325,22 @@ class SearchTask(Task[Architecture]):
         return self._architecture_after(self.epoch if self.step else max(self.epoch - 1, 0))
 
     def _last_or_stopped(self) -> Architecture:
-        stop = self.stop
-        if stop is None:
-            return self._architecture_after(self.epoch - 1) if self._architecture is None else self._architecture
-        architecture = Architecture.from_json(self._past[stop.epoch])
+        if self._members.stop(self.history) is None:
+            return self._architecture or self._architecture_after(self.epoch - 1)
+        architecture = self._members.together(self._ended(), self.supernet)
         if self.folder is not None:
             self.folder.save_architecture(architecture)
+        return architecture
+
+    def _ended(self) -> Architecture:
+        """Return what the member that has ended decided: by its last alphas, or by those that it was stopped for."""
+        stop = self._members.stop(self.history)
+        if stop is None:
+            return self._own_architecture(self.epoch - 1)
+        architecture = self._members.remembered(stop.epoch)
+        epoch = architecture.provenance["epoch"] + 1
         self.progress.message(
-            f"Stopped after epoch {self.epoch}: {stop.reason}. The result is the architecture of epoch "
-            f"{stop.epoch + 1}."
+            f"Stopped after epoch {self.epoch}: {stop.reason}. The result is the architecture of epoch {epoch}."
         )
         return architecture
 
@@ -353,7 +351,7 @@ class SearchTask(Task[Architecture]):
             "format": _FORMAT,
             "version": _VERSION,
             **settled(self.supernet),
-            "past": self._past,
+            **self._members.state_dict(),
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
             "weights_optimizer": self._weights_optimizer.state_dict(),
@@ -376,10 +374,15 @@ class SearchTask(Task[Architecture]):
             )
 
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+        self._members.load_state_dict(state)
         ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
-        self._stage = self._method.place_of(min(max(ended, 0), self._options.total_epochs - 1)).number
-        if (number := self._method.network_of(self._stage)) > 0:
-            self._take(self._start.begin(number))
+        ended = min(max(ended - self._members.first_epoch, 0), self._options.total_epochs - 1)
+        self._stage = self._method.place_of(ended).number
+        number, member = self._method.network_of(self._stage), self._members.number
+        if number or member:
+            self._take(self._start.begin(number, member))
+        if member:
+            self.streams = self._halves.open(self.supernet, self._members.seed)
         names = {name.removeprefix("network.") for name in state["supernet"]}
         place_buffers(self.network, parts, names, device=self.device)
         self.supernet.load_state_dict(state["supernet"])
@@ -389,7 +392,6 @@ class SearchTask(Task[Architecture]):
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
         load_settled(self.supernet, state)
-        self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])
         else:

@@ -15,12 +15,14 @@ from archgrad.bilevel.step import check_parts
 from archgrad.data.seeds import seed_of
 from archgrad.distributed import broadcast_tensors, synchronised_norms
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 from archgrad.labels import alpha_rows, label_choices
 from archgrad.named_space import SpaceBuilder
 from archgrad.runs import seeded
+from archgrad.search.members import member_seed
 from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
-from archgrad.search.widening import Begun, check_widening
+from archgrad.search.widening import Begun, check_widening, widen
 from archgrad.skip_dropout import add_skip_dropout, identities
 from archgrad.skip_noise import noisy_skips
 from archgrad.supernet import Supernet
@@ -49,6 +51,11 @@ class StageStart(ExitStack):
     def _check(self) -> None:
         stages = self._method.stages
         own = [number for number, stage in enumerate(stages) if stage.space]
+        several = self._method.ensemble is not None and self._method.ensemble.members > 1
+        if several and isinstance(self._space, Supernet):
+            raise OptionError(
+                "Each member of an ensemble begins anew, but a supernet is searched in place. Give the space."
+            )
         if own and isinstance(self._space, nn.Module):
             asked = ", ".join(f"{name}={value!r}" for name, value in stages[own[0]].space.items())
             raise OptionError(
@@ -56,10 +63,11 @@ class StageStart(ExitStack):
                 f"{type(self._space).__name__} that is built already. Give its name, or the function or class that "
                 f"builds it."
             )
-        if own[-1:] > [0] and isinstance(self._options.weights_optimizer, Optimizer):
+        if (several or own[-1:] > [0]) and isinstance(self._options.weights_optimizer, Optimizer):
+            which = "Each member of the ensemble" if several else f"Stage {own[-1] + 1} of the method"
             raise OptionError(
-                f"Stage {own[-1] + 1} of the method begins with new weights, which an optimizer that is made already "
-                f"does not hold. Give weights_optimizer as a function of the weights."
+                f"{which} begins with new weights, which an optimizer that is made already does not hold. Give "
+                f"weights_optimizer as a function of the weights."
             )
         for number in own:
             assert isinstance(self._space, SpaceBuilder)
@@ -85,32 +93,34 @@ class StageStart(ExitStack):
                     f"the space is an identity. Leave it out."
                 )
 
-    def seed(self, number: int) -> int:
+    def seed(self, number: int, member: int) -> int:
         """Return the seed of a stage's network, so that each has first weights, alphas and noise of its own."""
-        return self._options.seed if number == 0 else seed_of(self._options.seed, "stage", number) % 2**32
+        own = member_seed(self._options.seed, member)
+        return own if number == 0 else seed_of(own, "stage", number) % 2**32
 
-    def _built(self, number: int) -> nn.Module:
+    def _built(self, number: int, member: int = 0) -> nn.Module:
         if isinstance(self._space, nn.Module):
             return self._space
-        with seeded(self.seed(number)):  # the first weights follow from the seed, too
+        with seeded(self.seed(number, member)):  # the first weights follow from the seed, too
             return self._space(**self._method.stages[number].space)
 
-    def begin(self, number: int) -> Begun:
+    def begin(self, number: int, member: int = 0) -> Begun:
         """Return what a stage begins with; the network from before is given up.
 
         Args:
             number: Of a stage that has a network of its own, from 0.
+            member: Of the ensemble, from 0.
         """
         self.close()
         self._recorded = False
-        method, options, space = self._method, self._options, self._built(number)
+        method, options, space = self._method, self._options, self._built(number, member)
         supernet = (
             space
             if isinstance(space, Supernet)
             else Supernet(
                 space,
                 method.relaxation,
-                seed=self.seed(number),
+                seed=self.seed(number, member),
                 fast=options.fast,
                 activation_checkpointing=options.activation_checkpointing,
                 edge_weights=method.edge_weights,
@@ -130,6 +140,8 @@ class StageStart(ExitStack):
             weight_decay=options.weight_decay,
         )
         method.step.check(optimizer)
+        if method.ensemble is not None:
+            method.ensemble.check(supernet.rows)
         check_parts(
             supernet,
             method.step,
@@ -145,6 +157,29 @@ class StageStart(ExitStack):
         if options.cuda_graphs:
             check_recordable(supernet, self._device)
         return Begun(supernet, optimizer, alphas_optimizer)
+
+    def go_on(self, before: Begun, number: int, member: int, say: Callable[[str], None]) -> Begun:
+        """Return what a stage goes on with: what there was before with pruned rows, or a network of its own.
+
+        Args:
+            before: What the stage before ends with, or the member begins with; pruned.
+            number: Of the stage, from 0.
+            member: Of the ensemble, from 0.
+            say: Is told of a new network.
+        """
+        stages = self._method.stages
+        stage, supernet = stages[number], before.supernet
+        if stage.keep is not None:
+            supernet.prune(stage.keep, supernet.probabilities())
+        if number == 0 or not stage.space:
+            return before
+        begun = self.begin(number, member)
+        if stage.widen:
+            widen(before, begun, seed=self.seed(number, member))
+        begun.supernet.kept = supernet.kept
+        sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
+        say(f"Stage {number + 1} of {len(stages)} {'goes on' if stage.widen else 'begins anew'} with {sizes}.")
+        return begun
 
     def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
         """Let the passes of what was begun last be recorded as CUDA graphs, if that is asked for and not done yet."""

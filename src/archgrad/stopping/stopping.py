@@ -36,6 +36,10 @@ class Stopping(ABC):
         """Return what should be known about this rule in a search of so many epochs, in a sentence; None by default."""
         return None
 
+    def longest(self, epochs: int) -> int:
+        """Return the most epochs that a search which is planned for so many has; all of them by default."""
+        return epochs
+
     def probe(self, end: EpochEnd) -> Mapping[str, float | None]:
         """Return what is measured at the end of an epoch: further columns of metrics.csv, the same ones every time.
 
