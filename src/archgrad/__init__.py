@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from archgrad.data import Data
     from archgrad.derive import derive
     from archgrad.discretize import discretize, random_architecture
-    from archgrad.methods import Method, Stage
+    from archgrad.methods import Ensemble, Method, Stage
     from archgrad.nni import DartsTrainer
     from archgrad.random_search import random_search
     from archgrad.relaxation import Gumbel, Simplex, Softmax
@@ -60,6 +60,7 @@ __all__ = [
     "Cell",
     "DartsTrainer",
     "Data",
+    "Ensemble",
     "FirstOrder",
     "Gumbel",
     "Halted",
@@ -118,6 +119,7 @@ _HOMES = {
     "Cell": "cell",
     "DartsTrainer": "nni",
     "Data": "data",
+    "Ensemble": "methods",
     "FirstOrder": "bilevel",
     "Gumbel": "relaxation",
     "Halted": "runs",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from archgrad.methods import Method, Stage, gdas
+from archgrad.methods import Ensemble, Method, Stage, gdas
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
@@ -16,7 +16,7 @@ from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.schedules import Linear
 from archgrad.selection import Threshold
-from archgrad.stopping import SkipCount
+from archgrad.stopping import EpochLimit, SkipCount
 from archgrad.weights_rules import Flooding
 
 from .typed import Type
@@ -58,6 +58,11 @@ def tree(run: str) -> Any:
             Method(stopping=SkipCount(limit=7), selection=Threshold(), alphas_grad_clip=5.0),
         ),
         (("--skip-noise", 0.1), Method(skip_noise=0.1)),
+        (
+            ("--ensemble.members", 2, "--ensemble.without", "none", "--stopping", "epoch-limit"),
+            Method(ensemble=Ensemble(members=2, without=("none",)), stopping=EpochLimit()),
+        ),
+        (("--ensemble", "none"), Method()),
         (("--stages", "[{epochs: 1, keep: 2}]"), Method(stages=(Stage(epochs=1, keep=2),))),
         (
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),

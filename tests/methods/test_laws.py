@@ -20,7 +20,7 @@ from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, Regularizer, 
 from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, PerturbationBased, Selection, SkipLimit, Threshold
-from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
+from archgrad.stopping import EpochLimit, HessianEigenvalue, SkipCount, Stopping
 from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment, WeightsRule
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay, "entropy": Entropy}
@@ -50,6 +50,7 @@ STEPS: dict[str, Callable[[], BilevelStep]] = {
 }
 STOPPING: dict[str, Callable[[], Stopping]] = {
     "skip count": lambda: SkipCount(limit=1),
+    "epoch limit": lambda: EpochLimit(epochs=1),
     "hessian eigenvalue": lambda: HessianEigenvalue(frequency=1, window=1, factor=0.5, start_epoch=0, delta=1),
 }
 SELECTIONS: dict[str, Callable[[], Selection]] = {

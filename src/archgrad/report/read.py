@@ -122,8 +122,16 @@ class Run:
     @property
     def planned_epochs(self) -> int | None:
         """How many epochs the configuration asks for."""
-        found = [v for key, v in flatten(self.config).items() if key.split(".")[-1] == "epochs" and type(v) is int]
-        return found[0] if found else None
+        flat = flatten(self.config)
+        found = [v for key, v in flat.items() if key.split(".")[-1] == "epochs" and type(v) is int]
+        if (
+            found
+            and flat.get("method.stopping.name") == "epoch-limit"
+            and type(flat.get("method.stopping.epochs")) is int
+        ):
+            found[0] = min(found[0], flat["method.stopping.epochs"])
+        members = flat.get("method.ensemble.members")  # each has as many
+        return found[0] * (members if type(members) is int else 1) if found else None
 
     @property
     def done_epochs(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from archgrad.decision import edge_key, edge_row
 from archgrad.margins import undecided_note
+from archgrad.report.agreement import agreement_table
 from archgrad.report.cell_drawing import forming_scene
 from archgrad.report.charts import format_value
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
@@ -106,6 +107,8 @@ def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], d
     forming = _forming(run, number, len(run.frames) > 1) if run.frames else ""
     if others and "forming-choices" not in forming:
         parts.append(f'<h3>Derived choices</h3><div class="pair">{"".join(map(figure, others))}</div>')
+    if run.architecture is not None and run.command == "search":
+        parts.append(agreement_table(run.architecture))
     parts.append(forming)
     if pictures["alphas"]:
         parts.append("<h3>α over epochs</h3>" + "".join(map(figure, pictures["alphas"])))
