@@ -59,8 +59,8 @@ def tree(run: str) -> Any:
         ),
         (("--skip-noise", 0.1), Method(skip_noise=0.1)),
         (
-            ("--ensemble.members", 2, "--ensemble.without", "none", "--stopping", "epoch-limit"),
-            Method(ensemble=Ensemble(members=2, without=("none",)), stopping=EpochLimit()),
+            ("--ensemble.members", 2, "--ensemble.without", "skip", "--stopping", "epoch-limit"),
+            Method(ensemble=Ensemble(members=2, without=("skip",)), stopping=EpochLimit()),
         ),
         (("--ensemble", "none"), Method()),
         (("--stages", "[{epochs: 1, keep: 2}]"), Method(stages=(Stage(epochs=1, keep=2),))),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+from cut_searches import Cuts
 from torch import nn
 
 import archgrad as ag
@@ -251,33 +251,17 @@ def test_one_who_listens_may_end_all_members() -> None:
     ids=["stages", "draws", "stops"],
 )
 def test_killed_anywhere_it_goes_on_to_the_bit(alone: Method, tmp_path: Path) -> None:
-    calls, at, builds, fails = 0, 0, 0, 0
-
-    def loss(outputs: Any, targets: Any) -> Any:
-        nonlocal calls
-        calls += torch.is_grad_enabled()  # not the look before the first step
-        if 0 < calls == at:
-            raise KeyboardInterrupt
-        return F.cross_entropy(outputs, targets)
-
-    def space(width: int = 4) -> nn.Module:
-        nonlocal builds
-        builds += 1
-        if builds == fails:
-            raise KeyboardInterrupt
-        return TabularSpace(width=width)
-
-    method = replace(alone, ensemble=THREE)
-    options = {"method": method, "space": space, "loss": loss, "checkpoint_steps": 1}
+    cuts = Cuts()
+    options = {"method": replace(alone, ensemble=THREE), "space": cuts.space, "loss": cuts.loss, "checkpoint_steps": 1}
     expected = found(run_dir=tmp_path / "whole", **options)
-    total, built = calls, builds
-    places = [(call, 0) for call in range(2, total, 11)] + [(0, build) for build in (built - 1, built)]
-    for at, fails in places:
-        calls = builds = 0
-        run = tmp_path / f"cut-{at}-{fails}"
+    places = [{"call": call} for call in range(2, cuts.calls, 11)]
+    places += [{"build": build} for build in (cuts.builds - 1, cuts.builds)]  # at a border
+    for number, place in enumerate(places):
+        run = tmp_path / f"cut-{number}"
+        cuts.begin(**place)
         with pytest.raises((KeyboardInterrupt, Interrupted)):
             found(run_dir=run, **options)
-        at = fails = 0
+        cuts.begin()
         resumed = found(run_dir=run, resume=True, **options)
         assert resumed.history == expected.history
         assert resumed.architecture.to_json() == expected.architecture.to_json()

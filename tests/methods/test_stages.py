@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+from cut_searches import Cuts
 from torch import nn
 
 import archgrad as ag
@@ -199,32 +199,17 @@ def test_pruning_reads_the_alphas_of_the_stage_before(selection: Selection) -> N
 
 @pytest.mark.parametrize("method", [GROWING, WIDENING], ids=["anew", "widened"])
 def test_killed_anywhere_it_goes_on_to_the_bit(method: Method, tmp_path: Path) -> None:
-    calls, at, builds, fails = 0, 0, 0, 0
-
-    def loss(outputs: Any, targets: Any) -> Any:
-        nonlocal calls
-        calls += torch.is_grad_enabled()  # not the look before the first step
-        if 0 < calls == at:
-            raise KeyboardInterrupt
-        return F.cross_entropy(outputs, targets)
-
-    def space(width: int = 4) -> nn.Module:
-        nonlocal builds
-        builds += 1
-        if builds == fails:
-            raise KeyboardInterrupt
-        return TabularSpace(width=width)
-
-    options = {"method": method, "space": space, "loss": loss, "checkpoint_steps": 1}
+    cuts = Cuts()
+    options = {"method": method, "space": cuts.space, "loss": cuts.loss, "checkpoint_steps": 1}
     expected = found(run_dir=tmp_path / "whole", **options)
-    total = calls
-    places = [(call, 0) for call in range(2, total, 9)] + [(0, build) for build in (5, 6)]  # the last two: at a border
-    for at, fails in places:
-        calls = builds = 0
-        run = tmp_path / f"cut-{at}-{fails}"
+    places = [{"call": call} for call in range(2, cuts.calls, 9)]
+    places += [{"build": build} for build in (5, 6)]  # at a border
+    for number, place in enumerate(places):
+        cuts.begin(**place)
+        run = tmp_path / f"cut-{number}"
         with pytest.raises((KeyboardInterrupt, Interrupted)):
             found(run_dir=run, **options)
-        at = fails = 0
+        cuts.begin()
         resumed = found(run_dir=run, resume=True, **options)
         assert resumed.history == expected.history
         assert resumed.supernet.kept == expected.supernet.kept
