@@ -57,8 +57,8 @@ class Supernet(nn.Module):
             search, `search_step` or you set it.
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
         memory: What rules of the weights' gradient remember from step to step.
-        off: Label -> numbers of the candidates whose mixing weight is 0, ascending, while those of the others stay.
-        judged: What a selection measured when it decided choices for good, in that order; plain data.
+        switched_off: Label -> numbers of the candidates whose mixing weight is 0, ascending; those of the others stay.
+        settled: Choices that a selection decided for good, in that order: what it measured and what it took; plain data.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Supernet(nn.Module):
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
         self.memory: dict[str, dict[str, Tensor]] = {}
-        self.off: dict[str, tuple[int, ...]] = {}
-        self.judged: list[dict[str, Any]] = []
+        self.switched_off: dict[str, tuple[int, ...]] = {}
+        self.settled: list[dict[str, Any]] = []
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
@@ -292,7 +292,7 @@ class Supernet(nn.Module):
 
     def _completed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
         """Return the mixtures without what is switched off, with what always runs, times the weights of their edges."""
-        off = self.off
+        off = self.switched_off
         found = {label: without(mix, off[label]) if label in off else mix for label, mix in mixtures.items()}
         if self._edges is None and self.always_on is None:
             return found
@@ -304,16 +304,16 @@ class Supernet(nn.Module):
         return found if self._edges is None else self._edges.weigh(found, self.alphas, draw.edges)
 
     @contextmanager
-    def switched_off(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    def without(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
         """Let candidates, by label, have the mixing weight 0 inside, while the weights of the others stay."""
-        before = self.off
-        self.off = before | {
+        before = self.switched_off
+        self.switched_off = before | {
             label: tuple(sorted({*before.get(label, ()), *places})) for label, places in candidates.items()
         }
         try:
             yield
         finally:
-            self.off = before
+            self.switched_off = before
 
     @property
     def channels_last(self) -> bool:

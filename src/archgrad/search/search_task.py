@@ -35,10 +35,10 @@ from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
-from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
-from archgrad.search.stage_start import StageStart
-from archgrad.search.widening import Begun, widen
+from archgrad.search.stage_builder import StageBuilder
+from archgrad.search.supernet_state import load_supernet_state, supernet_state
+from archgrad.search.widening import StageState, widen
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 
@@ -53,8 +53,8 @@ class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
-        start: Makes the networks of later stages.
-        begun: What it made for the first.
+        builder: Builds the supernets of later stages.
+        first: What it built for the first.
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
@@ -68,8 +68,8 @@ class SearchTask(Task[Architecture]):
 
     def __init__(
         self,
-        start: StageStart,
-        begun: Begun,
+        builder: StageBuilder,
+        first: StageState,
         train: InfiniteLoader,
         valid: InfiniteLoader,
         *,
@@ -78,15 +78,15 @@ class SearchTask(Task[Architecture]):
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__(
-            begun.supernet.network,
+            first.supernet.network,
             (train, valid),
-            device=next(iter(begun.supernet.alphas.values())).device,
-            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(begun.supernet),
+            device=next(iter(first.supernet.alphas.values())).device,
+            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(first.supernet),
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        self._start, self._stage = start, -1
-        self._take(begun)
+        self._builder, self._stage = builder, -1
+        self._use(first)
         self._train, self._valid = train, valid
         self._options, self._method = options, options.chosen_method
         self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
@@ -98,9 +98,9 @@ class SearchTask(Task[Architecture]):
         self._rate = 0.0
         self._updates_alphas = True
 
-    def _take(self, begun: Begun) -> None:
-        self._begun = begun
-        self.supernet, self._weights_optimizer, self._alphas_optimizer = begun
+    def _use(self, state: StageState) -> None:
+        self._state = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer = state
         self.network = self.supernet.network
 
     @property
@@ -135,7 +135,7 @@ class SearchTask(Task[Architecture]):
         if place.number != self._stage:
             self._begin_stage(place)
         self.supernet.train()
-        self._start.record(self.supernet, self.progress.message)
+        self._builder.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
@@ -152,7 +152,7 @@ class SearchTask(Task[Architecture]):
             return set_learning_rate(optimizer, Done(tuned, epochs), last=last, share=share)
         if options.schedule == "constant":
             return float(optimizer.param_groups[0]["lr"])
-        return set_learning_rate(optimizer, self._method.course_of(self._done()), last=options.learning_rate_min)
+        return set_learning_rate(optimizer, self._method.weights_progress(self._done()), last=options.learning_rate_min)
 
     @property
     def _search_epoch(self) -> int:
@@ -164,10 +164,10 @@ class SearchTask(Task[Architecture]):
         if stage.keep is not None:
             self.supernet.prune(stage.keep, self.supernet.probabilities())
         if stage.space and place.number:
-            before = self._begun
-            self._take(self._start.begin(place.number))
+            before = self._state
+            self._use(self._builder.build(place.number))
             if stage.widen:
-                widen(before, self._begun, seed=self._start.seed(place.number))
+                widen(before, self._state, seed=self._builder.seed(place.number))
             self.supernet.kept = before.supernet.kept
             sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
             how = "goes on" if stage.widen else "begins anew"
@@ -352,7 +352,7 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            **settled(self.supernet),
+            **supernet_state(self.supernet),
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
@@ -378,8 +378,8 @@ class SearchTask(Task[Architecture]):
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
         ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
         self._stage = self._method.place_of(min(max(ended, 0), self._options.total_epochs - 1)).number
-        if (number := self._method.network_of(self._stage)) > 0:
-            self._take(self._start.begin(number))
+        if (number := self._method.network_stage(self._stage)) > 0:
+            self._use(self._builder.build(number))
         names = {name.removeprefix("network.") for name in state["supernet"]}
         place_buffers(self.network, parts, names, device=self.device)
         self.supernet.load_state_dict(state["supernet"])
@@ -388,7 +388,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
-        load_settled(self.supernet, state)
+        load_supernet_state(self.supernet, state)
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])
