@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
-from archgrad.bilevel import StepReport, search_step
+from archgrad.bilevel import search_step
 from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import InfiniteLoader
@@ -23,14 +23,13 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
-from archgrad.methods import Place
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.runs import count_in, load_optimizer, rows_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
+from archgrad.search.epoch import FIGURES, LOSSES, add_step, further_columns, known, log_alphas, of_alphas
 from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
@@ -38,7 +37,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
-from archgrad.search.widening import StageState, widen
+from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 
@@ -133,7 +132,8 @@ class SearchTask(Task[Architecture]):
             self.progress.message(f"Warning: {remark}")
         place = method.place_of(self._search_epoch)
         if place.number != self._stage:
-            self._begin_stage(place)
+            self._stage = place.number
+            self._use(self._builder.begin(place.number, self._state, self.progress.message))
         self.supernet.train()
         self._builder.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
@@ -158,20 +158,6 @@ class SearchTask(Task[Architecture]):
     def _search_epoch(self) -> int:
         """The epoch that parts which change with it see: while the selection tunes, the search's last."""
         return min(self.epoch, self._options.total_epochs - 1)
-
-    def _begin_stage(self, place: Place) -> None:
-        stage, self._stage = place.stage, place.number
-        if stage.keep is not None:
-            self.supernet.prune(stage.keep, self.supernet.probabilities())
-        if stage.space and place.number:
-            before = self._state
-            self._use(self._builder.build(place.number))
-            if stage.widen:
-                widen(before, self._state, seed=self._builder.seed(place.number))
-            self.supernet.kept = before.supernet.kept
-            sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
-            how = "goes on" if stage.widen else "begins anew"
-            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} {how} with {sizes}.")
 
     def _done(self) -> Done:
         return Done(self._search_epoch, self._options.total_epochs, self.step)
@@ -206,7 +192,7 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
-            self._measure(report, train_batch, valid_batch)
+            add_step(self._meter, report, train_batch, valid_batch, self._metrics)
         except NonFiniteError as error:
             if not skips:
                 kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
@@ -217,23 +203,6 @@ class SearchTask(Task[Architecture]):
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(self.network, buffers, device=self.device)
             self._skipped += 1
-
-    def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
-        """Add a step's losses, gradient norms and metrics to the means of the epoch."""
-        numbers = report.on_device()
-        for half, batch, outputs, owner in (
-            ("train", train_batch, report.train_outputs, "weights"),
-            ("valid", valid_batch, report.valid_outputs, "alphas"),
-        ):
-            names = (f"{half}_loss", f"{owner}_gradient_norm")
-            if not all(name in numbers for name in names):
-                continue  # the alphas wait
-            values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
-            values |= {name: numbers[name] for name in names}
-            self._meter.add(values, len(batch[1]))
-        self._meter.add(report.figures, len(train_batch[1]))
-        terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
-        self._meter.add(terms, len(valid_batch[1]))
 
     def figures(self) -> Mapping[str, Any]:
         architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))

@@ -15,12 +15,13 @@ from archgrad.bilevel.step import check_parts
 from archgrad.data.seeds import seed_of
 from archgrad.distributed import broadcast_tensors, synchronised_norms
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 from archgrad.labels import alpha_rows, label_choices
 from archgrad.named_space import SpaceBuilder
 from archgrad.runs import seeded
 from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
-from archgrad.search.widening import StageState, check_widening
+from archgrad.search.widening import StageState, check_widening, widen
 from archgrad.skip_dropout import add_skip_dropout, identities
 from archgrad.skip_noise import noisy_skips
 from archgrad.supernet import Supernet
@@ -146,8 +147,30 @@ class StageBuilder(ExitStack):
             check_recordable(supernet, self._device)
         return StageState(supernet, optimizer, alphas_optimizer)
 
+    def begin(self, number: int, before: StageState, say: Callable[[str], None]) -> StageState:
+        """Return what a stage goes on with: what the one before had, with rows pruned, or a network of its own.
+
+        Args:
+            number: Of the stage, from 0.
+            before: Of the stage before it; of the first stage, what was built for it.
+            say: Is told of a new network.
+        """
+        stage, supernet = self._method.stages[number], before.supernet
+        if stage.keep is not None:
+            supernet.prune(stage.keep, supernet.probabilities())
+        if not (stage.space and number):
+            return before
+        after = self.build(number)
+        if stage.widen:
+            widen(before, after, seed=self.seed(number))
+        after.supernet.kept = supernet.kept
+        sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
+        how = "goes on" if stage.widen else "begins anew"
+        say(f"Stage {number + 1} of {len(self._method.stages)} {how} with {sizes}.")
+        return after
+
     def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
-        """Let the passes of the supernet that was built last be recorded as CUDA graphs, if that is asked for and not done yet."""
+        """Let the passes of the supernet that was built last be recorded as CUDA graphs, once, if that is asked for."""
         if self._options.cuda_graphs and not self._recorded:
             self.enter_context(recorded_on_cuda(supernet, say=say))
             self._recorded = True
