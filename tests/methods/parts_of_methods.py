@@ -1,0 +1,131 @@
+"""Every part that a method can be made of, found in the package, and spaces in which searches take moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import archgrad as ag
+from archgrad.data import Data, TensorSamples
+from archgrad.methods import Method, Stage
+from archgrad.methods.tree import KINDS, classes_of
+from archgrad.operations import DARTS_OPERATIONS
+from archgrad.testing import TabularSpace
+
+__all__ = ["NOT_PARTS", "PARTS", "SPACES", "Part", "TinySpace", "method_of"]
+
+
+class Part(NamedTuple):
+    """Something that a method can have."""
+
+    kind: str
+    """A field of `Method`."""
+    name: str
+    value: Any
+
+    @property
+    def key(self) -> str:
+        """Kind and name; what tables in tests call it."""
+        return f"{self.kind} {self.name}"
+
+
+NOT_PARTS: Mapping[str, Mapping[str, Any]] = {
+    "stages": {
+        "keep": (Stage(epochs=1), Stage(epochs=1, keep=2)),
+        "waiting": (Stage(epochs=1, alphas_start_epoch=1), Stage(epochs=1)),
+    },
+    "weights_first": {"true": True},
+    "alphas_grad_clip": {"small": 0.01},
+}
+"""What a method has beside parts: other values than the default of each field."""
+SHORT: Mapping[str, Mapping[str, Any]] = {"hessian-eigenvalue": {"iterations": 2}}
+"""Options with which a part takes less time, or does within two steps what it does later by default."""
+
+
+def _parts() -> Iterable[Part]:
+    for kind, entry in KINDS.items():
+        for name, part in classes_of(entry).items():
+            yield Part(kind, name, part(**SHORT.get(name, {})))
+    for field, values in NOT_PARTS.items():
+        yield from (Part(field, name, value) for name, value in values.items())
+
+
+PARTS = tuple(_parts())
+
+
+def method_of(parts: Iterable[Part]) -> Method:
+    """Return the method that has these parts and the defaults of all other kinds.
+
+    Raises:
+        OptionError: They do not go together.
+    """
+    chosen: dict[str, Any] = {}
+    for part in parts:
+        several = part.kind in KINDS and KINDS[part.kind].several
+        chosen[part.kind] = (*chosen.get(part.kind, ()), part.value) if several else part.value
+    return Method(**chosen)
+
+
+def unlisted_fields() -> list[str]:
+    """Return the fields of `Method` that no part here is of."""
+    return [field.name for field in fields(Method) if field.name not in {*KINDS, *NOT_PARTS, "source"}]
+
+
+class CellNetwork(nn.Module):
+    """Cells of few operations, two of which decide together, on images."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, channels, 3, stride=2, padding=1)
+
+        def build(name: str, reduction: bool) -> Callable[[int, int], nn.Module]:
+            return lambda source, node: DARTS_OPERATIONS[name](channels, 2 if reduction and source < 2 else 1, False)
+
+        self.cells = nn.ModuleList(
+            ag.Cell(
+                2 if label == "normal" else 1,
+                {name: build(name, label == "reduce") for name in ("none", "skip_connect", "dil_conv_3x3")},
+                label=label,
+                output="last",
+            )
+            for label in ("normal", "normal", "reduce")
+        )
+        self.head = nn.Linear(channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = x = self.stem(x)
+        for cell in self.cells:
+            before, x = x, cell([before, x])
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def images(samples: int = 8, side: int = 8) -> Data:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 255, (samples, 1, side, side), generator=generator, dtype=torch.uint8)
+    return Data.from_datasets(TensorSamples(pixels, torch.arange(samples) % 3), classes=["a", "b", "c"], name="rows")
+
+
+def rows(samples: int = 8) -> tuple[Tensor, Tensor]:
+    return torch.randn(samples, 4, generator=torch.Generator().manual_seed(0)), torch.arange(samples) % 3
+
+
+class TinySpace(NamedTuple):
+    """A space and data for it."""
+
+    build: Callable[[], nn.Module]
+    data: Callable[..., Any]
+    """Called with the number of samples."""
+
+
+SPACES = {
+    "cells": TinySpace(lambda: CellNetwork(2), images),
+    "nasbench201": TinySpace(lambda: ag.spaces.nasbench201(2, 1, 3, in_channels=1), images),
+    "table": TinySpace(lambda: TabularSpace(chosen=1), rows),
+    "table of two": TinySpace(lambda: TabularSpace(chosen=2), rows),
+}
+"""By name. The tables are no images: nested layer choices, and an input choice that takes one or two."""
