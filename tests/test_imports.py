@@ -29,6 +29,7 @@ FLOW = (
     # what many processes share
     ("distributed",),
     ("losses",),
+    ("loss_checks",),
     # the continuous relaxation
     ("relaxation", "fast"),
     # what moves the alphas, and what is added to their loss and to the mixing weights
@@ -48,7 +49,7 @@ FLOW = (
     ("methods",),
     ("official",),
     # what a run is made of
-    ("data", "cost"),
+    ("data", "cost", "zero_cost"),
     ("named_space",),
     ("runs",),
     ("rank_state",),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         spaces,
         stopping,
         testing,
+        zero_cost,
     )
     from archgrad.architecture import Architecture
     from archgrad.bilevel import FirstOrder, StepReport, Unrolled, search_step
@@ -99,6 +100,7 @@ __all__ = [
     "stopping",
     "testing",
     "write_report",
+    "zero_cost",
 ]
 
 _HOMES = {

@@ -66,7 +66,7 @@ def likeliest_connected(
     """
     plain = {node: likeliest(node, rows, allowed, n_kept) for node in nodes}
     nearest: dict[int, tuple[_Loss, tuple[int, ...]]] = {
-        state: (_Loss(0, 0.0, 0), ()) for state in range(min(nodes))
+        state: (_Loss(0, 0.0, 0.0, 0), ()) for state in range(min(nodes))
     }  # state -> what a path to it loses at least, and the states that this path comes through
     forced: dict[tuple[int, int], list[Kept]] = {}
     for node in nodes:
@@ -106,14 +106,21 @@ class _Loss(NamedTuple):
     """What a decision loses against the likeliest one; smaller is better."""
 
     impossible: int
-    """Candidates of probability 0 that it takes in the place of others."""
+    """Candidates of probability 0, or below, that it takes in the place of others."""
     log: float
     """Logarithm of the ratio of the likelihoods, at least 0."""
+    below: float
+    """How much further below 0 the scores are that it takes."""
     changed: int
     """Nodes that keep something else."""
 
     def plus(self, other: _Loss) -> _Loss:
-        return _Loss(self.impossible + other.impossible, self.log + other.log, self.changed + other.changed)
+        return _Loss(
+            self.impossible + other.impossible,
+            self.log + other.log,
+            self.below + other.below,
+            self.changed + other.changed,
+        )
 
 
 def _best(rows: Rows, source: int, node: int, candidates: Sequence[int]) -> Kept:
@@ -142,7 +149,8 @@ def _through(
 
 def _loss(plain: list[Kept], kept: list[Kept]) -> _Loss:
     if kept == plain:
-        return _Loss(0, 0.0, 0)
+        return _Loss(0, 0.0, 0.0, 0)
     zeros = [sum(not edge.probability > 0 for edge in edges) for edges in (plain, kept)]
     log = [sum(math.log(edge.probability) for edge in edges if edge.probability > 0) for edges in (plain, kept)]
-    return _Loss(zeros[1] - zeros[0], max(log[0] - log[1], 0.0), 1)
+    below = [sum(edge.probability for edge in edges if edge.probability < 0) for edges in (plain, kept)]
+    return _Loss(zeros[1] - zeros[0], max(log[0] - log[1], 0.0), below[0] - below[1], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ __all__ = [
     "empty_nodes",
     "freeze_decisions",
     "joined_nodes",
+    "taken_candidates",
 ]
 
 CONCAT = "concat"
@@ -76,6 +77,21 @@ def joined_nodes(decision: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
 def empty_nodes(decision: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
     """Return the nodes of a cell that have no edges."""
     return tuple(node for node, edges in cell_nodes(decision).items() if not edges)
+
+
+def taken_candidates(choices: Mapping[str, Decision]) -> dict[str, Collection[str]]:
+    """Return by row of alphas the candidates that were taken: names, or indices as text."""
+    taken: dict[str, Collection[str]] = {}
+    for label, decision in choices.items():
+        if isinstance(decision, str):
+            taken[label] = {decision}
+        elif isinstance(decision, Mapping):
+            for node, edges in cell_nodes(decision).items():
+                for edge in edges:
+                    taken[edge_row(label, edge.source, node)] = {edge.operation}
+        elif decision:
+            taken[label] = {str(index) for index in decision}
+    return taken
 
 
 def freeze_decisions(choices: Any) -> Mapping[str, Decision]:

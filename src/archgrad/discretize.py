@@ -29,7 +29,8 @@ def discretize(
     candidates that were not taken are left out.
 
     Where a rule left out the likeliest decision, since it would not have connected a cell's output with an input, the
-    provenance has that one under "plain_decisions", by label.
+    provenance has that one under "plain_decisions", by label. What a selection measured to decide choices for good is
+    under "judged" (see `archgrad.selection.PerturbationBased`).
 
     Args:
         supernet: Stays as it is.
@@ -49,11 +50,13 @@ def discretize(
         }
 
     alphas = {label: alpha.detach().double().cpu().tolist() for label, alpha in supernet.alphas.items()}
-    evidence = {"alphas": named(alphas), "probabilities": named(probabilities)}
+    evidence: dict[str, Any] = {"alphas": named(alphas), "probabilities": named(probabilities)}
     scores = probabilities if scores is None else scores
     if scores != probabilities:
         evidence["scores"] = named(scores)
     choices = decide(supernet.network, supernet.choices, scores)
+    if supernet.judged:
+        evidence["judged"] = [dict(judgement) for judgement in supernet.judged]
     if plain := _left_out(supernet.choices, choices, scores):
         evidence["plain_decisions"] = plain
     return Architecture(choices, space=space, provenance={**(provenance or {}), **evidence})

@@ -15,7 +15,7 @@ __all__ = ["EpochEnd"]
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """A search at the end of an epoch; whoever is given this leaves all of it as it is."""
+    """A search at the end of an epoch; whoever is given this leaves all of it as it is, but for `Selection.settle`."""
 
     supernet: Supernet
     """With the weights and alphas after the epoch, in training mode."""

@@ -22,7 +22,17 @@ from archgrad.batches import uncut
 from archgrad.distributed import divide_over_ranks, world_size
 from archgrad.errors import OptionError
 
-__all__ = ["Loss", "PartLoss", "check_parts", "in_parts", "joined_parts", "loss_of_parts"]
+__all__ = [
+    "Loss",
+    "LossKind",
+    "ObservedLoss",
+    "PartLoss",
+    "check_parts",
+    "in_parts",
+    "joined_parts",
+    "loss_kind",
+    "loss_of_parts",
+]
 
 Loss = Callable[[Any, Any], Tensor]
 """Function of (outputs, targets) that returns what is minimised, 0-dimensional.
@@ -37,15 +47,24 @@ cut, and not over processes.
 
 _CLASSES = {nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss}
 """Losses whose mean is over the weights of the targets that are not ignored."""
-_SAMPLES = {
+_ELEMENTS = {
     *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.KLDivLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss),
     *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.HingeEmbeddingLoss),
-    *(nn.MultiLabelMarginLoss, nn.MultiLabelSoftMarginLoss, nn.MultiMarginLoss),
     *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div, F.poisson_nll_loss, F.soft_margin_loss),
     *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.hinge_embedding_loss),
+}
+"""Losses of one output and the target in its place."""
+_SAMPLES = {
+    *_ELEMENTS,
+    *(nn.MultiLabelMarginLoss, nn.MultiLabelSoftMarginLoss, nn.MultiMarginLoss),
     *(F.multilabel_margin_loss, F.multilabel_soft_margin_loss, F.multi_margin_loss),
 }
 """Losses whose mean is over samples, or over elements of which each sample has as many."""
+_FLOATING = {
+    *(nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss),
+    *(F.huber_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.kl_div),
+}
+"""Losses that refuse targets of whole numbers."""
 
 
 def loss_of_parts(loss: Loss, accumulation: int) -> Loss:
@@ -129,14 +148,8 @@ def in_parts(loss: Loss) -> PartLoss:
         return loss
     if hasattr(loss, "numerator") and hasattr(loss, "denominator"):
         return _Declared(loss)
-    kind: Any = type(loss) if isinstance(loss, nn.Module) else loss
-    if isinstance(loss, partial):
-        kind = None if loss.args or {"size_average", "reduce"} & set(loss.keywords) else loss.func
-    try:
-        known = kind in _CLASSES or kind in _SAMPLES
-    except TypeError:  # what cannot be hashed is no loss of torch's
-        known = False
-    if not known:
+    kind = _kind(loss)
+    if kind is None:
         return _Samples(loss)
     if _setting(loss, "reduction", "mean") == "sum":
         return _Sum(loss)
@@ -145,6 +158,82 @@ def in_parts(loss: Loss) -> PartLoss:
     # Of these losses a `weight` may be one for each sample of the batch, which cannot be told from one for each column.
     rescaled = any(_setting(loss, name, None) is not None for name in ("weight", "pos_weight"))
     return _Samples(loss) if rescaled else _KnownSamples(loss)
+
+
+def _kind(loss: Any) -> Any:
+    """Return which of torch's losses it is, as a class or function; None for another."""
+    kind: Any = type(loss) if isinstance(loss, nn.Module) else loss
+    if isinstance(loss, partial):
+        kind = None if loss.args or {"size_average", "reduce"} & set(loss.keywords) else loss.func
+    try:
+        return kind if kind in _CLASSES or kind in _SAMPLES else None
+    except TypeError:  # what cannot be hashed is no loss of torch's
+        return None
+
+
+@dataclass(frozen=True)
+class LossKind:
+    """What is known of a loss beforehand; of one that is not torch's nothing but its name."""
+
+    name: str
+    of_classes: bool = False
+    """Of logits (B, C, ...) and class numbers (B, ...)."""
+    of_elements: bool = False
+    """Of outputs and targets of one shape."""
+    takes_probabilities: bool = False
+    """Whether the targets may be probabilities of classes, too."""
+    takes_whole_numbers: bool = True
+    """Whether the targets may be whole numbers."""
+    ignore_index: int = -100
+    """The class number that is left out."""
+
+
+def loss_kind(loss: Loss) -> LossKind:
+    """Return what is known of a loss beforehand."""
+    while isinstance(loss, PartLoss | ObservedLoss):
+        loss = loss.loss
+    kind = _kind(loss)
+    name = getattr(loss if kind is None else kind, "__name__", type(loss).__name__)
+    if kind is None:
+        return LossKind(name)
+    return LossKind(
+        name,
+        of_classes=kind in _CLASSES,
+        of_elements=kind in _ELEMENTS,
+        takes_probabilities=kind in (nn.CrossEntropyLoss, F.cross_entropy),
+        takes_whole_numbers=kind not in _FLOATING,
+        ignore_index=_setting(loss, "ignore_index", -100),
+    )
+
+
+class ObservedLoss:
+    """A loss that tells when it is called; over several processes it is put together as the loss itself would be.
+
+    Args:
+        loss: The loss.
+        called: Called before each call of it, with gradients on.
+    """
+
+    def __init__(self, loss: Loss, called: Callable[[], None]) -> None:
+        self.loss, self._parts, self._called = loss, in_parts(loss), called
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """Return what the loss gives."""
+        self._tell()
+        return self.loss(outputs, targets)
+
+    def numerator(self, outputs: Any, targets: Any) -> Tensor:
+        """See `Loss`."""
+        self._tell()
+        return self._parts(outputs, targets)
+
+    def denominator(self, targets: Any) -> Tensor | float | None:
+        """See `Loss`."""
+        return self._parts.denominator(targets)
+
+    def _tell(self) -> None:
+        if torch.is_grad_enabled():
+            self._called()
 
 
 def _setting(loss: Any, name: str, default: Any) -> Any:

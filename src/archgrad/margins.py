@@ -10,11 +10,11 @@ third more than its equal share. That is a convention, not a test: below it, see
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.decision import cell_nodes, edge_of_row, edge_row
+from archgrad.decision import edge_of_row, taken_candidates
 
 __all__ = ["UNDECIDED", "margins_of", "row_entropy", "undecided_note"]
 
@@ -42,7 +42,7 @@ def margins_of(architecture: Architecture) -> dict[str, float]:
     candidate, since a cell does not keep it. Empty where the architecture does not say what was searched.
     """
     found = {}
-    for label, taken in _taken(architecture).items():
+    for label, taken in taken_candidates(architecture.choices).items():
         row = _probabilities(architecture, label)
         left_out = {*taken, "none"} if edge_of_row(label) else taken
         others = [p for name, p in row.items() if name not in left_out]
@@ -57,7 +57,7 @@ def undecided_note(architecture: Architecture) -> str | None:
     None as well where the architecture does not say what was searched.
     """
     entropies = []
-    for label, taken in _taken(architecture).items():
+    for label, taken in taken_candidates(architecture.choices).items():
         row = _probabilities(architecture, label)
         if len(row) > len(taken):
             entropies.append(row_entropy(list(row.values()), n_chosen=len(taken)))
@@ -72,21 +72,6 @@ def undecided_note(architecture: Architecture) -> str | None:
         f"{'Smallest margins' if len(margins) > _SHOWN else 'Margins'} of probability before the next candidate: "
         f"{smallest}. Raise the epochs or the learning rate of the alphas until the entropy falls below {UNDECIDED}."
     )
-
-
-def _taken(architecture: Architecture) -> dict[str, Collection[str]]:
-    """Return by row of alphas the candidates that were taken: names, or indices as text."""
-    taken: dict[str, Collection[str]] = {}
-    for label, decision in architecture.choices.items():
-        if isinstance(decision, str):
-            taken[label] = {decision}
-        elif isinstance(decision, Mapping):
-            for node, edges in cell_nodes(decision).items():
-                for edge in edges:
-                    taken[edge_row(label, edge.source, node)] = {edge.operation}
-        elif decision:
-            taken[label] = {str(index) for index in decision}
-    return taken
 
 
 def _probabilities(architecture: Architecture, label: str) -> dict[str, float]:

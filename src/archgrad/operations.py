@@ -29,6 +29,7 @@ __all__ = [
     "ReLUConvBN",
     "SepConv",
     "Zero",
+    "is_skip",
 ]
 
 
@@ -229,3 +230,9 @@ DARTS_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "conv_7x1_1x7": lambda channels, stride, affine: ConvPair(channels, stride, affine=affine),
 }
 """Name -> function of (channels, stride, affine) that builds the operation of a retraining network."""
+_SKIPS = ("skip", "identity")
+
+
+def is_skip(name: str) -> bool:
+    """Return whether an operation is a skip connection by its name."""
+    return any(word in name.lower() for word in _SKIPS)

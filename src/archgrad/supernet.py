@@ -18,7 +18,7 @@ from archgrad.fast import Code, accelerate
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
 from archgrad.nested import map_tensors
 from archgrad.perturbations import Perturbation, Probe
-from archgrad.pruned import mix_kept, only
+from archgrad.pruned import mix_kept, only, without
 from archgrad.relaxation import Relaxation, Softmax
 from archgrad.schedules import Progress
 
@@ -79,6 +79,8 @@ class Supernet(nn.Module):
         progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
             search, `search_step` or you set it.
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
+        off: Label -> numbers of the candidates whose mixing weight is 0, ascending, while those of the others stay.
+        judged: What a selection measured when it decided choices for good, in that order; plain data.
     """
 
     def __init__(
@@ -103,6 +105,8 @@ class Supernet(nn.Module):
         self.relaxation.check(self.rows)
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
+        self.off: dict[str, tuple[int, ...]] = {}
+        self.judged: list[dict[str, Any]] = []
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
@@ -224,12 +228,27 @@ class Supernet(nn.Module):
         in_format = self.channels_last
         if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
-        self._table.current = dict(mixtures)
+        off = self.off
+        self._table.current = {
+            label: without(mixture, off[label]) if label in off else mixture for label, mixture in mixtures.items()
+        }
         try:
             outputs = self.network(*args, **kwargs)
         finally:
             self._table.current = {}
         return map_tensors(outputs, _contiguous) if in_format else outputs
+
+    @contextmanager
+    def switched_off(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
+        """Let candidates, by label, have the mixing weight 0 inside, while the weights of the others stay."""
+        before = self.off
+        self.off = before | {
+            label: tuple(sorted({*before.get(label, ()), *places})) for label, places in candidates.items()
+        }
+        try:
+            yield
+        finally:
+            self.off = before
 
     @property
     def channels_last(self) -> bool:

@@ -10,12 +10,39 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, TextIO
 from weakref import WeakKeyDictionary
 
-__all__ = ["Output", "escaped", "finish_output", "hold_standard_streams", "lost_output", "printable", "say"]
+__all__ = [
+    "Output",
+    "escaped",
+    "finish_output",
+    "hold_standard_streams",
+    "is_typed",
+    "lost_output",
+    "printable",
+    "say",
+    "typed_command",
+]
 
 _LAYOUT = "\n\t"
+_typed: ContextVar[bool] = ContextVar("typed", default=False)
+
+
+@contextmanager
+def typed_command() -> Iterator[None]:
+    """Say that what runs inside was typed as a command, so that it advises commands and no Python."""
+    token = _typed.set(True)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
+
+def is_typed() -> bool:
+    """Return whether a typed command runs."""
+    return _typed.get()
 
 
 def printable(text: str) -> str:

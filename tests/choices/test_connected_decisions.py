@@ -206,3 +206,33 @@ def test_random_architectures_are_connected() -> None:
     for seed in range(40):
         architecture = ag.random_architecture(space, seed=seed)
         assert ag.derive(space, architecture)([torch.ones(1, 1, 2, 2)]).abs().sum() > 0
+
+
+@pytest.mark.parametrize(("n_inputs", "n_nodes", "n_kept"), [(1, 3, None), (2, 2, None), (1, 3, 1), (2, 3, 2)])
+@pytest.mark.parametrize("threshold", [0.6, 0.8, 1.0])
+def test_a_threshold_leaves_no_node_without_an_edge_and_no_output_without_an_input(
+    n_inputs: int, n_nodes: int, n_kept: int | None, threshold: float
+) -> None:
+    draw = random.Random(n_nodes)
+    cell = Cell(n_nodes, builders(("none", "a", "b")), n_inputs=n_inputs, n_kept=n_kept, never=())
+    fewer = changed = 0
+    for _ in range(30):
+        gates = {label: [draw.random() ** 0.3, draw.random(), draw.random()] for label in cell.rows("cell")}
+        rows = {label: [p if p >= threshold else p - 1.0 for p in row] for label, row in gates.items()}
+        decision = cell.decide("cell", rows)
+        nodes = cell_nodes(decision)
+        assert all(nodes.values())
+        assert is_connected(cell, decision)
+        fewer += any(len(edges) < min(n_kept or node, node) for node, edges in nodes.items())
+        changed += decision != cell.decide_plain("cell", rows)
+    assert fewer > 0 or n_kept == 1
+    assert changed > 0
+
+
+def test_where_all_ways_are_below_a_threshold_the_strongest_of_them_is_taken() -> None:
+    # each node keeps one edge; 0->2 misses the threshold by 0.3 more than its "none", 0->1 with 1->2 by 0.1 + 0.3
+    cell = Cell(2, builders(("none", "a")), n_inputs=1, n_kept=None, never=(), output="last")
+    rows = {"cell/0->1": [-0.4, -0.5], "cell/0->2": [-0.3, -0.6], "cell/1->2": [-0.5, -0.6]}
+    assert cell.decide("cell", rows) == {"1": [["none", 0]], "2": [["a", 0]], "concat": [2]}
+    rows["cell/1->2"][1] = -0.35
+    assert cell.decide("cell", rows) == {"1": [["a", 0]], "2": [["a", 1]], "concat": [2]}

@@ -305,9 +305,12 @@ def test_a_file_of_arrays_is_searched_on_and_retrained_on(archgrad: Type, tmp_pa
 
 
 def test_a_limit_of_time_saves_the_run_and_says_how_to_go_on(archgrad: Type, tmp_path: Path) -> None:
-    ended = archgrad("search", *QUICK, "--out", "run", "--max-minutes", "1e-9")
+    loud = [option for option in QUICK if option != "--quiet"]
+    ended = archgrad("search", *loud, "--out", "run", "--max-minutes", "1e-9")
     assert ended.status == 124
     assert "Search ended by its limit of 1e-09 minutes (max_minutes); its state is saved." in ended.out
     assert "archgrad search --resume run" in ended.out
+    assert "resume=True" not in ended.err  # which is Python's way
+    assert ended.err.startswith("Data: ")
     assert "max_minutes" not in (tmp_path / "run" / "config.yaml").read_text()
     assert archgrad("search", "--resume", "run").status == 0  # the limit was of that start

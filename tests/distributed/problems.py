@@ -89,6 +89,15 @@ def searched(step: str, *, norm: bool, batch_size: int, cells: bool = False, **o
     return state_of(result.supernet) | {"history": result.history}
 
 
+def selected(batch_size: int) -> dict[str, Any]:
+    """Search and settle the choices by what the supernet can least do without, with epochs of tuning between."""
+    method = ag.Method(selection=ag.selection.PerturbationBased(tune_epochs=1))
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": "64", "device": "cpu", "quiet": True}
+    result = ag.search(space(norm=False), images(), method=method, epochs=EPOCHS, **options)
+    judged = [[row["choice"], row["kept"], *row["accuracy_without"].values()] for row in result.supernet.judged]
+    return state_of(result.supernet) | {"history": [*result.history, *(dict(enumerate(row)) for row in judged)]}
+
+
 LOSSES: dict[str, Any] = {
     "ignored": nn.CrossEntropyLoss(torch.tensor([0.2, 1.0, 3.0]).double(), ignore_index=1, label_smoothing=0.1),
     "sum": nn.CrossEntropyLoss(reduction="sum"),

@@ -24,7 +24,7 @@ calls = 0
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
     global calls
-    calls += 1
+    calls += torch.is_grad_enabled()  # not the look before the first step
     if calls == 9 and os.environ["RANK"] == "1" and not restarted():
         if way == "error":
             raise ValueError("this process cannot go on")

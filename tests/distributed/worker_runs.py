@@ -29,6 +29,8 @@ class Signalling:
         self.left = call
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # the look before the first step
+            return F.cross_entropy(outputs, targets)
         self.left -= 1
         if self.left == 0 and rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)

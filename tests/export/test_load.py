@@ -17,7 +17,7 @@ from archgrad.data import TensorSamples, evaluation_batches
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
 from archgrad.errors import ExportError, OptionError, RunError
-from archgrad.export import ModelDescription, describe_run, load_retrained
+from archgrad.export import ModelDescription, describe_run, load_retrained, predict
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.runs import load_tensors, save_tensors
 
@@ -129,9 +129,21 @@ def test_missing_and_damaged_files_are_named(run_dir: Path) -> None:
     (run_dir / "summary.json").unlink()
     with pytest.raises(RunError, match=r"not finished.*retrain --resume"):
         load_retrained(run_dir)
+    change_config(run_dir, space=None)
+    with pytest.raises(RunError, match=r"not finished.*archgrad.retrain\(..., run_dir='.*', resume=True\)"):
+        describe_run(run_dir)
+
+
+def test_the_folder_of_a_search_is_told_by_all_that_take_a_retraining(run_dir: Path) -> None:
+    (run_dir / "summary.json").unlink()  # which a search has none of
     change_config(run_dir, command="search")
-    with pytest.raises(RunError, match=r"folder of a search.*archgrad retrain --arch"):
-        load_retrained(run_dir)
+    image = run_dir / "any.png"
+    for take in (load_retrained, describe_run, lambda run: predict(run, [image])):
+        with pytest.raises(RunError, match=r"folder of a search.*name the folder of that.*archgrad retrain --arch"):
+            take(run_dir)
+    change_config(run_dir, space=None)  # of Python, whose space and data the command line does not know
+    with pytest.raises(RunError, match=r"folder of a search.*archgrad.retrain\(archgrad.derive\(space, '.*'\), data"):
+        predict(run_dir, [image])
     (run_dir / "config.yaml").unlink()
     with pytest.raises(RunError, match="no run folder"):
         load_retrained(run_dir)

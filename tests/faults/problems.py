@@ -24,7 +24,7 @@ from archgrad.regularizers import BetaDecay
 from archgrad.relaxation import Gumbel, Simplex, Softmax
 from archgrad.runs import load_state, save_state
 from archgrad.schedules import Linear
-from archgrad.selection import Likeliest, Threshold
+from archgrad.selection import Likeliest, PerturbationBased, SkipLimit, Threshold
 from archgrad.stopping import SkipCount
 
 EPOCHS = 3
@@ -129,6 +129,12 @@ def run_search(
     )
 
 
+def run_selection(folder: Path, *, resume: bool, **options: Any) -> ag.SearchResult:
+    """Search an epoch, and settle one choice after the other by what is lost without each candidate."""
+    method = Method(selection=PerturbationBased(tune_epochs=1))
+    return run_search(folder, resume=resume, method=method, step=None, relaxation=None, epochs=1, **options)
+
+
 def run_retrain(
     folder: Path,
     *,
@@ -194,7 +200,7 @@ def random_method(draw: random.Random) -> Method:
                 regularizers=draw.choice([(), (BetaDecay(),)]),
                 perturbation=draw.choice([None, Uniform()]),
                 stopping=draw.choice([None, SkipCount(), SkipCount(limit=99)]),
-                selection=draw.choice([Likeliest(), Threshold(0.5)]),
+                selection=draw.choice([Likeliest(), Threshold(0.5), SkipLimit(), PerturbationBased(tune_epochs=1)]),
                 stages=stages,
                 weights_first=draw.choice([False, True]),
                 alphas_grad_clip=draw.choice([0.0, 0.01]),
@@ -266,6 +272,7 @@ def problem_of(name: str, seed: int) -> Problem:
 
 PROBLEMS = {
     "search": Problem(run_search, _SEARCH_RESULTS),
+    "selection": Problem(run_selection, _SEARCH_RESULTS),
     "retrain": Problem(run_drifting_retrain, _RETRAIN_RESULTS),
     "trainer": Problem(run_trainer, _SEARCH_RESULTS),
 }

@@ -34,6 +34,15 @@ def first_momentum(state: dict[str, Any]) -> dict[Any, Any]:
     return (state.get("weights_optimizer") or state["learner"]["optimizer"])["state"][0]
 
 
+def alphas_of(state: dict[str, Any]) -> list[str]:
+    return [name.removeprefix("alphas.") for name in state["supernet"] if name.startswith("alphas.")]
+
+
+def judgement(state: dict[str, Any], measured: float) -> dict[str, Any]:
+    without = {"elsewhere": measured}
+    return {"choice": alphas_of(state)[0], "tuned_epochs": 0, "loss_without": without, "kept": "elsewhere"}
+
+
 COMMON: dict[str, Change] = {
     "python's state over 32 bits": lambda s: random_of(s, python=(3, (2**70,) * 625, None)),
     "python's state of words": lambda s: random_of(s, python=(3, ("x",) * 625, None)),
@@ -63,6 +72,12 @@ OF_SEARCH: dict[str, Change] = {
     "a learning rate that is not finite": lambda s: s["alphas_optimizer"]["param_groups"][0].update(lr=math.nan),
     "a history of words": lambda s: s.update(history=["x"]),
     "a history over 64 bits": lambda s: s.update(history=[{"epoch": 10**400}]),
+    "rows that were pruned by word": lambda s: s.update(kept="x"),
+    "rows that the space has not": lambda s: s.update(off={"elsewhere": [0]}),
+    "candidates that a row has not": lambda s: s.update(kept={next(iter(alphas_of(s))): [10**400]}),
+    "measurements of words": lambda s: s.update(judged=["x"]),
+    "measurements that are not finite": lambda s: s.update(judged=[judgement(s, math.nan)]),
+    "measurements of no candidate": lambda s: s.update(judged=[judgement(s, 0.5)]),
     "samples of another kind": lambda s: s.update(samples=[1]),
     "sums of words": lambda s: s["ranks"][0]["meter"].update(sums={"train_loss": "x"}, samples={"train_loss": 1}),
     "sums without samples": lambda s: s["ranks"][0]["meter"].update(sums={"train_loss": 1.0}, samples={}),

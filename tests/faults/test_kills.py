@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-KILLS = {"search": 20, "retrain": 6, "trainer": 6, "method1": 4, "method2": 4, "method3": 4, "recipe1": 3}
+KILLS = {
+    "search": 20,
+    "selection": 4,
+    "retrain": 6,
+    "trainer": 6,
+    "method1": 4,
+    "method2": 4,
+    "method3": 4,
+    "recipe1": 3,
+}
 
 
 @pytest.fixture(scope="module")

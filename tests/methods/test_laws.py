@@ -18,7 +18,7 @@ from archgrad.perturbations import Adversarial, Perturbation, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, Regularizer, ZeroOne
 from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
-from archgrad.selection import Likeliest, Selection, Threshold
+from archgrad.selection import Likeliest, PerturbationBased, Selection, SkipLimit, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
@@ -44,7 +44,13 @@ STOPPING: dict[str, Callable[[], Stopping]] = {
     "skip count": lambda: SkipCount(limit=1),
     "hessian eigenvalue": lambda: HessianEigenvalue(frequency=1, window=1, factor=0.5, start_epoch=0, delta=1),
 }
-SELECTIONS: dict[str, Callable[[], Selection]] = {"likeliest": Likeliest, "threshold": lambda: Threshold(0.4)}
+SELECTIONS: dict[str, Callable[[], Selection]] = {
+    "likeliest": Likeliest,
+    "threshold": lambda: Threshold(0.4),
+    "skip limit": lambda: SkipLimit(limit=0),
+    "perturbation-based": PerturbationBased,
+    "perturbation-based, by the loss": lambda: PerturbationBased(tune_epochs=0, criterion="loss"),
+}
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)

@@ -46,7 +46,8 @@ def test_all_arguments_go_by_position(capsys: pytest.CaptureFixture[str]) -> Non
     )
     made.fit()
     assert weight(made) == pytest.approx(1.5, abs=1e-6)
-    line, note = capsys.readouterr().err.splitlines()
+    about, line, note = capsys.readouterr().err.splitlines()
+    assert about.startswith("Data: ")
     assert line.startswith("search epoch")
     assert note.startswith("Warning: The alphas hardly moved")
 
@@ -208,7 +209,7 @@ def test_log_frequency_is_the_steps_between_lines(
         quiet=False,
     )
     made.fit()
-    *written, note = capsys.readouterr().err.splitlines()
+    _, *written, note = capsys.readouterr().err.splitlines()
     assert len(written) == lines
     assert note.startswith("Warning: The alphas hardly moved")
     assert all("train loss" in line and "train acc1 0.2500" in line and "valid acc1 0.2500" in line for line in written)

@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_a_mean_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (0.5, "metrics must return a dict .* but returned float"),
+        ("high", "metrics must return a dict .* but returned str"),
         ({"loss": 0.5}, "must not return 'loss'"),
         ({"acc1": "high"}, "'acc1': str"),
         ({"acc1": torch.zeros(2)}, "'acc1': Tensor"),

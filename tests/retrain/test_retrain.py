@@ -245,7 +245,17 @@ def test_features_without_a_test_set_are_trained_on(tmp_path: Path, capsys: pyte
     summary = read_json(result, "summary.json")
     assert summary["image_shape"] is summary["test_accuracy"] is None
     assert (summary["parameters"], summary["multiply_adds"]) == (5 * 8 + 8 + 8 * 3 + 3, 5 * 8 + 8 * 3)
-    assert "no paths to drop, so drop_path=0.2 does nothing" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("Data: 40 samples, 3 classes, inputs of shape (5,), no test set.\n")
+    assert " samples/s " in said
+    assert "drop_path" not in said  # the default, which nobody has asked for
+
+
+def test_a_drop_path_that_was_asked_for_and_does_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    run(nn.Sequential(nn.Linear(5, CLASSES)), features(), epochs=1, drop_path=0.3, quiet=False)
+    assert "no paths to drop, so drop_path=0.3 does nothing" in capsys.readouterr().err
+    run(nn.Sequential(nn.Linear(5, CLASSES)), features(), epochs=1, drop_path=0.0, quiet=False)
+    assert "drop" not in capsys.readouterr().err
 
 
 # --- what is refused, with nothing written ----------------------------------------------------------------------------

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
+import archgrad as ag
 from archgrad.errors import OptionError
 from archgrad.runs import open_loggers
 
@@ -92,3 +95,92 @@ def test_mlflow_takes_figures_and_a_resumed_run_goes_on(tmp_path: Path, monkeypa
     assert [metric.step for metric in client.get_metric_history(identity, "train_loss")] == [0, 1]
     assert client.get_run(identity).data.params["space.channels"] == "16"
     assert client.get_run(identity).info.status == "FINISHED"
+
+
+class FakeWandb:
+    """A package that notes what it is told."""
+
+    class Image:
+        def __init__(self, array: Any) -> None:
+            self.shape = array.shape
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+        self.logged: list[dict[str, Any]] = []
+        self.finished = 0
+        self.id = "abc"
+
+    def init(self, **options: Any) -> FakeWandb:
+        self.started.append(options)
+        return self
+
+    def define_metric(self, *names: str, **options: str) -> None:
+        pass
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.logged.append(row)
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+class FakeMlflow:
+    """The same, for its client."""
+
+    def __init__(self) -> None:
+        self.tracking = SimpleNamespace(MlflowClient=lambda: self)
+        self.names: list[str | None] = []
+        self.params: dict[str, str] = {}
+        self.metrics: list[tuple[str, int]] = []
+        self.images: list[str] = []
+        self.ended: list[str] = []
+
+    def get_experiment_by_name(self, name: str) -> None:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        return "1"
+
+    def create_run(self, experiment: str, *, run_name: str | None) -> Any:
+        self.names.append(run_name)
+        return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
+
+    def log_param(self, run: str, name: str, value: str) -> None:
+        self.params[name] = value
+
+    def log_metric(self, run: str, name: str, value: float, *, step: int) -> None:
+        self.metrics.append((name, step))
+
+    def log_image(self, run: str, picture: Any, *, artifact_file: str) -> None:
+        self.images.append(artifact_file)
+
+    def set_terminated(self, run: str) -> None:
+        self.ended.append(run)
+
+
+def test_loggers_that_are_asked_for_work_without_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb, mlflow = FakeWandb(), FakeMlflow()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"batch_size": 256, "epochs": 2, "quiet": True, "device": "cpu"}
+    options |= {"wandb": "project", "mlflow": "experiment"}
+    ag.search("tiny", "digits", **options)
+    assert [row["epoch"] for row in wandb.logged if "train_loss" in row] == [0, 1]
+    assert any(isinstance(value, FakeWandb.Image) for row in wandb.logged for value in row.values())
+    assert wandb.started[0]["project"] == "project"
+    assert not {"dir", "id", "name"} & wandb.started[0].keys()
+    assert ("valid_loss", 1) in mlflow.metrics
+    assert mlflow.images
+    assert mlflow.params["batch_size"] == "256"
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    ag.retrain(network, "digits", **options)
+    assert ("test_accuracy", 1) in mlflow.metrics
+    assert (wandb.finished, mlflow.ended, mlflow.names) == (2, ["abc", "abc"], [None, None])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_nothing_is_logged_that_was_not_asked_for(tmp_path: Path) -> None:
+    with open_loggers(None, config=CONFIG) as loggers:
+        assert not loggers
+        loggers.log_metrics(ROW, 0)

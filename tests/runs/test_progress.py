@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +25,7 @@ class Terminal(io.StringIO):
 FIGURES = ("train_loss", "train_accuracy", "valid_accuracy", "alphas_entropy", "skip_connections")
 
 
-def make(file: io.StringIO, **options: Any) -> Progress:
+def make(file: io.StringIO | None, **options: Any) -> Progress:
     return Progress("search", FIGURES, epochs=2, steps=4, device=torch.device("cpu"), file=file, **options)
 
 
@@ -38,7 +41,7 @@ def run(shown: Progress) -> int:
         for epoch in range(2):
             shown.start_epoch(epoch)
             for step in range(4):
-                shown.step(step, images=8, read=read)
+                shown.step(step, samples=8, read=read)
             shown.end_epoch(
                 {
                     "train_loss": 0.4,
@@ -58,7 +61,7 @@ def test_plain_lines_come_every_log_frequency_steps_and_every_epoch() -> None:
     lines = file.getvalue().splitlines()
     assert len(lines) == 5
     assert lines[0].startswith("search epoch 1/2 | step 2/4 | ")
-    assert " images/s | 0:00:0" in lines[0]
+    assert " samples/s | 0:00:0" in lines[0]
     assert lines[0].endswith(" MB | train loss 0.5000 | train acc 25.00 %")
     assert lines[1].endswith("train loss 0.4000 | train acc 50.00 % | valid acc - | skips 3")
     assert lines[3].startswith("search epoch 2/2 | step 4/4 | ")
@@ -79,7 +82,7 @@ def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Terminal()
     assert run(make(file, log_frequency=2)) == 8
     shown = file.getvalue()
-    for text in ("epoch 2/2", "images/s", "left", "MB", "train loss", "α entropy", "skips", "25.00 %", "done [bold]"):
+    for text in ("epoch 2/2", "samples/s", "left", "MB", "train loss", "α entropy", "skips", "25.00 %", "done [bold]"):
         assert text in shown
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines()
     assert any(line.strip() == "━" * 40 for line in plain)  # the bar has a line to itself
@@ -98,6 +101,78 @@ def test_a_users_own_metrics_are_shown_after_the_others(file: io.StringIO, monke
     assert "seconds" not in written
 
 
+def test_the_unit_is_that_of_the_data() -> None:
+    file = io.StringIO()
+    run(make(file, unit="images"))
+    assert " images/s " in file.getvalue()
+    assert "samples/s" not in file.getvalue()
+
+
+def test_a_resumed_run_tells_no_speed_of_steps_that_it_did_not_take() -> None:
+    file = io.StringIO()
+    with make(file) as shown:
+        shown.start_epoch(0)  # whose steps were all done before
+        shown.end_epoch({"train_loss": 0.5})
+        shown.start_epoch(1)
+        shown.step(0, samples=8, read=dict)
+        shown.end_epoch({"train_loss": 0.5})
+    first, second = file.getvalue().splitlines()
+    assert "/s" not in first
+    assert "left" not in first
+    assert " samples/s | 0:00:0" in second
+
+
+def test_a_slow_speed_is_not_rounded_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    file = io.StringIO()
+    with make(file) as shown:
+        shown.start_epoch(0)
+        now = 32.0
+        shown.step(3, samples=8, read=dict)
+        shown.end_epoch({})
+    assert "| 0.25 samples/s | 0:02:08 left" in file.getvalue()
+
+
+NOTEBOOK = """
+import sys
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+
+class ZMQInteractiveShell(InteractiveShell):  # that of a notebook, by its name
+    pass
+
+shell = ZMQInteractiveShell.instance()
+shell.display_pub = CapturingDisplayPublisher(parent=shell)
+sys.path.insert(0, {folder!r})
+shell.run_cell("from test_progress import *; progress._REFRESH_SECONDS = 0.0")
+shell.run_cell("reads = run(make(None))")
+shell.run_cell("quiet = run(make(None, quiet=True))")
+shell.run_cell("lines = io.StringIO(); told = run(make(lines))")
+print(shell.user_ns["reads"], shell.user_ns["quiet"], len(shell.user_ns["lines"].getvalue().splitlines()))
+shown = shell.display_pub.outputs
+print(len(shown), [each["update"] for each in shown].count(False))
+print({{each["transient"]["display_id"] for each in shown}}.__len__())
+print(shown[-1]["data"]["text/html"])
+print(shown[-1]["data"]["text/plain"])
+"""
+
+
+def test_a_notebook_gets_a_live_table_in_one_place() -> None:
+    pytest.importorskip("IPython")
+    code = NOTEBOOK.format(folder=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    reads, displays, places, *last = done.stdout.splitlines()
+    assert reads.split() == ["8", "0", "3"]  # live, quiet, and a file, which gets lines also from a notebook
+    assert displays.split() == ["10", "1"]  # eight steps and two epochs: shown once, then renewed
+    assert places == "1"
+    for text in ("search epoch 2/2", "samples/s", "left", "train loss", "50.00 %", "━" * 40, "<pre"):
+        assert any(text in line for line in last), text
+    assert "epoch 1/2" not in done.stderr  # no line an epoch besides
+    assert "done [bold]" in done.stderr
+
+
 def test_quiet_writes_and_reads_nothing() -> None:
     for file in (io.StringIO(), Terminal()):
         assert run(make(file, log_frequency=1, quiet=True)) == 0
@@ -113,7 +188,7 @@ def test_a_step_costs_under_a_tenth_of_a_millisecond(file: io.StringIO) -> None:
         shown.start_epoch(0)
         started = time.process_time()
         for step in range(20_000):
-            shown.step(step, images=8, read=lambda: {"train_loss": 0.5})
+            shown.step(step, samples=8, read=lambda: {"train_loss": 0.5})
         assert (time.process_time() - started) / 20_000 < 1e-4
 
 

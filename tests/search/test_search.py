@@ -98,7 +98,7 @@ def test_one_architecture_an_epoch_and_a_config_that_says_everything(tmp_path: P
         "hvp": "finite-difference",
         "finite_difference_radius": 0.01,
     }
-    assert json.loads((run / "environment.json").read_text())
+    assert "for weights/alphas" in json.loads((run / "environment.json").read_text())["data"]
 
 
 def test_a_finished_run_is_not_overwritten_without_being_told(tmp_path: Path) -> None:

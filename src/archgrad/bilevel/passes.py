@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from archgrad.batches import cut, uncut
 from archgrad.buffers import frozen_buffers
+from archgrad.loss_checks import evaluated
 from archgrad.losses import Loss, check_parts, joined_parts, loss_of_parts
 from archgrad.nested import map_tensors
 from archgrad.supernet import Supernet
@@ -50,7 +51,7 @@ def pass_loss(
     inputs, targets = batch
     with nullcontext() if weights is None else supernet.other_weights(weights):
         outputs = supernet(inputs)
-    return loss(outputs, targets), outputs
+    return evaluated(loss, outputs, targets), outputs
 
 
 def differentiate(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from archgrad.cli.commands import COMMANDS
 from archgrad.errors import ArchgradError
-from archgrad.terminal import finish_output, hold_standard_streams, lost_output, say
+from archgrad.terminal import finish_output, hold_standard_streams, lost_output, say, typed_command
 
 __all__ = ["main"]
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     hold_standard_streams()
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), typed_command():
             status = _run(arguments)
     except ArchgradError as error:
         say(f"Error: {error}", error=True)

@@ -145,7 +145,8 @@ def _name(values: dict[str, Any]) -> str:
 def _summary(result: RetrainResult, out: Path) -> str:
     costs = json.loads(read_file(out / "summary.json", most=MAX_TEXT_BYTES))
     accuracy = "no test set" if result.test_accuracy is None else f"{100 * result.test_accuracy:.2f} %"
-    adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per image"
+    unit = "sample" if costs["image_shape"] is None else "image"
+    adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per {unit}"
     return (
         f"\nTest accuracy:  {accuracy}\n"
         f"Network:        {costs['parameters']:,} parameters{adds}\n"

@@ -2,6 +2,7 @@
 
 from archgrad.data.augment import Augmentation, BatchTransform, ImageTransform
 from archgrad.data.dataset import Data
+from archgrad.data.described import Described, described
 from archgrad.data.samples import TensorSamples, targets_of
 from archgrad.data.sources import NAMES, as_data, load
 from archgrad.data.split import stratified_halves
@@ -12,10 +13,12 @@ __all__ = [
     "Augmentation",
     "BatchTransform",
     "Data",
+    "Described",
     "ImageTransform",
     "InfiniteLoader",
     "TensorSamples",
     "as_data",
+    "described",
     "evaluation_batches",
     "first_inputs",
     "load",

@@ -61,8 +61,11 @@ class InfiniteLoader:
     ) -> None:
         check_whole("workers", workers, least=0, most=MOST_WORKERS)
         samples = as_samples(samples)
+        checked = _checked_indices(samples, indices)
+        self.samples = len(checked)
+        """Number of samples that batches are drawn from."""
         self._order = TrainingSampler(
-            _checked_indices(samples, indices),
+            checked,
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,

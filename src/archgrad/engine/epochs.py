@@ -20,6 +20,7 @@ from archgrad.distributed import (
 from archgrad.engine.on_epoch import EpochState, OnEpoch, asks_to_stop
 from archgrad.engine.task import Result, Task
 from archgrad.runs import CheckpointSchedule, Halted, Interrupted, OutOfTime, StopRequest, peak_memory_mb
+from archgrad.terminal import is_typed
 
 __all__ = ["Engine"]
 
@@ -80,8 +81,8 @@ class Engine(Generic[Result]):
             task.clock.waiting += task.waiting_seconds - waited
             set_control_flags(self._own_flags(steps=self._steps_since_save + 1))
             task.take_step(of_streams)
-            images = len(of_streams[0][1]) * world_size()
-            task.progress.step(task.step, images=images, read=task.figures)
+            samples = len(of_streams[0][1]) * world_size()
+            task.progress.step(task.step, samples=samples, read=task.figures)
             task.step += 1
             self._steps_since_save += 1
             self._save_if_due()
@@ -185,8 +186,9 @@ class Engine(Generic[Result]):
             error = Interrupted(signal_number)
         if task.folder is not None:
             said = "interrupted" if isinstance(error, Halted) else str(error)
+            advice = "" if is_typed() else " Go on with resume=True."  # a command says itself how it goes on
             task.progress.message(
                 f"{task.title} was {said} in epoch {task.epoch + 1}, before step {task.step + 1}; it is saved in "
-                f"'{task.folder.path}'. Go on with resume=True (archgrad {task.command} --resume {task.folder.path})."
+                f"'{task.folder.path}'.{advice}"
             )
         raise error

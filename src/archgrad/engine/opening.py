@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.data import Data, described
 from archgrad.distributed import raise_on_all_ranks, rank, restarted, world_size
 from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import listeners
@@ -26,6 +27,7 @@ def opened(
     options: RunOptions,
     *,
     config: Mapping[str, Any],
+    data: Data,
     architecture: Architecture | None = None,
 ) -> Iterator[Engine[Result]]:
     """Open the run of a task, bring the task to its last checkpoint, and yield the engine that runs it.
@@ -36,12 +38,14 @@ def opened(
         task: At its beginning.
         options: Of the run.
         config: All that goes into config.yaml.
+        data: What the task's streams read; said first, and kept in environment.json.
         architecture: Copied into the run folder.
 
     Raises:
         RunError: The run folder is in use, taken, or does not fit.
     """
     seed_for_rank(task.seed)
+    about = described(data, [stream.samples for stream in task.streams])
     with ExitStack() as stack:
         folder, saved, moved = None, None, ""
         with raise_on_all_ranks():
@@ -49,7 +53,7 @@ def opened(
                 folder = task.folder = stack.enter_context(_open_folder(task, options, config))
                 if architecture is not None:
                     folder.save_architecture(architecture)
-                folder.record_environment(seed=task.seed)
+                folder.record_environment(seed=task.seed, data=about.text)
                 saved = folder.load_checkpoint()
         saves = options.run_dir is not None
         alone = world_size() == 1  # several processes without a folder end as Python ends them
@@ -62,14 +66,15 @@ def opened(
                 folder.rewind(epochs=task.epoch)
                 if not task.history:  # a retraining's checkpoint has none
                     task.history = list(folder.metrics.rows())
+            if rank() == 0:
                 task.loggers = stack.enter_context(
                     open_loggers(
-                        folder.path,
+                        None if folder is None else folder.path,
                         config=config,
                         first_epoch=task.epoch,
                         wandb=options.wandb,
                         mlflow=options.mlflow,
-                        guard=folder.guard,
+                        guard=None if folder is None else folder.guard,
                     )
                 )
         task.history = send_state(task.history)
@@ -79,10 +84,12 @@ def opened(
             epochs=task.epochs,
             steps=task.batches_per_epoch,
             device=task.device,
+            unit=about.unit,
             log_frequency=options.log_frequency,
             quiet=options.quiet or rank() > 0,
         )
         task.progress = stack.enter_context(progress)
+        progress.message(f"Data: {about.text}.")
         if moved:
             progress.message(moved)
         yield Engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -91,7 +92,7 @@ def describe_run(
         OptionError: `input_shape` or `input_dtype` is none.
     """
     run = Path(run_dir)
-    summary = _summary(run)
+    summary = _summary(run, read_run_config(run))
     try:
         if input_shape is None:
             input_shape, input_dtype = nested_inputs(_inputs(run, summary))
@@ -137,20 +138,32 @@ def read_run_config(run: Path) -> dict[str, Any]:
     config = read_config(run / "config.yaml")
     command = config.get("command")
     if command != "retrain":
+        train = (
+            f"archgrad retrain --arch {shlex.quote(str(run))}"
+            if _was_typed(config)
+            else f"archgrad.retrain(archgrad.derive(space, {str(run)!r}), data, run_dir=...)"
+        )
         raise RunError(
             f"'{run}' is the folder of a {shown_text(str(command))}, which leaves no trained network. Train its "
-            f"result: archgrad retrain --arch {run}"
+            f"result, and name the folder of that retraining: {train}"
         )
     return config
 
 
-def _summary(run: Path) -> dict[str, Any]:
+def _was_typed(config: Mapping[str, Any]) -> bool:
+    """Whether the command line can go on with a run: one of Python's does not name its space."""
+    return config.get("space") is not None
+
+
+def _summary(run: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     file = run / "summary.json"
     if not file.is_file():
-        raise RunError(
-            f"The run '{run}' has no summary.json, so it is not finished. "
-            f"Go on with it: archgrad retrain --resume {run}"
+        go_on = (
+            f"archgrad retrain --resume {shlex.quote(str(run))}"
+            if _was_typed(config)
+            else f"archgrad.retrain(..., run_dir={str(run)!r}, resume=True)"
         )
+        raise RunError(f"The run '{run}' has no summary.json, so it is not finished. Go on with it: {go_on}")
     content = read_explained(file, most=MAX_TEXT_BYTES)
     try:
         summary = parse_json(content.decode("utf-8", errors="replace"), not_finite_as_none=True)

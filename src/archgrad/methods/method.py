@@ -102,6 +102,13 @@ class Method:
                 f"Take alphas_optimizer=Adam(), or relaxation=Simplex()."
             )
         check_perturbation(self.perturbation, relaxation, self.step)
+        self.selection.check(relaxation)
+        if self.stopping is not None and type(self.selection).settle is not Selection.settle:
+            names = (type(self.selection).__name__, type(self.stopping).__name__)
+            raise OptionError(
+                f"{names[0]} settles choices after the last epoch, but {names[1]} may end the search before, with an "
+                f"earlier architecture. Leave one of them out."
+            )
         if not self.stages:
             raise OptionError("A method needs at least one stage. Give stages=(Stage(),).")
         if len(self.stages) > 1 and any(stage.epochs is None for stage in self.stages):

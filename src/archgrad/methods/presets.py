@@ -8,7 +8,7 @@ from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
-from archgrad.selection import Threshold
+from archgrad.selection import PerturbationBased, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "beta_darts",
     "darts",
     "darts_plus",
+    "darts_pt",
     "darts_second_order",
     "drnas",
     "fair_darts",
@@ -36,6 +37,10 @@ darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, fi
 darts_plus = Method(
     stopping=SkipCount(limit=2),
     source="Liang et al. 2019: DARTS+, criterion 1; every cell is looked at (theirs: label='normal')",
+)
+darts_pt = Method(
+    selection=PerturbationBased(),
+    source="Wang et al. 2021: DARTS-PT; 50 epochs of search, then 5 of tuning between two decisions",
 )
 darts_second_order = Method(step=Unrolled(), source="Liu, Simonyan and Yang 2019, eq. 7 and 8: DARTS, second order")
 drnas = Method(

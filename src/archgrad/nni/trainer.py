@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
@@ -19,7 +18,7 @@ from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
 from archgrad.errors import DataError, OptionError, RunError
-from archgrad.losses import Loss, in_parts
+from archgrad.losses import Loss, ObservedLoss
 from archgrad.nni.export import export
 from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, describe_optimizer, take_optimizer
 from archgrad.runs import CheckpointSchedule, check_seed, pick_device
@@ -155,8 +154,8 @@ class DartsTrainer:
             schedule=schedule,
             grad_clip=grad_clip,
             alphas_learning_rate=arc_learning_rate,
-            loss=_CheckedLoss(loss, self._begin),
-            metrics=self._checked_metrics,
+            loss=ObservedLoss(loss, self._begin),
+            metrics=metrics,
             weights_optimizer=taken,
             device=own,
             workers=workers,
@@ -251,55 +250,6 @@ class DartsTrainer:
 
     def _begin(self) -> None:
         self._begun = True
-
-    def _checked_metrics(self, outputs: Any, targets: Any) -> Mapping[str, float | Tensor]:
-        values = self._metrics(outputs, targets)
-        if not isinstance(values, Mapping):
-            raise OptionError(
-                f"metrics must return a dict of name -> value, but returned {type(values).__name__}. "
-                f"Return for example {{'accuracy': value}}."
-            )
-        if "loss" in values:
-            raise OptionError(
-                "metrics must not return 'loss', which the trainer measures itself. Leave it out or rename it."
-            )
-        for name, value in values.items():
-            if not isinstance(name, str) or not _is_number(value):
-                raise OptionError(
-                    f"metrics must return numbers by name, but returned {name!r}: {type(value).__name__}. "
-                    f"Return one number a batch."
-                )
-        return values
-
-
-class _CheckedLoss:
-    """A loss whose results are looked at; over several processes it is put together as the loss itself would be."""
-
-    def __init__(self, loss: Loss, begin: Callable[[], None]) -> None:
-        self._loss, self._parts, self._begin = loss, in_parts(loss), begin
-
-    def __call__(self, outputs: Any, targets: Any) -> Tensor:
-        return self._checked(self._loss, outputs, targets)
-
-    def numerator(self, outputs: Any, targets: Any) -> Tensor:
-        return self._checked(self._parts, outputs, targets)
-
-    def denominator(self, targets: Any) -> Tensor | float | None:
-        return self._parts.denominator(targets)
-
-    def _checked(self, of: Loss, outputs: Any, targets: Any) -> Tensor:
-        self._begin()
-        loss = of(outputs, targets)
-        if not isinstance(loss, Tensor) or loss.dim():
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise OptionError(f"loss must return a 0-dimensional tensor, but returned {got}. Take the batch's mean.")
-        return loss
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.numel() == 1
-    return hasattr(value, "__float__") and not isinstance(value, str)
 
 
 def _check_size(data: Data, batch_size: int) -> None:

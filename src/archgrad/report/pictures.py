@@ -66,7 +66,7 @@ _CURVES: _Curves = (
 )
 _TIMINGS: _Curves = (
     ("time", "Seconds per epoch", (("seconds", "whole epoch"), ("checkpoint_seconds", "saving")), "amount"),
-    ("throughput", "Images per second", (("images_per_second", "training"),), "amount"),
+    ("throughput", "Samples per second", (("images_per_second", "training"),), "amount"),
     ("memory", "Peak memory (MB)", (("peak_memory_mb", "so far"),), "amount"),
     ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), "share"),
 )

@@ -68,9 +68,19 @@ def run_section(
     return (
         f'<section id="run-{number}" class="run" data-run="{number}" aria-labelledby="run-{number}-title">'
         f'<h2 id="run-{number}-title">{escape(name)} {badge}</h2>'
-        f"{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
+        f"{_data_line(run)}{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
         f"{_figures(run, number, pictures, drawn) if pictures else _ELSEWHERE}{_record(run)}</section>"
     )
+
+
+def _of_images(run: Run) -> bool:
+    """Whether the inputs are images; runs that say nothing are of before there were others."""
+    return run.summary.get("image_shape", ()) is not None
+
+
+def _data_line(run: Run) -> str:
+    said = run.environment.get("data")
+    return f'<p class="hint">Data: {escape(said)}</p>' if isinstance(said, str) else ""
 
 
 def _connection(run: Run) -> list[str]:
@@ -146,7 +156,8 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
         last = metrics.last(column)
         if last is not None:
             values.append((text, format_value(last)))
-    for key, text in (("parameters", "parameters"), ("multiply_adds", "multiply-adds an image")):
+    adds = "multiply-adds an image" if _of_images(run) else "multiply-adds a sample"
+    for key, text in (("parameters", "parameters"), ("multiply_adds", adds)):
         if isinstance(summary.get(key), (int, float)):
             values.append((text, _large(summary[key])))
     seconds = [value for value in timings.columns.get("seconds", ()) if math.isfinite(value)]
@@ -280,21 +291,21 @@ def _share(p: float | None) -> str:
 def _predictions(run: Run, pictures: Sequence[Picture]) -> str:
     if run.predictions is None:
         return ""
-    counts = run.predictions.counts
+    counts, unit = run.predictions.counts, "image" if _of_images(run) else "sample"
     names = class_names(run, len(counts))
     totals = counts.sum(axis=1)
-    right = f"{int(counts.trace())} of {int(counts.sum())} test images right"
+    right = f"{int(counts.trace())} of {int(counts.sum())} test {unit}s right"
     rows = [
         [escape(names[k]), str(int(totals[k])), format_value(counts[k, k] / totals[k], percent=True)]
         for k in sorted(range(len(names)), key=lambda k: counts[k, k] / max(totals[k], 1))
         if totals[k]
     ]
-    classes = table(["class", "images", "accuracy"], rows[:100], name="Accuracy of each class, worst first")
+    classes = table(["class", f"{unit}s", "accuracy"], rows[:100], name="Accuracy of each class, worst first")
     mistakes = [
         [str(index), escape(names[target]), escape(names[predicted]), format_value(confidence, percent=True)]
         for index, target, predicted, confidence in run.predictions.mistakes
     ]
-    surest = table(["image", "true", "predicted", "probability"], mistakes, name="Surest mistakes") if mistakes else ""
+    surest = table([unit, "true", "predicted", "probability"], mistakes, name="Surest mistakes") if mistakes else ""
     return (
         f'<h3>Test set</h3><p class="hint">{escape(right)}</p><div class="pair">{"".join(map(figure, pictures))}'
         f"<div>{details('Accuracy of each class, worst first', classes, opened=len(rows) <= 20)}"

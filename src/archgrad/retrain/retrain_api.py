@@ -98,7 +98,11 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         if not data.classes:
-            raise DataError(f"Retraining trains classifiers, but the targets of {data.name!r} are no class numbers.")
+            raise DataError(
+                f"Retraining trains classifiers by cross-entropy, but the targets of {data.name!r} are no class "
+                f"numbers (whole numbers of shape (N,), from 0). Train the network of archgrad.derive in a loop of "
+                f"your own, with a loss such as F.mse_loss."
+            )
         side = _cutout_side(options.cutout, data)
         config = {
             **(options.config or {}),
@@ -149,8 +153,8 @@ def retrain(options: RetrainOptions) -> RetrainResult:
                 learner, data, transform=test_transform, batch_size=options.batch_size, workers=options.workers
             ),
         )
-        engine = stack.enter_context(opened(task, options, config=config, architecture=architecture))
-        if options.drop_path and not learner.has_drop_path:
+        engine = stack.enter_context(opened(task, options, config=config, data=data, architecture=architecture))
+        if options.drop_path not in (0.0, Recipe.drop_path) and not learner.has_drop_path:  # the default asks for none
             task.progress.message(f"The network has no paths to drop, so drop_path={options.drop_path} does nothing.")
 
         def result(evaluation: Evaluation | None) -> RetrainResult:

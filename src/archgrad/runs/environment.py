@@ -22,16 +22,18 @@ __all__ = ["peak_memory_mb", "pick_device", "record_environment"]
 _PACKAGES = ("archgrad", "torch", "torchvision", "lightning-fabric", "numpy", "scikit-learn", "safetensors")
 
 
-def record_environment(*, seed: int) -> dict[str, Any]:
-    """Return JSON data about this process: time, command line, seed, versions and hardware.
+def record_environment(*, seed: int, data: str | None = None) -> dict[str, Any]:
+    """Return JSON data about this process: time, command line, seed, versions and hardware; and what data it reads.
 
     Args:
         seed: The run's seed.
+        data: What the run reads, in a line; None leaves it out.
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command_line": shlex.join(sys.argv),
         "seed": seed,
+        **({} if data is None else {"data": data}),
         "versions": {"python": platform.python_version(), **_package_versions(), **_cuda_versions()},
         "hardware": {
             "platform": platform.platform(),

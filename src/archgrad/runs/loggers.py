@@ -22,6 +22,7 @@ from archgrad.runs.events import EventFile
 __all__ = ["Logger", "Loggers", "MlflowLogger", "TensorBoardLogger", "WandbLogger", "check_loggers", "open_loggers"]
 
 _MOST_ID_BYTES = 1024
+_WANDB_ID, _MLFLOW_ID = "wandb-id.txt", "mlflow-id.txt"
 
 
 class Logger(Protocol):
@@ -78,22 +79,24 @@ class WandbLogger:
     A resumed run goes on in the same W&B run, by the id that is kept in the run folder.
 
     Args:
-        folder: The run folder; W&B's local files go there.
+        folder: The run folder; W&B's local files go there. Without one they go where W&B keeps them.
         project: The W&B project.
         config: The run's options.
         guard: Asked before anything is written, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any], guard: Guard | None = None) -> None:
+    def __init__(
+        self, folder: Path | None, *, project: str, config: Mapping[str, Any], guard: Guard | None = None
+    ) -> None:
         self._wandb = _optional("wandb", "Weights & Biases")
-        id_file = folder / "wandb-id.txt"
-        known = _known_id(id_file)
-        if guard is not None:
-            guard(folder / "wandb" / "any")  # W&B writes there itself
-        self._run = self._wandb.init(
-            project=project, name=folder.name, dir=str(folder), config=plain_config(config), id=known, resume="allow"
-        )
-        write_text(id_file, self._run.id + "\n", guard=guard)
+        place: dict[str, Any] = {}
+        if folder is not None:
+            place = {"name": folder.name, "dir": str(folder), "id": _known_id(folder / _WANDB_ID), "resume": "allow"}
+            if guard is not None:
+                guard(folder / "wandb" / "any")  # W&B writes there itself
+        self._run = self._wandb.init(project=project, config=plain_config(config), **place)
+        if folder is not None:
+            write_text(folder / _WANDB_ID, self._run.id + "\n", guard=guard)
         # Otherwise W&B counts calls, and drops what a resumed run logs again.
         self._run.define_metric("*", step_metric="epoch")
 
@@ -116,27 +119,30 @@ class MlflowLogger:
     A resumed run goes on in the same MLflow run, by the id that is kept in the run folder.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, if any.
         experiment: The MLflow experiment; created if there is none of the name.
         config: The run's options.
         guard: Asked before anything is written, as in `archgrad.files.atomic_write`.
     """
 
-    def __init__(self, folder: Path, *, experiment: str, config: Mapping[str, Any], guard: Guard | None = None) -> None:
+    def __init__(
+        self, folder: Path | None, *, experiment: str, config: Mapping[str, Any], guard: Guard | None = None
+    ) -> None:
         mlflow = _optional("mlflow", "MLflow")
         self._client = mlflow.tracking.MlflowClient()
-        id_file = folder / "mlflow-id.txt"
-        known = _known_id(id_file)
+        known = None if folder is None else _known_id(folder / _MLFLOW_ID)
         if known is not None:
             self._run_id = known
             self._client.update_run(self._run_id, status="RUNNING")
         else:
             found = self._client.get_experiment_by_name(experiment)
             experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
-            self._run_id = self._client.create_run(experiment_id, run_name=folder.name).info.run_id
-            write_text(id_file, self._run_id + "\n", guard=guard)
-            for name, value in _flat(plain_config(config)).items():
-                self._client.log_param(self._run_id, name, str(value)[:500])
+            name = None if folder is None else folder.name
+            self._run_id = self._client.create_run(experiment_id, run_name=name).info.run_id
+            if folder is not None:
+                write_text(folder / _MLFLOW_ID, self._run_id + "\n", guard=guard)
+            for option, value in _flat(plain_config(config)).items():
+                self._client.log_param(self._run_id, option, str(value)[:500])
 
     def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
         """Send an epoch's numbers."""
@@ -157,6 +163,9 @@ class Loggers:
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = tuple(loggers)
+
+    def __bool__(self) -> bool:
+        return bool(self._loggers)
 
     def log_metrics(self, row: Mapping[str, Any], step: int) -> None:
         """Send an epoch's numbers to each; cells that are None or text are left out.
@@ -204,7 +213,7 @@ def check_loggers(*, wandb: str | None, mlflow: str | None) -> None:
 
 
 def open_loggers(
-    folder: Path,
+    folder: Path | None,
     *,
     config: Mapping[str, Any],
     first_epoch: int = 0,
@@ -212,10 +221,10 @@ def open_loggers(
     mlflow: str | None = None,
     guard: Guard | None = None,
 ) -> Loggers:
-    """Open TensorBoard and the loggers asked for.
+    """Open TensorBoard, where there is a folder for it, and the loggers asked for.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; None keeps nothing there.
         config: The run's options.
         first_epoch: The epoch that comes next; above 0 in a resumed run.
         wandb: Project of Weights & Biases, or None for no such logging.
@@ -231,7 +240,9 @@ def open_loggers(
         loggers.append(WandbLogger(folder, project=wandb, config=config, guard=guard))
     if mlflow is not None:
         loggers.append(MlflowLogger(folder, experiment=mlflow, config=config, guard=guard))
-    return Loggers([TensorBoardLogger(folder, config=config, first_epoch=first_epoch, guard=guard), *loggers])
+    if folder is not None:
+        loggers.insert(0, TensorBoardLogger(folder, config=config, first_epoch=first_epoch, guard=guard))
+    return Loggers(loggers)
 
 
 def _optional(package: str, title: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere, nothing when quiet."""
+"""What a person sees while a run goes on: a live table on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archgrad.runs.cell_output import CellOutput
 from archgrad.runs.environment import peak_memory_mb
 from archgrad.sizes import check_whole
 from archgrad.terminal import Output, escaped, printable
@@ -52,10 +53,11 @@ class Progress:
         epochs: How many epochs the run has.
         steps: How many steps an epoch has.
         device: Where the run computes; its memory is shown.
+        unit: What its samples are called.
         log_frequency: Steps from one plain line to the next, at least 1; None writes a line per epoch only. On a
-            terminal the live table is renewed by time instead.
+            terminal and in a notebook the live table is renewed by time instead.
         quiet: Whether to show nothing.
-        file: Where to write; None is standard error.
+        file: Where to write; None is the notebook's cell, or standard error.
 
     Raises:
         OptionError: `log_frequency` is no whole number of at least 1.
@@ -69,6 +71,7 @@ class Progress:
         epochs: int,
         steps: int,
         device: torch.device,
+        unit: str = "samples",
         log_frequency: int | None = None,
         quiet: bool = False,
         file: TextIO | None = None,
@@ -80,16 +83,22 @@ class Progress:
         self._epochs = epochs
         self._steps = steps
         self._device = device
+        self._unit = unit
         self._log_frequency = log_frequency
         self._quiet = quiet
         self._file = Output(sys.stderr if file is None else file)
-        console = Console(file=cast(TextIO, self._file))
-        self._live = None if quiet or not console.is_terminal else Live(console=console, auto_refresh=False)
+        self._live = None if quiet else self._opened(notebook=file is None)
         self._rows: list[tuple[int, Figures]] = []
         self._epoch, self._step = 0, 0
         self._done_here = 0
-        self._epoch_images = 0
+        self._epoch_samples = 0
         self._started = self._epoch_started = self._refreshed = time.perf_counter()
+
+    def _opened(self, *, notebook: bool) -> Live | CellOutput | None:
+        console = Console(file=cast(TextIO, self._file))
+        if console.is_jupyter:
+            return CellOutput() if notebook else None
+        return Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -109,20 +118,20 @@ class Progress:
         Args:
             epoch: 0-based.
         """
-        self._epoch, self._epoch_images = epoch, 0
+        self._epoch, self._epoch_samples = epoch, 0
         self._epoch_started = time.perf_counter()
 
-    def step(self, step: int, *, images: int, read: Callable[[], Figures]) -> None:
+    def step(self, step: int, *, samples: int, read: Callable[[], Figures]) -> None:
         """Say that a step is done.
 
         Args:
             step: 0-based within the epoch.
-            images: How many samples it took.
+            samples: How many it took.
             read: Gives the figures so far in this epoch; called only when they are shown.
         """
         self._step = step
         self._done_here += 1
-        self._epoch_images += images
+        self._epoch_samples += samples
         if self._quiet:
             return
         if self._live is not None:
@@ -151,7 +160,7 @@ class Progress:
         """Write a line above the display."""
         if self._quiet:
             return
-        if self._live is not None:
+        if isinstance(self._live, Live):
             self._live.console.print(escaped(text), markup=False, highlight=False)
         else:
             self._print(text)
@@ -171,15 +180,14 @@ class Progress:
     def _status(self) -> list[str]:
         now = time.perf_counter()
         remaining = self._epochs * self._steps - (self._epoch * self._steps + self._step + 1)
-        left = remaining * (now - self._started) / max(self._done_here, 1)
         memory = peak_memory_mb(self._device)
-        return [
-            f"{self._title} epoch {self._epoch + 1}/{self._epochs}",
-            f"step {self._step + 1}/{self._steps}",
-            f"{self._epoch_images / max(now - self._epoch_started, 1e-9):.0f} images/s",
-            f"{_duration(left)} left",
-            *([] if memory is None else [f"{memory:.0f} MB"]),
-        ]
+        said = [f"{self._title} epoch {self._epoch + 1}/{self._epochs}", f"step {self._step + 1}/{self._steps}"]
+        if self._epoch_samples:  # a resumed run may have had nothing left to do of this epoch
+            rate = self._epoch_samples / max(now - self._epoch_started, 1e-9)
+            said.append(f"{rate:.0f} {self._unit}/s" if rate >= 10 else f"{rate:.2g} {self._unit}/s")
+        if self._done_here:
+            said.append(f"{_duration(remaining * (now - self._started) / self._done_here)} left")
+        return said if memory is None else [*said, f"{memory:.0f} MB"]
 
     def _renew(self, current: Figures | None) -> None:
         assert self._live is not None

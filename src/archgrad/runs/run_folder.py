@@ -222,14 +222,15 @@ class RunFolder:
         """Write a JSON file, such as `summary.json`, atomically."""
         write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n", guard=self.guard)
 
-    def record_environment(self, *, seed: int) -> None:
-        """Write versions, hardware, seed and command line to `environment.json`; a resumed run adds its own.
+    def record_environment(self, *, seed: int, data: str | None = None) -> None:
+        """Write versions, hardware, seed, command line and data to `environment.json`; a resumed run adds its own.
 
         Args:
             seed: The run's seed.
+            data: What the run reads, in a line.
         """
         path = self.path / "environment.json"
-        record = record_environment(seed=seed)
+        record = record_environment(seed=seed, data=data)
         if self.resumed and path.is_file():
             try:
                 text = read_explained(path, most=MAX_TEXT_BYTES).decode("utf-8")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from archgrad.architecture import Architecture
 from archgrad.choices import AlphaRow
 from archgrad.margins import row_entropy
-from archgrad.stopping.skip_count import is_skip, kept_operations
+from archgrad.operations import is_skip
+from archgrad.stopping.skip_count import kept_operations
 
 __all__ = ["collapse_warning", "mean_entropy", "skip_connections"]
 

@@ -13,8 +13,9 @@ from archgrad.runs import check_column, numbers_in
 
 __all__ = ["Meter", "Metrics", "accuracy"]
 
-Metrics: TypeAlias = Callable[[Any, Any], Mapping[str, float | Tensor]]
-"""Function of (outputs, targets) that returns name -> mean over the batch."""
+Metrics: TypeAlias = Callable[[Any, Any], Mapping[str, float | Tensor] | float | Tensor]
+"""Function of (outputs, targets) that returns name -> mean over the batch; or one number, then called what the function
+is called, or "metric"."""
 
 
 def accuracy(outputs: Any, targets: Any) -> dict[str, Tensor | float]:

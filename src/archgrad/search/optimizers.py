@@ -22,10 +22,10 @@ def cosine(epoch: int, epochs: int, *, first: float, last: float) -> float:
     return Cosine(first, last).value(Progress(epoch, epochs))
 
 
-def set_learning_rate(optimizer: Optimizer, epoch: int, epochs: int, *, last: float) -> float:
-    """Set every group's learning rate to the cosine schedule from its own first value; return the first group's."""
+def set_learning_rate(optimizer: Optimizer, epoch: int, epochs: int, *, last: float, share: float = 1.0) -> float:
+    """Set every group's learning rate to the cosine schedule from a share of its own first value; return the first."""
     for group in optimizer.param_groups:
-        first = group.setdefault("initial_lr", group["lr"])
+        first = share * group.setdefault("initial_lr", group["lr"])
         group["lr"] = cosine(epoch, epochs, first=first, last=min(last, first))
     return float(optimizer.param_groups[0]["lr"])
 

@@ -37,6 +37,7 @@ from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
+from archgrad.search.trial import try_out
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -86,7 +87,8 @@ def search(options: SearchOptions) -> SearchResult:
         The architecture and what led to it.
 
     Raises:
-        OptionError: An option is outside its range, or does not go with the others.
+        OptionError: An option is outside its range, or does not go with the others; the network's outputs, the targets
+            and the loss do not go together.
         DataError: The data is too small or broken.
         SpaceError: The space has no choices, or they conflict.
         RunError: The run folder is in use, taken, or does not fit; or another process of the run is gone.
@@ -153,7 +155,9 @@ def search(options: SearchOptions) -> SearchResult:
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name) | {"weights": weights},
         )
-        engine = stack.enter_context(opened(task, options, config=config))
+        with task.explained():
+            try_out(supernet, data, options)
+        engine = stack.enter_context(opened(task, options, config=config, data=data))
         if options.cuda_graphs:
             stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
         run_dir = None if options.run_dir is None else Path(options.run_dir)

@@ -38,7 +38,8 @@ class SearchRecipe(TrainingOptions):
     """
 
     epochs: int | None = None
-    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50."""
+    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50; a selection may need
+    some more."""
     batch_size: int = 64
     """Samples of each of a step's two batches, on each process; at least 1."""
     seed: int = 0
@@ -55,7 +56,7 @@ class SearchRecipe(TrainingOptions):
     """Function of (outputs, targets) (see `archgrad.losses.Loss`). With `accumulation` it must be one of torch's, a
     mean over samples, or say what it averages over."""
     metrics: Metrics = accuracy
-    """Function of (outputs, targets) that returns name -> mean over the batch."""
+    """Function of (outputs, targets) that returns name -> mean over the batch, or one number."""
     weights_optimizer: Optimizer | OptimizerFactory | None = None
     """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
     works on the supernet's copies of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -32,8 +33,10 @@ from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
 from archgrad.search.meter import Meter
+from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
+from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
@@ -79,7 +82,7 @@ class SearchTask(Task[Architecture]):
             supernet.network,
             (train, valid),
             device=next(iter(supernet.alphas.values())).device,
-            epochs=options.total_epochs,
+            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(supernet),
             batch_size=options.batch_size,
             seed=options.seed,
         )
@@ -87,7 +90,7 @@ class SearchTask(Task[Architecture]):
         self._train, self._valid = train, valid
         self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
         self._options, self._method = options, options.chosen_method
-        self._loss, self._metrics = options.loss, options.metrics
+        self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
         self._samples, self._settings = samples, settings
         self._meter = Meter()
         self._skipped = 0
@@ -122,20 +125,33 @@ class SearchTask(Task[Architecture]):
     def start_epoch(self) -> None:
         options, method = self._options, self._method
         self.supernet.train()
-        place = method.place_of(self.epoch)
-        if place.begins and self.step == 0 and place.stage.keep is not None:
+        place = method.place_of(self._search_epoch)
+        if place.begins and self.epoch < options.total_epochs and self.step == 0 and place.stage.keep is not None:
             self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
         self._updates_alphas = place.updates_alphas
-        self._rate = (
-            float(self._weights_optimizer.param_groups[0]["lr"])
-            if options.schedule == "constant"
-            else set_learning_rate(self._weights_optimizer, self.epoch, self.epochs, last=options.learning_rate_min)
-        )
+        self._rate = self._set_learning_rate()
+
+    def _set_learning_rate(self) -> float:
+        optimizer, options, tuned = self._weights_optimizer, self._options, self.epoch - self._options.total_epochs
+        if tuned >= 0:
+            if tuned == 0 and self.step == 0:
+                optimizer.state.clear()  # the selection tunes as if from the beginning
+            last = math.inf if options.schedule == "constant" else options.learning_rate_min
+            share, epochs = self._method.selection.tune_rate, self.epochs - options.total_epochs
+            return set_learning_rate(optimizer, tuned, epochs, last=last, share=share)
+        if options.schedule == "constant":
+            return float(optimizer.param_groups[0]["lr"])
+        return set_learning_rate(optimizer, self.epoch, options.total_epochs, last=options.learning_rate_min)
+
+    @property
+    def _search_epoch(self) -> int:
+        """The epoch that parts which change with it see: while the selection tunes, the search's last."""
+        return min(self.epoch, self._options.total_epochs - 1)
 
     def _done(self) -> Done:
-        return Done(self.epoch, self.epochs, self.step)
+        return Done(self._search_epoch, self._options.total_epochs, self.step)
 
     def _cast(self, batch: Batch) -> Batch:
         """Bring inputs that are no images (those have their transform) to the weights' precision."""
@@ -200,9 +216,13 @@ class SearchTask(Task[Architecture]):
 
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
+        done = Done(self._search_epoch, self._options.total_epochs, steps - 1)
+        tuned = self.epoch + 1 - self._options.total_epochs
+        if tuned >= 0:
+            end = self._end(self._architecture_after(self.epoch), done)
+            self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._architecture = self._architecture_after(self.epoch)
         means, self._meter = self._meter.means_over_ranks(self.device), Meter()
-        done = Done(self.epoch, self.epochs, steps - 1)
         regularizers = list(dict.fromkeys(_column(part) for part in self._method.regularizers))
         row = {
             "epoch": self.epoch,
@@ -233,26 +253,29 @@ class SearchTask(Task[Architecture]):
 
     def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
         """Return what the stopping rule measures."""
-        stopping, steps = self._method.stopping, self.batches_per_epoch
+        stopping = self._method.stopping
         if stopping is None:
             return {}
-        first = done.epoch * steps
+        probed = stopping.probe(self._end(architecture, done))
+        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
+        return found
+
+    def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
+        """Return the end of the running epoch, as rules and selections see it."""
+        steps = self.batches_per_epoch
+        first = self.epoch * steps
 
         def batches(start: int, stop: int) -> Iterator[Batch]:
             return map(self._cast, islice(self._valid.batches(start), stop - start))
 
-        probed = stopping.probe(
-            EpochEnd(
-                self.supernet,
-                architecture,
-                done,
-                self._loss,
-                valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
-                valid_batches=lambda: batches(first, first + steps),
-            )
+        return EpochEnd(
+            self.supernet,
+            architecture,
+            done,
+            self._loss,
+            valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
+            valid_batches=lambda: batches(first, first + steps),
         )
-        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
-        return found
 
     def told(self) -> tuple[Architecture | None, nn.Module]:
         return self._architecture, self.supernet
@@ -263,6 +286,7 @@ class SearchTask(Task[Architecture]):
         assert architecture is not None
         if self.folder is not None:
             self.folder.save_architecture(architecture, self.epoch)
+        if self.loggers:
             log_alphas(self.loggers, architecture, self.epoch)
         warning = collapse_warning(architecture, self.supernet.probabilities(), self.supernet.rows)
         if warning is not None:
@@ -301,7 +325,7 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            "kept": {label: list(left) for label, left in self.supernet.kept.items()},
+            **settled(self.supernet),
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
@@ -333,7 +357,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
-        self.supernet.kept = {label: tuple(left) for label, left in state.get("kept", {}).items()}
+        load_settled(self.supernet, state)
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])

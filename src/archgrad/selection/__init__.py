@@ -1,7 +1,9 @@
 """What ranks the candidates when an architecture is derived: one selection a file."""
 
 from archgrad.selection.likeliest import Likeliest
+from archgrad.selection.perturbation_based import PerturbationBased
 from archgrad.selection.selection import Scores, Selection
+from archgrad.selection.skip_limit import SkipLimit
 from archgrad.selection.threshold import Threshold
 
-__all__ = ["Likeliest", "Scores", "Selection", "Threshold"]
+__all__ = ["Likeliest", "PerturbationBased", "Scores", "Selection", "SkipLimit", "Threshold"]

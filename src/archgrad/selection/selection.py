@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from archgrad.epoch_end import EpochEnd
+from archgrad.relaxation import Relaxation
 from archgrad.supernet import Supernet
 
 __all__ = ["Scores", "Selection"]
@@ -15,7 +17,30 @@ negative score marks a candidate that is taken only where a choice must take som
 
 
 class Selection(ABC):
-    """Scores the candidates of every row; the choices then decide by their own rules (`Choice.decide`)."""
+    """Scores the candidates of every row; the choices then decide by their own rules (`Choice.decide`).
+
+    A selection may need epochs of its own after those of the search: it settles some choices, the supernet is tuned for
+    a few epochs, it settles others. All that it knows of what it did is in the supernet, so that a run can be resumed.
+    """
+
+    tune_rate = 1.0
+    """Learning rate of the weights at the beginning of these epochs, as a share of the search's."""
+
+    def check(self, relaxation: Relaxation) -> None:
+        """Raise OptionError if the selection cannot go with a relaxation."""
+
+    def further_epochs(self, supernet: Supernet) -> int:
+        """Return how many epochs come after those of the search; the supernet is at its beginning."""
+        return 0
+
+    def settle(self, end: EpochEnd, tuned: int, say: Callable[[str], None] = lambda said: None) -> None:
+        """Decide choices for good: prune rows of the supernet, or switch candidates off.
+
+        Args:
+            end: Of the search's last epoch, or of one of the further ones.
+            tuned: Further epochs that have ended.
+            say: Is told of each decision.
+        """
 
     @abstractmethod
     def scores(self, supernet: Supernet) -> Scores:

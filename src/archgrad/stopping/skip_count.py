@@ -10,11 +10,11 @@ from archgrad.architecture import Architecture
 from archgrad.decision import Edge
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
+from archgrad.operations import is_skip
 from archgrad.stopping.stopping import Stop, Stopping
 
-__all__ = ["SkipCount", "is_skip", "kept_operations"]
+__all__ = ["SkipCount", "kept_operations"]
 
-_SKIPS = ("skip", "identity")
 _COLUMN = "most_skips"
 
 
@@ -62,8 +62,3 @@ def kept_operations(architecture: Architecture) -> dict[str, list[str]]:
         elif isinstance(decision, Mapping):
             kept[label] = [e.operation for edges in decision.values() for e in edges if isinstance(e, Edge)]
     return kept
-
-
-def is_skip(name: str) -> bool:
-    """Return whether an operation is a skip connection by its name."""
-    return any(word in name.lower() for word in _SKIPS)

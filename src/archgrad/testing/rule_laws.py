@@ -32,6 +32,8 @@ def _state(supernet: Supernet) -> dict[str, Any]:
         "generator": supernet.generator.get_state(),
         "global": torch.get_rng_state(),
         "kept": dict(supernet.kept),
+        "off": dict(supernet.off),
+        "judged": list(supernet.judged),
         "training": [module.training for module in supernet.modules()],
         "gradients": [parameter.grad is None for parameter in supernet.parameters()],
     }
@@ -54,6 +56,15 @@ def _toy(space: nn.Module | None = None) -> Supernet:
 def _batch(samples: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
     inputs = torch.randn(samples, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return inputs, torch.arange(samples) % 3
+
+
+def _end_of(supernet: Supernet, epoch: int) -> EpochEnd:
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([_batch(seed=seed) for seed in range(3)])
+
+    return EpochEnd(
+        supernet, discretize(supernet), Progress(epoch, 4), F.cross_entropy, lambda: _batch(seed=2), batches
+    )
 
 
 class BilevelStepLaws:
@@ -98,14 +109,7 @@ class StoppingLaws:
     @staticmethod
     def end(epoch: int = 0) -> EpochEnd:
         """Return a toy search at the end of an epoch."""
-        supernet = _toy(TabularSpace())
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            return iter([_batch(seed=seed) for seed in range(3)])
-
-        return EpochEnd(
-            supernet, discretize(supernet), Progress(epoch, 4), F.cross_entropy, lambda: _batch(seed=2), batches
-        )
+        return _end_of(_toy(TabularSpace()), epoch)
 
     @pytest.fixture
     def part(self) -> Stopping:
@@ -158,6 +162,21 @@ class SelectionLaws:
         space = MixedSpace()
         architecture = discretize(Supernet(space), scores=part.scores(Supernet(space)))
         assert derive(space, architecture)(torch.zeros(2, 4)).shape == (2, 6)
+
+    def test_what_it_settles_follows_from_the_search_and_leaves_weights_and_alphas(self, part: Selection) -> None:
+        found = []
+        for _ in range(2):
+            supernet = _toy(MixedSpace())
+            before = _state(supernet)
+            for tuned in range(part.further_epochs(supernet) + 1):
+                part.settle(_end_of(supernet, 3), tuned)
+            settled = {"kept": supernet.kept, "off": supernet.off, "judged": supernet.judged}
+            generator = {"generator": supernet.generator.get_state()}  # what it draws, it draws there
+            assert _same({**before, **generator, **settled}, _state(supernet))
+            architecture = discretize(supernet, scores=part.scores(supernet))
+            assert derive(MixedSpace(), architecture)(torch.zeros(2, 4)).shape == (2, 6)
+            found.append((settled, architecture.to_json()))
+        assert found[0] == found[1]
 
 
 class ChoiceLaws:

@@ -1,0 +1,78 @@
+"""A few samples through the supernet before anything is written: what does not go together is told at the door."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from archgrad.batches import prepare
+from archgrad.buffers import frozen_buffers
+from archgrad.data import Data, evaluation_batches
+from archgrad.data.seeds import kept_randomness
+from archgrad.loss_checks import check_targets, evaluated, is_sum
+from archgrad.schedules import Progress
+from archgrad.search.search_options import SearchOptions
+from archgrad.supernet import Supernet
+
+__all__ = ["try_out"]
+
+_SAMPLES = 4
+
+
+def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
+    """Check that the network's outputs, the targets and the loss go together.
+
+    The supernet, its draws and all random states stay as they are. Metrics are not called, as they may gather what they
+    see. Warns of a loss that is a sum.
+
+    Args:
+        supernet: In training mode, on its device.
+        data: Its first samples go through the supernet; the targets of all its training samples are looked at.
+        options: Of the search; its loss is looked at.
+
+    Raises:
+        OptionError: They do not go together.
+    """
+    alpha, loss = next(iter(supernet.alphas.values())), options.loss
+    with _no_trace(supernet, alpha.device), torch.no_grad():
+        supernet.progress = Progress(0, options.total_epochs)
+        batches = evaluation_batches(
+            data.train,
+            batch_size=_SAMPLES,
+            indices=torch.arange(min(_SAMPLES, len(data.train_targets))),
+            transform=data.evaluation_transform(dtype=alpha.dtype),
+            device=alpha.device,
+        )
+        inputs, targets = next(iter(batches))
+        with torch.autocast(alpha.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            outputs = supernet(prepare(inputs, dtype=alpha.dtype, channels_last=False))
+            value = evaluated(loss, outputs, targets)
+            summed = is_sum(loss, outputs, targets, value)
+        check_targets(loss, outputs, data.train_targets)
+    if summed:
+        warnings.warn(
+            "The loss adds up over the samples of a batch, so its gradient grows with batch_size, while learning_rate, "
+            "grad_clip and the alphas' learning rate are meant for a mean over the batch. Give reduction='mean', or "
+            "divide by the number of samples, unless a sum is meant.",
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def _no_trace(supernet: Supernet, device: torch.device) -> Iterator[None]:
+    """Leave buffers, draws, progress and random states as they were."""
+    state, progress = supernet.generator.get_state(), supernet.progress
+    registered = [(module, set(module._buffers)) for module in supernet.modules()]
+    cuda = [device] if device.type == "cuda" else []
+    try:
+        with kept_randomness(), torch.random.fork_rng(cuda), frozen_buffers(supernet):
+            yield
+    finally:
+        supernet.generator.set_state(state)
+        supernet.progress = progress
+        for module, names in registered:
+            for name in module._buffers.keys() - names:
+                del module._buffers[name]

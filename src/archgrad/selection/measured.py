@@ -1,0 +1,63 @@
+"""How well a supernet does on the validation half without some of its candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from archgrad.buffers import frozen_buffers
+from archgrad.distributed import average_over_ranks
+from archgrad.epoch_end import EpochEnd
+from archgrad.errors import NonFiniteError, OptionError
+
+__all__ = ["CRITERIA", "Criterion", "measured"]
+
+Criterion = Literal["accuracy", "loss"]
+CRITERIA: tuple[str, ...] = get_args(Criterion)
+
+
+@torch.no_grad()
+def measured(end: EpochEnd, criterion: Criterion, *, without: Mapping[str, Sequence[int]]) -> float:
+    """Return the accuracy, or the loss, as a mean over the samples of the epoch's validation batches, on all processes.
+
+    The supernet stays as it is, and so do all random states: calls at the same state see the same random draws.
+
+    Args:
+        end: Of an epoch.
+        criterion: What is measured.
+        without: Candidates, by label, whose mixing weight is 0 meanwhile.
+
+    Raises:
+        NonFiniteError: The loss is not finite.
+        OptionError: Outputs and targets have no accuracy.
+    """
+    supernet = end.supernet
+    device, drawn = next(iter(supernet.alphas.values())).device, supernet.generator.get_state()
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        frozen_buffers(supernet),
+        supernet.switched_off(without),
+    ):
+        for inputs, targets in end.valid_batches():
+            outputs = supernet(inputs)
+            value = _accuracy(outputs, targets) if criterion == "accuracy" else end.loss(outputs, targets).double()
+            total += torch.stack([value * len(targets), torch.full_like(value, len(targets))])
+    supernet.generator.set_state(drawn)
+    value, samples = average_over_ranks([total], 1)[0].tolist()
+    if not math.isfinite(value):
+        raise NonFiniteError(
+            f"The validation {criterion} is {value} when choices are settled. Search with a smaller learning rate, or "
+            f"take criterion='accuracy'."
+        )
+    return float(value / samples)
+
+
+def _accuracy(outputs: Any, targets: Any) -> Tensor:
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or targets.is_floating_point():
+        raise OptionError("criterion='accuracy' needs (B, classes) logits and class numbers. Take criterion='loss'.")
+    return (outputs.argmax(1) == targets).double().mean()
