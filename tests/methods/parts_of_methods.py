@@ -43,7 +43,11 @@ NOT_PARTS: Mapping[str, Mapping[str, Any]] = {
     "alphas_grad_clip": {"small": 0.01},
 }
 """What a method has beside parts: other values than the default of each field."""
-SHORT: Mapping[str, Mapping[str, Any]] = {"hessian-eigenvalue": {"iterations": 2}}
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    "hessian-eigenvalue": {"iterations": 2},
+    "skip-count": {"limit": 99},
+    "perturbation-based": {"tune_epochs": 0},
+}
 """Options with which a part takes less time, or does within two steps what it does later by default."""
 
 
