@@ -33,7 +33,7 @@ FLOW = (
     # the continuous relaxation
     ("relaxation", "fast"),
     # what moves the alphas, and what is added to their loss and to the mixing weights
-    ("optimizers", "perturbations", "pruned", "regularizers"),
+    ("optimizers", "perturbations", "pruned", "regularizers", "weights_rules"),
     ("supernet",),
     # the gradient of the alphas
     ("bilevel",),
@@ -46,6 +46,7 @@ FLOW = (
     # when a search ends and what it takes, and a method as data
     ("epoch_end",),
     ("selection", "stopping"),
+    ("skip_noise",),
     ("methods",),
     ("official",),
     # what a run is made of
@@ -59,6 +60,9 @@ FLOW = (
     ("search",),
     ("retrain",),
     ("export",),
+    ("random_search",),
+    # searches and retrainings of a study are processes of their own
+    ("study",),
     # thin fronts
     ("nni",),
     ("cli",),

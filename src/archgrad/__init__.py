@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         spaces,
         stopping,
         testing,
+        weights_rules,
         zero_cost,
     )
     from archgrad.architecture import Architecture
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from archgrad.discretize import discretize, random_architecture
     from archgrad.methods import Method, Stage
     from archgrad.nni import DartsTrainer
+    from archgrad.random_search import random_search
     from archgrad.relaxation import Gumbel, Simplex, Softmax
     from archgrad.report import draw_architecture, write_report
     from archgrad.retrain import RetrainResult, retrain
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from archgrad.schedules import Progress
     from archgrad.search import SearchResult, search
     from archgrad.stopping import Stop
+    from archgrad.study import Study, StudyResult, study
     from archgrad.supernet import Supernet
 
 __version__ = "0.1.0"
@@ -71,6 +74,8 @@ __all__ = [
     "Stage",
     "StepReport",
     "Stop",
+    "Study",
+    "StudyResult",
     "Supernet",
     "Unrolled",
     "architectures",
@@ -88,6 +93,7 @@ __all__ = [
     "optimizers",
     "perturbations",
     "random_architecture",
+    "random_search",
     "regularizers",
     "relaxation",
     "report",
@@ -98,7 +104,9 @@ __all__ = [
     "selection",
     "spaces",
     "stopping",
+    "study",
     "testing",
+    "weights_rules",
     "write_report",
     "zero_cost",
 ]
@@ -123,15 +131,19 @@ _HOMES = {
     "Stage": "methods",
     "StepReport": "bilevel",
     "Stop": "stopping",
+    "Study": "study",
+    "StudyResult": "study",
     "Supernet": "supernet",
     "Unrolled": "bilevel",
     "derive": "derive",
     "discretize": "discretize",
     "draw_architecture": "report",
     "random_architecture": "discretize",
+    "random_search": "random_search",
     "retrain": "retrain",
     "search": "search",
     "search_step": "bilevel",
+    "study": "study",
     "write_report": "report",
 }
 """Where each public name that is no module is defined."""

@@ -15,6 +15,7 @@ from archgrad.choices import Choice, SelectInputs
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.fast.accelerate import restore
 from archgrad.isolation import has_in_place, write_anew
+from archgrad.json_text import shown
 from archgrad.labels import label_choices
 from archgrad.supernet import Supernet
 
@@ -49,6 +50,11 @@ def derive(
         ArchitectureError: A label or candidate is unknown, or a label is missing.
         SpaceError: Weights cannot be kept or renewed as asked.
     """
+    if not isinstance(space, nn.Module):
+        raise SpaceError(
+            f"derive needs the space as a module, but got {shown(space)}. Give for example archgrad.spaces.tiny(), or "
+            f"the supernet of a search's result."
+        )
     architecture = as_architecture(architecture)
     if supernet is not None and isinstance(space, Supernet):
         raise SpaceError("derive was given two supernets. Leave supernet=... out, or give the plain space first.")

@@ -29,3 +29,5 @@ class EpochEnd:
     """Returns this process's (inputs, targets) of the epoch's last step of the alphas."""
     valid_batches: Callable[[], Iterator[Batch]]
     """Returns this process's (inputs, targets) of all steps of the alphas in the epoch, once each."""
+    accumulation: int = 1
+    """Parts that each batch is cut into, one after the other, to save memory."""

@@ -15,7 +15,7 @@ from archgrad.errors import SpaceError
 from archgrad.json_text import shown
 from archgrad.typed_names import name_of
 
-__all__ = ["SPACES", "known_of", "space_of"]
+__all__ = ["SPACES", "check_takes", "known_of", "space_of"]
 
 SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
 """Those that come with archgrad, by the names as they are typed."""
@@ -29,7 +29,7 @@ def space_of(given: Any, data: Data) -> nn.Module:
         data: Tells classes, channels and size of the images.
 
     Raises:
-        SpaceError: It is neither.
+        SpaceError: It is neither, or the named one is for images and the data has none.
     """
     if isinstance(given, nn.Module):
         return given
@@ -44,8 +44,18 @@ def space_of(given: Any, data: Data) -> nn.Module:
         raise SpaceError(
             f"There is no space {shown(given)}.{hint} Known are {', '.join(SPACES)}; of your own, give the module."
         )
+    check_takes(given, data)
     parameters = inspect.signature(build).parameters
     return build(**{name: value for name, value in known_of(data).items() if name in parameters})
+
+
+def check_takes(name: str, data: Data) -> None:
+    """Raise SpaceError if a space that comes with archgrad cannot take the data; all of these are for images."""
+    if not data.channels and name.replace("_", "-") in SPACES:
+        raise SpaceError(
+            f"The space '{name}' is for images, but the inputs of {shown(data.name)} are none. Give a space of your "
+            f"own: a module, or FILE.py:NAME on the command line."
+        )
 
 
 def known_of(data: Data) -> dict[str, int]:

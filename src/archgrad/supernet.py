@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.batches import to_channels_last
-from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
+from archgrad.choices import AlphaRow, Draw, LayerChoice, Mixture, MixtureTable
 from archgrad.errors import SpaceError
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import Code, accelerate
@@ -79,6 +82,7 @@ class Supernet(nn.Module):
         progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
             search, `search_step` or you set it.
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
+        memory: What rules of the weights' gradient remember from step to step.
         off: Label -> numbers of the candidates whose mixing weight is 0, ascending, while those of the others stay.
         judged: What a selection measured when it decided choices for good, in that order; plain data.
     """
@@ -105,6 +109,7 @@ class Supernet(nn.Module):
         self.relaxation.check(self.rows)
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
+        self.memory: dict[str, dict[str, Tensor]] = {}
         self.off: dict[str, tuple[int, ...]] = {}
         self.judged: list[dict[str, Any]] = []
         self.generator = torch.Generator().manual_seed(seed)
@@ -117,6 +122,7 @@ class Supernet(nn.Module):
         for entry in self.choices:
             entry.choice.bind(entry.label, self._table)
         self._held: PassDraw | None = None
+        self._apart: dict[str, Mixture] | None = None
         self._perturbation: tuple[Perturbation, Probe] | None = None
         self._code = Code(self.network) if fast else None
         self._owners = _owners(self.network)
@@ -130,6 +136,20 @@ class Supernet(nn.Module):
         """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
         every = {name: owner[key] for name, ((owner, key), *_) in self._owners.items()}
         return {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Weight -> the candidate that it belongs to, the innermost, both by name; other weights are left out."""
+        candidates = {
+            f"{path}.candidates.{k}." if path else f"candidates.{k}."
+            for path, module in self.network.named_modules()
+            if isinstance(module, LayerChoice)
+            for k in range(len(module))
+        }
+        starts = {
+            name: [name[:end] for end in range(len(name), 0, -1) if name[:end] in candidates] for name in self._owners
+        }
+        return {name: found[0][:-1] for name, found in starts.items() if found}
 
     @contextmanager
     def other_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -152,6 +172,8 @@ class Supernet(nn.Module):
         return self.forward_at(self._mixtures(), *args, **kwargs)
 
     def _mixtures(self) -> dict[str, Mixture]:
+        if self._apart is not None:
+            return self._apart
         draw = self._draw() if self._held is None else self._held
         mixtures = self._relaxed(draw.relaxation)
         if self._perturbation is None:
@@ -222,6 +244,41 @@ class Supernet(nn.Module):
             yield
         finally:
             self._perturbation = before
+
+    @property
+    def shared_labels(self) -> list[str]:
+        """The labels of several choices, which decide together."""
+        return [label for label, times in Counter(entry.label for entry in self.choices).items() if times > 1]
+
+    @contextmanager
+    def layers_apart(self) -> Iterator[dict[str, list[list[Tensor]]]]:
+        """Let each of the choices that decide together be mixed by weights of its own, which begin as the same.
+
+        Forward passes inside share one draw. They use the mixing weights as they are at the time, and no alpha.
+
+        Returns:
+            For each label that several choices share, for each of these, the mixing weights of its rows, (n_chosen, K)
+            each: leaves that want a gradient.
+        """
+        shared = self.shared_labels
+        mixtures = {label: replace(m, slots=m.slots.detach()) for label, m in self._mixtures().items()}
+        apart: dict[str, list[list[Tensor]]] = {}
+        before, self._apart = self._apart, mixtures
+        try:
+            for entry in self.choices:
+                if entry.label in shared:
+                    own = f"{entry.label} of {entry.path}"
+                    entry.choice.bind(own, self._table)
+                    rows = list(zip(entry.choice.rows(entry.label), entry.choice.rows(own), strict=True))
+                    for row, mine in rows:
+                        slots = mixtures[row].slots.clone().requires_grad_()
+                        mixtures[mine] = replace(mixtures[row], slots=slots)
+                    apart.setdefault(entry.label, []).append([mixtures[mine].slots for _, mine in rows])
+            yield apart
+        finally:
+            self._apart = before
+            for entry in self.choices:
+                entry.choice.bind(entry.label, self._table)
 
     def forward_at(self, mixtures: Mapping[str, Mixture], *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns under given mixtures, by label; nothing is drawn."""

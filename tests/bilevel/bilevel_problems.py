@@ -105,23 +105,21 @@ def table_batch(seed: int, rows: int = 6) -> Batch:
     return torch.randn(rows, 4, generator=generator, dtype=torch.float64), targets
 
 
-def value_after_one_step(supernet: ag.Supernet, optimizer: Optimizer, train: Batch, valid: Batch) -> float:
-    """L_valid after the optimizer's own step on L_train, taken on copies."""
+def value_after_steps(supernet: ag.Supernet, optimizer: Optimizer, train: Batch, valid: Batch, steps: int = 1) -> float:
+    """L_valid after the optimizer's own steps on L_train, taken on copies."""
     supernet, optimizer = copy.deepcopy((supernet, optimizer))
     weights = list(supernet.weights.values())
-    for weight, g in zip(
-        weights,
-        torch.autograd.grad(F.cross_entropy(supernet(train[0]), train[1]), weights, allow_unused=True),
-        strict=True,
-    ):
-        weight.grad = g
-    optimizer.step()
+    for _ in range(steps):
+        train_loss = F.cross_entropy(supernet(train[0]), train[1])
+        for weight, g in zip(weights, torch.autograd.grad(train_loss, weights, allow_unused=True), strict=True):
+            weight.grad = g
+        optimizer.step()
     with torch.no_grad():
         return F.cross_entropy(supernet(valid[0]), valid[1]).item()
 
 
 def by_central_differences(
-    supernet: ag.Supernet, optimizer: Optimizer, train: Batch, valid: Batch, h: float = 1e-5
+    supernet: ag.Supernet, optimizer: Optimizer, train: Batch, valid: Batch, h: float = 1e-5, steps: int = 1
 ) -> dict[str, Tensor]:
     """d L_valid(w'(a), a) / da, entry by entry, from the definition of the derivative."""
     gradients = {}
@@ -132,7 +130,7 @@ def by_central_differences(
             for sign in (1.0, -1.0):
                 with torch.no_grad():
                     alpha[k] += sign * h
-                values.append(value_after_one_step(supernet, optimizer, train, valid))
+                values.append(value_after_steps(supernet, optimizer, train, valid, steps))
                 with torch.no_grad():
                     alpha[k] -= sign * h
             entries.append((values[0] - values[1]) / (2 * h))

@@ -17,7 +17,7 @@ PARSERS = [name for name in COMMANDS if name not in ("spaces", "steps", "relaxat
 
 
 def parser_of(command: str) -> Parser:
-    return importlib.import_module(f"archgrad.cli.{command}_command").make_parser()
+    return importlib.import_module(f"archgrad.cli.{command.replace('-', '_')}_command").make_parser()
 
 
 @pytest.mark.parametrize("command", PARSERS)

@@ -17,6 +17,7 @@ from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.schedules import Linear
 from archgrad.selection import Threshold
 from archgrad.stopping import SkipCount
+from archgrad.weights_rules import Flooding
 
 from .typed import Type
 
@@ -56,6 +57,7 @@ def tree(run: str) -> Any:
             ("--stopping", "skip-count", "--stopping.limit", 7, "--selection", "threshold", "--alphas-grad-clip", 5),
             Method(stopping=SkipCount(limit=7), selection=Threshold(), alphas_grad_clip=5.0),
         ),
+        (("--skip-noise", 0.1), Method(skip_noise=0.1)),
         (("--stages", "[{epochs: 1, keep: 2}]"), Method(stages=(Stage(epochs=1, keep=2),))),
         (
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),
@@ -64,6 +66,10 @@ def tree(run: str) -> Any:
         (
             ("--relaxation", "soft-gumbel", "--relaxation.temperature-min", 2),
             Method(relaxation=SoftGumbel(temperature_min=2.0)),
+        ),
+        (
+            ("--weights-rules", "flooding", "--weights-rules.flooding.level", 0.2),
+            Method(weights_rules=(Flooding(0.2),)),
         ),
         (
             ("--relaxation", "dirichlet", "--regularizers", "dirichlet-kl"),
@@ -96,6 +102,7 @@ def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
         ),
         (("--perturbation", "unifrom"), "There is no perturbation 'unifrom'. Did you mean 'uniform'?"),
         (("--perturbation.radius", 0.1), "add --perturbation NAME"),
+        (("--weights-rules", "flooding"), "missing 1 required positional argument: 'level'"),
         (("--regularizers.beta-decay.weight", 1), "add --regularizers beta-decay"),
         (("--relaxation", "gumbel", "--relaxation.temperature", 1), "relaxation 'gumbel' has no option 'temperature'"),
         (("--alphas-optimizer.betas", "[0.5]"), "alphas_optimizer.betas takes"),

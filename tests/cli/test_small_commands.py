@@ -51,7 +51,7 @@ def test_query_prints_the_row_of_a_cell(archgrad: Type) -> None:
     outcome = archgrad("query", CELL, "--table", "t.csv")
     assert outcome.status == 0
     assert outcome.out.splitlines()[0] == f"cell 7  {CELL}"
-    assert outcome.out.splitlines()[2].split() == ["cifar10", "91.500", "2", "93.250"]
+    assert outcome.out.splitlines()[2].split() == ["cifar10", "%", "91.500", "2", "93.250"]
     for arguments, message in (
         ((CELL, "--table", "none.csv"), "cannot be read"),
         (("DARTS_V2", "--table", "t.csv"), "NAS-Bench-201 has the one cell"),

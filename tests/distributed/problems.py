@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.data import Data, TensorSamples
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
 
 STEPS = {
     "first": lambda: ag.bilevel.FirstOrder(),
@@ -56,6 +57,44 @@ def cell_space() -> nn.Module:
     """The paper's cells, as small as they come, which the fast path computes."""
     torch.manual_seed(5)
     return ag.spaces.darts_cifar(channels=2, cells=3, num_classes=3, in_channels=1)
+
+
+class Layers(nn.Module):
+    """Two layers that decide together, smooth, over small images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), self._layer(), self._layer(), nn.Linear(4, 3))
+
+    @staticmethod
+    def _layer() -> ag.LayerChoice:
+        candidates = {
+            "linear": nn.Linear(4, 4),
+            "deep": nn.Sequential(nn.Linear(4, 4), nn.Tanh()),
+            "skip": nn.Identity(),
+        }
+        return ag.LayerChoice(candidates, label="layer")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def ruled(*, batch_size: int) -> dict[str, Any]:
+    """Search with every rule of the weights' gradient, some steps flooded and some candidates frozen."""
+    torch.manual_seed(5)
+    rules = (FreezeOperations(0.8, 2), Flooding(1.0), LayerAlignment(1.0, radius=1e-2))
+    result = ag.search(
+        Layers(),
+        images(),
+        method=ag.Method(weights_rules=rules),
+        epochs=4,
+        batch_size=batch_size,
+        precision="64",
+        device="cpu",
+        learning_rate=0.2,
+        quiet=True,
+    )
+    return state_of(result.supernet) | {"history": result.history}
 
 
 def images(samples: int = SAMPLES, test: int | None = None, *, side: int = 6) -> Data:

@@ -9,7 +9,12 @@ import pytest
 import torch
 from ranks import Ranks
 
-CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm")] + ["cells", "selected", "retrain"]
+CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm")] + [
+    "cells",
+    "selected",
+    "rules",
+    "retrain",
+]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +25,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def alone(case: str) -> dict[str, Any]:
     if case == "retrain":
         return problems.retrained(batch_size=16)
+    if case == "rules":
+        return problems.ruled(batch_size=16)
     if case == "selected":
         return problems.selected(batch_size=16)
     if case == "cells":
@@ -47,6 +54,13 @@ def test_both_processes_hold_the_same_bits(two: list[dict[str, Any]], case: str)
     assert first[case]["history"] == second[case]["history"]
     for name, value in first[case]["state"].items():
         assert torch.equal(second[case]["state"][name], value), name
+
+
+def test_rules_do_something_in_that_comparison(two: list[dict[str, Any]]) -> None:
+    history = two[0]["rules"]["history"]
+    assert any(0.0 < row["flooded"] < 1.0 for row in history)
+    assert 0.0 < history[-1]["frozen_operations"] <= 1.0
+    assert history[0]["frozen_operations"] < 1.0
 
 
 @pytest.mark.parametrize("loss", problems.LOSSES)

@@ -22,6 +22,7 @@ with process_group():
                 samples = slice(0, 4) if rank() == 0 else slice(4, 8)
                 results[f"{loss}-{step}-{parts}"] = problems.stepped(loss, step, samples=samples, accumulation=parts)
     results["cells"] = problems.searched("first", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
+    results["rules"] = problems.ruled(batch_size=8)
     results["selected"] = problems.selected(batch_size=8)
     results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])

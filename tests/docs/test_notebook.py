@@ -25,6 +25,10 @@ def test_the_notebook_runs_and_its_network_learns(tmp_path: Path, monkeypatch: p
     accuracy = next(text for text in printed if text.startswith("test accuracy"))
     assert float(accuracy.split()[-1].rstrip("%")) > 80  # ten classes; chance is 10 %
     assert "report.html" in printed[-1]
+    shown = [output["data"].get("text/html", "") for cell in notebook.cells for output in cell.get("outputs", [])
+             if output.output_type == "execute_result"]  # fmt: skip
+    assert len(shown) == 3  # the search, its architecture, the curves of the retraining
+    assert all("<svg" in html for html in shown)
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:

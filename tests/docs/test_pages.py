@@ -29,7 +29,9 @@ SMALLER = {
 
 LISTS = ("spaces", "steps", "relaxations")
 PARSERS: dict[str, Callable[[], Any]] = {
-    name: importlib.import_module(f"archgrad.cli.{name}_command").make_parser for name in COMMANDS if name not in LISTS
+    name: importlib.import_module(f"archgrad.cli.{name.replace('-', '_')}_command").make_parser
+    for name in COMMANDS
+    if name not in LISTS
 }
 LANGUAGES = {"python", "sh", "text", "yaml", "json", "csv"}
 
@@ -115,6 +117,12 @@ def test_a_page_is_readable_as_text(page: str) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     assert set(re.findall(r"[\w/-]+\.md", navigation)) == set(PAGES)
+
+
+def test_the_start_page_links_every_guide_once() -> None:
+    linked = re.findall(r"\]\(([\w/-]+\.md)\)", PAGES["index.md"].read_text(encoding="utf-8"))
+    guides = [name for name in PAGES if "/" not in name and name != "index.md"]
+    assert sorted(linked) == sorted([*guides, "api/index.md"])
 
 
 def test_pictures_of_the_pages_are_small() -> None:

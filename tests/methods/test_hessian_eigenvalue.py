@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -58,3 +59,28 @@ def test_a_search_stops_and_goes_back_to_the_epoch_before_the_growth() -> None:
 def test_options_out_of_range_are_refused(option: str, value: float) -> None:
     with pytest.raises(OptionError, match=option):
         HessianEigenvalue(**{option: value})
+
+
+def test_parts_of_the_batch_give_the_eigenvalue_of_the_whole() -> None:
+    end = StoppingLaws.end()
+    whole = hessian_eigenvalue(end, tolerance=1e-8)
+    for parts in (2, 8):
+        before, state = end.supernet.generator.get_state(), torch.get_rng_state()
+        found = hessian_eigenvalue(replace(end, accumulation=parts), tolerance=1e-8)
+        assert found == pytest.approx(whole, rel=1e-9)
+        assert torch.equal(end.supernet.generator.get_state(), before)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_search_that_is_too_short_to_be_stopped_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    # the rule is asked about histories that grow a thousandfold from each epoch to the next
+    for frequency, window, start, delta in itertools.product((1, 2, 3), (1, 4, 5), (0, 3, 10), (1, 4)):
+        rule = HessianEigenvalue(frequency=frequency, window=window, start_epoch=start, delta=delta)
+        rows = [{"epoch": e, "hessian_eigenvalue": 1000.0**e if e % frequency == 0 else None} for e in range(50)]
+        first = next(e for e in range(50) if rule.decide(rows[: e + 1]) is not None)
+        assert rule.remark(first + 2) is None  # the last epoch is not measured
+        assert f"the first epoch that it tests is number {first + 1}" in str(rule.remark(first + 1))
+    assert HessianEigenvalue().remark(24) is None
+    data = (torch.randn(44, 4), torch.arange(44) % 3)
+    ag.search(TabularSpace(), data, method="r_darts", epochs=1, batch_size=8, device="cpu")
+    assert "cannot stop a search of 1 epochs" in "".join(capsys.readouterr())

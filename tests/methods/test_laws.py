@@ -15,17 +15,23 @@ from archgrad.bilevel import BilevelStep, FirstOrder, Flat, Implicit, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Perturbation, Uniform
-from archgrad.regularizers import BetaDecay, DirichletKL, Regularizer, ZeroOne
+from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, Regularizer, ZeroOne
 from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
 from archgrad.selection import Likeliest, PerturbationBased, Selection, SkipLimit, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount, Stopping
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment, WeightsRule
 
-REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay}
+REGULARIZERS: dict[str, Callable[[], Regularizer]] = {"beta decay": BetaDecay, "entropy": Entropy}
 PERTURBATIONS: dict[str, Callable[[], Perturbation]] = {
     "uniform": Uniform,
     "wide": lambda: Uniform(radius=2.0),
     "adversarial": Adversarial,
+}
+WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
+    "flooding": lambda: Flooding(0.5),
+    "freeze operations": lambda: FreezeOperations(interval=1),
+    "layer alignment": LayerAlignment,
 }
 OPTIMIZERS: dict[str, Callable[[], AlphasOptimizer]] = {
     "adam": Adam,
@@ -39,6 +45,7 @@ STEPS: dict[str, Callable[[], BilevelStep]] = {
     "flat": Flat,
     "implicit": Implicit,
     "exact": lambda: Unrolled(hvp="exact"),
+    "several steps": lambda: Unrolled(steps=3, truncation=2),
 }
 STOPPING: dict[str, Callable[[], Stopping]] = {
     "skip count": lambda: SkipCount(limit=1),
@@ -83,6 +90,13 @@ class TestPerturbations(testing.PerturbationLaws):
     @pytest.fixture
     def part(self, name: str) -> Perturbation:
         return PERTURBATIONS[name]()
+
+
+@pytest.mark.parametrize("name", WEIGHTS_RULES)
+class TestWeightsRules(testing.WeightsRuleLaws):
+    @pytest.fixture
+    def part(self, name: str) -> WeightsRule:
+        return WEIGHTS_RULES[name]()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -19,13 +19,14 @@ from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
-from archgrad.relaxation import Gumbel, Sigmoid, Simplex, SoftGumbel, Softmax
+from archgrad.relaxation import Gumbel, ReinMax, Sigmoid, Simplex, SoftGumbel, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
 from archgrad.search.short_forms import MethodOptions
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
 from archgrad.testing import TabularSpace
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 STAGES = (Stage(epochs=2, alphas_start_epoch=1), Stage(epochs=2, keep=1))
@@ -40,6 +41,11 @@ METHODS = {
     "cooled": Method(relaxation=Gumbel(), alphas_optimizer=Adam(learning_rate=Cosine(0.01, 0.001)), weights_first=True),
     "staged": Method(stages=STAGES, selection=Threshold(0.5), alphas_grad_clip=0.1),
     "sharp": Method(step=Unrolled(), stopping=HessianEigenvalue(frequency=1, start_epoch=9)),
+    "flooded": Method(weights_rules=(Flooding(1.1),)),
+    "aligned": Method(weights_rules=(LayerAlignment(),), perturbation=Uniform(0.1)),
+    "noisy": Method(skip_noise=0.2, step=Unrolled()),
+    "frozen": Method(weights_rules=(FreezeOperations(threshold=0.9, interval=3),)),
+    "reinmax": Method(relaxation=ReinMax()),
     "stopped": Method(stopping=SkipCount(limit=9)),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
@@ -51,8 +57,20 @@ METHODS = {
 }
 
 
-def space(method: Method) -> TabularSpace:
+class Layered(torch.nn.Sequential):
+    """Two layers that decide together."""
+
+    def __init__(self) -> None:
+        def layer() -> ag.LayerChoice:
+            return ag.LayerChoice({"linear": torch.nn.Linear(4, 4), "tanh": torch.nn.Tanh()}, label="layer")
+
+        super().__init__(layer(), layer(), torch.nn.Linear(4, 3))
+
+
+def space(method: Method) -> torch.nn.Module:
     torch.manual_seed(0)
+    if any(rule.looks_at_layers for rule in method.weights_rules):
+        return Layered()
     return TabularSpace(chosen=2 if isinstance(method.relaxation, Softmax | Gumbel | SoftGumbel) else 1)
 
 
@@ -123,11 +141,23 @@ def test_presets_and_short_forms_mean_the_same() -> None:
         TabularSpace(), DATA, relaxation=Gumbel(), weights_first=True, epochs=2, batch_size=8, device="cpu", quiet=True
     )
     assert found("gdas", epochs=2).history == plain.history
-    for option, value in (("step", Unrolled()), ("weights_first", False), ("alphas_weight_decay", 0.5)):
+    for option, value in (("step", Unrolled()), ("weights_first", False)):
         with pytest.raises(OptionError, match=f"{option} contradicts the method"):
             found("gdas", **{option: value})
     with pytest.raises(OptionError, match=r"no method 'dart'. Known are a2m, beta-darts, darts"):
         found("dart")
+
+
+def test_numbers_of_the_alphas_win_over_those_of_the_method() -> None:
+    named = MethodOptions(method="gdas", alphas_learning_rate=0.02, alphas_betas=None).choose_method()
+    assert named == MethodOptions(method=gdas, alphas_learning_rate=0.02).choose_method()
+    assert named == replace(gdas, alphas_optimizer=replace(gdas.alphas_optimizer, learning_rate=0.02))
+    multiplied = MethodOptions(method=gaea, alphas_learning_rate=0.5).choose_method()
+    assert multiplied.alphas_optimizer == ExponentiatedGradient(learning_rate=0.5)
+    with pytest.raises(OptionError, match="alphas_betas goes with Adam, but the method moves alphas by Exponentiated"):
+        MethodOptions(method="gaea", alphas_betas=(0.5, 0.9)).choose_method()
+    with pytest.raises(OptionError, match="alphas_learning_rate must be"):
+        MethodOptions(method="gdas", alphas_learning_rate=-1.0).choose_method()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -256,3 +286,17 @@ def test_a_run_of_before_there_were_methods_is_resumed_or_refused_in_a_sentence(
     (run / "config.yaml").write_text(yaml.safe_dump({**config, **old}))
     with pytest.raises(RunError, match=r"method.relaxation.temperature_max: the run has 10.0, asked for 5.0"):
         ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **{**options, "relaxation": Gumbel(5.0)})
+
+
+def test_a_run_of_before_there_was_an_option_is_resumed_as_one_with_its_default(tmp_path: Path) -> None:
+    run, method = tmp_path / "run", METHODS["staged"]
+    expected = found(method, run_dir=run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    older = {name: part for name, part in config["method"].items() if name not in ("weights_rules", "regularizers")}
+    del older["relaxation"], older["selection"]["threshold"], older["stages"][0]["keep"]
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "method": older}))
+    with pytest.raises(RunError, match=r"threshold: the run has 0\.85, asked for 0.5"):  # it has no default any more
+        found(method, run_dir=run, resume=True)
+    older["selection"]["threshold"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "method": older}))
+    assert found(method, run_dir=run, resume=True).history == expected.history

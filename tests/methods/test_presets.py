@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -13,34 +14,41 @@ from archgrad.methods import Method
 from archgrad.perturbations import Uniform
 from archgrad.schedules import Progress, value_of
 from archgrad.search.short_forms import PRESETS
+from archgrad.skip_noise import noisy_skips
 
 STEPS = 2
+LAYERED = partial(ag.spaces.nasbench201, cells=1, in_channels=1, num_classes=10)
+"""With cells that decide together."""
 
 
 def stepped(method: Method, *, fast: bool) -> dict[str, torch.Tensor]:
     """Take two steps in a tiny space of cells; return alphas, weights and losses."""
     torch.manual_seed(0)
-    space = ag.spaces.tiny(channels=2).double()
+    layered = any(rule.looks_at_layers for rule in method.weights_rules)
+    space = (LAYERED if layered else ag.spaces.tiny)(channels=2).double()
     supernet = ag.Supernet(space, method.relaxation, seed=0, fast=fast).train()
     optimizer = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9)
     alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
     generator = torch.Generator().manual_seed(1)
     found = {}
+    torch.manual_seed(2)  # of the noise
     for step in range(STEPS):
         images = torch.randn(2, 6, 1, 8, 8, generator=generator, dtype=torch.float64)
         labels = torch.arange(6) % 10
-        report = search_step(
-            supernet,
-            (images[0], labels),
-            (images[1], labels),
-            step=method.step,
-            weights_optimizer=optimizer,
-            alphas_optimizer=alphas_optimizer,
-            regularizers=method.regularizers,
-            perturbation=method.perturbation,
-            weights_first=method.weights_first,
-            progress=Progress(step, STEPS),
-        )
+        with noisy_skips(supernet, method.skip_noise):
+            report = search_step(
+                supernet,
+                (images[0], labels),
+                (images[1], labels),
+                step=method.step,
+                weights_optimizer=optimizer,
+                alphas_optimizer=alphas_optimizer,
+                regularizers=method.regularizers,
+                perturbation=method.perturbation,
+                weights_rules=method.weights_rules,
+                weights_first=method.weights_first,
+                progress=Progress(step, STEPS),
+            )
         found[f"train loss {step}"] = torch.as_tensor(report.train_loss)
         found[f"valid loss {step}"] = torch.as_tensor(report.valid_loss)
     return found | {k: v.detach() for k, v in [*supernet.alphas.items(), *supernet.weights.items()]}

@@ -1,5 +1,6 @@
 """A table of NAS-Bench-201: cells and text are the same thing, ranks count the better cells, damage is refused."""
 
+import math
 import random
 
 import pytest
@@ -130,7 +131,7 @@ def test_rank_counts_the_cells_that_reached_more(table_file):
     table = load_table(table_file(f"{HEAD}7,{MIXED},90,10.5\n8,{SKIPS},90,70\n9,{NONES},95.25,10.5\n"))
     found = query(table, parse_arch(MIXED))
     assert (found.index, found.arch, found.cells) == (7, MIXED, 3)
-    assert [(s.column, s.accuracy, s.rank, s.best) for s in found.scores] == [
+    assert [(s.column, s.value, s.rank, s.best) for s in found.scores] == [
         ("cifar10", 90.0, 2, 95.25),  # one cell is better, one is equal
         ("cifar100", 10.5, 2, 70.0),
     ]
@@ -141,8 +142,8 @@ def test_the_text_shows_every_column(table_file):
     table = load_table(table_file(f"{HEAD}7,{MIXED},90,10.5\n8,{SKIPS},91,70\n"))
     lines = query(table, parse_arch(MIXED)).to_text().splitlines()
     assert lines[0] == f"cell 7  {MIXED}"
-    assert lines[2].split() == ["cifar10", "90.000", "2", "91.000"]
-    assert lines[3].split() == ["cifar100", "10.500", "2", "70.000"]
+    assert lines[2].split() == ["cifar10", "%", "90.000", "2", "91.000"]
+    assert lines[3].split() == ["cifar100", "%", "10.500", "2", "70.000"]
 
 
 def test_a_cell_that_the_table_lacks_is_an_error(table_file):
@@ -153,7 +154,7 @@ def test_a_cell_that_the_table_lacks_is_an_error(table_file):
 BAD_TABLES = {
     "empty": ("", "line 0: it needs different columns"),
     "header only": (HEAD, "has no rows"),
-    "no arch": ("index,cifar10\n0,90\n", "index, arch and accuracies, but has"),
+    "no arch": ("index,cifar10\n0,90\n", "arch and values, but has"),
     "no accuracies": (f"index,arch\n0,{MIXED}\n", "different columns"),
     "column twice": (f"index,arch,a,a\n0,{MIXED},1,2\n", "different columns"),
     "row cut": (f"{HEAD}0,{MIXED},90\n", "line 2: a row needs 4 values, but has 3"),
@@ -191,6 +192,60 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path):
         load_table(tmp_path / "huge.csv")
 
 
+def test_of_costs_less_is_better(table_file):
+    table = load_table(table_file(f"arch,phone_ms,parameters\n{MIXED},2.5,1000\n{SKIPS},1.5,2000\n{NONES},1.5,500\n"))
+    found = query(table, parse_arch(MIXED))
+    assert found.index == 0  # the place of the row, where there are no numbers
+    assert [(s.column, s.value, s.unit, s.rank, s.best) for s in found.scores] == [
+        ("phone_ms", 2.5, "ms", 3, 1.5),
+        ("parameters", 1000.0, "", 2, 500.0),
+    ]
+    assert query(table, parse_arch(SKIPS)).scores[0].rank == 1
+    assert found.to_text().splitlines()[3].split() == ["parameters", "1,000", "2", "500"]
+
+
+@pytest.mark.parametrize("value", ["-2", "inf", "nan", "fast", ""])
+def test_a_cost_that_is_none_is_refused(table_file, value):
+    with pytest.raises(DataError, match="phone_ms must be a number of at least 0"):
+        load_table(table_file(f"arch,phone_ms\n{MIXED},{value}\n"))
+
+
+def test_what_could_not_be_measured_has_no_rank(table_file):
+    table = load_table(table_file(f"arch,phone_ms\n{MIXED},-1\n{SKIPS},1.5\n"))
+    (missing,) = query(table, parse_arch(MIXED)).scores
+    assert (math.isnan(missing.value), missing.rank, missing.best) == (True, 0, 1.5)
+    assert "not measured" in query(table, parse_arch(MIXED)).to_text()
+    assert query(table, parse_arch(SKIPS)).scores[0].rank == 1
+
+
+def test_eight_digits_are_a_network_and_back():
+    architecture = parse_arch("01201210")
+    assert architecture.space == "nasbench-macro"
+    assert architecture.choices["layer2"] == "mb6_5x5"
+    assert format_arch(architecture) == "01201210"
+    for text in ("0120121", "012012103", "01201213"):
+        with pytest.raises(ArchitectureError):
+            parse_arch(text)
+    with pytest.raises(ArchitectureError, match="of space 'mine'"):
+        format_arch(Architecture(architecture.choices, space="mine"))
+
+
+@pytest.mark.shared
+def test_the_hardware_table_has_the_same_cells(benchmark, shared_dir):
+    hardware = load_table(shared_dir / "data" / "nasbench201-hardware-cifar10.csv")
+    assert hardware.rows.keys() == benchmark.rows.keys()
+    found = query(hardware, parse_arch(SKIPS))
+    assert [score.unit for score in found.scores] == ["ms"] * 6 + ["mJ"] * 3
+
+
+@pytest.mark.shared
+def test_the_best_macro_network_is_the_published_one(shared_dir):
+    table = load_table(shared_dir / "data" / "nasbench-macro.csv")
+    assert len(table.rows) == 3**8
+    score = query(table, parse_arch("22212220")).scores[0]
+    assert (score.value, score.rank) == (93.1267, 1)
+
+
 @pytest.fixture(scope="module")
 def benchmark(shared_dir):
     return load_table(shared_dir / "data" / "nasbench201.csv")
@@ -206,11 +261,11 @@ def test_the_benchmark_has_every_cell_once(benchmark):
 @pytest.mark.shared
 def test_all_skip_is_where_searches_collapse_to(benchmark):
     found = query(benchmark, parse_arch(SKIPS))
-    assert [score.accuracy for score in found.scores[:3]] == [54.297, 15.607, 16.322]
+    assert [score.value for score in found.scores[:3]] == [54.297, 15.607, 16.322]
 
 
 @pytest.mark.shared
 def test_two_cells_are_the_best_on_cifar10(benchmark):
     best = [arch for arch in benchmark.rows if query(benchmark, parse_arch(arch)).scores[0].rank == 1]
     assert sorted(query(benchmark, parse_arch(arch)).index for arch in best) == [6111, 13714]
-    assert query(benchmark, parse_arch(best[0])).scores[0].accuracy == 94.373
+    assert query(benchmark, parse_arch(best[0])).scores[0].value == 94.373

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from archgrad.relaxation import Dirichlet, Gumbel, Relaxation, Sigmoid, Simplex, SoftGumbel, Softmax
+from archgrad.relaxation import Dirichlet, Gumbel, ReinMax, Relaxation, Sigmoid, Simplex, SoftGumbel, Softmax
 from archgrad.testing import NormalisedRelaxationLaws, RelaxationLaws
 
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
@@ -15,6 +15,7 @@ RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
     "gumbel": Gumbel,
     "gumbel, cold": lambda: Gumbel(temperature_max=0.1),
     "dirichlet": Dirichlet,
+    "reinmax": ReinMax,
     "soft gumbel": SoftGumbel,
     "soft gumbel, cold": lambda: SoftGumbel(temperature_max=0.5, temperature_min=0.2),
     "gumbel, gradient through the softmax alone": lambda: Gumbel(constant_gradient=False),

@@ -79,6 +79,30 @@ def test_architectures_that_were_retrained_several_times_are_what_is_compared(tm
     assert any(name.startswith("architecture.seed=0") for name in found)
 
 
+def test_searches_that_agree_are_still_repetitions_of_each_other(tmp_path: Path) -> None:
+    # Seeds 0 and 1 found the same architecture, each retrained once: nothing was retrained several times.
+    paths = [
+        retraining(tmp_path / f"{step}{seed}", seed, drawn=max(seed, 1), provenance=searched(step, seed))
+        for step in ("FirstOrder", "Unrolled")
+        for seed in range(3)
+    ]
+    drawn_at_random = {"drawn_at_random": True, "seed": 0}
+    paths.append(retraining(tmp_path / "random", 0, drawn=7, provenance=drawn_at_random))
+    assert groups(paths) == {
+        "architecture=searched, search.step.name=FirstOrder": (0, 1, 2),
+        "architecture=searched, search.step.name=Unrolled": (3, 4, 5),
+        "architecture=random": (6,),
+    }
+
+
+def test_groups_that_differ_in_what_one_has_alone_have_names_of_their_own(tmp_path: Path) -> None:
+    plain, perturbed = (
+        {"epoch": 5, "seed": 0, "search": {"perturbation": part}} for part in (None, {"name": "uniform"})
+    )
+    paths = [retraining(tmp_path / str(k), 0, drawn=k, provenance=own) for k, own in enumerate((plain, perturbed))]
+    assert groups(paths) == {"retraining": (0,), "search.perturbation.name=uniform": (1,)}
+
+
 def test_architectures_of_unknown_origin_are_told_by_what_they_are(tmp_path: Path) -> None:
     drawn = (0, 1, 0, 1)
     paths = [retraining(tmp_path / str(k), k, drawn=d, provenance={}) for k, d in enumerate(drawn)]

@@ -162,6 +162,10 @@ def test_a_folder_without_a_run_is_an_error_that_names_it(tmp_path):
         read_run(tmp_path)
     with pytest.raises(RunError, match="is no folder"):
         read_run(tmp_path / "missing")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.yaml").touch()
+    with pytest.raises(RunError, match=r"There are runs in it, such as '.*one'\."):
+        read_run(tmp_path)
 
 
 def test_a_run_that_has_just_begun_is_read(tmp_path):

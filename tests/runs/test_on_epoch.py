@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -81,8 +82,10 @@ def test_true_ends_the_run_for_good(run: Run, tmp_path: Path, capsys: pytest.Cap
     assert told == [0, 1]
 
 
-def test_a_run_without_a_folder_can_be_stopped_too() -> None:
-    assert len(searched(on_epoch=lambda state: True).history) == 1
+@pytest.mark.parametrize("truth", [True, np.True_, torch.tensor(True), torch.tensor([True])])
+def test_a_run_without_a_folder_can_be_stopped_too(truth: Any) -> None:
+    assert len(searched(on_epoch=lambda state: truth).history) == 1
+    assert len(searched(on_epoch=lambda state: not truth).history) == EPOCHS
 
 
 @BOTH
@@ -104,6 +107,7 @@ def test_a_run_whose_time_is_up_is_saved_and_goes_on_to_the_same_end(run: Run, t
         ({"on_epoch": 3}, "on_epoch must be a function"),
         ({"on_epoch": [print, "stop"]}, "on_epoch must be a function"),
         ({"on_epoch": lambda state: {"mine": 1.0}}, "must return True.*after epoch 1"),
+        ({"on_epoch": lambda state: torch.tensor(1.0)}, "must return True.*after epoch 1"),
         ({"max_minutes": 0}, "max_minutes must be a finite number above 0"),
         ({"max_minutes": float("nan")}, "max_minutes must be a finite number above 0"),
         ({"max_minutes": 5}, "max_minutes needs a run folder"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 import archgrad as ag
 from archgrad.bilevel import Unrolled
+from archgrad.cli import main
 from archgrad.errors import ArchitectureError, DataError, OptionError, SpaceError
 from archgrad.search.short_forms import MethodOptions
 
@@ -53,6 +57,25 @@ def test_spaces_and_data_by_wrong_names_get_a_suggestion() -> None:
         ag.search(__import__("torch").nn.Linear, "digits", epochs=1, quiet=True)
     with pytest.raises(DataError, match="Did you mean 'cifar10'"):
         ag.data.load("cifar-10")
+
+
+def test_samples_and_batches_that_are_not_what_is_taken_are_told_what_is() -> None:
+    ragged = [torch.zeros(length) for length in (3, 4, 5, 6, 7, 8, 9)]
+    with pytest.raises(DataError, match=r"\(8,\) \(7 tensors\) and \(7,\)\. A list of samples is .* torch\.stack"):
+        ag.search("tiny", (ragged, torch.arange(7)), quiet=True)
+    with pytest.raises(DataError, match=r"but got DataLoader. Give its \.dataset"):
+        ag.search("tiny", DataLoader(ragged), quiet=True)  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match=r"needs the space as a module, but got 'tiny'. Give for example"):
+        ag.derive("tiny", {"stem": "conv3"})  # type: ignore[arg-type]
+
+
+def test_a_space_for_images_refuses_other_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    windows = tmp_path / "windows.npz"
+    np.savez(windows, x=np.zeros((40, 2, 16), np.float32), y=np.arange(40) % 2)
+    with pytest.raises(SpaceError, match=r"'tiny' is for images, but the inputs of .* are none. Give a space of your"):
+        ag.search("tiny", str(windows), quiet=True)
+    assert main(["search", "--data", str(windows), "--out", str(tmp_path / "run")]) == 2
+    assert "'darts-cifar' is for images" in capsys.readouterr().err
 
 
 def test_what_is_no_architecture_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import archgrad as ag
 from archgrad.errors import OptionError
 from archgrad.machine import machine_memory
 from archgrad.sizes import check_whole
-from archgrad.spaces import darts_cifar, darts_imagenet, nasbench201, tiny
+from archgrad.spaces import darts_cifar, darts_imagenet, nasbench201, nasbench_macro, tiny
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_retraining_network_is_refused_as_well() -> None:
             ag.derive(template, ag.architectures.DARTS_V2)
 
 
-@pytest.mark.parametrize("build", [darts_cifar, darts_imagenet, nasbench201, tiny])
+@pytest.mark.parametrize("build", [darts_cifar, darts_imagenet, nasbench201, nasbench_macro, tiny])
 @pytest.mark.parametrize("value", ["16", 1.5, None, [16], True, 10**400, -1, float("nan")])
 def test_other_types_are_refused_by_name(build: Callable[..., nn.Module], value: Any) -> None:
     with pytest.raises(OptionError, match=r"^channels must be .*, but got channels="):

@@ -23,11 +23,13 @@ class AlphasGradient:
         gradients: By label, (K,) each; None for a row that the pass did not use.
         valid_loss: The validation loss that was differentiated, 0-dimensional.
         valid_outputs: What the supernet returned for the validation batch, without graph.
+        weights_gradients: The same gradient with respect to the weights, by name, where it was asked for.
     """
 
     gradients: dict[str, Tensor | None]
     valid_loss: Tensor
     valid_outputs: Any
+    weights_gradients: dict[str, Tensor | None] | None = None
 
 
 class BilevelStep(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -11,19 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
-from archgrad.bilevel.passes import (
-    Batch,
-    Loss,
-    added,
-    differentiated_along,
-    frozen_buffers,
-    gradient_graph,
-    joined_gradients,
-    loss_of_parts,
-    parts_of,
-    repeated_random,
-    run_pass,
-)
+from archgrad.bilevel.passes import Batch, Loss, frozen_buffers, run_pass
+from archgrad.bilevel.second_derivative import SecondDerivative
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
 
@@ -89,13 +78,15 @@ class Implicit(BilevelStep):
         with supernet.same_draw(), frozen_buffers(supernet):
             valid = run_pass(supernet, valid_batch, loss, [*weights, *alphas], accumulation=accumulation)
             v = _filled(valid.gradients[: len(weights)], weights)
-            second = _Second(supernet, train_batch, loss, weights, accumulation)
+            second = SecondDerivative(supernet, train_batch, loss, weights, accumulation=accumulation)
 
             def times(u: Vector) -> Vector:
-                return [h + self.damping * x for h, x in zip(_filled(second(u, weights), weights), u, strict=True)]
+                return [
+                    h + self.damping * x for h, x in zip(_filled(second.along(u, weights), weights), u, strict=True)
+                ]
 
             solved = self._neumann(times, v, rates) if self.solver == "neumann" else self._cg(times, v)
-            implicit = second(solved, alphas)
+            implicit = second.along(solved, alphas, last=True)
         gradients = {
             label: d if h is None else -h if d is None else d - h
             for label, d, h in zip(supernet.alphas, valid.gradients[len(weights) :], implicit, strict=True)
@@ -130,34 +121,6 @@ class Implicit(BilevelStep):
             before, square = square, _dot(r, r)
             p = [a + square / before * b for a, b in zip(r, p, strict=True)]
         return x
-
-
-class _Second:
-    """d<dL_train/dw, u>/dx; the graph of a whole batch is kept, those of parts are built again."""
-
-    def __init__(self, supernet: Supernet, batch: Batch, loss: Loss, weights: Sequence[Tensor], parts: int) -> None:
-        self.supernet, self.batch, self.weights, self.parts = supernet, batch, weights, parts
-        self.loss = loss_of_parts(loss, parts)
-        self.random = repeated_random(next(iter(supernet.alphas.values())).device)
-        self.kept: list[tuple[tuple[Tensor | None, ...], Tensor]] = []
-
-    def _graphs(self) -> Iterator[tuple[tuple[Tensor | None, ...], Tensor]]:
-        if self.kept:
-            yield from self.kept
-            return
-        with self.random:
-            for part in parts_of(self.batch, self.parts):
-                graph = gradient_graph(self.supernet, part, self.loss, self.weights)
-                if self.parts == 1:
-                    self.kept.append(graph)
-                yield graph
-
-    def __call__(self, u: Vector, wrt: Sequence[Tensor]) -> list[Tensor | None]:
-        own: list[Tensor | None] = [None] * len(wrt)
-        for graph, value in self._graphs():  # noqa: B007 (the last is used below)
-            own = added(own, differentiated_along(graph, u, wrt, retain_graph=True))
-        whole, _ = joined_gradients(own, value, self.batch, self.loss)
-        return whole
 
 
 def _filled(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> Vector:

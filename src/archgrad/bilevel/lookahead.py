@@ -29,6 +29,11 @@ class LookAhead:
     slopes: dict[str, float | Tensor]
     """dU/dg by name: a number, or elementwise; 0 where the step leaves a weight alone."""
 
+    def moves(self, name: str) -> bool:
+        """Return whether the step moves a weight along its gradient."""
+        slope = self.slopes[name]
+        return isinstance(slope, Tensor) or slope != 0.0
+
     def pull_back(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
         """Return dU/dg * v for v = dL/dw'."""
         found: dict[str, Tensor | None] = dict.fromkeys(gradients)

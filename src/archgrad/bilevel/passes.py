@@ -176,11 +176,11 @@ def joined_gradients(
 
 
 def gradient_graph(
-    supernet: Supernet, batch: Batch, loss: Loss, wrt: Sequence[Tensor]
+    supernet: Supernet, batch: Batch, loss: Loss, wrt: Sequence[Tensor], *, weights: Mapping[str, Tensor] | None = None
 ) -> tuple[tuple[Tensor | None, ...], Tensor]:
     """Return (gradients, loss) of one batch with the graph of the gradients, to be differentiated once more."""
     with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
-        value, _ = pass_loss(supernet, batch, loss)
+        value, _ = pass_loss(supernet, batch, loss, weights=weights)
     return torch.autograd.grad(value, wrt, create_graph=True, allow_unused=True), value
 
 

@@ -14,16 +14,19 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
-from archgrad.bilevel.passes import Batch, Loss, run_pass, without_grad
+from archgrad.bilevel.first_order import FirstOrder, WithWeights
+from archgrad.bilevel.passes import Batch, Loss
 from archgrad.bilevel.probe import probe_of
+from archgrad.bilevel.weights_pass import RuledPass, weights_pass
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Progress, value_of
 from archgrad.supernet import Supernet
+from archgrad.weights_rules import Gradients, WeightsRule
 
-__all__ = ["StepReport", "check_parts", "check_perturbation", "search_step"]
+__all__ = ["StepReport", "check_parts", "check_weights_pass", "search_step"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class StepReport:
         valid_outputs: What the supernet returned for the validation batch in the alphas' pass, without graph; None
             without one.
         regularizers: Name of each regulariser -> its value times its weight, 0-dimensional.
+        figures: What the rules of the weights' gradient saw, by name, 0-dimensional.
     """
 
     train_outputs: Any
@@ -44,6 +48,7 @@ class StepReport:
     _valid_loss: Tensor | None = None
     _alphas_gradient_norm: Tensor | None = None
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
 
     def on_device(self) -> dict[str, Tensor]:
         """Return those of the numbers below that there are, 0-dimensional where they were computed; nothing waits."""
@@ -93,6 +98,7 @@ def search_step(
     progress: Progress | None = None,
     regularizers: Sequence[Regularizer] = (),
     perturbation: Perturbation | None = None,
+    weights_rules: Sequence[WeightsRule] = (),
     alphas_grad_clip: float = 0.0,
     update_alphas: bool = True,
 ) -> StepReport:
@@ -114,6 +120,7 @@ def search_step(
         progress: How far the search is; kept as `supernet.progress`. Needed where a part changes with the epoch.
         regularizers: Terms of the alphas that are added to the validation loss.
         perturbation: How the mixing weights of the weights' pass are moved; None leaves them as they are.
+        weights_rules: What is done to the weights' gradient before it is clipped, one after the other.
         alphas_grad_clip: Largest L2 norm of the alphas' gradient, regularisers included; 0 leaves it as it is.
         update_alphas: False updates the weights alone; the validation batch is then not looked at.
 
@@ -132,24 +139,37 @@ def search_step(
     _check_holds(weights_optimizer, "weights", supernet.weights)
     _check_holds(alphas_optimizer, "alphas", supernet.alphas)
     step.check(weights_optimizer)
-    check_parts(supernet, step, regularizers, perturbation)
+    check_parts(supernet, step, regularizers, perturbation, weights_rules, weights_first=weights_first)
     supernet.progress = progress
 
-    def update_weights() -> tuple[Tensor, Any, Tensor]:
+    looks_at_valid = any(rule.looks_at_valid for rule in weights_rules)
+
+    def update_weights(valid: Gradients | None = None) -> tuple[RuledPass, Tensor]:
         place = (
             nullcontext()
             if perturbation is None
             else supernet.perturbed(perturbation, probe_of(supernet, train_batch, loss, accumulation))
         )
         with place:
-            return _update_weights(supernet, train_batch, loss, weights_optimizer, grad_clip, accumulation)
+            ruled = weights_pass(
+                supernet,
+                train_batch,
+                loss,
+                rules=weights_rules,
+                progress=progress,
+                accumulation=accumulation,
+                valid=valid,
+            )
+        norm = _update_weights(supernet, ruled, weights_optimizer, grad_clip)
+        supernet.memory.update(ruled.memory)
+        return ruled, norm
 
     if weights_first:
-        train_loss, train_outputs, weights_norm = update_weights()
+        train, weights_norm = update_weights()
     found, alphas_norm = None, None
     terms: dict[str, Tensor] = {}
     if update_alphas:
-        found = step.alphas_gradient(
+        found = (WithWeights() if looks_at_valid else step).alphas_gradient(
             supernet,
             train_batch,
             valid_batch,
@@ -167,16 +187,29 @@ def search_step(
         alphas_optimizer.step()
         alphas_optimizer.zero_grad(set_to_none=True)
     if not weights_first:
-        train_loss, train_outputs, weights_norm = update_weights()
+        train, weights_norm = update_weights(None if found is None else found.weights_gradients)
     if found is None:
-        return StepReport(train_outputs, None, train_loss, weights_norm)
+        return StepReport(train.outputs, None, train.loss, weights_norm, figures=train.figures)
     return StepReport(
-        train_outputs, found.valid_outputs, train_loss, weights_norm, found.valid_loss, alphas_norm, terms
+        train.outputs,
+        found.valid_outputs,
+        train.loss,
+        weights_norm,
+        found.valid_loss,
+        alphas_norm,
+        terms,
+        train.figures,
     )
 
 
 def check_parts(
-    supernet: Supernet, step: BilevelStep, regularizers: Sequence[Regularizer], perturbation: Perturbation | None
+    supernet: Supernet,
+    step: BilevelStep,
+    regularizers: Sequence[Regularizer],
+    perturbation: Perturbation | None,
+    weights_rules: Sequence[WeightsRule],
+    *,
+    weights_first: bool,
 ) -> None:
     """Check that the parts of a step go with the supernet and with each other.
 
@@ -185,23 +218,39 @@ def check_parts(
     """
     for regularizer in regularizers:
         regularizer.check(supernet.rows, supernet.relaxation)
-    check_perturbation(perturbation, supernet.relaxation, step)
+    for rule in weights_rules:
+        rule.check_layers(supernet.shared_labels)
+    check_weights_pass(perturbation, weights_rules, supernet.relaxation, step, weights_first=weights_first)
 
 
-def check_perturbation(perturbation: Perturbation | None, relaxation: Relaxation, step: BilevelStep) -> None:
-    """Check that a perturbation goes with the relaxation and the step.
+def check_weights_pass(
+    perturbation: Perturbation | None,
+    weights_rules: Sequence[WeightsRule],
+    relaxation: Relaxation,
+    step: BilevelStep,
+    *,
+    weights_first: bool,
+) -> None:
+    """Check that what changes the weights' pass goes with the relaxation and the step.
 
     Raises:
         OptionError: It does not.
     """
-    if perturbation is None:
-        return
-    perturbation.check(relaxation)
-    if step.looks_ahead:
-        raise OptionError(
-            f"{type(perturbation).__name__} perturbs the weights' pass, but {type(step).__name__} looks ahead along "
-            f"the gradient of the pass that is not perturbed. Take step=FirstOrder(), or leave the perturbation out."
-        )
+    parts: list[Perturbation | WeightsRule] = [*([] if perturbation is None else [perturbation]), *weights_rules]
+    for part in parts:
+        part.check(relaxation)
+        if step.looks_ahead:
+            raise OptionError(
+                f"{type(part).__name__} changes the weights' pass, but {type(step).__name__} looks ahead along the "
+                f"gradient of the pass as it is without. Take step=FirstOrder(), or leave {type(part).__name__} out."
+            )
+    for rule in weights_rules:
+        if rule.looks_at_valid and (weights_first or type(step) is not FirstOrder):
+            raise OptionError(
+                f"{type(rule).__name__} compares the weights' gradient with that of the alphas' pass before it, which "
+                f"step=FirstOrder() gives with weights_first=False, but got step={step!r} with "
+                f"weights_first={weights_first}. Take these, or leave {type(rule).__name__} out."
+            )
 
 
 def _regularized(
@@ -224,23 +273,19 @@ def _regularized(
     return gradients, terms
 
 
-def _update_weights(
-    supernet: Supernet, batch: Batch, loss: Loss, optimizer: Optimizer, grad_clip: float, accumulation: int
-) -> tuple[Tensor, Any, Tensor]:
-    """Take one optimizer step on the training loss; return (loss, outputs, gradient norm before clipping)."""
-    weights = list(supernet.weights.values())
-    with without_grad(list(supernet.alphas.values())):
-        train = run_pass(supernet, batch, loss, weights, accumulation=accumulation)
-    norm = get_total_norm([g for g in train.gradients if g is not None])
-    _check_finite("weights", "training", train.loss, norm)
-    for weight, gradient in zip(weights, train.gradients, strict=True):
-        weight.grad = gradient
+def _update_weights(supernet: Supernet, found: RuledPass, optimizer: Optimizer, grad_clip: float) -> Tensor:
+    """Take one optimizer step along the gradients of a pass; return their norm before clipping."""
+    norm = get_total_norm([g for g in found.gradients.values() if g is not None])
+    _check_finite("weights", "training", found.loss, norm)
+    weights = supernet.weights
+    for name, weight in weights.items():
+        weight.grad = found.gradients[name]
     if grad_clip > 0:
-        torch.nn.utils.clip_grads_with_norm_(weights, grad_clip, norm)
+        torch.nn.utils.clip_grads_with_norm_(list(weights.values()), grad_clip, norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     torch.clear_autocast_cache()  # it holds the weights as they were
-    return train.loss, train.outputs, norm
+    return norm
 
 
 def _check_holds(optimizer: Optimizer, what: str, parameters: Mapping[str, nn.Parameter]) -> None:

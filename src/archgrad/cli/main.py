@@ -15,7 +15,7 @@ from archgrad.terminal import finish_output, hold_standard_streams, lost_output,
 
 __all__ = ["main"]
 
-_WRITING = ("search", "retrain", "report", "export")
+_WRITING = ("search", "retrain", "random-search", "study", "report", "export")
 """Commands whose result is in files, so that they have done their work also where nothing can be printed."""
 _LISTS = ("spaces", "steps", "relaxations")
 _USAGE_ERROR = 2
@@ -75,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         from archgrad.cli.lists import run_list
 
         return run_list(name, rest)
-    return int(importlib.import_module(f"archgrad.cli.{name}_command").run(rest))
+    return int(importlib.import_module(f"archgrad.cli.{name.replace('-', '_')}_command").run(rest))
 
 
 def _help() -> str:

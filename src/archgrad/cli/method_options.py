@@ -26,7 +26,8 @@ _NONE = "none"
 
 OF_THE_METHOD = frozenset(
     [
-        "method", "stored_method", "dotted", "weights_first", "alphas_grad_clip", "stages", *KINDS, *_ADAM,
+        "method", "stored_method", "dotted", "weights_first", "alphas_grad_clip", "skip_noise", "stages", *KINDS,
+        *_ADAM,
         *(option for parts in _FLAT.values() for part in parts.values() for option in part.options),
     ]
 )  # fmt: skip
@@ -63,6 +64,12 @@ def add_method_options(parser: Parser) -> None:
         "--alphas_grad_clip",
         type=float | None,
         help="Largest L2 norm of the alphas' gradient; 0 is off. By default as the method says.",
+    )
+    group.add_argument(
+        "--skip_noise",
+        type=float | None,
+        help="Standard deviation of the noise on skip connections, as a share of that of their output; 0 is off. By "
+        "default as the method says.",
     )
 
 
@@ -146,7 +153,7 @@ def _set_short_forms(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
                     f"{tree['alphas_optimizer']['name']}. Leave it out."
                 )
             tree["alphas_optimizer"][option] = values[short]
-    for name in ("weights_first", "alphas_grad_clip"):
+    for name in ("weights_first", "alphas_grad_clip", "skip_noise"):
         if values[name] is not None:
             tree[name] = values[name]
     if values["stages"] is not None:

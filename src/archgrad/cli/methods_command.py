@@ -35,9 +35,11 @@ def run(arguments: Sequence[str]) -> int:
         for name, part in classes_of(kind).items():
             about = (inspect.getdoc(part) or "").partition("\n\n")[0].replace("\n", " ")
             say(textwrap.fill(about, 110, initial_indent=f"  {name:24}", subsequent_indent=" " * 26))
+            place = f"{kind_name}.{name}" if kind.several else kind_name
             for option in options_of(part):
                 default = inspect.signature(part).parameters[option].default
-                say(f"{'':26}{dashed(f'--{kind_name}.{option}')} {default}")
+                shown = "(must be given)" if default is inspect.Parameter.empty else default
+                say(f"{'':26}{dashed(f'--{place}.{option}')} {shown}")
         say("")
     return 0
 

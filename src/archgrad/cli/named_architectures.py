@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 
 from archgrad import architectures
 from archgrad.architecture import Architecture, last_of_run
@@ -30,7 +31,7 @@ def settled_name(text: str, *, may_be_gone: bool = False) -> str:
     Raises:
         ArchitectureError: There is no such file, or the run has no architecture.
     """
-    if text in PUBLISHED or text.startswith("|"):
+    if text in PUBLISHED or _is_benchmark(text):
         return text
     path = from_home(text)
     if not os.path.exists(path) and not may_be_gone:
@@ -44,15 +45,20 @@ def open_architecture(text: str) -> Architecture:
     """Read an architecture.
 
     Args:
-        text: One of `FORMS`, or a cell of NAS-Bench-201 as text.
+        text: One of `FORMS`, or a network of a benchmark as text (see `archgrad.nasbench`).
 
     Raises:
         ArchitectureError: There is none, or it is damaged.
     """
     if text in PUBLISHED:
         return getattr(architectures, text)
-    if text.startswith("|"):
+    if _is_benchmark(text):
         from archgrad.nasbench import parse_arch
 
         return parse_arch(text)
     return Architecture.load(settled_name(text))
+
+
+def _is_benchmark(text: str) -> bool:
+    """Whether it is a cell of NAS-Bench-201 or the eight digits of a network of NAS-Bench-Macro."""
+    return text.startswith("|") or (re.fullmatch("[0-2]{8}", text) is not None and not os.path.exists(text))

@@ -19,14 +19,16 @@ def make_parser() -> Parser:
     parser.add_argument(
         "arch",
         metavar="ARCH",
-        help=f"What to look up: a cell as text (|op~0|+|op~0|op~1|+|op~0|op~1|op~2|), or {FORMS}.",
+        help=f"What to look up: a cell of NAS-Bench-201 (|op~0|+|op~0|op~1|+|op~0|op~1|op~2|), a network of "
+        f"NAS-Bench-Macro (eight digits from 0 to 2), or {FORMS}.",
     )
     parser.add_argument(
         "--table",
         type=str,
         required=True,
         metavar="CSV",
-        help="The table: columns index, arch, and one of accuracies in percent for each data set and budget.",
+        help="The table: columns arch, index if there are numbers, and values: accuracies in percent, or by name "
+        "costs (..._ms, ..._mj, parameters, multiply_adds).",
     )
     return parser
 

@@ -15,7 +15,7 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
-from archgrad.named_space import SPACES, known_of
+from archgrad.named_space import SPACES, check_takes, known_of
 
 __all__ = ["SPACES", "add_space_options", "build_space", "label_of", "settled_name"]
 
@@ -107,6 +107,7 @@ def build_space(
         SpaceError: The space is not found, cannot be built from these, or is no module.
     """
     build = SPACES.get(text) or _own(text)
+    check_takes(text, data)
     parameters = inspect.signature(build).parameters
     given: dict[str, Any] = {}
     for name, size in zip(_SIZES, (channels, cells), strict=True):

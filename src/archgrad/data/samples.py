@@ -12,6 +12,7 @@ from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
 from archgrad.nested import map_tensors, tensors_in
 
+_FEW = 6  # shapes that a message names
 _RESIDENT_SHARE = 0.25
 """Largest share of a device's free memory that samples may take to be kept there."""
 
@@ -30,10 +31,17 @@ class TensorSamples(Dataset):
     def __init__(self, inputs: Any, targets: Tensor) -> None:
         parts = list(tensors_in(inputs))
         if not parts or not all(part.ndim and targets.ndim and len(part) == len(targets) for part in parts):
-            shapes = ", ".join(str(tuple(part.shape)) for part in parts) or "none"
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts[:_FEW]) or "none"
+            more = f" ({len(parts)} tensors)" if len(parts) > _FEW else ""
+            listed = isinstance(inputs, tuple | list) and targets.ndim > 0 and len(inputs) == len(targets)
+            remedy = (
+                "A list of samples is joined to one tensor first, by torch.stack, sequences padded to one length"
+                if listed
+                else "Give as many targets as inputs"
+            )
             raise DataError(
-                f"Inputs and targets need one row a sample each, but their shapes are {shapes} and "
-                f"{tuple(targets.shape)}. Give as many targets as inputs."
+                f"Inputs and targets need one row a sample each, but their shapes are {shapes}{more} and "
+                f"{tuple(targets.shape)}. {remedy}."
             )
         if not len(targets):
             raise DataError("The data has no samples. Give at least one batch of them.")

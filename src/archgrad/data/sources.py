@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
@@ -108,9 +108,10 @@ def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
         return Data.from_datasets(pair_samples(*source))
     if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
         return Data.from_datasets(source)
+    hint = " Give its .dataset; archgrad makes the batches." if isinstance(source, DataLoader) else ""
     raise DataError(
         f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors (inputs "
-        f"also in a tuple or dict), but got {type(source).__name__}."
+        f"also in a tuple or dict), but got {type(source).__name__}.{hint}"
     )
 
 

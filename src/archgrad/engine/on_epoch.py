@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.distributed import raise_on_all_ranks, rank
@@ -67,13 +69,20 @@ def asks_to_stop(functions: Sequence[OnEpoch], state: EpochState) -> bool:
             with _as_before(state.network):
                 answers = [function(state) for function in functions]
             for answer in answers:
-                if answer is not None and not isinstance(answer, bool):
+                if answer is not None and not _is_truth(answer):
                     raise OptionError(
                         f"on_epoch must return True to stop the run, or False or None, but it returned "
                         f"{shown(answer)} after epoch {state.epoch + 1}. Write figures to a file of your own."
                     )
             stop = any(answers)
     return bool(send_state(stop)) if functions else False
+
+
+def _is_truth(answer: Any) -> bool:
+    """Return whether it is True or False, also NumPy's or as a tensor, which comparisons of their numbers give."""
+    if isinstance(answer, Tensor):
+        return answer.dtype == torch.bool and answer.numel() == 1
+    return isinstance(answer, bool | np.bool_)
 
 
 @contextmanager

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from archgrad.bilevel import BilevelStep, FirstOrder
-from archgrad.bilevel.step import check_perturbation
+from archgrad.bilevel.step import check_weights_pass
 from archgrad.errors import OptionError
 from archgrad.methods.stage import Stage
 from archgrad.optimizers import Adam, AlphasOptimizer
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation, Softmax
-from archgrad.schedules import check_number
+from archgrad.schedules import Schedule, check_number
 from archgrad.selection import Likeliest, Selection
 from archgrad.stopping import Stopping
+from archgrad.weights_rules import WeightsRule
 
 __all__ = ["Method", "Place"]
 
@@ -50,6 +51,8 @@ class Method:
     """What is added to the validation loss."""
     perturbation: Perturbation | None = None
     """How the mixing weights of the weights' pass are moved."""
+    weights_rules: tuple[WeightsRule, ...] = ()
+    """What is done to the weights' gradient."""
     stopping: Stopping | None = None
     """When the search ends before its last epoch."""
     selection: Selection = field(default=Likeliest())
@@ -60,16 +63,21 @@ class Method:
     """Update the weights before the alphas in each step."""
     alphas_grad_clip: float = 0.0
     """Largest L2 norm of the alphas' gradient; 0 is off."""
+    skip_noise: float = 0.0
+    """Standard deviation of the noise on skip connections, as a share of that of their output; 0 is off."""
     source: str = ""
     """Where it was published."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "regularizers", tuple(self.regularizers))
-        object.__setattr__(self, "stages", tuple(self.stages))
+        for name in ("regularizers", "weights_rules", "stages"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, value, kind in self.parts():
             if not isinstance(value, kind):
                 raise OptionError(f"{name} must be a {kind.__name__}, but got {value!r}.")
-        check_number("alphas_grad_clip", self.alphas_grad_clip, least=0.0)
+        for name in ("alphas_grad_clip", "skip_noise"):
+            if isinstance(getattr(self, name), Schedule):
+                raise OptionError(f"{name} must be one number for the whole search, but got {getattr(self, name)!r}.")
+            check_number(name, getattr(self, name), least=0.0)
         self._check_combination()
 
     def parts(self) -> list[tuple[str, object, type]]:
@@ -82,7 +90,8 @@ class Method:
             ("stopping", self.stopping, Stopping),
             ("selection", self.selection, Selection),
         ]
-        several = [("regularizers", part, Regularizer) for part in self.regularizers]
+        several: list[tuple[str, object, type]] = [("regularizers", part, Regularizer) for part in self.regularizers]
+        several += [("weights_rules", part, WeightsRule) for part in self.weights_rules]
         return [entry for entry in single + several if entry[1] is not None] + [
             ("stages", stage, Stage) for stage in self.stages
         ]
@@ -101,7 +110,9 @@ class Method:
                 f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
                 f"Take alphas_optimizer=Adam(), or relaxation=Simplex()."
             )
-        check_perturbation(self.perturbation, relaxation, self.step)
+        check_weights_pass(
+            self.perturbation, self.weights_rules, relaxation, self.step, weights_first=self.weights_first
+        )
         self.selection.check(relaxation)
         if self.stopping is not None and type(self.selection).settle is not Selection.settle:
             names = (type(self.selection).__name__, type(self.stopping).__name__)

@@ -6,10 +6,11 @@ from archgrad.bilevel import Flat, Unrolled
 from archgrad.methods.method import Method
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
-from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
+from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, ZeroOne
 from archgrad.relaxation import Dirichlet, Gumbel, Sigmoid, Simplex, SoftGumbel
 from archgrad.selection import PerturbationBased, Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
+from archgrad.weights_rules import FreezeOperations, LayerAlignment
 
 __all__ = [
     "a2m",
@@ -19,9 +20,13 @@ __all__ = [
     "darts_pt",
     "darts_second_order",
     "drnas",
+    "du_darts",
     "fair_darts",
     "gaea",
     "gdas",
+    "lambda_darts",
+    "noisy_darts",
+    "oles",
     "r_darts",
     "sdarts_adv",
     "sdarts_rs",
@@ -49,6 +54,11 @@ drnas = Method(
     alphas_optimizer=Adam(weight_decay=0.0),
     source="Chen et al. 2021: DrNAS with its distance to the even distribution, without progressive stages",
 )
+du_darts = Method(
+    regularizers=(Entropy(),),
+    source="DU-DARTS, code of its authors: the entropy of the rows, factor 1; theirs is a space without 'none', with a "
+    "weight for each edge",
+)
 fair_darts = Method(
     relaxation=Sigmoid(),
     regularizers=(ZeroOne(),),
@@ -62,6 +72,12 @@ gaea = Method(
     source="Li et al. 2021: GAEA, with two levels",
 )
 gdas = Method(relaxation=Gumbel(), weights_first=True, source="Dong and Yang 2019: GDAS")
+lambda_darts = Method(
+    weights_rules=(LayerAlignment(),),
+    source="Movahedi et al. 2023: Lambda-DARTS; the factor grows from 0 to 0.125 over any length",
+)
+noisy_darts = Method(skip_noise=0.2, source="Chu et al. 2020: NoisyDARTS, additive Gaussian noise of factor 0.2")
+oles = Method(weights_rules=(FreezeOperations(),), source="Jiang et al. 2023: OLES; threshold 0.4, every 20 steps")
 sdarts_adv = Method(
     perturbation=Adversarial(), source="Chen and Hsieh 2020: SmoothDARTS with adversarial perturbation, SDARTS-ADV"
 )

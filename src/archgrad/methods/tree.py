@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from archgrad import bilevel, optimizers, perturbations, regularizers, relaxation, schedules, selection, stopping
+from archgrad import (
+    bilevel,
+    optimizers,
+    perturbations,
+    regularizers,
+    relaxation,
+    schedules,
+    selection,
+    stopping,
+    weights_rules,
+)
 from archgrad.errors import OptionError
 from archgrad.methods.method import Method
 from archgrad.methods.stage import Stage
@@ -23,6 +33,7 @@ __all__ = [
     "Kind",
     "Own",
     "classes_of",
+    "defaults_of",
     "method_of_tree",
     "options_of",
     "part_of_tree",
@@ -54,11 +65,14 @@ KINDS = {
     "alphas_optimizer": Kind(optimizers.AlphasOptimizer, optimizers, "how the alphas move along it"),
     "regularizers": Kind(regularizers.Regularizer, regularizers, "what is added to the alphas' loss", several=True),
     "perturbation": Kind(perturbations.Perturbation, perturbations, "how the weights' pass is moved", optional=True),
+    "weights_rules": Kind(
+        weights_rules.WeightsRule, weights_rules, "what is done to the weights' gradient", several=True
+    ),
     "stopping": Kind(stopping.Stopping, stopping, "when the search ends early", optional=True),
     "selection": Kind(selection.Selection, selection, "what ranks the candidates in the end"),
 }
 """The kinds of parts, by their name in `Method`."""
-_PLAIN = ("weights_first", "alphas_grad_clip")
+_PLAIN = ("weights_first", "alphas_grad_clip", "skip_noise")
 _SCHEDULES = Kind(Schedule, schedules, "a number over the epochs")
 
 
@@ -84,6 +98,15 @@ def options_of(part: type) -> dict[str, Any]:
     except (NameError, TypeError):
         hints = {}
     return {name: hints.get(name, Any) for name in names}
+
+
+def defaults_of(part: type) -> dict[str, Any]:
+    """Return the options of a part that have a default, with it, as plain data."""
+    return {
+        name: _plain(parameter.default)
+        for name, parameter in inspect.signature(part).parameters.items()
+        if parameter.default is not parameter.empty and name in options_of(part)
+    }
 
 
 def tree_of(method: Method) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from archgrad.regularizers.beta_decay import BetaDecay
 from archgrad.regularizers.dirichlet_kl import DirichletKL
+from archgrad.regularizers.entropy import Entropy
 from archgrad.regularizers.regularizer import Regularizer
 from archgrad.regularizers.zero_one import ZeroOne
 
-__all__ = ["BetaDecay", "DirichletKL", "Regularizer", "ZeroOne"]
+__all__ = ["BetaDecay", "DirichletKL", "Entropy", "Regularizer", "ZeroOne"]

@@ -32,7 +32,13 @@ class Series:
 
 
 def line_chart(
-    title: str, epochs: Sequence[int], series: Sequence[Series], *, percent: bool = False, zero: bool = False
+    title: str,
+    epochs: Sequence[float],
+    series: Sequence[Series],
+    *,
+    percent: bool = False,
+    zero: bool = False,
+    axis: str = "epoch",
 ) -> Scene:
     """Draw curves over the epochs, on a logarithmic axis where positive values span more than two decades.
 
@@ -42,6 +48,7 @@ def line_chart(
         series: The curves; their gaps are where values are not finite.
         percent: Write a share such as 0.5 as 50 %.
         zero: Begin a linear axis at 0, for amounts and counts.
+        axis: What the epochs are, if they are something else.
     """
     named = [one for one in series if not one.faint]
     legend, top = _legend(named, percent)
@@ -73,8 +80,8 @@ def line_chart(
         text = format_value(tick, percent=percent, ticks=ticks)
         items.append(Label(x=left - 6.0, y=y(tick), text=text, size=_SMALL, anchor="end", fill="muted"))
     for tick in _epoch_ticks(first, last):
-        items.append(Label(x=x(tick), y=bottom + 13.0, text=str(tick), size=_SMALL, fill="muted"))
-    items.append(Label(x=(left + right) / 2, y=bottom + 27.0, text="epoch", size=_SMALL, fill="muted"))
+        items.append(Label(x=x(tick), y=bottom + 13.0, text=f"{tick:.12g}", size=_SMALL, fill="muted"))
+    items.append(Label(x=(left + right) / 2, y=bottom + 27.0, text=axis, size=_SMALL, fill="muted"))
     plot: list[Item] = [Box(x=left, y=top, width=right - left, height=bottom - top, fill="surface", opacity=0.0)]
     if not shown:
         plot.append(Label(x=(left + right) / 2, y=(top + bottom) / 2, text="no values yet", fill="muted"))
@@ -171,11 +178,11 @@ def _log_ticks(shown: Sequence[float]) -> list[float]:
     return [10.0**k for k in range(start, end + 1, every)]
 
 
-def _epoch_ticks(first: int, last: int) -> list[int]:
+def _epoch_ticks(first: float, last: float) -> list[float]:
     if last <= first:
         return [first]
-    ticks = [int(tick) for tick in nice_ticks(first, last, 6) if first <= tick <= last and tick == int(tick)]
-    return ticks or [first, last]
+    ticks = [tick for tick in nice_ticks(first, last, 6) if first <= tick <= last]
+    return [tick for tick in ticks if tick == int(tick)] or ticks or [first, last]
 
 
 def format_value(value: float, *, percent: bool = False, ticks: Sequence[float] = ()) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archgrad.architecture import Decision
+from archgrad.architecture import Architecture, Decision
 from archgrad.report.cell_drawing import cell_graph
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.origin import digest, origin
@@ -74,22 +74,41 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
     """
     settings = [_settings(run) for run in runs]
     for indices in _alike(settings):
-        architectures = [run.architecture for run in (runs[index] for index in indices)]
-        if len(set(architectures)) < len(architectures) > 1 < len(set(architectures)):
-            for index, architecture in zip(indices, architectures, strict=True):
-                if architecture is not None:
-                    seed = {"architecture.seed": architecture.provenance.get("seed")}
-                    settings[index] |= {**seed, "architecture.choices": digest(architecture)}
+        # Searches with different seeds may well agree; each of them was still retrained once.
+        kinds = [_search_and_decisions(runs[index].architecture) for index in indices]
+        if 1 < len(set(map(str, kinds))) < len(kinds):
+            for index, kind in zip(indices, kinds, strict=True):
+                settings[index] |= kind
     groups = _alike(settings)
-    named = []
-    for indices in groups:
-        own = settings[indices[0]]
-        peers = [settings[other[0]] for other in groups if settings[other[0]]["command"] == own["command"]]
-        told = [f"{name}={value}" for name, value in own.items() if any(peer.get(name) != value for peer in peers)]
-        named.append(
-            RunGroup(name=", ".join(told[:4]) or _KINDS.get(own["command"], own["command"]), indices=tuple(indices))
-        )
-    return named
+    return [
+        RunGroup(name=name, indices=tuple(indices))
+        for name, indices in zip(_names([settings[indices[0]] for indices in groups]), groups, strict=True)
+    ]
+
+
+def _search_and_decisions(architecture: Architecture | None) -> dict[str, Any]:
+    if architecture is None:
+        return {}
+    return {
+        "architecture.seed": architecture.provenance.get("seed"),
+        "architecture.choices": digest(architecture),
+    }
+
+
+def _names(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what tells each group's settings from those of the others of its command."""
+
+    def told(own: Mapping[str, Any], *, lacking: bool) -> str:
+        peers = [peer for peer in groups if peer["command"] == own["command"]]
+        found = [
+            f"{name}={value}"
+            for name, value in own.items()
+            if any((lacking or name in peer) and peer.get(name) != value for peer in peers)
+        ]
+        return ", ".join(found[:4]) or _KINDS.get(own["command"], own["command"])
+
+    names = [told(own, lacking=False) for own in groups]
+    return [told(own, lacking=names.count(name) > 1) for own, name in zip(groups, names, strict=True)]
 
 
 def _alike(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:

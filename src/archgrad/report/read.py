@@ -152,9 +152,11 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
     path = Path(path)
     if not path.is_dir() or not any((path / sign).exists() for sign in _SIGNS):
         state = "has none of these" if path.is_dir() else "is no folder"
+        below = sorted(sign.parent for sign in path.glob(f"*/{_SIGNS[0]}"))
+        more = f" There are runs in it, such as '{below[0]}'." if below else ""
         raise RunError(
             f"A run folder holds {', '.join(_SIGNS[:2])} or checkpoints/, but '{path}' {state}. "
-            f"Name the folder given as --out to a search or a retraining."
+            f"Name the folder given as --out to a search or a retraining.{more}"
         )
     notes: list[str] = []
 

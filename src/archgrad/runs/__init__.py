@@ -15,7 +15,7 @@ from archgrad.runs.random_state import (
     seed_everything,
     seeded,
 )
-from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in
+from archgrad.runs.restored import checkpoint_explained, count_in, load_optimizer, numbers_in, rows_in, tensors_in
 from archgrad.runs.run_folder import RunFolder
 from archgrad.runs.signals import Halted, Interrupted, OutOfTime, StopRequest, in_ipython
 from archgrad.runs.structure import is_stored
@@ -62,5 +62,6 @@ __all__ = [
     "save_tensors",
     "seed_everything",
     "seeded",
+    "tensors_in",
     "unpack_state",
 ]

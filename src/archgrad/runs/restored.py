@@ -15,7 +15,7 @@ from archgrad.errors import ArchgradError, RunError
 from archgrad.json_text import shown, shown_text
 from archgrad.sizes import LARGEST
 
-__all__ = ["checkpoint_explained", "count_in", "load_optimizer", "numbers_in", "rows_in"]
+__all__ = ["checkpoint_explained", "count_in", "load_optimizer", "numbers_in", "rows_in", "tensors_in"]
 
 
 @contextmanager
@@ -69,6 +69,19 @@ def numbers_in(state: Any, what: str, *, finite: bool = False, none: bool = Fals
     for name, value in state.items():
         if not isinstance(name, str) or not ((none and value is None) or _is_number(value, finite=finite)):
             raise ValueError(f"{what} must hold numbers by name, but has {shown(name)}: {shown(value)}")
+    return dict(state)
+
+
+def tensors_in(state: Any, what: str) -> dict[str, Tensor]:
+    """Return a mapping of names to tensors of finite numbers.
+
+    Raises:
+        ValueError: It is no such mapping.
+    """
+    if not isinstance(state, Mapping) or not all(
+        isinstance(x, Tensor) and bool(x.isfinite().all()) for x in state.values()
+    ):
+        raise ValueError(f"the memory of {what} must hold tensors of finite numbers by name")
     return dict(state)
 
 

@@ -26,7 +26,7 @@ from archgrad.runs.tensors import save_tensors
 
 __all__ = ["Command", "RunFolder"]
 
-Command = Literal["search", "retrain"]
+Command = Literal["search", "retrain", "random-search"]
 """What a run does."""
 
 _CONFIG = "config.yaml"
@@ -34,7 +34,7 @@ _OWN_FILES = (
     "architecture.json", "metrics.csv", "timings.csv", "environment.json", "summary.json",
     "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
-_OWN_FOLDERS = ("checkpoints", "weights", "report")
+_OWN_FOLDERS = ("checkpoints", "weights", "report", "candidates")
 
 
 class RunFolder:
@@ -264,7 +264,7 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 
 def _make_folders(path: Path, command: Command, guard: Guard) -> None:
-    for name in ("checkpoints",) if command == "search" else ("checkpoints", "weights"):
+    for name in ("checkpoints", "weights") if command == "retrain" else ("checkpoints",):
         guard(path / name / "any")
         (path / name).mkdir(exist_ok=True)
 

@@ -38,6 +38,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.trial import try_out
+from archgrad.skip_noise import noisy_skips
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -127,9 +128,17 @@ def search(options: SearchOptions) -> SearchResult:
             weight_decay=options.weight_decay,
         )
         method.step.check(optimizer)
-        check_parts(supernet, method.step, method.regularizers, method.perturbation)
+        check_parts(
+            supernet,
+            method.step,
+            method.regularizers,
+            method.perturbation,
+            method.weights_rules,
+            weights_first=method.weights_first,
+        )
         alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
+        stack.enter_context(noisy_skips(supernet, method.skip_noise))
         stack.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
         if options.cuda_graphs:
             check_recordable(supernet, device)

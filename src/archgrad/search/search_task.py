@@ -27,7 +27,7 @@ from archgrad.margins import undecided_note
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
-from archgrad.runs import count_in, load_optimizer, rows_in
+from archgrad.runs import count_in, load_optimizer, rows_in, tensors_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
@@ -125,6 +125,9 @@ class SearchTask(Task[Architecture]):
     def start_epoch(self) -> None:
         options, method = self._options, self._method
         self.supernet.train()
+        stopping = method.stopping
+        if self.epoch == 0 and stopping is not None and (remark := stopping.remark(options.total_epochs)) is not None:
+            self.progress.message(f"Warning: {remark}")
         place = method.place_of(self._search_epoch)
         if place.begins and self.epoch < options.total_epochs and self.step == 0 and place.stage.keep is not None:
             self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
@@ -179,6 +182,7 @@ class SearchTask(Task[Architecture]):
                     progress=self._done(),
                     regularizers=method.regularizers,
                     perturbation=method.perturbation,
+                    weights_rules=method.weights_rules,
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
@@ -207,6 +211,7 @@ class SearchTask(Task[Architecture]):
             values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
             values |= {name: numbers[name] for name in names}
             self._meter.add(values, len(batch[1]))
+        self._meter.add(report.figures, len(train_batch[1]))
         terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
         self._meter.add(terms, len(valid_batch[1]))
 
@@ -275,6 +280,7 @@ class SearchTask(Task[Architecture]):
             self._loss,
             valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
             valid_batches=lambda: batches(first, first + steps),
+            accumulation=self._options.accumulation,
         )
 
     def told(self) -> tuple[Architecture | None, nn.Module]:
@@ -325,6 +331,7 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
+            "memory": self.supernet.memory,
             **settled(self.supernet),
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
@@ -358,6 +365,7 @@ class SearchTask(Task[Architecture]):
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
         load_settled(self.supernet, state)
+        self.supernet.memory = {rule: tensors_in(own, rule) for rule, own in dict(state.get("memory", {})).items()}
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])

@@ -9,8 +9,8 @@ from typing import Any
 from archgrad import methods
 from archgrad.bilevel import BilevelStep, Unrolled
 from archgrad.errors import OptionError
-from archgrad.methods import Method
-from archgrad.methods.tree import KINDS, classes_of, options_of, part_of_tree, tree_of
+from archgrad.methods import Method, Stage
+from archgrad.methods.tree import KINDS, classes_of, defaults_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
 from archgrad.options import Options
 from archgrad.relaxation import Relaxation
@@ -42,7 +42,7 @@ class MethodOptions(Options):
 
     method: Method | str | None = None
     """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default "darts";
-    `step`, `relaxation`, `weights_first` and `alphas_...` are short for parts of it."""
+    `step`, `relaxation` and `weights_first` are short for parts of it, and `alphas_...` win over its numbers."""
     step: BilevelStep | str | None = None
     """How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given."""
     relaxation: Relaxation | str | None = None
@@ -50,7 +50,7 @@ class MethodOptions(Options):
     weights_first: bool | None = None
     """Update the weights before the alphas in each step, as GDAS does. By default as the method says, else not."""
     alphas_learning_rate: float | None = None
-    """Of the alphas' Adam; above 0. By default 0.0003."""
+    """Of the alphas' optimizer; above 0. By default as the method says, else 0.0003."""
     alphas_betas: tuple[float, float] | None = None
     """Of the alphas' Adam; each from 0 to below 1. By default 0.5 and 0.999."""
     alphas_weight_decay: float | None = None
@@ -60,7 +60,8 @@ class MethodOptions(Options):
         """Return the method that is asked for by itself or by short forms.
 
         Raises:
-            OptionError: There is no such method, a value is outside its range, or a short form contradicts the method.
+            OptionError: There is no such method or option, a value is outside its range, or a part contradicts the
+                method.
         """
         method = self.method
         if isinstance(method, type):
@@ -74,23 +75,27 @@ class MethodOptions(Options):
             "weights_first": self.weights_first,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        adam = {name: value for name in _OF_ADAM if (value := getattr(self, f"alphas_{name}")) is not None}
-        if adam:
-            start = base.alphas_optimizer if isinstance(base.alphas_optimizer, Adam) else Adam()
+        if method is not None:
+            for name, value in given.items():
+                if value != getattr(base, name):
+                    raise OptionError(
+                        f"{name} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or "
+                        f"give dataclasses.replace(method, {name}=...)."
+                    )
+            given = {}
+        optimizer: Any = base.alphas_optimizer
+        numbers = {name: value for name in _OF_ADAM if (value := getattr(self, f"alphas_{name}")) is not None}
+        for name in numbers:
+            if name not in options_of(type(optimizer)):
+                raise OptionError(
+                    f"alphas_{name} goes with Adam, but the method moves alphas by {optimizer!r}. Leave it out."
+                )
+        if numbers:
             try:
-                given["alphas_optimizer"] = replace(start, **adam)
+                given["alphas_optimizer"] = replace(optimizer, **numbers)
             except OptionError as error:
                 raise OptionError(f"alphas_{error}") from error
-        if method is None:
-            return replace(base, **given)
-        for name, value in given.items():
-            if value != getattr(base, name):
-                short = ", ".join(f"alphas_{each}" for each in adam) if name == "alphas_optimizer" else name
-                raise OptionError(
-                    f"{short} contradicts the method, which has {name}={getattr(base, name)!r}. Leave it out, or give "
-                    f"dataclasses.replace(method, {name}=...)."
-                )
-        return base
+        return replace(base, **given) if given else base
 
 
 def _part(kind: str, given: Any) -> Any:
@@ -105,11 +110,13 @@ def _not_by_name(name: str) -> type:
 
 
 def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a run of before there were methods as it is written now; others stay as they are.
+    """Return the configuration of an older run as it is written now: with a method, and with options that came later.
 
     Args:
         config: Of a search.
     """
+    if isinstance(config.get("method"), Mapping):
+        return {**config, "method": _completed(config["method"])}
     if "method" in config or "alphas_learning_rate" not in config:
         return dict(config)
     old = dict(config)
@@ -121,6 +128,22 @@ def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
         weights_first=bool(old.pop("weights_first", False)),
     )
     return {**old, "method": tree_of(method)}
+
+
+def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of a method with the defaults of what it does not name; parts of somebody's own stay."""
+
+    def completed(kind: str, part: Any) -> Any:
+        if isinstance(part, list):
+            return [completed(kind, each) for each in part]
+        if not isinstance(part, Mapping):
+            return part
+        own = Stage if kind == "stages" else classes_of(KINDS[kind]).get(str(part.get("name")))
+        return dict(part) if own is None else {**defaults_of(own), **part}
+
+    places = {*KINDS, "stages"}
+    whole = {**tree_of(Method()), **tree}
+    return {name: completed(name, part) if name in places else part for name, part in whole.items()}
 
 
 def _old_part(kind: str, old: dict[str, Any]) -> Any:

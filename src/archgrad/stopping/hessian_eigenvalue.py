@@ -10,14 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.bilevel.passes import (
-    differentiated_along,
-    frozen_buffers,
-    gradient_graph,
-    joined_gradients,
-    loss_of_parts,
-    without_grad,
-)
+from archgrad.bilevel.passes import frozen_buffers, without_grad
+from archgrad.bilevel.second_derivative import SecondDerivative
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
 from archgrad.schedules import check_number
@@ -35,9 +29,11 @@ class HessianEigenvalue(Stopping):
     Measured is the largest eigenvalue of the Hessian of the validation loss, on the last validation batch of the epoch.
     Its average over `window` measurements stands for the middle one. The search stops where that average is more than
     `factor` times the one `delta` measurements earlier; the result is the architecture of that earlier middle epoch.
-    The last epoch is neither measured nor tested.
+    The last epoch is neither measured nor tested. So the first epoch that may end a search is
+    start_epoch + frequency (window // 2 + delta), 22 by default, and a search of less than 24 epochs is never stopped.
 
-    Source: Zela et al. 2020 (R-DARTS), and the authors' code, whose defaults, for 50 epochs, these are.
+    Source: Zela et al. 2020 (R-DARTS), and the authors' code, whose defaults, for 50 epochs, these are; they do not
+    follow the length of the search.
     """
 
     frequency: int = 2
@@ -63,6 +59,18 @@ class HessianEigenvalue(Stopping):
                 raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={value!r}.")
         check_number("factor", self.factor, above=0.0)
         check_number("weight_decay", self.weight_decay, least=0.0)
+
+    def remark(self, epochs: int) -> str | None:
+        """Return a warning if the search is too short to be stopped."""
+        first = self.start_epoch + self.frequency * (self.window // 2 + self.delta)
+        first += -first % self.frequency
+        if first < epochs - 1:
+            return None
+        return (
+            f"HessianEigenvalue cannot stop a search of {epochs} epochs: the first epoch that it tests is number "
+            f"{first + 1}, and never the last. Lower start_epoch (now {self.start_epoch}) or frequency "
+            f"(now {self.frequency}), or take {first + 2} epochs at least."
+        )
 
     def probe(self, end: EpochEnd) -> Mapping[str, float | None]:
         """Measure the eigenvalue; None in the epochs between, in the last one, and where it is not finite."""
@@ -98,31 +106,36 @@ class HessianEigenvalue(Stopping):
 def hessian_eigenvalue(end: EpochEnd, *, iterations: int = 50, tolerance: float = 1e-4) -> float:
     """Return the largest (not the largest absolute) eigenvalue of the Hessian of the validation loss in all alphas.
 
-    The loss is that of the last validation batch of the epoch, of all ranks together, with BatchNorm in training mode.
+    The loss is that of the last validation batch of the epoch, of all ranks and parts together, with BatchNorm in
+    training mode.
 
     Args:
         end: Stays as it is, random states included.
         iterations: See `largest_eigenvalue`.
         tolerance: See `largest_eigenvalue`.
     """
-    supernet, batch, loss = end.supernet, end.valid_batch(), loss_of_parts(end.loss, 1)
+    supernet = end.supernet
     alphas = list(supernet.alphas.values())
     device, drawn = alphas[0].device, supernet.generator.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen_buffers(supernet):
+    second = SecondDerivative(supernet, end.valid_batch(), end.loss, alphas, accumulation=end.accumulation)
+
+    def product(vector: Tensor) -> Tensor:
+        parts = vector.to(alphas[0]).split([alpha.numel() for alpha in alphas])
+        found = second.along(parts, alphas)
+        own = [torch.zeros_like(alpha) if g is None else g for g, alpha in zip(found, alphas, strict=True)]
+        return torch.cat(own).detach().to("cpu", torch.float64)
+
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        frozen_buffers(supernet),
+        without_grad(list(supernet.weights.values())),
+    ):
         try:
-            with without_grad(list(supernet.weights.values())), supernet.same_draw():
-                slopes, value = gradient_graph(supernet, batch, loss, alphas)
+            with supernet.same_draw():
+                size = sum(a.numel() for a in alphas)
+                return largest_eigenvalue(product, size, iterations=iterations, tolerance=tolerance)
         finally:
             supernet.generator.set_state(drawn)
-
-        def product(vector: Tensor) -> Tensor:
-            parts = vector.to(alphas[0]).split([alpha.numel() for alpha in alphas])
-            found = differentiated_along(slopes, parts, alphas, retain_graph=True)
-            own = [torch.zeros_like(alpha) if g is None else g for g, alpha in zip(found, alphas, strict=True)]
-            whole, _ = joined_gradients(own, value, batch, loss)
-            return torch.cat([g for g in whole if g is not None]).detach().to("cpu", torch.float64)
-
-        return largest_eigenvalue(product, sum(a.numel() for a in alphas), iterations=iterations, tolerance=tolerance)
 
 
 def largest_eigenvalue(

@@ -32,6 +32,10 @@ class Stopping(ABC):
     one that was never interrupted does.
     """
 
+    def remark(self, epochs: int) -> str | None:
+        """Return what should be known about this rule in a search of so many epochs, in a sentence; None by default."""
+        return None
+
     def probe(self, end: EpochEnd) -> Mapping[str, float | None]:
         """Return what is measured at the end of an epoch: further columns of metrics.csv, the same ones every time.
 

@@ -5,7 +5,7 @@ class TestMine(archgrad.testing.NormalisedRelaxationLaws):
         return Mine()
 """
 
-from archgrad.testing.part_laws import AlphasOptimizerLaws, PerturbationLaws, RegularizerLaws
+from archgrad.testing.part_laws import AlphasOptimizerLaws, PerturbationLaws, RegularizerLaws, WeightsRuleLaws
 from archgrad.testing.relaxation_laws import NormalisedRelaxationLaws, RelaxationLaws
 from archgrad.testing.rule_laws import BilevelStepLaws, ChoiceLaws, SelectionLaws, SpaceLaws, StoppingLaws
 from archgrad.testing.toy_spaces import MixedSpace, TabularSpace, Times, alphas_for
@@ -24,5 +24,6 @@ __all__ = [
     "StoppingLaws",
     "TabularSpace",
     "Times",
+    "WeightsRuleLaws",
     "alphas_for",
 ]

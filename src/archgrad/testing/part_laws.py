@@ -1,4 +1,4 @@
-"""What regularisers, perturbations and optimizers of the alphas must keep to."""
+"""What regularisers, perturbations, rules of the weights' gradient and optimizers of the alphas must keep to."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation, Softmax
 from archgrad.schedules import Progress, Schedule, value_of
 from archgrad.testing.toy_spaces import alphas_for
+from archgrad.weights_rules import WeightsPass, WeightsRule
 
-__all__ = ["AlphasOptimizerLaws", "PerturbationLaws", "RegularizerLaws"]
+__all__ = ["AlphasOptimizerLaws", "PerturbationLaws", "RegularizerLaws", "WeightsRuleLaws"]
 
 ROWS = {
     "cell/0->1": AlphaRow(("none", "skip", "conv")),
@@ -123,6 +124,58 @@ class PerturbationLaws:
         }
         for mixture in self.moved(part, mixtures, 0).values():
             assert mixture.slots[0, 0].item() == 0.0
+
+
+class WeightsRuleLaws:
+    """Inherit this in a class `Test...`, and let `make` return your rule of the weights' gradient."""
+
+    def make(self) -> WeightsRule:
+        """Return the rule."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def part(self) -> WeightsRule:
+        return self.make()
+
+    @staticmethod
+    def found(seed: int = 0) -> WeightsPass:
+        """Return a pass of two weights, of which one has no gradient, and of three layers that decide together."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        slope, pull = drawn(4, 3), drawn(4, 3, 12)
+        return WeightsPass(
+            {"used": slope, "unused": None},
+            drawn().abs(),
+            PROGRESS,
+            layers={"cell": drawn(3, 4)},
+            along_layers=lambda by: {"used": slope + pull @ by["cell"].flatten(), "unused": None},
+            valid={"used": drawn(4, 3), "unused": None},
+            owners={"used": "candidate"},
+        )
+
+    def test_it_leaves_the_pass_as_it_is_and_draws_nothing(self, part: WeightsRule) -> None:
+        found, before, state = self.found(), self.found(), torch.get_rng_state()
+        first, second = part.apply(found), part.apply(found)
+        assert torch.equal(torch.get_rng_state(), state)
+        for one, other in ((before.gradients, found.gradients), (first[0], second[0])):
+            assert one.keys() == other.keys()
+            for gradient, again in zip(one.values(), other.values(), strict=True):
+                assert gradient is again or (
+                    gradient is not None and again is not None and torch.equal(gradient, again)
+                )
+        assert torch.equal(found.layers["cell"], before.layers["cell"])
+
+    def test_every_weight_is_answered_and_the_figures_are_the_same_ones_every_time(self, part: WeightsRule) -> None:
+        answers = [part.apply(self.found(seed)) for seed in range(3)]
+        for gradients, figures, memory in answers:
+            assert gradients.keys() == self.found().gradients.keys()
+            assert all(g is None or g.shape == (4, 3) for g in gradients.values())
+            assert figures.keys() == answers[0].figures.keys()
+            assert not any(value.requires_grad for value in memory.values())
+            assert all(value.shape == () and bool(value.isfinite()) for value in figures.values())
 
 
 class AlphasOptimizerLaws:

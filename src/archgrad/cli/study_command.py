@@ -1,0 +1,58 @@
+"""`archgrad study`: a file that says what is compared in, scores and a report out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from archgrad.cli.commands import COMMANDS
+from archgrad.cli.parser import Parser
+from archgrad.runs import Interrupted
+from archgrad.study import load_study, study
+from archgrad.study.study_api import StudyOptions
+from archgrad.study.summary import to_markdown
+from archgrad.terminal import say
+
+__all__ = ["make_parser", "run"]
+
+
+def make_parser() -> Parser:
+    """Return the parser: the options of `archgrad.study.study`."""
+    parser = Parser("study", COMMANDS["study"], positional="STUDY.yaml ")
+    parser.add_argument(
+        "plan",
+        metavar="STUDY.yaml",
+        help="What is compared: methods, spaces, data, seeds, judges. Paths in it are from the working folder.",
+    )
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="Folder of the study. By default runs/ and the file's name; a study that is there goes on.",
+    )
+    parser.add_argument(
+        "--slurm",
+        type=dict | None,
+        help="Run each process as a job of SLURM, with these parameters of submitit's AutoExecutor as JSON, such as "
+        '\'{"slurm_partition": "gpu", "timeout_min": 240}\'. Needs pip install archgrad[slurm].',
+    )
+    parser.passed_on = parser.add_options_of(StudyOptions, "study", skip=("plan", "out", "slurm"))
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the study, and print its tables; status 1 if a run failed."""
+    parser = make_parser()
+    values = parser.parse_args(list(arguments)).as_dict()
+    plan = load_study(values["plan"])
+    out = Path(values["out"] or Path("runs") / Path(values["plan"]).stem)
+    try:
+        result = study(plan, out, slurm=values["slurm"], **{name: values[name] for name in parser.passed_on})
+    except Interrupted as interruption:
+        again = " ".join(["archgrad study", *map(shlex.quote, arguments)])
+        say(f"Study {interruption}; what is done is kept. Go on with it:\n  {again}")
+        raise
+    say(f"\n{to_markdown(result.rows)}\nReport:  {result.report}")
+    for name, reason in result.failed.items():
+        say(f"Failed:  {name}: {reason}", error=True)
+    return 1 if result.failed else 0

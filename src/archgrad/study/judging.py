@@ -1,0 +1,218 @@
+"""The scores of a study's architectures, by a table or by their retrainings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from archgrad.architecture import Architecture
+from archgrad.errors import ArchgradError
+from archgrad.nasbench import Table, load_table, parse_arch, query
+from archgrad.report.read import Run, read_run
+from archgrad.study.jobs import Candidate
+from archgrad.study.study_file import Judge, Study
+
+__all__ = ["Point", "Result", "judged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one architecture reached.
+
+    Attributes:
+        space: Name in the study.
+        data: Name in the study.
+        judge: Name in the study, and the column if it is a table.
+        method: Name of a method or a baseline.
+        seed: Of the search or the draw.
+        score: Percent.
+        search_seconds: That the search took; None where there was none.
+        train_seconds: That the retraining took; None for a table.
+        parameters: Of the retrained network; None for a table.
+        multiply_adds: Of the retrained network, for one input; None for a table, and where they cannot be counted.
+        choices: The architecture's decisions as JSON.
+    """
+
+    space: str
+    data: str
+    judge: str
+    method: str
+    seed: int
+    score: float
+    search_seconds: float | None
+    train_seconds: float | None
+    parameters: int | None
+    multiply_adds: int | None
+    choices: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What the architecture after one epoch of a search reached.
+
+    Attributes:
+        space: Name in the study.
+        data: Name in the study.
+        judge: Name in the study, and the column.
+        method: Name in the study.
+        seed: Of the search.
+        epoch: 0-based; of a random search the candidate.
+        seconds: From the beginning of the search.
+        score: Percent.
+    """
+
+    space: str
+    data: str
+    judge: str
+    method: str
+    seed: int
+    epoch: int
+    seconds: float
+    score: float
+
+
+def judged(
+    study: Study, candidates: Sequence[Candidate], folder: Path, drawn: Mapping[tuple[str, int], Architecture]
+) -> tuple[list[Result], list[Point]]:
+    """Return the score of each candidate by each judge, and by tables that of every epoch.
+
+    A candidate whose search or retraining is not finished is left out.
+
+    Args:
+        study: What is compared.
+        candidates: What is judged.
+        folder: Of the study.
+        drawn: (space, seed) -> random architecture, where a table judges them.
+    """
+    results: list[Result] = []
+    points: list[Point] = []
+    runs = {candidate: _read(candidate.run) for candidate in candidates}
+    for judge in study.judges:
+        if judge.table is None:
+            for candidate in candidates:
+                results += _retrained(judge, candidate, folder, runs[candidate])
+            continue
+        table = load_table(judge.table)
+        once: set[tuple[str, str, str]] = set()
+        for candidate in candidates:
+            key = (candidate.space, candidate.data, candidate.method)
+            if candidate.run is None and candidate.method != "random" and key in once:
+                continue  # a table says the same for every seed
+            once.add(key)
+            run = runs[candidate]
+            architecture = _architecture(candidate, run, drawn)
+            if architecture is not None:
+                results += _looked_up(judge, table, candidate, architecture, run)
+            points += _curve(judge, table, candidate, run)
+    return results, points
+
+
+def _read(folder: Path | None) -> Run | None:
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        return read_run(folder, max_frames=10_000)
+    except ArchgradError:
+        return None
+
+
+def _architecture(
+    candidate: Candidate, run: Run | None, drawn: Mapping[tuple[str, int], Architecture]
+) -> Architecture | None:
+    if candidate.run is not None:
+        return None if run is None else run.architecture
+    if candidate.method == "random":
+        return drawn[candidate.space, candidate.seed]
+    text = candidate.architecture
+    return Architecture.load(text) if Path(text).exists() else parse_arch(text)
+
+
+def _columns(judge: Judge, table: Table) -> tuple[str, ...]:
+    return judge.columns or table.columns
+
+
+def _scores(judge: Judge, table: Table, architecture: Architecture) -> dict[str, float]:
+    found = {score.column: score.value for score in query(table, architecture).scores}
+    return {column: found[column] for column in _columns(judge, table)}
+
+
+def _looked_up(
+    judge: Judge, table: Table, candidate: Candidate, architecture: Architecture, run: Run | None
+) -> Iterator[Result]:
+    for column, score in _scores(judge, table, architecture).items():
+        yield Result(
+            **_place(candidate),
+            judge=f"{judge.name} {column}",
+            score=score,
+            search_seconds=_seconds(run),
+            train_seconds=None,
+            parameters=None,
+            multiply_adds=None,
+            choices=_choices(architecture),
+        )
+
+
+def _curve(judge: Judge, table: Table, candidate: Candidate, run: Run | None) -> Iterator[Point]:
+    if run is None:
+        return
+    spent = dict(zip(run.timings.epochs, _running_sum(run.timings.columns.get("seconds", ())), strict=False))
+    for frame in run.frames:
+        for column, score in _scores(judge, table, frame.architecture).items():
+            yield Point(
+                **_place(candidate),
+                judge=f"{judge.name} {column}",
+                epoch=frame.epoch,
+                seconds=spent.get(frame.epoch, math.nan),
+                score=score,
+            )
+
+
+def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None) -> Iterator[Result]:
+    retraining = _read(folder / "retrainings" / judge.name / candidate.path)
+    if retraining is None or retraining.architecture is None:
+        return
+    accuracy = retraining.summary.get("test_accuracy")
+    if not isinstance(accuracy, float):
+        return
+    parameters, multiply_adds = (retraining.summary.get(name) for name in ("parameters", "multiply_adds"))
+    yield Result(
+        **_place(candidate),
+        judge=judge.name,
+        score=100 * accuracy,
+        search_seconds=_seconds(run),
+        train_seconds=_seconds(retraining),
+        parameters=parameters if isinstance(parameters, int) else None,
+        multiply_adds=multiply_adds if isinstance(multiply_adds, int) else None,
+        choices=_choices(retraining.architecture),
+    )
+
+
+class _Place(TypedDict):
+    space: str
+    data: str
+    method: str
+    seed: int
+
+
+def _place(candidate: Candidate) -> _Place:
+    return {"space": candidate.space, "data": candidate.data, "method": candidate.method, "seed": candidate.seed}
+
+
+def _seconds(run: Run | None) -> float | None:
+    return None if run is None else sum(run.timings.columns.get("seconds", ()))
+
+
+def _running_sum(values: Sequence[float]) -> list[float]:
+    total, sums = 0.0, []
+    for value in values:
+        total += value
+        sums.append(total)
+    return sums
+
+
+def _choices(architecture: Architecture) -> str:
+    return json.dumps(architecture.to_dict()["choices"], separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,143 @@
+"""A study as one call: what is compared in, every score and a report out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import KW_ONLY, asdict, dataclass
+from pathlib import Path
+
+from archgrad.architecture import Architecture
+from archgrad.discretize import random_architecture
+from archgrad.errors import OptionError, RunError
+from archgrad.named_space import SPACES
+from archgrad.options import Options, takes
+from archgrad.runs.config import plain_config, read_config, write_config
+from archgrad.sizes import check_whole
+from archgrad.study.jobs import candidates_of, jobs_of
+from archgrad.study.judging import Result, judged
+from archgrad.study.runner import Pool, Processes, run_jobs
+from archgrad.study.study_file import Study, load_study
+from archgrad.study.study_progress import StudyProgress
+from archgrad.study.study_report import write_study_report
+from archgrad.study.summary import Row, rows_of
+
+__all__ = ["StudyOptions", "StudyResult", "study"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """What a study came to.
+
+    Attributes:
+        rows: One for each method and judge: mean, spread and interval over seeds.
+        results: Every score.
+        failed: Name of a run that failed -> the last lines that it wrote.
+        report: The HTML file.
+    """
+
+    rows: Sequence[Row]
+    results: Sequence[Result]
+    failed: Mapping[str, str]
+    report: Path
+
+
+@dataclass(frozen=True)
+class StudyOptions(Options):
+    """What `archgrad.study` takes.
+
+    Raises:
+        OptionError: A value is outside its range.
+    """
+
+    plan: Study | str | os.PathLike[str]
+    """A `Study`, or the YAML file of one (see `archgrad.study.load_study`)."""
+    out: str | os.PathLike[str]
+    """Folder of the study, new or of the same study."""
+    _: KW_ONLY
+    jobs: int = 1
+    """How many processes run at the same time, at least 1."""
+    threads: int | None = None
+    """Of each process, at least 1. By default the processors of this machine, shared out."""
+    slurm: Mapping[str, object] | None = None
+    """Run each process as a job of SLURM, with these parameters of `submitit.AutoExecutor`, such as
+    {"slurm_partition": "gpu", "timeout_min": 240}; needs `pip install archgrad[slurm]`."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("jobs", self.jobs, least=1)
+        if self.threads is not None:
+            check_whole("threads", self.threads, least=1)
+
+
+@takes(StudyOptions)
+def study(options: StudyOptions) -> StudyResult:
+    """Run all searches and retrainings of a study that are not done yet, and report on every one.
+
+    Each is an ordinary run folder below `out`, made by a process of its own. Killed and called again, the study goes
+    on: what is done is kept, what was interrupted is resumed, what failed is tried once more.
+
+    Returns:
+        Every score, and where the report lies.
+
+    Raises:
+        OptionError: An option is outside its range, or the study says something that there is not.
+        RunError: The folder holds something else.
+        Interrupted: SIGTERM, SIGINT or SIGHUP came; what ran has saved its state.
+    """
+    plan = options.plan if isinstance(options.plan, Study) else load_study(options.plan)
+    folder = Path(options.out)
+    _keep(plan, folder)
+    drawn = _drawn(plan)
+    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+    with StudyProgress(quiet=options.quiet) as progress, _pool(options.slurm, threads, folder) as pool:
+        todo = jobs_of(plan, folder)
+        progress.begin(todo)
+        outcomes = run_jobs(
+            todo, pool, folder=folder, workers=options.jobs, on_start=progress.started, on_end=progress.ended
+        )
+    results, points = judged(plan, candidates_of(plan, folder), folder, drawn)
+    report = write_study_report(plan, results, points, outcomes, folder)
+    failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
+    return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
+
+
+def _pool(slurm: Mapping[str, object] | None, threads: int, folder: Path) -> Pool:
+    if slurm is None:
+        return Processes(threads)
+    from archgrad.study.slurm import Slurm
+
+    return Slurm(folder / "slurm", slurm)
+
+
+def _keep(plan: Study, folder: Path) -> None:
+    """Write the study's file, or compare with the one that is there."""
+    content = {"command": "study", **plain_config(asdict(plan))}
+    file = folder / "study.yaml"
+    if file.is_file():
+        if read_config(file) != plain_config(content):
+            raise RunError(f"'{folder}' holds another study. Name another folder, or put its settings back.")
+        return
+    with suppress(FileNotFoundError):
+        if any(folder.iterdir()):
+            raise RunError(f"'{folder}' holds something that is no study. Name a new or empty folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(file, content)
+
+
+def _drawn(plan: Study) -> dict[tuple[str, int], Architecture]:
+    """The random architectures of the spaces that a table judges."""
+    drawn: dict[tuple[str, int], Architecture] = {}
+    if all(judge.table is None for judge in plan.judges):
+        return drawn
+    for entry in plan.spaces:
+        name = entry.options.get("space")
+        if name not in SPACES:
+            raise OptionError(f"A table knows the networks of archgrad's own spaces, but {entry.name} is {name!r}.")
+        space = SPACES[name]()
+        for seed in range(plan.random):
+            drawn[entry.name, seed] = random_architecture(space, seed=seed, name=name)
+    return drawn

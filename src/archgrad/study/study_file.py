@@ -1,0 +1,194 @@
+"""A study as data: which searches are compared, and how their architectures are judged."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from archgrad.errors import OptionError
+from archgrad.json_text import shown
+from archgrad.paths import from_home
+from archgrad.runs import check_seed, read_config
+from archgrad.sizes import check_whole
+
+__all__ = ["Entry", "Judge", "Study", "load_study"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_UNSET = re.compile(r"\$\{?(\w+)\}?")
+_RESERVED = ("random", "random-search", "most-parameters", "most-multiply-adds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One point of an axis of the grid, such as a method."""
+
+    name: str
+    """What tables and folders call it: letters, digits, `.`, `_`, `+` and `-`."""
+    options: Mapping[str, Any]
+    """What it sets, as in the config.yaml of a search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """How an architecture is given a number; exactly one of `table` and `retrain`.
+
+    Raises:
+        OptionError: Both are given, or none.
+    """
+
+    name: str
+    """What tables call it."""
+    table: str | None = None
+    """CSV file of a tabular benchmark (see `archgrad.nasbench.load_table`); every epoch of a search is looked up."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table; all if empty."""
+    retrain: Mapping[str, Any] | None = None
+    """Options of `archgrad retrain`; space, data and image size are those of the search unless they are given."""
+
+    def __post_init__(self) -> None:
+        _check_name("judge", self.name)
+        if (self.table is None) == (self.retrain is None):
+            raise OptionError(f"A judge is a table or a retraining. Give judge {self.name} one of them.")
+        if self.table is None and self.columns:
+            raise OptionError(f"columns are those of a table, but judge {self.name} retrains. Leave them out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A grid of searches, and what their architectures are compared by.
+
+    Raises:
+        OptionError: A value is outside its range, or a name is taken twice.
+    """
+
+    methods: tuple[Entry, ...]
+    """What is compared: at least one, each with options of `archgrad search`, `method` among them."""
+    spaces: tuple[Entry, ...]
+    """At least one."""
+    data: tuple[Entry, ...]
+    """At least one."""
+    judges: tuple[Judge, ...]
+    """At least one."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    """Of the searches; each is also that of its retrainings."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Options of all searches."""
+    random: int = 20
+    """Number of random architectures that are judged as well, at least 2."""
+    random_search: Mapping[str, Any] | None = None
+    """Options of `archgrad random-search`, run once a seed at the cost of the first method's search; None leaves it
+    out."""
+    architectures: Mapping[str, str] = field(default_factory=dict)
+    """Further architectures to judge: name -> what `archgrad retrain --arch` takes."""
+
+    def __post_init__(self) -> None:
+        for axis in ("methods", "spaces", "data", "judges"):
+            names = [entry.name for entry in getattr(self, axis)]
+            if not names or len(set(names)) < len(names):
+                raise OptionError(f"{axis} must have at least one entry, each of another name, but got {names}.")
+            for name in names:
+                _check_name(axis, name)
+        taken = [*_RESERVED, *(entry.name for entry in self.methods)]
+        for name in [*(name for name in taken if taken.count(name) > 1), *(set(self.architectures) & set(taken))]:
+            raise OptionError(f"The name {name!r} is taken by a method or a baseline. Choose another.")
+        for name in self.architectures:
+            _check_name("architectures", name)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise OptionError(f"seeds must be at least one, none twice, but got {list(self.seeds)}.")
+        for seed in self.seeds:
+            check_seed(seed)
+        check_whole("random", self.random, least=2)
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Read a study from a YAML file.
+
+    Environment variables ($NAME) are put in wherever text stands; paths are from the working folder. An entry of an
+    axis is a name, or a mapping of options; a judge is a mapping. What the fields mean stands in `Study`.
+
+    Raises:
+        OptionError: The file says something that a study does not have.
+        RunError: The file cannot be read.
+    """
+    path = Path(path)
+    content = _expanded(read_config(path))
+    known = [each.name for each in fields(Study)]
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise OptionError(
+            f"'{path}' holds {shown(unknown[0])}, which a study does not have. It has {', '.join(known)}."
+        )
+    missing = [name for name in ("methods", "spaces", "data", "judges") if not content.get(name)]
+    if missing:
+        raise OptionError(f"'{path}' needs {', '.join(missing)}.")
+    axes: dict[str, Any] = {
+        axis: tuple(_entry(option, value) for value in _several(content[axis]))
+        for axis, option in (("methods", "method"), ("spaces", "space"), ("data", "data"))
+    }
+    judges = tuple(_judge(value) for value in _several(content["judges"]))
+    plain = {name: value for name, value in content.items() if name not in (*axes, "judges")}
+    if "seeds" in plain:
+        plain["seeds"] = tuple(_several(plain["seeds"]))
+    for name in ("search", "random_search", "architectures"):
+        if plain.get(name) is not None and not isinstance(plain[name], Mapping):
+            raise OptionError(f"'{path}': {name} must be options with their values, but got {shown(plain[name])}.")
+    return Study(**axes, judges=judges, **plain)
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _entry(option: str, value: Any) -> Entry:
+    if isinstance(value, str):
+        return Entry(name=_short(value), options={option: value})
+    if not isinstance(value, Mapping):
+        raise OptionError(f"An entry is a name, or a mapping of options, but got {shown(value)}.")
+    options = dict(value)
+    name = options.pop("name", None) or options.get(option)
+    if not isinstance(name, str):
+        raise OptionError(f"An entry with options needs a name or {option}, but got {shown(value)}.")
+    return Entry(name=_short(name), options=options)
+
+
+def _short(text: str) -> str:
+    """The name of a space or of data without its path."""
+    return Path(text).name.removeprefix("folder:").rpartition(":")[2].split(".")[0] if "/" in text else text
+
+
+def _judge(value: Any) -> Judge:
+    known = [each.name for each in fields(Judge)]
+    if not isinstance(value, Mapping) or set(value) - set(known):
+        raise OptionError(f"A judge is a mapping of {', '.join(known)}, but got {shown(value)}.")
+    settings = dict(value)
+    settings.setdefault("name", "table" if settings.get("table") else "retrained")
+    settings["columns"] = tuple(_several(settings.get("columns", [])))
+    if settings.get("table"):
+        settings["table"] = str(from_home(settings["table"]).absolute())
+    return Judge(**settings)
+
+
+def _expanded(value: Any) -> Any:
+    """Put environment variables in, and refuse those that are not set."""
+    if isinstance(value, Mapping):
+        return {name: _expanded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_expanded(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    text = os.path.expandvars(value)
+    if left := _UNSET.search(text):
+        raise OptionError(f"{shown(value)} needs the environment variable {left[1]}, which is not set. Set it.")
+    return text
+
+
+def _check_name(axis: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise OptionError(
+            f"Names in {axis} are made of letters, digits, '.', '_', '+' and '-', but got {shown(name)}. Give one "
+            f"with name:."
+        )

@@ -1,0 +1,117 @@
+"""The report of a study: one HTML file, and its tables as CSV and Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from archgrad.files import write_text
+from archgrad.report.elements import facts, figure, grid, notes, table
+from archgrad.report.page import page
+from archgrad.report.read import flatten
+from archgrad.report.svg import escape
+from archgrad.study.judging import Point, Result
+from archgrad.study.runner import Outcome
+from archgrad.study.study_file import Study
+from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
+from archgrad.study.summary import HEAD, Row, cells_of, mean_ranks, rows_of, to_csv, to_markdown
+
+__all__ = ["write_study_report"]
+
+
+def write_study_report(
+    study: Study,
+    results: Sequence[Result],
+    points: Sequence[Point],
+    outcomes: Mapping[str, Outcome],
+    folder: Path,
+) -> Path:
+    """Write `results.csv`, `courses.csv`, `summary.csv`, `summary.md` and `report.html` into the study's folder.
+
+    Args:
+        study: What was compared.
+        results: Every score; none is left out.
+        points: The scores of each epoch's architecture.
+        outcomes: How each job ended.
+        folder: Of the study.
+
+    Returns:
+        The HTML file.
+    """
+    rows = rows_of(results)
+    write_text(folder / "results.csv", to_csv(results))
+    write_text(folder / "courses.csv", to_csv(points))
+    write_text(folder / "summary.csv", to_csv(rows))
+    write_text(folder / "summary.md", to_markdown(rows))
+    sections = [_overview(study, outcomes), *_places(rows, results, points), _settings(study)]
+    links = [
+        ("overview", "Overview"),
+        *((f"place-{k}", name) for k, name in enumerate(_names(rows))),
+        ("settings", "Settings"),
+    ]
+    file = folder / "report.html"
+    write_text(file, page(f"Study {folder.name}", sections, links))
+    return file
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return [f"{space}, {data}, {judge}" for space, data, judge in _keys(rows)]
+
+
+def _keys(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    return list(dict.fromkeys((row.space, row.data, row.judge) for row in rows))
+
+
+def _overview(study: Study, outcomes: Mapping[str, Outcome]) -> str:
+    done = sum(outcome.done for outcome in outcomes.values())
+    hours = sum(outcome.seconds for outcome in outcomes.values()) / 3600
+    failed = [f"{name} failed: {outcome.reason}" for name, outcome in outcomes.items() if not outcome.done]
+    hint = (
+        f"{done} of {len(outcomes)} runs are done, {hours:.1f} hours of them together. Every seed counts; methods are "
+        f"ordered by their mean."
+    )
+    return (
+        '<section id="overview" aria-labelledby="overview-title"><h2 id="overview-title">Overview</h2>'
+        f'<p class="hint">{escape(hint)}</p>{notes(failed)}</section>'
+    )
+
+
+def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Point]) -> list[str]:
+    sections = []
+    for k, (key, name) in enumerate(zip(_keys(rows), _names(rows), strict=True)):
+        own = [row for row in rows if (row.space, row.data, row.judge) == key]
+        scores = [result for result in results if (result.space, result.data, result.judge) == key]
+        course = [point for point in points if (point.space, point.data, point.judge) == key]
+        cells = [[escape(cell) for cell in cells_of(row)] for row in sorted(own, key=lambda row: -row.mean)]
+        ranks = mean_ranks(scores)
+        pictures = [seed_picture(own, scores), *([] if ranks is None else [rank_picture(ranks)])]
+        p_value = "" if ranks is None or math.isnan(ranks.p_value) else (
+            f'<p class="hint">Friedman\'s test that all methods are alike: p = {ranks.p_value:.3g}.</p>'
+        )  # fmt: skip
+        sections.append(
+            f'<section id="place-{k}" aria-labelledby="place-{k}-title"><h2 id="place-{k}-title">{escape(name)}</h2>'
+            + table(HEAD, cells, name=f"Scores: {name}")
+            + "".join(figure(picture) for picture in pictures)
+            + p_value
+            + grid([figure(picture) for picture in course_pictures(course)])
+            + "</section>"
+        )
+    return sections
+
+
+def _settings(study: Study) -> str:
+    values = flatten({name: _plain(value) for name, value in asdict(study).items()})
+    return (
+        '<section id="settings" aria-labelledby="settings-title"><h2 id="settings-title">Settings</h2>'
+        + facts(values, name="The study")
+        + "</section>"
+    )
+
+
+def _plain(value: object) -> object:
+    """Entries by their name, so that they are one row a value."""
+    if isinstance(value, tuple) and value and all(isinstance(each, dict) and "name" in each for each in value):
+        return {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in value}
+    return value
