@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,8 @@ from archgrad.testing import TabularSpace
 __all__ = ["NOT_PARTS", "PARTS", "SPACES", "Part", "TinySpace", "method_of"]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Part:
     """Something that a method can have."""
 
     kind: str
@@ -41,10 +42,13 @@ NOT_PARTS: Mapping[str, Mapping[str, Any]] = {
     },
     "weights_first": {"true": True},
     "alphas_grad_clip": {"small": 0.01},
+    "skip_noise": {"small": 0.2},
 }
 """What a method has beside parts: other values than the default of each field."""
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "hessian-eigenvalue": {"iterations": 2},
+    "flooding": {"level": 0.5},
+    "freeze-operations": {"interval": 1},
     "skip-count": {"limit": 99},
     "perturbation-based": {"tune_epochs": 0},
 }
