@@ -14,7 +14,6 @@ import archgrad as ag
 from archgrad.errors import OptionError, SpaceError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS
-
 from parts_of_methods import PARTS, SPACES, Part, method_of, unlisted_fields
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from archgrad.methods.tree import KINDS, classes_of
 from archgrad.operations import DARTS_OPERATIONS
 from archgrad.testing import TabularSpace
 
-__all__ = ["NOT_PARTS", "PARTS", "SPACES", "Part", "TinySpace", "method_of"]
+__all__ = ["NOT_PARTS", "PARTS", "SPACES", "CellNetwork", "Part", "TinySpace", "images", "method_of", "space_of_preset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,30 +86,37 @@ def unlisted_fields() -> list[str]:
 
 
 class CellNetwork(nn.Module):
-    """Cells of few operations, two of which decide together, on images."""
+    """Cells of few operations on images; all but each third one decide together.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: Of every layer.
+        cells: Number of cells.
+        options: Of every `Cell`.
+    """
+
+    def __init__(self, channels: int = 2, cells: int = 3, **options: Any) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, channels, 3, stride=2, padding=1)
-
-        def build(name: str, reduction: bool) -> Callable[[int, int], nn.Module]:
-            return lambda source, node: DARTS_OPERATIONS[name](channels, 2 if reduction and source < 2 else 1, False)
-
-        self.cells = nn.ModuleList(
-            ag.Cell(
-                2 if label == "normal" else 1,
-                {name: build(name, label == "reduce") for name in ("none", "skip_connect", "dil_conv_3x3")},
-                label=label,
-                output="last",
-            )
-            for label in ("normal", "normal", "reduce")
-        )
+        labels = ["reduce" if i == 2 else "normal" for i in range(cells)]
+        self.cells = nn.ModuleList(self._cell(label, channels, **options) for label in labels)
         self.head = nn.Linear(channels, 3)
+
+    @staticmethod
+    def _cell(label: str, channels: int, **options: Any) -> ag.Cell:
+        reduction = label == "reduce"
+        width = channels // options.get("partial_channels", 1)
+
+        def build(name: str) -> Callable[[int, int], nn.Module]:
+            return lambda source, node: DARTS_OPERATIONS[name](width, 2 if reduction and source < 2 else 1, False)
+
+        candidates = {name: build(name) for name in ("none", "skip_connect", "max_pool_3x3", "dil_conv_3x3")}
+        return ag.Cell(1 if reduction else 2, candidates, label=label, output="last", **options)
 
     def forward(self, x: Tensor) -> Tensor:
         before = x = self.stem(x)
         for cell in self.cells:
-            before, x = x, cell([before, x])
+            # After a reduction both inputs have its size.
+            before, x = x, cell([before if before.shape == x.shape else x, x])
         return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
@@ -131,9 +139,15 @@ class TinySpace(NamedTuple):
 
 
 SPACES = {
-    "cells": TinySpace(lambda: CellNetwork(2), images),
+    "cells": TinySpace(CellNetwork, images),
     "nasbench201": TinySpace(lambda: ag.spaces.nasbench201(2, 1, 3, in_channels=1), images),
     "table": TinySpace(lambda: TabularSpace(chosen=1), rows),
     "table of two": TinySpace(lambda: TabularSpace(chosen=2), rows),
 }
 """By name. The tables are no images: nested layer choices, and an input choice that takes one or two."""
+
+
+def space_of_preset(method: Method) -> Any:
+    """Return a space of small cells: a module, or what builds those that the stages of a method ask for."""
+    asked = {name for stage in method.stages for name in getattr(stage, "space", {})}
+    return partial(CellNetwork, 12 if "partial_channels" in asked else 2) if asked else CellNetwork()
