@@ -21,7 +21,7 @@ FLOW = (
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("nested_sum", "recompute"),
+    ("nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),
@@ -33,7 +33,10 @@ FLOW = (
     # the continuous relaxation
     ("relaxation", "fast"),
     # what moves the alphas, and what is added to their loss and to the mixing weights
-    ("optimizers", "perturbations", "pruned", "regularizers", "weights_rules"),
+    (
+        *("alphas", "always_on", "edge_weights", "optimizers", "perturbations", "pruned", "regularizers"),
+        *("skip_dropout", "weights_rules"),
+    ),
     ("supernet",),
     # the gradient of the alphas
     ("bilevel",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archgrad import (
+        always_on,
         architectures,
         bilevel,
         cost,
@@ -78,6 +79,7 @@ __all__ = [
     "StudyResult",
     "Supernet",
     "Unrolled",
+    "always_on",
     "architectures",
     "bilevel",
     "cost",

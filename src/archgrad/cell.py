@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.connection import Kept, connected, likeliest, likeliest_connected
-from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes
+from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes, node_row
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
+from archgrad.partial_channels import SplitStates
 
 __all__ = ["Cell", "DerivedCell"]
 
-BuildCandidate = Callable[[int, int], nn.Module]
+BuildCandidate = Callable[..., nn.Module]
 
 
 class Cell(Choice):
@@ -29,14 +30,16 @@ class Cell(Choice):
 
     The derivation rule belongs to the cell: on every edge the likeliest candidate outside `never`, and of each node's
     edges the `n_kept` whose likeliest such candidate has the highest probability (Liu et al. 2019, section 2.4). Equal
-    probabilities resolve to the lower source and the earlier candidate. Where this would leave an output that depends
+    probabilities resolve to the lower source and the earlier candidate. In a search with edge weights each probability
+    counts times the weight of its edge (Xu et al. 2020, section 3.3). Where this would leave an output that depends
     on no input, since candidates that pass nothing on cut every path, the cell takes the likeliest decision that does
     connect them (`archgrad.connection`). Scores below 0 (see `archgrad.selection`) mark edges that a node keeps only if
     it has nothing else.
 
     Args:
         n_nodes: Number of nodes, at least 1.
-        candidates: Name -> function of (source, node) that builds the candidate of that edge.
+        candidates: Name -> function of (source, node) that builds the candidate of that edge. With `partial_channels`
+            it takes a third argument, by which it divides the channels of what it builds.
         n_inputs: Number of input states, at least 1.
         n_kept: Edges that a node keeps; None keeps every edge.
         never: Candidates that compete in the relaxation and are never derived.
@@ -46,6 +49,10 @@ class Cell(Choice):
         output: "concat" of all nodes along the channels (dimension 1), or the "last" node.
         lazy: Build no edges; such a cell cannot be searched, only fixed to a decision, whatever its number of nodes.
         drop_path: Applied to the output of each kept operation that is not an identity.
+        partial_channels: K: in the search the first of K equal parts of the channels of each state goes through the
+            operations and the others pass by (see `archgrad.partial_channels`). Candidates are then built with K as
+            their third argument, and without weights of the search, with 1, when the cell is derived. 1 leaves cells
+            as they are.
         label: See `Choice`; the edges are called "label/source->node".
     """
 
@@ -61,10 +68,15 @@ class Cell(Choice):
         output: str = "concat",
         lazy: bool = False,
         drop_path: nn.Module | None = None,
+        partial_channels: int = 1,
         label: str | None = None,
     ) -> None:
         super().__init__(label)
         where = f"Cell(label={label!r})"
+        if not is_whole(partial_channels, least=1):
+            raise SpaceError(
+                f"{where} needs a whole number partial_channels of at least 1, but got {partial_channels!r}."
+            )
         counts = (n_nodes, n_inputs) if n_kept is None else (n_nodes, n_inputs, n_kept)
         if not all(is_whole(count, least=1) for count in counts):
             raise SpaceError(
@@ -79,6 +91,7 @@ class Cell(Choice):
         self.never = tuple(never)
         self.connected = connected
         self.names = tuple(candidates)
+        self.partial_channels = partial_channels
         self.lazy = lazy
         self.drop_path = drop_path
         self._build = dict(candidates)
@@ -86,9 +99,13 @@ class Cell(Choice):
             (source, node) for node in range(n_inputs, n_inputs + n_nodes) for source in range(node)
         )  # node by node, then by source
         self.edges = nn.ModuleList(
-            LayerChoice({name: build(source, node) for name, build in candidates.items()})
+            LayerChoice({name: self._built(name, source, node, partial_channels) for name in candidates})
             for source, node in (() if lazy else self.pairs)
         )
+        if partial_channels > 1 and any(
+            isinstance(part, Choice) for edge in self.edges for part in edge.modules() if part is not edge
+        ):
+            raise SpaceError(f"{where} has partial_channels, with which candidates can have no open choices.")
         self.evaluator: Callable[[Cell, list[Any]], Any] | None = None
         """Set by a fast path: computes the forward pass from (cell, states) in its own way."""
 
@@ -108,6 +125,18 @@ class Cell(Choice):
                 f"Build its space with stage='search'."
             )
         return {self.edge_label(label, source, node): AlphaRow(self.names) for source, node in self.pairs}
+
+    def layer_choices(self, label: str) -> dict[str, LayerChoice]:
+        """Return every edge by its row."""
+        edges = zip(self.pairs, self.edges, strict=True)
+        return {self.edge_label(label, *pair): cast(LayerChoice, edge) for pair, edge in edges}
+
+    def edges_of_nodes(self, label: str) -> dict[str, tuple[str, ...]]:
+        """Return the edges that enter each node, by source."""
+        return {
+            node_row(label, node): tuple(self.edge_label(label, source, node) for source in range(node))
+            for node in self._nodes()
+        }
 
     def bind(self, label: str, table: MixtureTable) -> None:
         """Bind every edge to its row."""
@@ -146,7 +175,11 @@ class Cell(Choice):
     def _rows_by_edge(
         self, label: str, probabilities: Mapping[str, Sequence[float]]
     ) -> dict[tuple[int, int], Sequence[float]]:
-        return {(source, node): probabilities[self.edge_label(label, source, node)] for source, node in self.pairs}
+        rows: dict[tuple[int, int], Sequence[float]] = {}
+        for source, node in self.pairs:
+            row, weights = probabilities[self.edge_label(label, source, node)], probabilities.get(node_row(label, node))
+            rows[source, node] = row if weights is None else [p * weights[source] for p in row]
+        return rows
 
     def _named(self, kept: Mapping[int, Sequence[Kept]]) -> dict[str, list[Any]]:
         named: dict[str, list[Any]] = {
@@ -170,13 +203,20 @@ class Cell(Choice):
         return name != "none" or isinstance(operation, nn.Identity)
 
     def fix(self, label: str, decision: Any) -> DerivedCell:
-        """Return the graph of the kept edges.
+        """Return the graph of the kept edges; with `partial_channels`, of new operations for all channels.
 
         A pair that occurs twice in a node gets a module each. The output does not join nodes without edges.
 
         Raises:
             ArchitectureError: The decision does not fit this cell, or its output would depend on no input.
         """
+        return self._fixed(label, decision, self._operation if self.partial_channels == 1 else self._whole)
+
+    def reached(self, label: str, decision: Any) -> DerivedCell:
+        """Return the graph of the kept edges, of operations as they are searched."""
+        return self._fixed(label, decision, self._operation)
+
+    def _fixed(self, label: str, decision: Any, operation_of: Callable[[str, int, int], nn.Module]) -> DerivedCell:
         nodes, concat = self._read(label, decision)
         sources: list[list[int]] = []
         operations: list[nn.Module] = []
@@ -190,7 +230,7 @@ class Cell(Choice):
                         f"Cell '{label}' has no candidate {name!r} (node {node}). "
                         f"Its candidates are {', '.join(self.names)}."
                     )
-                operation = self._operation(name, source, node)
+                operation = operation_of(name, source, node)
                 if self._passes(name, operation):
                     passing[-1][1].append(source)
                 operations.append(copy.deepcopy(operation) if id(operation) in taken else operation)
@@ -233,8 +273,17 @@ class Cell(Choice):
 
     def _operation(self, name: str, source: int, node: int) -> nn.Module:
         if self.lazy:
-            return self._build[name](source, node)
+            return self._built(name, source, node, 1)
         return cast(LayerChoice, self.edges[self.pairs.index((source, node))])[name]
+
+    def _built(self, name: str, source: int, node: int, parts: int) -> nn.Module:
+        build = self._build[name]
+        return build(source, node) if self.partial_channels == 1 else build(source, node, parts)
+
+    def _whole(self, name: str, source: int, node: int) -> nn.Module:
+        """A new operation for all channels, of the type and on the device of those that are searched."""
+        own = (p for p in self.parameters() if p.is_floating_point())
+        return self._built(name, source, node, 1).to(next(own, torch.empty(0)))
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """Return the cell's output for `n_inputs` states, each (B, C, H, W)."""
@@ -246,14 +295,15 @@ class Cell(Choice):
 
     def edge_by_edge(self, states: Sequence[Any]) -> Any:
         """Return what `forward` does, every operation as it is written."""
-        every = list(states)
+        split = SplitStates(states, self.partial_channels, f"Cell '{self._row}'")
         edges = iter(self.edges)
         for _ in range(self.n_nodes):
-            total = next(edges)(every[0])
-            for state in every[1:]:
-                total = total + next(edges)(state)
-            every.append(total)
-        return every[-1] if self.output == "last" else torch.cat(every[self.n_inputs :], dim=1)
+            entering = [cast(LayerChoice, next(edges)) for _ in split.read]
+            total = entering[0](split.read[0])
+            for edge, state in zip(entering[1:], split.read[1:], strict=True):
+                total = total + edge(state)
+            split.enter(total, [edge.mixture.edge for edge in entering] if self.partial_channels > 1 else ())
+        return split.whole[-1] if self.output == "last" else torch.cat(split.whole[self.n_inputs :], dim=1)
 
 
 class DerivedCell(nn.Module):

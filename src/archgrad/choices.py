@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -50,11 +50,23 @@ class Mixture:
 
     slots: Tensor
     """(n_chosen, K): row j holds the weight of each candidate in the j-th chosen place. Each row sums to one,
-    unless the relaxation says otherwise (`Relaxation.normalised`)."""
+    unless the relaxation says otherwise (`Relaxation.normalised`). What always runs has a column of its own after
+    those of the candidates, and an edge weight multiplies all."""
     active: tuple[int, ...]
     """The candidates that run; the others have weight zero in `slots`."""
     straight_through: bool = False
     """Whether an inactive candidate's weight (value 0) is added to the output, so that its alpha gets a gradient."""
+    edge: Tensor | None = None
+    """0-dimensional, the weight of the edge, by which `slots` are multiplied already; None where it is not weighed."""
+
+    def beside(self, weight: Tensor) -> Mixture:
+        """Return the mixture with a column more, for a module that always runs; `weight` is 0-dimensional."""
+        column = weight.to(self.slots).expand(self.slots.shape[0], 1)
+        return replace(self, slots=torch.cat([self.slots, column], 1), active=(*self.active, self.slots.shape[1]))
+
+    def on_edge(self, weight: Tensor) -> Mixture:
+        """Return the mixture of an edge that has a weight, 0-dimensional, among those that enter its node."""
+        return replace(self, slots=self.slots * weight, edge=weight)
 
     @property
     def weights(self) -> Tensor:
@@ -106,9 +118,22 @@ class Choice(nn.Module, ABC):
     def rows(self, label: str) -> dict[str, AlphaRow]:
         """Return the rows of alphas that this choice needs when it is called `label`."""
 
+    def layer_choices(self, label: str) -> dict[str, LayerChoice]:
+        """Return the layer choices that this choice consists of, by row: itself, or the edges of a cell."""
+        return {label: self} if isinstance(self, LayerChoice) else {}
+
+    def edges_of_nodes(self, label: str) -> dict[str, tuple[str, ...]]:
+        """Return name of a sum -> the rows whose outputs it adds, which edge weights weigh; by default nothing."""
+        return {}
+
     @abstractmethod
     def decide(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> Any:
-        """Return the decision (plain data) that the probabilities of this choice's rows lead to."""
+        """Return the decision (plain data) that the probabilities of this choice's rows lead to.
+
+        Args:
+            label: Of this choice.
+            probabilities: By row, one a candidate; and, in a search with edge weights, those of `edges_of_nodes`.
+        """
 
     def decide_plain(self, label: str, probabilities: Mapping[str, Sequence[float]]) -> Any:
         """Return the likeliest decision of all; it differs from `decide` where that leaves out what cannot be meant."""
@@ -121,6 +146,10 @@ class Choice(nn.Module, ABC):
         Raises:
             ArchitectureError: The decision does not fit this choice.
         """
+
+    def reached(self, label: str, decision: Any) -> nn.Module:
+        """Return a module that has all choices which `decision` leaves open, by default the fixed one."""
+        return self.fix(label, decision)
 
     def bind(self, label: str, table: MixtureTable) -> None:
         """Let forward passes take their mixture from `table`, under the row `label`."""
@@ -174,6 +203,7 @@ class LayerChoice(Choice):
         self.names = tuple(candidates)
         # A ModuleList, not a ModuleDict: a candidate may be called 'pop' or 'keys', or have a dot in its name.
         self.candidates = nn.ModuleList(candidates.values())
+        """In the order of `names`; then what always runs (see `archgrad.always_on`), which competes with none."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -222,10 +252,11 @@ class LayerChoice(Choice):
         check_alike(outputs, places, self._describe)
 
     def _describe(self, k: int) -> tuple[str, str]:
-        return f"Choice '{self._row}'", self.names[k]
+        return f"Choice '{self._row}'", self.names[k] if k < len(self.names) else "always on"
 
     def _name_of(self, k: int) -> str:
-        return f"Candidate '{self.names[k]}' of choice '{self._row}'"
+        choice, name = self._describe(k)
+        return f"Candidate '{name}' of {choice[0].lower()}{choice[1:]}"
 
 
 _REDUCTIONS = ("sum", "mean", "concat", "none")

@@ -22,6 +22,7 @@ __all__ = [
     "empty_nodes",
     "freeze_decisions",
     "joined_nodes",
+    "node_row",
     "taken_candidates",
 ]
 
@@ -56,6 +57,11 @@ def edge_key(source: int, node: int) -> str:
 def edge_row(label: str, source: int, node: int) -> str:
     """Return the row of alphas of an edge in the cell called `label`, "label/source->node"."""
     return f"{label}/{edge_key(source, node)}"
+
+
+def node_row(label: str, node: int) -> str:
+    """Return the row of the weights of the edges that enter a node of the cell called `label`, "label/->node"."""
+    return f"{label}/->{node}"
 
 
 def edge_of_row(row: str) -> tuple[str, int, int] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from archgrad.architecture import Architecture, as_architecture
-from archgrad.cell import DerivedCell
+from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import Choice, SelectInputs
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.fast.accelerate import restore
@@ -60,6 +60,9 @@ def derive(
         raise SpaceError("derive was given two supernets. Leave supernet=... out, or give the plain space first.")
     if supernet is not None and not keep_weights:
         raise SpaceError("derive was given a supernet but not keep_weights=True. Leave it out, or keep its weights.")
+    searched = space if isinstance(space, Supernet) else supernet
+    if keep_weights and searched is not None:
+        _check_keeps(searched)
     if isinstance(space, Supernet):
         network = _close(copy.deepcopy(space.network), architecture)
         restore(network)
@@ -75,6 +78,15 @@ def derive(
     if supernet is not None:
         _take_weights(network, _close(copy.deepcopy(supernet.network), architecture))
     return network
+
+
+def _check_keeps(supernet: Supernet) -> None:
+    for cell in supernet.network.modules():
+        if isinstance(cell, Cell) and cell.partial_channels > 1:
+            raise SpaceError(
+                f"keep_weights=True needs the operations that were searched, but in a cell with partial_channels="
+                f"{cell.partial_channels} those have fewer channels than the derived ones. Set keep_weights=False."
+            )
 
 
 def _close(network: nn.Module, architecture: Architecture) -> nn.Module:

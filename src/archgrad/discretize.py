@@ -37,7 +37,7 @@ def discretize(
         space: Name of the space, to be stored.
         provenance: Where the architecture comes from, to be stored beside the alphas and their probabilities.
         scores: By label, one a candidate: what the rules read in the place of the probabilities (see
-            `archgrad.selection`).
+            `archgrad.selection`). Edge weights count on top of them.
     """
     probabilities = supernet.probabilities()
     rows = supernet.rows
@@ -49,11 +49,14 @@ def discretize(
             for label, row in values.items()
         }
 
-    alphas = {label: alpha.detach().double().cpu().tolist() for label, alpha in supernet.alphas.items()}
+    alphas = {label: supernet.alphas[label].detach().double().cpu().tolist() for label in rows}
     evidence: dict[str, Any] = {"alphas": named(alphas), "probabilities": named(probabilities)}
     scores = probabilities if scores is None else scores
     if scores != probabilities:
         evidence["scores"] = named(scores)
+    if edges := supernet.edge_probabilities():
+        evidence["edge_weights"] = edges
+        scores = {**edges, **scores}
     choices = decide(supernet.network, supernet.choices, scores)
     if supernet.judged:
         evidence["judged"] = [dict(judgement) for judgement in supernet.judged]
@@ -96,7 +99,7 @@ def decide(
             label = labels[id(module)]
             if label not in decisions:
                 decisions[label] = module.decide(label, probabilities)
-            visit(module.fix(label, decisions[label]))
+            visit(module.reached(label, decisions[label]))
         else:
             for child in module.children():
                 visit(child)

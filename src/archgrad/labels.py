@@ -11,7 +11,7 @@ from archgrad.cell import Cell
 from archgrad.choices import AlphaRow, Choice
 from archgrad.errors import SpaceError
 
-__all__ = ["LabelledChoice", "alpha_rows", "label_choices"]
+__all__ = ["LabelledChoice", "alpha_rows", "edges_of_nodes", "label_choices"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,23 @@ def alpha_rows(choices: list[LabelledChoice]) -> dict[str, AlphaRow]:
                 f"{_place(owner[label])}. Rename one of them."
             )
     return rows
+
+
+def edges_of_nodes(choices: list[LabelledChoice]) -> dict[str, tuple[str, ...]]:
+    """Return which rows of alphas may be weighed against each other, by the name of their sum (see `Choice`).
+
+    Raises:
+        SpaceError: The name of a sum is also the label of a choice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in choices:
+        found.update(entry.choice.edges_of_nodes(entry.label))
+    for entry in choices:
+        if entry.label in found:
+            raise SpaceError(
+                f"Label '{entry.label}', at {_place(entry)}, is the name of the edge weights of a node. Rename it."
+            )
+    return found
 
 
 def _find(space: nn.Module) -> Iterator[LabelledChoice]:

@@ -1,42 +1,97 @@
-"""The space that a person names: a module, or the name of one that comes with archgrad."""
+"""The space that a person names: a module, or what builds one that fits the data."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from archgrad import spaces
 from archgrad.data import Data
-from archgrad.errors import SpaceError
+from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
 from archgrad.typed_names import name_of
 
-__all__ = ["SPACES", "check_takes", "known_of", "space_of"]
+__all__ = ["SPACES", "SpaceBuilder", "check_takes", "known_of", "space_of"]
 
 SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
 """Those that come with archgrad, by the names as they are typed."""
 
 
-def space_of(given: Any, data: Data) -> nn.Module:
-    """Return the space itself, or build the one of a name for the classes and images of the data.
+@dataclass(frozen=True)
+class SpaceBuilder:
+    """Builds a space, as often as it is asked to."""
+
+    name: str
+    """For messages."""
+    build: Callable[..., Any]
+    """A function or class."""
+    known: Mapping[str, Any]
+    """Options that fit the space to its data and use."""
+    given: Mapping[str, Any]
+    """Options that a person has set."""
+
+    def __call__(self, **options: Any) -> nn.Module:
+        """Return a new space.
+
+        Args:
+            options: In the place of those that are known or given.
+
+        Raises:
+            SpaceError: What is built is no module.
+        """
+        space = self.build(**{**self.known, **self.given, **options})
+        if not isinstance(space, nn.Module):
+            raise SpaceError(
+                f"The space '{self.name}' must be or return a torch.nn.Module, but gave {type(space).__name__}."
+            )
+        return space
+
+    def check_options(self, options: Mapping[str, Any], *, first: bool) -> None:
+        """Check that there are such options.
+
+        Args:
+            options: Of a stage.
+            first: Whether it is the first, so that what is given would never be used.
+
+        Raises:
+            OptionError: There is none of a name, or it contradicts what is given.
+        """
+        parameters = inspect.signature(self.build).parameters
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        for name, value in options.items():
+            if name not in parameters and not anything:
+                raise OptionError(
+                    f"A stage of the method sets {name}={shown(value)} of the space, but '{self.name}' has no such "
+                    f"option. It has {', '.join(parameters) or 'none'}."
+                )
+            if first and name in self.given and self.given[name] != value:
+                raise OptionError(
+                    f"{name}={shown(self.given[name])} of the space contradicts the method, whose first stage has "
+                    f"{name}={shown(value)}. Leave it out, or give other stages."
+                )
+
+
+def space_of(given: Any, data: Data) -> nn.Module | SpaceBuilder:
+    """Return the space itself, or what builds the one of a name, function or class for the data.
 
     Args:
-        given: A module, or a name as in `archgrad spaces`.
+        given: A module, a name as in `archgrad spaces`, or a function or class that returns a module; it is given what
+            `known_of` the data it has parameters for.
         data: Tells classes, channels and size of the images.
 
     Raises:
-        SpaceError: It is neither, or the named one is for images and the data has none.
+        SpaceError: It is none of these, or the named one is for images and the data has none.
     """
-    if isinstance(given, nn.Module):
+    if isinstance(given, nn.Module | SpaceBuilder):
         return given
-    if isinstance(given, type):
-        raise SpaceError(f"The space must be a module, but got the class {given.__name__}. Give {given.__name__}(...).")
     if not isinstance(given, str):
-        raise SpaceError(f"The space must be a torch.nn.Module or a name, but got {type(given).__name__}.")
+        return _builder_of(given, data)
     build = SPACES.get(given.replace("_", "-"))
     if build is None:
         near = difflib.get_close_matches(given, SPACES, n=1)
@@ -45,8 +100,34 @@ def space_of(given: Any, data: Data) -> nn.Module:
             f"There is no space {shown(given)}.{hint} Known are {', '.join(SPACES)}; of your own, give the module."
         )
     check_takes(given, data)
+    return SpaceBuilder(given, build, _fitting(build, data), {})
+
+
+def _builder_of(given: Any, data: Data) -> SpaceBuilder:
+    if not callable(given):
+        raise SpaceError(f"The space must be a torch.nn.Module or a name, but got {type(given).__name__}.")
+    bound = dict(given.keywords) if isinstance(given, functools.partial) else {}
+    known = _fitting(given, data)
+    name = getattr(given, "__name__", type(given).__name__)
+    missing = [
+        parameter.name
+        for parameter in inspect.signature(given).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in known
+    ]
+    if missing:
+        kind = "class" if isinstance(given, type) else "function"
+        raise SpaceError(
+            f"The space must be a module, or built from {', '.join(known_of(data))} alone, but got the {kind} {name}. "
+            f"Give {name}(...), or functools.partial with {', '.join(missing)}."
+        )
+    return SpaceBuilder(name, given, {key: value for key, value in known.items() if key not in bound}, bound)
+
+
+def _fitting(build: Callable[..., Any], data: Data) -> dict[str, int]:
     parameters = inspect.signature(build).parameters
-    return build(**{name: value for name, value in known_of(data).items() if name in parameters})
+    return {name: value for name, value in known_of(data).items() if name in parameters}
 
 
 def check_takes(name: str, data: Data) -> None:

@@ -133,7 +133,8 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
     path, seed = Path(options.run_dir), options.seed
     with ExitStack() as stack:
         stack.enter_context(seeded(seed))
-        space = space_of(options.space, data)
+        given = space_of(options.space, data)
+        space = given if isinstance(given, nn.Module) else given()
         folder = stack.enter_context(_opened(path, options))
         best, spent = _so_far(path)
         done = len(spent)

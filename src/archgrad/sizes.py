@@ -14,7 +14,7 @@ from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.machine import machine_memory
 
-__all__ = ["LARGEST", "check_fits_memory", "check_whole"]
+__all__ = ["LARGEST", "check_divides", "check_fits_memory", "check_whole"]
 
 LARGEST = 2**31 - 1
 """Largest whole number that an option may be, unless it says otherwise."""
@@ -45,6 +45,22 @@ def check_whole(name: str, value: object, *, least: int, most: int = LARGEST, re
         raise OptionError(f"{name} must be a whole number of at least {least}, but got {name}={shown(value)}.{end}")
     if number > most:
         raise OptionError(f"{name} must be at most {most}, but got {name}={shown(value)}. Choose a smaller one.")
+
+
+def check_divides(partial_channels: int, channels: int) -> None:
+    """Refuse parts of the channels that are not of equal size.
+
+    Args:
+        partial_channels: Number of parts.
+        channels: Of a node in the first cells.
+
+    Raises:
+        OptionError: The number of parts does not divide the channels.
+    """
+    if channels % partial_channels:
+        raise OptionError(
+            f"partial_channels must divide channels, but got partial_channels={partial_channels}, channels={channels}."
+        )
 
 
 def check_fits_memory(build: Callable[[int], nn.Module], *, cells: int, channels: int, **sizes: int) -> None:

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from archgrad.alphas import AlphaTable, PassDraw
+from archgrad.always_on import AlwaysOn, put_beside
 from archgrad.batches import to_channels_last
 from archgrad.choices import AlphaRow, Draw, LayerChoice, Mixture, MixtureTable
+from archgrad.edge_weights import EdgeWeights
 from archgrad.errors import SpaceError
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import Code, accelerate
@@ -23,42 +26,9 @@ from archgrad.nested import map_tensors
 from archgrad.perturbations import Perturbation, Probe
 from archgrad.pruned import mix_kept, only, without
 from archgrad.relaxation import Relaxation, Softmax
-from archgrad.schedules import Progress
+from archgrad.schedules import Progress, value_of
 
-__all__ = ["AlphaTable", "PassDraw", "Supernet"]
-
-
-class PassDraw(NamedTuple):
-    """Everything that one forward pass needs beside weights, alphas and its batch: tensors, by label and name."""
-
-    relaxation: Mapping[str, Draw]
-    perturbation: Mapping[str, Draw]
-    """Empty where the pass is not perturbed."""
-
-
-class AlphaTable(nn.Module, Mapping[str, nn.Parameter]):
-    """The alphas by label; a mapping to read and a module to save. In the state dict "." in a label reads "/"."""
-
-    __hash__ = nn.Module.__hash__
-    __eq__ = object.__eq__
-
-    def __init__(self, rows: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self._key = {label: label.replace(".", "/") for label in rows}
-        for label, row in rows.items():
-            # Past register_parameter, which refuses names that a module has as attributes ("keys", "train").
-            self._parameters[self._key[label]] = nn.Parameter(row)
-
-    def __getitem__(self, label: str) -> nn.Parameter:
-        parameter = self._parameters[self._key[label]]
-        assert parameter is not None
-        return parameter
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._key)
-
-    def __len__(self) -> int:
-        return len(self._key)
+__all__ = ["Supernet"]
 
 
 class Supernet(nn.Module):
@@ -71,12 +41,16 @@ class Supernet(nn.Module):
         relaxation: How alphas become mixing weights; `Softmax()` if not given.
         seed: Seeds the alphas and the relaxation's random draws.
         fast: Compute the same numbers the fast way (see `archgrad.fast`); False runs every operation as it is written.
+        edge_weights: How the edges that enter a node of a cell are weighed against each other, with one more row of
+            alphas for each node: a relaxation that runs all candidates. None weighs every edge by one.
+        always_on: What runs beside the candidates in every pass; nothing if not given.
         activation_checkpointing: Let the backward pass compute the activations of each outermost choice again, instead
             of keeping them: about a third more time for much less memory.
 
     Raises:
         SpaceError: The space has no choice, or labels in conflict.
-        OptionError: The relaxation does not fit a row of alphas.
+        OptionError: The relaxation does not fit a row of alphas, there are no edges to weigh, or no choice gets what
+            always runs.
 
     Attributes:
         progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
@@ -95,6 +69,8 @@ class Supernet(nn.Module):
         seed: int = 0,
         fast: bool = True,
         activation_checkpointing: bool = False,
+        edge_weights: Relaxation | None = None,
+        always_on: AlwaysOn | None = None,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(space)
@@ -105,8 +81,11 @@ class Supernet(nn.Module):
             remedy = "Build it with stage='search'" if hasattr(space, "sized_for") else "Put a LayerChoice in it"
             raise SpaceError(f"{type(space).__name__} has no open choice to search. {remedy}.")
         self.rows: dict[str, AlphaRow] = alpha_rows(self.choices)
-        """What each row of alphas decides between."""
+        """What each row of alphas decides between; those of edge weights are no part of it."""
         self.relaxation.check(self.rows)
+        self._edges = None if edge_weights is None else EdgeWeights(edge_weights, self.choices)
+        self.always_on = always_on
+        self._beside = [] if always_on is None else put_beside(always_on, self.choices)
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
         self.memory: dict[str, dict[str, Tensor]] = {}
@@ -115,9 +94,10 @@ class Supernet(nn.Module):
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
-        self.alphas = AlphaTable(
-            {label: self.relaxation.initial(row, self.generator).to(like) for label, row in self.rows.items()}
-        )
+        first = {label: self.relaxation.initial(row, self.generator) for label, row in self.rows.items()}
+        first |= {} if self._edges is None else self._edges.initial(self.generator)
+        self.alphas = AlphaTable({label: alpha.to(like) for label, alpha in first.items()})
+        """The rows of alphas by label, those of edge weights last."""
         self._table = MixtureTable()
         for entry in self.choices:
             entry.choice.bind(entry.label, self._table)
@@ -169,12 +149,14 @@ class Supernet(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
-        return self.forward_at(self._mixtures(), *args, **kwargs)
+        with self.same_draw():
+            return self.forward_at(self._mixtures(), *args, **kwargs)
 
     def _mixtures(self) -> dict[str, Mixture]:
         if self._apart is not None:
             return self._apart
-        draw = self._draw() if self._held is None else self._held
+        draw = self._held
+        assert draw is not None
         mixtures = self._relaxed(draw.relaxation)
         if self._perturbation is None:
             return mixtures
@@ -201,11 +183,19 @@ class Supernet(nn.Module):
             if left is not None:
                 alpha, row = only(alpha, left), row.only(left)
             draws[label] = self.relaxation.draw(alpha, row, self.progress, self.generator)
+        edges = {} if self._edges is None else self._edges.draw(self.alphas, self.progress, self.generator)
+        beside: Draw = {}
+        if self.always_on is not None:
+            weight = value_of(self.always_on.weight, self.progress, f"The weight of {type(self.always_on).__name__}")
+            beside = {"weight": torch.tensor(weight, dtype=torch.float64)}
+        drawn = PassDraw(draws, {}, edges, beside)
         if self._perturbation is None:
-            return PassDraw(draws, {})
+            return drawn
         perturbation, probe = self._perturbation
         mixtures = self._relaxed(draws)
-        return PassDraw(draws, perturbation.draw(mixtures, self.rows, self.progress, self.generator, probe))
+        with self.same_draw(drawn):
+            moved = perturbation.draw(mixtures, self.rows, self.progress, self.generator, probe)
+        return drawn._replace(perturbation=moved)
 
     @property
     def held_draw(self) -> PassDraw | None:
@@ -261,7 +251,9 @@ class Supernet(nn.Module):
             each: leaves that want a gradient.
         """
         shared = self.shared_labels
-        mixtures = {label: replace(m, slots=m.slots.detach()) for label, m in self._mixtures().items()}
+        with self.same_draw():
+            whole = self._completed(self._mixtures())
+        mixtures = {label: replace(mixture, slots=mixture.slots.detach()) for label, mixture in whole.items()}
         apart: dict[str, list[list[Tensor]]] = {}
         before, self._apart = self._apart, mixtures
         try:
@@ -281,19 +273,35 @@ class Supernet(nn.Module):
                 entry.choice.bind(entry.label, self._table)
 
     def forward_at(self, mixtures: Mapping[str, Mixture], *args: Any, **kwargs: Any) -> Any:
-        """Return what the network returns under given mixtures, by label; nothing is drawn."""
+        """Return what the network returns under given mixtures of the candidates, by label.
+
+        What always runs and edge weights come on top, as in the draw that forward passes share at present, or in one of
+        their own.
+        """
+        if mixtures is not self._apart:
+            mixtures = self._completed(mixtures)
         in_format = self.channels_last
         if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
-        off = self.off
-        self._table.current = {
-            label: without(mixture, off[label]) if label in off else mixture for label, mixture in mixtures.items()
-        }
+        self._table.current = mixtures
         try:
             outputs = self.network(*args, **kwargs)
         finally:
             self._table.current = {}
         return map_tensors(outputs, _contiguous) if in_format else outputs
+
+    def _completed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
+        """Return the mixtures without what is switched off, with what always runs, times the weights of their edges."""
+        off = self.off
+        found = {label: without(mix, off[label]) if label in off else mix for label, mix in mixtures.items()}
+        if self._edges is None and self.always_on is None:
+            return found
+        with self.same_draw():
+            draw = self._held
+        assert draw is not None
+        for label in self._beside:
+            found[label] = found[label].beside(draw.always_on["weight"])
+        return found if self._edges is None else self._edges.weigh(found, self.alphas, draw.edges)
 
     @contextmanager
     def switched_off(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
@@ -317,6 +325,20 @@ class Supernet(nn.Module):
         with torch.no_grad():
             return {label: self._probabilities(label).tolist() for label in self.rows}
 
+    def edge_probabilities(self) -> dict[str, list[float]]:
+        """Return for each node the weights of its edges, by source; empty without edge weights."""
+        return {} if self._edges is None else self._edges.probabilities(self.alphas)
+
+    @property
+    def edge_weights(self) -> Relaxation | None:
+        """How the edges of a node are weighed against each other."""
+        return None if self._edges is None else self._edges.relaxation
+
+    @property
+    def nodes(self) -> Mapping[str, tuple[str, ...]]:
+        """Name of the row of a node's edge weights -> the rows of its edges, by source; empty without edge weights."""
+        return {} if self._edges is None else self._edges.edges
+
     def _probabilities(self, label: str) -> Tensor:
         alpha, row, left = self.alphas[label].double(), self.rows[label], self.kept.get(label)
         if left is None:
@@ -325,9 +347,10 @@ class Supernet(nn.Module):
         return torch.zeros_like(alpha).index_copy_(0, torch.tensor(left, device=alpha.device), chosen)
 
     def open_rows(self) -> tuple[dict[str, Tensor], dict[str, AlphaRow]]:
-        """Return the alphas and rows of what still competes, by label: without the candidates that were pruned."""
+        """Return the alphas and rows of the candidates that still compete, by label; without those of edge weights."""
         kept = self.kept
-        alphas = {label: only(alpha, kept[label]) if label in kept else alpha for label, alpha in self.alphas.items()}
+        every = {label: self.alphas[label] for label in self.rows}
+        alphas = {label: only(alpha, kept[label]) if label in kept else alpha for label, alpha in every.items()}
         return alphas, {label: row.only(kept[label]) if label in kept else row for label, row in self.rows.items()}
 
     def prune(self, keep: int, scores: Mapping[str, Sequence[float]]) -> None:

@@ -164,3 +164,22 @@ def test_help_begins_with_what_people_set_first(archgrad: Type) -> None:
         head = shown.index("set most often")
         assert head < shown.index(f"{first} ", head) < shown.index("--grad-clip")
         assert shown.index("--out") < shown.index("--grad-clip")
+
+
+def test_stages_of_other_sizes_are_searched_and_resumed(archgrad: Type) -> None:
+    small = (
+        "--method", "p-darts", "--data", "digits", "--train-samples", 64, "--channels", 2, "--space.nodes", 1,
+        "--epochs", 3, "--batch-size", 16, "--quiet", "--device", "cpu",
+    )  # fmt: skip
+    assert archgrad("search", *small, "--out", "whole").status == 0
+    assert archgrad("search", *small, "--out", "cut", "--max-minutes", "1e-9").status == 124
+    for run in ("cut", "cut"):  # the second time it has ended
+        assert archgrad("search", "--resume", run).status == 0
+    assert Path("whole", "metrics.csv").read_bytes() == Path("cut", "metrics.csv").read_bytes()
+    config = yaml.safe_load(Path("cut", "config.yaml").read_text())
+    assert config["cells"] == 5  # what the first stage builds
+    assert [stage["space"] for stage in config["method"]["stages"]] == [{"cells": n} for n in (5, 11, 17)]
+    assert [stage["epochs"] for stage in config["method"]["stages"]] == [1, 1, 1]
+    assert archgrad("retrain", "--arch", "cut", "--cells", 2, *small[2:8], "--epochs", 1, *small[12:]).status == 0
+    assert "cells=4 of the space contradicts the method" in archgrad("search", *small, "--cells", 4).err
+    assert "'tiny' has no such option" in archgrad("search", *QUICK, "--method", "p-darts", "--epochs", 3).err

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from archgrad.cli.spaces import build_space
+from archgrad.cli.spaces import space_builder
 from archgrad.data import Data, load
 from archgrad.errors import SpaceError
 
@@ -41,7 +41,7 @@ def data() -> Data:
 
 
 def build(text: str, data: Data) -> nn.Module:
-    return build_space(text, data, stage="search")[0]
+    return space_builder(text, data, stage="search")[0]()
 
 
 @pytest.mark.parametrize("name", ["random", "torch", "archgrad", "my space"])

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 import archgrad as ag
-from archgrad.cli.spaces import build_space
+from archgrad.cli.spaces import space_builder
 
 from .typed import QUICK, Type, class_folders, content
 
@@ -85,11 +85,11 @@ def test_the_auxiliary_head_is_there_when_it_has_weight(archgrad: Type) -> None:
 
 def test_without_sizes_the_papers_are_taken(archgrad: Type) -> None:
     data = ag.data.load("digits")
-    space, sizes = build_space("darts-cifar", data, stage="retrain")
+    build, sizes = space_builder("darts-cifar", data, stage="retrain")
     assert sizes == {"channels": 36, "cells": 20}
-    network = ag.derive(space, ag.architectures.DARTS_V2)
+    network = ag.derive(build(), ag.architectures.DARTS_V2)
     assert network.classifier.in_features == 4 * 4 * 36  # 4 nodes; the width doubles twice
-    _, sizes = build_space("darts-cifar", data, stage="search")
+    _, sizes = space_builder("darts-cifar", data, stage="search")
     assert sizes == {"channels": 16, "cells": 8}
     shown = archgrad("retrain", "--help").out
     assert "darts-cifar 36" in shown

@@ -204,7 +204,9 @@ def test_second_order_by_name(step: str, archgrad: Type) -> None:
     assert archgrad("search", *QUICK, "--step", step, "--out", "a").status == 0
     config = config_of(Path("a"))
     hvp = {"unrolled": "finite-difference", "exact": "exact"}[step]
-    assert config["method"]["step"] == {"name": "unrolled", "hvp": hvp, "finite_difference_radius": 0.01}
+    assert config["method"]["step"] == {
+        "name": "unrolled", "hvp": hvp, "finite_difference_radius": 0.01, "steps": 1, "truncation": None,
+    }  # fmt: skip
 
 
 def test_a_space_of_ones_own_from_a_file_or_module(archgrad: Type, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +287,7 @@ def test_an_interruption_before_the_search_is_no_traceback(archgrad: Type, monke
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "seeded", pressed)
+    monkeypatch.setattr(command, "make_method", pressed)
     outcome = archgrad("search", *QUICK)
     assert outcome.status == 130
     assert "Traceback" not in outcome.err

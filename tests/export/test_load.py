@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from archgrad import spaces
-from archgrad.cli.spaces import SPACES, build_space
+from archgrad.cli.spaces import SPACES, space_builder
 from archgrad.data import TensorSamples, evaluation_batches
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
@@ -62,10 +62,10 @@ def test_the_description_is_that_of_the_data(run_dir: Path) -> None:
 def test_every_space_comes_back_with_its_auxiliary_head(name: str, tmp_path: Path) -> None:
     data = few_digits(train=32, test=8)
     sizes = {"channels": 4, "cells": None if name == "tiny" else 3 if name.startswith("darts") else 1}
-    searched, _ = build_space(name, data, stage="search", **sizes)
-    architecture = random_architecture(searched, seed=0, name=name)
-    space, found = build_space(name, data, stage="retrain", auxiliary=True, **sizes)
-    network = derive(space, architecture)
+    search, _ = space_builder(name, data, stage="search", **sizes)
+    architecture = random_architecture(search(), seed=0, name=name)
+    build, found = space_builder(name, data, stage="retrain", auxiliary=True, **sizes)
+    network = derive(build(), architecture)
     config = {"space": name, **found}
     retrain(network, data, architecture=architecture, run_dir=tmp_path / "run", config=config, **OPTIONS)
     loaded = load_retrained(tmp_path / "run")
@@ -78,10 +78,10 @@ def test_every_space_comes_back_with_its_auxiliary_head(name: str, tmp_path: Pat
 def test_options_of_the_space_come_back(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"channels": 2, "cells": 3, "options": {"nodes": 1}}
     data = few_digits(train=32, test=8)
-    searched, _ = build_space("darts-cifar", data, stage="search", **sizes)
-    space, _ = build_space("darts-cifar", data, stage="retrain", **sizes)
-    architecture = random_architecture(searched, seed=0, name="darts-cifar")
-    network = derive(space, architecture)
+    search, _ = space_builder("darts-cifar", data, stage="search", **sizes)
+    build, _ = space_builder("darts-cifar", data, stage="retrain", **sizes)
+    architecture = random_architecture(search(), seed=0, name="darts-cifar")
+    network = derive(build(), architecture)
     config = {"space": "darts-cifar", "channels": 2, "cells": 3, "space_options": {"nodes": 1}}
     weight = {**OPTIONS, "auxiliary_weight": 0.0}
     retrain(network, data, architecture=architecture, run_dir=tmp_path / "run", config=config, **weight)

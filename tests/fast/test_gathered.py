@@ -58,6 +58,12 @@ def test_wide_groups_are_computed_in_pieces(widest, gathering, monkeypatch):
     assert_equal(*of_both(ag.spaces.darts_cifar(2, 3, nodes=3), torch.randn(3, 3, 8, 8, dtype=torch.float64)))
 
 
+def test_partial_channels_are_known(gathering):
+    torch.manual_seed(0)
+    space = ag.spaces.darts_cifar(4, 3, nodes=3, partial_channels=2)
+    assert_equal(*of_both(space, torch.randn(3, 3, 8, 8, dtype=torch.float64)))
+
+
 def test_candidates_of_other_settings_stand_apart(gathering):
     torch.manual_seed(0)
 

@@ -42,7 +42,7 @@ def test_buffers_outside_the_state_dict_go_on_where_they_were(
     problem = PROBLEMS[name]
     with monkeypatch.context() as patch:
         # A first-order step of a search passes through the network twice, one of `Unrolled` five times.
-        stop_after({"search": 16, "retrain": 2, "trainer": 5}[name], patch)
+        stop_after({"search": 16, "retrain": 2, "trainer": 5, "selection": 16}[name], patch)
         with pytest.raises(Stopped):
             problem.run(tmp_path / "run", resume=False, checkpoint_steps=1)
     stored = load_state(tmp_path / "run" / "checkpoints" / "last.ckpt")["ranks"][0]["buffers"]

@@ -11,6 +11,7 @@ from torch import nn
 
 import archgrad as ag
 from archgrad import testing
+from archgrad.always_on import AlwaysOn, AuxiliarySkip
 from archgrad.bilevel import BilevelStep, FirstOrder, Flat, Implicit, Unrolled
 from archgrad.choices import Choice
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
@@ -97,6 +98,11 @@ class TestWeightsRules(testing.WeightsRuleLaws):
     @pytest.fixture
     def part(self, name: str) -> WeightsRule:
         return WEIGHTS_RULES[name]()
+
+
+class TestAuxiliarySkip(testing.AlwaysOnLaws):
+    def make(self) -> AlwaysOn:
+        return AuxiliarySkip()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

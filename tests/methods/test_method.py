@@ -10,22 +10,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import nn
 
 import archgrad as ag
+from archgrad.always_on import AuxiliarySkip
 from archgrad.bilevel import FirstOrder, Unrolled, search_step
 from archgrad.errors import OptionError, RunError
-from archgrad.methods import Method, Stage, darts, darts_second_order, drnas, fair_darts, gaea, gdas, snas
+from archgrad.methods import Method, Stage, darts, darts_minus, darts_second_order, drnas, fair_darts, gaea, gdas, snas
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, ZeroOne
-from archgrad.relaxation import Gumbel, ReinMax, Sigmoid, Simplex, SoftGumbel, Softmax
+from archgrad.relaxation import Dirichlet, Gumbel, ReinMax, Sigmoid, Simplex, SoftGumbel, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Cosine, Exponential, Linear, Progress
 from archgrad.search.short_forms import MethodOptions
 from archgrad.selection import Threshold
 from archgrad.stopping import HessianEigenvalue, SkipCount
-from archgrad.testing import TabularSpace
+from archgrad.testing import MixedSpace, TabularSpace
 from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
@@ -47,12 +49,17 @@ METHODS = {
     "frozen": Method(weights_rules=(FreezeOperations(threshold=0.9, interval=3),)),
     "reinmax": Method(relaxation=ReinMax()),
     "stopped": Method(stopping=SkipCount(limit=9)),
+    "minus": darts_minus,
+    "edges": Method(edge_weights=Softmax()),
+    "edges of gaea": replace(gaea, edge_weights=Simplex()),
     "everything": Method(
         regularizers=(BetaDecay(weight=Exponential(0.1, 1.0)),),
         perturbation=Uniform(radius=0.2),
         stages=STAGES,
         stopping=SkipCount(limit=9),
         selection=Threshold(),
+        edge_weights=Dirichlet(),
+        always_on=AuxiliarySkip(),
     ),
 }
 
@@ -71,7 +78,8 @@ def space(method: Method) -> torch.nn.Module:
     torch.manual_seed(0)
     if any(rule.looks_at_layers for rule in method.weights_rules):
         return Layered()
-    return TabularSpace(chosen=2 if isinstance(method.relaxation, Softmax | Gumbel | SoftGumbel) else 1)
+    kind = TabularSpace if method.edge_weights is None else MixedSpace
+    return kind(chosen=2 if isinstance(method.relaxation, Softmax | Gumbel | SoftGumbel) else 1)
 
 
 def found(method: Method | str, **options: Any) -> ag.SearchResult:
@@ -96,6 +104,12 @@ def test_a_method_comes_back_from_its_tree(name: str) -> None:
         ({"perturbation": Adversarial(), "relaxation": Gumbel()}, "Adversarial moves the weights of all candidates"),
         ({"perturbation": Uniform(), "relaxation": Sigmoid()}, "Sigmoid has weights that do not sum to one"),
         ({"perturbation": Uniform(), "step": Unrolled()}, "Unrolled looks ahead"),
+        ({"edge_weights": Simplex()}, r"Simplex has alphas on the simplex, but Adam"),
+        (
+            {"relaxation": Simplex(), "alphas_optimizer": ExponentiatedGradient(), "edge_weights": Softmax()},
+            r"or edge_weights=Simplex\(\)",
+        ),
+        ({"always_on": Softmax()}, "always_on must be a AlwaysOn"),
         ({"stages": ()}, "at least one stage"),
         ({"stages": (Stage(), Stage(epochs=2))}, "needs a length"),
         ({"stages": (Stage(epochs=1, keep=2), Stage(epochs=1, keep=3))}, "cannot keep more"),
@@ -124,9 +138,22 @@ def test_what_depends_on_the_rows_is_refused_by_the_search() -> None:
         (replace(gaea, regularizers=(BetaDecay(),)), "BetaDecay is a function of logits"),
         (Method(regularizers=(DirichletKL(),)), "DirichletKL is a distance of Dirichlet distributions, but Softmax"),
         (Method(regularizers=(ZeroOne(),)), "ZeroOne opens or shuts gates"),
+        (Method(edge_weights=Gumbel()), "Gumbel draws those that run"),
     ):
         with pytest.raises(OptionError, match=message):
             found(method)
+
+
+def test_what_a_space_does_not_have_is_refused_by_the_search() -> None:
+    lone = nn.Sequential(nn.Linear(4, 3), ag.LayerChoice({"tanh": nn.Tanh(), "relu": nn.ReLU()}))
+    for method, message in (
+        (Method(edge_weights=Softmax()), "this space has no Cell"),
+        (darts_minus, "AuxiliarySkip finds no choice to stand beside"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            ag.search(lone, DATA, method=method, batch_size=8, quiet=True)
+    with pytest.raises(OptionError, match=r"The method has edge_weights=Softmax\(\), but the supernet None"):
+        ag.search(ag.Supernet(MixedSpace()), DATA, method=Method(edge_weights=Softmax()), batch_size=8, quiet=True)
 
 
 def test_presets_and_short_forms_mean_the_same() -> None:
@@ -204,8 +231,8 @@ def test_the_alphas_wait_and_rows_are_pruned_between_stages() -> None:
     start = ag.Supernet(space(darts), seed=0)
     waited = found(Method(stages=(Stage(epochs=1, alphas_start_epoch=1),)))
     assert all(torch.equal(waited.supernet.alphas[label], alpha) for label, alpha in start.alphas.items())
-    with pytest.raises(OptionError, match="The stages of the method have 4 epochs together, but got epochs=3"):
-        found(METHODS["staged"], epochs=3)
+    shorter = found(METHODS["staged"], epochs=3)  # stages of 2 and 1
+    assert [row["valid_loss"] is None for row in shorter.history] == [True, False, False]
 
 
 def test_a_regulariser_alone_moves_the_alphas_by_its_gradient() -> None:
@@ -269,6 +296,9 @@ def test_a_run_of_before_there_were_methods_is_resumed_or_refused_in_a_sentence(
     torch.manual_seed(0)
     ag.search(TabularSpace(), DATA, run_dir=run, **options)
     config = yaml.safe_load((run / "config.yaml").read_text())
+    config["method"].pop("edge_weights")  # a kind of part that there was not
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert len(ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **options).history) == 1
     config.pop("method")
     old = {
         "alphas_learning_rate": 3e-4, "alphas_betas": [0.5, 0.999], "alphas_weight_decay": 1e-3, "weights_first": False,

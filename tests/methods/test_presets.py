@@ -22,11 +22,22 @@ LAYERED = partial(ag.spaces.nasbench201, cells=1, in_channels=1, num_classes=10)
 
 
 def stepped(method: Method, *, fast: bool) -> dict[str, torch.Tensor]:
-    """Take two steps in a tiny space of cells; return alphas, weights and losses."""
+    """Take two steps in a tiny space; return alphas, weights and losses."""
     torch.manual_seed(0)
     layered = any(rule.looks_at_layers for rule in method.weights_rules)
-    space = (LAYERED if layered else ag.spaces.tiny)(channels=2).double()
-    supernet = ag.Supernet(space, method.relaxation, seed=0, fast=fast).train()
+    parts = method.stages[0].space.get("partial_channels", 1)
+    if parts > 1 or method.edge_weights is not None:
+        space = ag.spaces.nasbench201(12, 1, in_channels=1, partial_channels=parts)
+    else:
+        space = (LAYERED if layered else ag.spaces.tiny)(channels=2)
+    supernet = ag.Supernet(
+        space.double(),
+        method.relaxation,
+        seed=0,
+        fast=fast,
+        edge_weights=method.edge_weights,
+        always_on=method.always_on,
+    ).train()
     optimizer = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9)
     alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
     generator = torch.Generator().manual_seed(1)
@@ -77,6 +88,6 @@ def test_schedules_of_a_preset_follow_the_length_of_the_run() -> None:
 
 
 def test_the_search_that_a_preset_names_ends_and_derives() -> None:
-    for name in ("fair_darts", "drnas", "snas", "darts_plus"):
+    for name in ("fair_darts", "drnas", "snas", "darts_plus", "darts_minus"):
         result = ag.search(ag.spaces.tiny(channels=2), "digits", method=name, epochs=1, quiet=True, device="cpu")
         assert ag.derive(ag.spaces.tiny(channels=2), result.architecture)(torch.randn(2, 1, 8, 8)).shape == (2, 10)

@@ -11,7 +11,7 @@ from torch import nn
 import archgrad as ag
 from archgrad.bilevel import graph_cache
 from archgrad.errors import OptionError
-from archgrad.search import search_api
+from archgrad.search import stage_start
 from tape import TapeRecorder
 from toys import TabularSpace, same_state
 
@@ -40,7 +40,7 @@ def test_a_search_with_recorded_passes_gives_what_one_without_gives(step, monkey
     recorder = TapeRecorder()
     monkeypatch.setattr(graph_cache, "CudaRecorder", lambda device: recorder)
     monkeypatch.setattr(graph_cache, "check_recordable", lambda *_: None)
-    monkeypatch.setattr(search_api, "check_recordable", lambda *_: None)
+    monkeypatch.setattr(stage_start, "check_recordable", lambda *_: None)
     data = (torch.randn(44, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 2)
     found = []
     for recording in (False, True):
@@ -54,6 +54,24 @@ def test_a_search_with_recorded_passes_gives_what_one_without_gives(step, monkey
     kinds = 2 if isinstance(step, ag.bilevel.FirstOrder) else 4
     assert recorder.recorded == 2 * kinds  # the last batch of an epoch is smaller
     assert capsys.readouterr().err.count("Warming up: the pass for") == 2 * kinds
+
+
+def test_recorded_passes_follow_the_stages_and_their_rates_of_dropout(monkeypatch) -> None:
+    recorder = TapeRecorder()
+    monkeypatch.setattr(graph_cache, "CudaRecorder", lambda device: recorder)
+    monkeypatch.setattr(graph_cache, "check_recordable", lambda *_: None)
+    monkeypatch.setattr(stage_start, "check_recordable", lambda *_: None)
+    method = ag.Method(
+        stages=(
+            ag.Stage(epochs=2, space={"width": 4}, skip_dropout=0.3),
+            ag.Stage(epochs=3, keep=2, space={"width": 6}, skip_dropout=0.6),
+        )
+    )
+    options = {"method": method, "batch_size": 8, "device": "cpu", "fast": False, "quiet": True}
+    plain, recorded = (ag.search(TabularSpace, DATA, cuda_graphs=recording, **options) for recording in (False, True))
+    assert same_state(recorded.supernet, plain.supernet.state_dict())
+    assert recorded.history == plain.history
+    assert recorder.recorded == 2 * 2 * 2  # by stage, owner and size of batch
 
 
 @pytest.mark.cuda

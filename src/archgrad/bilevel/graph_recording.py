@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from archgrad.alphas import PassDraw
 from archgrad.bilevel.graph_capture import Packed, Recorder
 from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate
-from archgrad.supernet import PassDraw, Supernet
+from archgrad.supernet import Supernet
 
 __all__ = ["Call", "Recording", "apart", "draw_on", "relative", "tensors_of"]
 

@@ -57,8 +57,8 @@ def add_method_options(parser: Parser) -> None:
         "--stages",
         type=str | None,
         metavar="YAML",
-        help="Stages, such as '[{epochs: 10, alphas_start_epoch: 5}, {epochs: 10, keep: 3}]'. By default as the "
-        "method says.",
+        help="Stages, such as '[{epochs: 10, alphas_start_epoch: 5}, {epochs: 10, keep: 3, space: {cells: 11}}]'. By "
+        "default as the method says.",
     )
     group.add_argument(
         "--alphas_grad_clip",

@@ -30,8 +30,13 @@ def run(arguments: Sequence[str]) -> int:
             if value not in (None, [], False, 0.0):
                 say(f"  {place:18}{_line(value)}")
         say("")
+    listed: dict[type, str] = {}
     for kind_name, kind in KINDS.items():
         say(f"{kind_name.replace('_', '-')}: {kind.what}")
+        if kind.base in listed:
+            say(f"  one of those of {listed[kind.base]}, with options {dashed(f'--{kind_name}')}.OPTION\n")
+            continue
+        listed[kind.base] = kind_name.replace("_", "-")
         for name, part in classes_of(kind).items():
             about = (inspect.getdoc(part) or "").partition("\n\n")[0].replace("\n", " ")
             say(textwrap.fill(about, 110, initial_indent=f"  {name:24}", subsequent_indent=" " * 26))

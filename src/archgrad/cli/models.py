@@ -61,7 +61,7 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
     data = Data(
         name=str(config.get("data")), train=Dataset(), classes=description.classes, channels=channels, image_size=size
     )
-    space, _ = space_options.build_space(
+    build, _ = space_options.space_builder(
         space_options.settled_name(text),
         data,
         stage="retrain",
@@ -70,4 +70,4 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
         auxiliary=bool(config.get("auxiliary_weight")),
         options=stored_options("space", config),
     )
-    return space
+    return build()

@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         values["minutes"] = _minutes_of(values)
     data = data_options.open_data(values)
     with seeded(values["seed"]):
-        space, sizes = space_options.build_space(
+        build, sizes = space_options.space_builder(
             values["space"],
             data,
             stage="search",
@@ -62,6 +62,7 @@ def run(arguments: Sequence[str]) -> int:
             cells=values["cells"],
             options=values.get("space_options", {}),
         )
+        space = build()
     out = settled_folder(
         values, f"{space_options.label_of(values['space'])}-{data_options.label_of(values['data'])}-random"
     )

@@ -118,15 +118,15 @@ def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> A
     name = space_options.settled_name(values["space"] or "darts-cifar")
     # Only its choices are looked at, so it is built as small as can be.
     channels, cells = (2, 3) if name.startswith("darts-") else (None, None)
-    space, _ = space_options.build_space(
+    build, _ = space_options.space_builder(
         name, data, stage="search", channels=channels, cells=cells, options=values.get("space_options", {})
     )
-    return random_architecture(space, seed=values["seed"], name=name)
+    return random_architecture(build(), seed=values["seed"], name=name)
 
 
 def _network(architecture: Architecture, values: dict[str, Any], data: Data) -> tuple[nn.Module, dict[str, int | None]]:
     with seeded(values["seed"]):
-        space, sizes = space_options.build_space(
+        build, sizes = space_options.space_builder(
             values["space"],
             data,
             stage="retrain",
@@ -135,7 +135,7 @@ def _network(architecture: Architecture, values: dict[str, Any], data: Data) -> 
             auxiliary=values["auxiliary_weight"] > 0,
             options=values.get("space_options", {}),
         )
-        return derive(space, architecture), sizes
+        return derive(build(), architecture), sizes
 
 
 def _name(values: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts
 from archgrad.distributed import local_rank_zero_first, process_group, raise_on_all_ranks, rank
 from archgrad.fast.malloc import keep_freed_memory
 from archgrad.methods.tree import KINDS
-from archgrad.runs import Interrupted, seeded
+from archgrad.runs import Interrupted
 from archgrad.search import SearchResult, search
 from archgrad.search.search_options import SearchOptions
 from archgrad.show import to_text
@@ -63,15 +63,16 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
     method = make_method(values)
     with raise_on_all_ranks(), local_rank_zero_first():
         data = data_options.open_data(values)
-    with seeded(values["seed"]):  # the space's first weights follow from the seed, too
-        space, sizes = space_options.build_space(
-            values["space"],
-            data,
-            stage="search",
-            channels=values["channels"],
-            cells=values["cells"],
-            options=values.get("space_options", {}),
-        )
+    space, sizes = space_options.space_builder(
+        values["space"],
+        data,
+        stage="search",
+        channels=values["channels"],
+        cells=values["cells"],
+        options=values.get("space_options", {}),
+    )
+    of_stage = method.stages[0].space
+    sizes |= {name: of_stage[name] for name in sizes if name in of_stage}
     out = settled_folder(values, _name(values))
     config = {name: value for name, value in kept(values).items() if name not in OF_THE_METHOD}
     try:

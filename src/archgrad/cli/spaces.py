@@ -15,9 +15,9 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
-from archgrad.named_space import SPACES, check_takes, known_of
+from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of
 
-__all__ = ["SPACES", "add_space_options", "build_space", "label_of", "settled_name"]
+__all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder"]
 
 _RETRAIN_SIZES = {"darts-cifar": {"channels": 36, "cells": 20}}
 """The paper's sizes where a space's own defaults are those of the search."""
@@ -78,7 +78,7 @@ def label_of(text: str) -> str:
     return text.rpartition(":")[2]
 
 
-def build_space(
+def space_builder(
     text: str,
     data: Data,
     *,
@@ -87,8 +87,8 @@ def build_space(
     cells: int | None = None,
     auxiliary: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
-) -> tuple[nn.Module, dict[str, int | None]]:
-    """Build a space that fits the data.
+) -> tuple[SpaceBuilder, dict[str, int | None]]:
+    """Return what builds a space that fits the data.
 
     Args:
         text: What `--space` was given, settled.
@@ -100,7 +100,7 @@ def build_space(
         options: Further parameters of the space, as typed with `--space.NAME`.
 
     Returns:
-        The space, and the sizes that hold, None where the space has no such size.
+        The builder, and the sizes that hold, None where the space has no such size.
 
     Raises:
         OptionError: The space has no such size, or it is outside its range.
@@ -117,21 +117,19 @@ def build_space(
         if size is not None:
             given[name] = size
     given |= given_options("space", text, parameters, options, set_elsewhere=_SIZES)
-    known = {
+    gets = {
         **known_of(data),
         "stage": stage,
         **({"auxiliary": True} if auxiliary and stage == "retrain" else {}),
     }
-    given = {**{name: value for name, value in known.items() if name in parameters}, **given}
-    if needed := missing(parameters, given):
+    known = {name: value for name, value in gets.items() if name in parameters}
+    if needed := missing(parameters, {**known, **given}):
         raise SpaceError(
             f"The space '{text}' needs {', '.join(needed)}, but a space gets channels, cells (if given), "
-            f"{', '.join(known)}. Give the others defaults."
+            f"{', '.join(gets)}. Give the others defaults."
         )
-    space = build(**given)
-    if not isinstance(space, nn.Module):
-        raise SpaceError(f"The space '{text}' must be or return a torch.nn.Module, but gave {type(space).__name__}.")
-    return space, {name: given.get(name, _default(build, name)) for name in _SIZES}
+    sizes = {name: given.get(name, _default(build, name)) for name in _SIZES}
+    return SpaceBuilder(text, build, known, given), sizes
 
 
 def _own(text: str) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import grouped_cell, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.lowering import (
     Candidate,
     Edge,
@@ -40,6 +41,7 @@ from archgrad.fast.lowering import (
 )
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
+from archgrad.fast.packed import NOTHING, Packed, pack
 from archgrad.fast.recognise import is_projection, stages_of
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
@@ -84,6 +86,8 @@ class CellEvaluator:
             return cell.edge_by_edge(states)
         if self._guarded:
             states = [state.clone() for state in states]
+        split = FastSplit(states, cell.partial_channels, "The cell")
+        states = split.read
         active = tuple(tuple(mixture.active) for mixture in mixtures)
         low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
         kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
@@ -91,11 +95,13 @@ class CellEvaluator:
         if layout is None:
             return cell.edge_by_edge(states)
         if gathers(x):
-            output = grouped_cell.evaluate(cell, states, mixtures, layout, self._kept, kind)
+            output = grouped_cell.evaluate(cell, split, mixtures, layout, self._kept, kind)
+        elif cell.partial_channels > 1:
+            output = None  # the kernels' programs know no states of which a part is read
         else:
             output = native_cell.evaluate(cell, states, mixtures, layout, self._kept, kind)
         if output is None:
-            output = _by_node(cell, states, mixtures, layout)
+            output = _by_node(cell, split, mixtures, layout)
         if self._guarded and cell.output == "last":  # others are joined, and so copied
             output = output.clone()
         return as_written(output, channels_last=is_channels_last(x))
@@ -108,19 +114,36 @@ def _mixes(mixture: Mixture, x: Tensor) -> bool:
     return same and weights.device == x.device
 
 
-def _by_node(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
+def _by_node(cell: Cell, split: FastSplit, mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
+    states = split.read
     weights = [mixture.weights.unbind() for mixture in mixtures]
     channels_last = is_channels_last(states[0])
-    leaving: list[list[nn.Module]] = [[] for _ in layout.shapes]
+    leaving: list[list[Candidate]] = [[] for _ in layout.shapes]
     for c in layout.lowered():
-        leaving[c.source].append(c.operation)
-    every = [SharedFeatures(x, leaving[i], channels_last=channels_last) for i, x in enumerate(states)]
+        leaving[c.source].append(c)
+    every: list[SharedFeatures] = []
+    packed: list[Packed] = []
+
+    def add(x: Tensor, own: Sequence[Candidate]) -> None:
+        found = NOTHING
+        if cell.partial_channels > 1 and own:
+            x = x.contiguous(memory_format=torch.channels_last)
+            found = pack(x, own, weights)
+        packed.append(found)
+        rest = [c.operation for c in own if c.number not in found.done]
+        every.append(SharedFeatures(x, rest, channels_last=channels_last))
+
+    for number, x in enumerate(list(states)):
+        add(x, leaving[number])
     for node, edges in enumerate(layout.entering):
-        total = _Node(cell, every, edges, weights, mixtures).total()
+        total = _Node(cell, every, edges, weights, mixtures, packed).total()
+        read = split.enter(total, [mixtures[edge.number].edge for edge in edges])
         shape = layout.shapes[cell.n_inputs + node]
-        own = leaving[len(every)] if shape is None or total.shape == shape else []
-        every.append(SharedFeatures(total, own, channels_last=channels_last))
-    return every[-1].x if cell.output == "last" else joined([state.x for state in every[cell.n_inputs :]])
+        own = leaving[len(every)] if shape is None or read.shape == shape else []
+        add(read, own)
+    whole = split.whole if cell.partial_channels > 1 else [state.x for state in every]
+    nodes = whole[cell.n_inputs :]
+    return nodes[-1] if cell.output == "last" else joined(nodes)
 
 
 class _Node:
@@ -133,8 +156,10 @@ class _Node:
         edges: Sequence[Edge],
         weights: Sequence[Sequence[Tensor]],
         mixtures: Sequence[Mixture],
+        packed: Sequence[Packed],
     ) -> None:
         self._cell = cell
+        self._packed = packed
         self._states = states
         self._edges = edges
         self._weights = weights
@@ -148,18 +173,21 @@ class _Node:
         written: list[Tensor] = []
         offsets: list[Tensor] = []
         zeros: list[Candidate] = []
+        packed: list[Tensor] = []
         for edge in self._edges:
-            state = self._states[edge.source]
-            if edge.shape is None or not all(state.knows(c.operation) for c in edge.candidates if c.known):
+            state, together = self._states[edge.source], self._packed[edge.source]
+            known = [c for c in edge.candidates if c.known and c.number not in together.done]
+            if edge.shape is None or not all(state.knows(c.operation) for c in known):
                 written.append(self._cell.edges[edge.number](state.given))
                 continue
+            packed += [together.sums[edge.number]] if edge.number in together.sums else []
             for c in edge.candidates:
                 if isinstance(c.operation, Zero) and c.known:
                     zeros.append(c)
-                else:
+                elif c.number not in together.done:
                     self._add(state, edge, c)
             offsets += offset_of(edge, self._mixtures[edge.number])
-        parts = self._lowered()
+        parts = packed + self._lowered()
         if zeros and not parts:  # nothing but zeros: let one of them say of what shape
             zero = zeros[0]
             parts.append(zero.operation(self._states[zero.source].x) * self._weights[zero.edge][zero.place])

@@ -24,6 +24,7 @@ from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
+from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.grids import grids
 from archgrad.fast.group_key import is_shared, layers_of, settings_of, weights_of
 from archgrad.fast.grouped_layers import (
@@ -53,7 +54,7 @@ _WIDEST = 256
 
 def evaluate(
     cell: Cell,
-    states: Sequence[Tensor],
+    split: FastSplit,
     mixtures: Sequence[Mixture],
     layout: Layout,
     kept: StructureCache,
@@ -66,7 +67,7 @@ def evaluate(
 
     Args:
         cell: A cell with open edges.
-        states: Its inputs, (B, C, H, W) each.
+        split: Its inputs, (B, C, H, W) each.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
         layout: Of this pass.
         kept: Keeps what runs together.
@@ -77,18 +78,20 @@ def evaluate(
         return None
     weights = [mixture.weights for mixture in mixtures]
     nodes = [_Node(cell, edges, weights, mixtures) for edges in together.others]
-    low = _autocast_type(states[0])
-    every = list(states)
+    every = list(split.read)
+    low = _autocast_type(every[0])
     statistics: list[Statistics] = []
     for number, (groups, edges) in enumerate(together.leaving):
         if number >= cell.n_inputs:
-            every.append(nodes[number - cell.n_inputs].total(every))
+            node = number - cell.n_inputs
+            weights_of_edges = [mixtures[edge.number].edge for edge in layout.entering[node]]
+            every.append(split.enter(nodes[node].total(every), weights_of_edges))
         if groups:
             with full_precision(every[number]):
                 _Leaving(every[number], groups, edges, weights, low).send(nodes, statistics)
     for seen in _joined(statistics):
         seen.track()
-    return every[-1] if cell.output == "last" else torch.cat(every[cell.n_inputs :], dim=1)
+    return split.whole[-1] if cell.output == "last" else torch.cat(split.whole[cell.n_inputs :], dim=1)
 
 
 class _Together(NamedTuple):

@@ -25,7 +25,7 @@ _SETTINGS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     nn.BatchNorm2d: itemgetter("training", "eps", "momentum", "affine", "num_features"),
     nn.ReLU: itemgetter("inplace"),
     Zero: itemgetter("stride"),
-    Cell: itemgetter("output", "n_nodes", "n_inputs", "pairs"),
+    Cell: itemgetter("output", "n_nodes", "n_inputs", "pairs", "partial_channels"),
 }
 """What decides how a layer computes, beside its tensors. `track_running_stats` is read at every pass."""
 _POOLS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from archgrad.always_on import AlwaysOn
 from archgrad.bilevel import BilevelStep, FirstOrder
 from archgrad.bilevel.step import check_weights_pass
 from archgrad.errors import OptionError
@@ -13,8 +14,9 @@ from archgrad.optimizers import Adam, AlphasOptimizer
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation, Softmax
-from archgrad.schedules import Schedule, check_number
+from archgrad.schedules import Progress, Schedule, check_number
 from archgrad.selection import Likeliest, Selection
+from archgrad.sizes import check_whole
 from archgrad.stopping import Stopping
 from archgrad.weights_rules import WeightsRule
 
@@ -24,11 +26,16 @@ __all__ = ["Method", "Place"]
 class Place(NamedTuple):
     """Where an epoch lies among the stages."""
 
+    number: int
+    """Of the stage, from 0."""
     stage: Stage
-    begins: bool
-    """Whether it is the stage's first epoch."""
-    updates_alphas: bool
-    """Whether the alphas learn in it."""
+    epoch: int
+    """Within the stage, 0-based."""
+
+    @property
+    def updates_alphas(self) -> bool:
+        """Whether the alphas learn in the epoch."""
+        return self.epoch >= self.stage.alphas_start_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,11 @@ class Method:
     """How the alphas move along it."""
     regularizers: tuple[Regularizer, ...] = ()
     """What is added to the validation loss."""
+    edge_weights: Relaxation | None = None
+    """How the edges that enter a node of a cell are weighed against each other: a relaxation that runs all candidates.
+    None weighs every edge by one. Perturbations and regularisers leave these weights alone."""
+    always_on: AlwaysOn | None = None
+    """What runs beside the candidates in every pass, with a weight of its own."""
     perturbation: Perturbation | None = None
     """How the mixing weights of the weights' pass are moved."""
     weights_rules: tuple[WeightsRule, ...] = ()
@@ -86,6 +98,8 @@ class Method:
             ("relaxation", self.relaxation, Relaxation),
             ("step", self.step, BilevelStep),
             ("alphas_optimizer", self.alphas_optimizer, AlphasOptimizer),
+            ("edge_weights", self.edge_weights, Relaxation),
+            ("always_on", self.always_on, AlwaysOn),
             ("perturbation", self.perturbation, Perturbation),
             ("stopping", self.stopping, Stopping),
             ("selection", self.selection, Selection),
@@ -98,18 +112,10 @@ class Method:
 
     def _check_combination(self) -> None:
         """All that does not go together, whatever the space; what depends on its rows, parts check themselves."""
-        relaxation, optimizer = self.relaxation, self.alphas_optimizer
-        if relaxation.domain != optimizer.domain:
-            names = (type(relaxation).__name__, type(optimizer).__name__)
-            if relaxation.domain == "simplex":
-                raise OptionError(
-                    f"{names[0]} has alphas on the simplex, but {names[1]} moves them anywhere, where they are no "
-                    f"mixing weights. Take alphas_optimizer=ExponentiatedGradient()."
-                )
-            raise OptionError(
-                f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
-                f"Take alphas_optimizer=Adam(), or relaxation=Simplex()."
-            )
+        relaxation = self.relaxation
+        self._check_domain("relaxation", relaxation)
+        if self.edge_weights is not None:
+            self._check_domain("edge_weights", self.edge_weights)
         check_weights_pass(
             self.perturbation, self.weights_rules, relaxation, self.step, weights_first=self.weights_first
         )
@@ -130,6 +136,22 @@ class Method:
                 f"to one. Leave keep out of the stages, or take a relaxation of logits."
             )
         self._check_keeps()
+        if self.stages[0].widen:
+            raise OptionError("The first stage has no network before it to widen. Give widen to a later one.")
+
+    def _check_domain(self, what: str, relaxation: Relaxation) -> None:
+        names = (type(relaxation).__name__, type(self.alphas_optimizer).__name__)
+        if relaxation.domain == self.alphas_optimizer.domain:
+            return
+        if relaxation.domain == "simplex":
+            raise OptionError(
+                f"{names[0]} has alphas on the simplex, but {names[1]} moves them anywhere, where they are no "
+                f"mixing weights. Take alphas_optimizer=ExponentiatedGradient()."
+            )
+        raise OptionError(
+            f"{names[0]} needs alphas that are free to grow, but {names[1]} keeps them on the simplex. "
+            f"Take alphas_optimizer=Adam(), or {what}=Simplex()."
+        )
 
     def _check_keeps(self) -> None:
         keeps = [stage.keep for stage in self.stages if stage.keep is not None]
@@ -141,14 +163,53 @@ class Method:
         """Length of all stages; None where it is left to the search."""
         return None if self.stages[0].epochs is None else sum(stage.epochs or 0 for stage in self.stages)
 
+    def scaled(self, epochs: int) -> Method:
+        """Return the method with stages that are so long together; without lengths it stays as it is.
+
+        Raises:
+            OptionError: It is no whole number of at least 1, or a stage would have no epoch.
+        """
+        check_whole("epochs", epochs, least=1)
+        lengths = [stage.epochs or 0 for stage in self.stages]
+        total = sum(lengths)
+        if total in (0, epochs):
+            return self
+        ends = [(2 * epochs * sum(lengths[: k + 1]) + total) // (2 * total) for k in range(len(lengths))]
+        scaled = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        if min(scaled) < 1:
+            raise OptionError(
+                f"epochs={epochs} are too few for stages of {', '.join(map(str, lengths))} epochs: each needs one at "
+                f"least. Give more, or fewer stages."
+            )
+        stages = tuple(stage.scaled(length) for stage, length in zip(self.stages, scaled, strict=True))
+        return replace(self, stages=stages)
+
     def place_of(self, epoch: int) -> Place:
         """Return where an epoch lies among the stages.
 
         Args:
             epoch: 0-based, of all stages together.
         """
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
             if stage.epochs is None or epoch < stage.epochs:
-                return Place(stage, epoch == 0, epoch >= stage.alphas_start_epoch)
+                return Place(number, stage, epoch)
             epoch -= stage.epochs
         raise OptionError(f"The stages end {epoch + 1} epochs before that. Give longer stages.")
+
+    def network_of(self, number: int) -> int:
+        """Return the number of the stage that the network of a stage was made for: the last with a space, or 0."""
+        return max((k for k in range(number + 1) if self.stages[k].space), default=0)
+
+    def course_of(self, progress: Progress) -> Progress:
+        """Return how far the weights' learning is, which begins again where a stage begins anew.
+
+        Args:
+            progress: Of the whole search.
+        """
+        begins, at = [0], 0
+        for stage in self.stages:
+            begins += [at] if stage.space and not stage.widen else []
+            at += stage.epochs or 0
+        first = max(begin for begin in begins if begin <= progress.epoch)
+        last = min((begin for begin in begins if begin > progress.epoch), default=progress.epochs)
+        return Progress(progress.epoch - first, last - first, progress.step)

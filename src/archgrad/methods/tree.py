@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from archgrad import (
+    always_on,
     bilevel,
     optimizers,
     perturbations,
@@ -64,6 +65,8 @@ KINDS = {
     "step": Kind(bilevel.BilevelStep, bilevel, "how the alphas' gradient is computed"),
     "alphas_optimizer": Kind(optimizers.AlphasOptimizer, optimizers, "how the alphas move along it"),
     "regularizers": Kind(regularizers.Regularizer, regularizers, "what is added to the alphas' loss", several=True),
+    "edge_weights": Kind(relaxation.Relaxation, relaxation, "how a node's edges are weighed", optional=True),
+    "always_on": Kind(always_on.AlwaysOn, always_on, "what runs beside the candidates", optional=True),
     "perturbation": Kind(perturbations.Perturbation, perturbations, "how the weights' pass is moved", optional=True),
     "weights_rules": Kind(
         weights_rules.WeightsRule, weights_rules, "what is done to the weights' gradient", several=True
@@ -115,7 +118,7 @@ def tree_of(method: Method) -> dict[str, Any]:
     for name, kind in KINDS.items():
         value = getattr(method, name)
         tree[name] = [tree_of_part(part) for part in value] if kind.several else tree_of_part(value)
-    stages = [{**dataclasses.asdict(stage)} for stage in method.stages]
+    stages = [dataclasses.asdict(stage) for stage in method.stages]
     return {**tree, "stages": stages, **{name: getattr(method, name) for name in _PLAIN}}
 
 

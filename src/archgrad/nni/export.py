@@ -21,7 +21,7 @@ def export(supernet: Supernet) -> dict[str, Any]:
     Raises:
         SpaceError: Two choices have the same key.
     """
-    probabilities = supernet.probabilities()
+    probabilities = {**supernet.edge_probabilities(), **supernet.probabilities()}
     layers: list[tuple[str, Any]] = []
     inputs: list[tuple[str, Any]] = []
     done: set[str] = set()

@@ -39,11 +39,12 @@ def further_columns(means: Mapping[str, float], regularizers: Sequence[str]) -> 
 
 
 def log_alphas(loggers: Loggers, architecture: Architecture, epoch: int) -> None:
-    """Send the probabilities of an epoch's candidates, and a picture of its architecture."""
+    """Send the probabilities of an epoch's candidates, its edge weights, and a picture of its architecture."""
     # Drawing loads matplotlib, which takes about a second; a search without a run folder does not need it.
     from archgrad.report import architecture_image
 
-    for label, values in architecture.provenance["probabilities"].items():
+    provenance = architecture.provenance
+    for label, values in [*provenance["probabilities"].items(), *provenance.get("edge_weights", {}).items()]:
         named = values.items() if hasattr(values, "items") else enumerate(values)
         loggers.log_metrics({f"alphas/{label}/{name}": value for name, value in named}, epoch)
     loggers.log_image("architecture", architecture_image(architecture), epoch)

@@ -22,11 +22,11 @@ def cosine(epoch: int, epochs: int, *, first: float, last: float) -> float:
     return Cosine(first, last).value(Progress(epoch, epochs))
 
 
-def set_learning_rate(optimizer: Optimizer, epoch: int, epochs: int, *, last: float, share: float = 1.0) -> float:
+def set_learning_rate(optimizer: Optimizer, progress: Progress, *, last: float, share: float = 1.0) -> float:
     """Set every group's learning rate to the cosine schedule from a share of its own first value; return the first."""
     for group in optimizer.param_groups:
         first = share * group.setdefault("initial_lr", group["lr"])
-        group["lr"] = cosine(epoch, epochs, first=first, last=min(last, first))
+        group["lr"] = cosine(progress.epoch, progress.epochs, first=first, last=min(last, first))
     return float(optimizer.param_groups[0]["lr"])
 
 
@@ -81,4 +81,6 @@ def optimizer_for_weights(
         group["params"] = [copies[id(parameter)] for parameter in group["params"]]
     given.state.clear()
     given.load_state_dict(state)  # brings the state to the supernet's device
+    of_space = {id(copy) for copy in copies.values()}  # what always runs stands in the supernet alone
+    given.param_groups[0]["params"] += [w for w in supernet.weights.values() if id(w) not in of_space]
     return given

@@ -8,21 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from archgrad.architecture import Architecture
-from archgrad.bilevel import cuda_graphs as recorded_on_cuda
-from archgrad.bilevel.graph_cache import check_recordable
-from archgrad.bilevel.step import check_parts
 from archgrad.data import as_data
 from archgrad.distributed import (
-    broadcast_tensors,
     local_rank_zero_first,
     own_device,
     process_group,
     raise_on_all_ranks,
     rank,
-    synchronised_norms,
 )
 from archgrad.engine import opened
 from archgrad.margins import margins_of, undecided_note
@@ -33,12 +26,11 @@ from archgrad.report.results import Viewed
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import open_streams
-from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
+from archgrad.search.stage_start import StageStart
 from archgrad.search.trial import try_out
-from archgrad.skip_noise import noisy_skips
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -106,43 +98,9 @@ def search(options: SearchOptions) -> SearchResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        space = space_of(options.space, data)  # the first weights of a space by name follow from the seed, too
-        supernet = (
-            space
-            if isinstance(space, Supernet)
-            else Supernet(
-                space,
-                method.relaxation,
-                seed=options.seed,
-                fast=options.fast,
-                activation_checkpointing=options.activation_checkpointing,
-            )
-        )
-        supernet.to(device, torch.float64 if options.precision == "64" else None).train()
-        optimizer = optimizer_for_weights(
-            supernet,
-            supernet.network if supernet is space else space,
-            options.weights_optimizer,
-            learning_rate=options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-        )
-        method.step.check(optimizer)
-        check_parts(
-            supernet,
-            method.step,
-            method.regularizers,
-            method.perturbation,
-            method.weights_rules,
-            weights_first=method.weights_first,
-        )
-        alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
-        broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
-        stack.enter_context(noisy_skips(supernet, method.skip_noise))
-        stack.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
-        if options.cuda_graphs:
-            check_recordable(supernet, device)
-        train, valid = open_streams(data, supernet, options, device=device)
+        start = stack.enter_context(StageStart(space_of(options.space, data), options, device))
+        begun = start.begin(0)
+        train, valid = open_streams(data, begun.supernet, options, device=device)
         stack.callback(train.close)
         stack.callback(valid.close)
         config = {
@@ -153,28 +111,24 @@ def search(options: SearchOptions) -> SearchResult:
             "device": str(device),
             **(options.config or {}),
         }
-        weights = sum(weight.numel() for weight in supernet.weights.values())
         task = SearchTask(
-            supernet,
-            optimizer,
-            alphas_optimizer,
+            start,
+            begun,
             train,
             valid,
             options=options,
             samples=len(data.train_targets),
-            settings=settings_of(options, config, data.name) | {"weights": weights},
+            settings=settings_of(options, config, data.name),
         )
         with task.explained():
-            try_out(supernet, data, options)
+            try_out(begun.supernet, data, options)
         engine = stack.enter_context(opened(task, options, config=config, data=data))
-        if options.cuda_graphs:
-            stack.enter_context(recorded_on_cuda(supernet, say=task.progress.message))
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0
         except (Halted, Interrupted) as ended:
-            ended.result = SearchResult(task.present_architecture(), supernet, task.history, run_dir)
+            ended.result = SearchResult(task.present_architecture(), task.supernet, task.history, run_dir)
             raise
-    if leads and (constant := constant_warning(supernet, architecture, data)) is not None:
+    if leads and (constant := constant_warning(task.supernet, architecture, data)) is not None:
         warnings.warn(constant, stacklevel=3)
-    return SearchResult(architecture, supernet, task.history, run_dir, task.stop)
+    return SearchResult(architecture, task.supernet, task.history, run_dir, task.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -27,6 +28,8 @@ __all__ = ["Schedule", "SearchOptions", "SearchRecipe", "SearchRunOptions"]
 
 Schedule = Literal["cosine", "constant"]
 _EPOCHS = 50
+_OF_THE_SUPERNET = ("relaxation", "edge_weights", "always_on")
+"""The parts of a method that a supernet is built with."""
 _FUNCTIONS = ("loss", "metrics", "weights_optimizer")
 
 
@@ -38,8 +41,8 @@ class SearchRecipe(TrainingOptions):
     """
 
     epochs: int | None = None
-    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50; a selection may need
-    some more."""
+    """Passes over the weights' half, at least 1. By default those of the method's stages, else 50; stages of another
+    length are scaled to it, and a selection may need some more."""
     batch_size: int = 64
     """Samples of each of a step's two batches, on each process; at least 1."""
     seed: int = 0
@@ -87,37 +90,36 @@ class SearchRunOptions(RunOptions):
 class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
     """What `archgrad.search` takes."""
 
-    space: nn.Module | str
-    """A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, which is built to fit the
-    data; or a `Supernet` of one, which is searched in place with its own relaxation, alphas and fast path."""
+    space: nn.Module | str | Callable[..., nn.Module]
+    """A module with open choices, which stays as it is; the name of one in `archgrad.spaces`, or a function or class,
+    which is built to fit the data, and anew for each stage that asks for other sizes; or a `Supernet` of one, which is
+    searched in place with its own relaxation, alphas and fast path."""
     data: Data | Any
     """A `Data`, a map-style data set, a pair (inputs, targets) of tensors, or a name for `archgrad.data.load`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stages = self.chosen_method.epochs
-        if self.epochs is not None and stages not in (None, self.epochs):
-            raise OptionError(
-                f"The stages of the method have {stages} epochs together, but got epochs={self.epochs}. Leave epochs "
-                f"out, or give stages of that length."
-            )
+        _ = self.chosen_method  # raises here what it raises
 
     @cached_property
     def chosen_method(self) -> Method:
-        """The method that is asked for; of a supernet that is searched in place, with its relaxation."""
+        """The method that is asked for, as long as the search; of a supernet in place, with its parts."""
         method = self.choose_method()
+        if self.epochs is not None:
+            method = method.scaled(self.epochs)
         if not isinstance(self.space, Supernet):
             return method
-        own = self.space.relaxation
         if self.relaxation is not None:
             raise OptionError(
                 "relaxation does not go with a supernet, which has its own. Leave it out, or give the space."
             )
-        if self.method is not None and method.relaxation != own:
-            raise OptionError(
-                f"The method relaxes with {method.relaxation!r}, but the supernet has {own!r}. Give the space."
-            )
-        return replace(method, relaxation=own)
+        own = {name: getattr(self.space, name) for name in _OF_THE_SUPERNET}
+        for name, part in own.items() if self.method is not None else ():
+            if getattr(method, name) != part:
+                raise OptionError(
+                    f"The method has {name}={getattr(method, name)!r}, but the supernet {part!r}. Give the space."
+                )
+        return replace(method, **own)
 
     @property
     def total_epochs(self) -> int:

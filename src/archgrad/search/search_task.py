@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
@@ -24,10 +23,11 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
+from archgrad.methods import Place
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.regularizers import Regularizer
-from archgrad.runs import count_in, load_optimizer, rows_in, tensors_in
+from archgrad.runs import count_in, load_optimizer, rows_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
@@ -38,8 +38,10 @@ from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
+from archgrad.search.stage_start import StageStart
+from archgrad.search.widening import Begun, widen
+from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
-from archgrad.supernet import Supernet
 
 __all__ = ["SearchTask"]
 
@@ -52,9 +54,8 @@ class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
-        supernet: What is searched.
-        weights_optimizer: Of its weights.
-        alphas_optimizer: Of its alphas.
+        start: Makes the networks of later stages.
+        begun: What it made for the first.
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
@@ -68,9 +69,8 @@ class SearchTask(Task[Architecture]):
 
     def __init__(
         self,
-        supernet: Supernet,
-        weights_optimizer: Optimizer,
-        alphas_optimizer: Optimizer,
+        start: StageStart,
+        begun: Begun,
         train: InfiniteLoader,
         valid: InfiniteLoader,
         *,
@@ -79,16 +79,16 @@ class SearchTask(Task[Architecture]):
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__(
-            supernet.network,
+            begun.supernet.network,
             (train, valid),
-            device=next(iter(supernet.alphas.values())).device,
-            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(supernet),
+            device=next(iter(begun.supernet.alphas.values())).device,
+            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(begun.supernet),
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        self.supernet = supernet
+        self._start, self._stage = start, -1
+        self._take(begun)
         self._train, self._valid = train, valid
-        self._weights_optimizer, self._alphas_optimizer = weights_optimizer, alphas_optimizer
         self._options, self._method = options, options.chosen_method
         self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
         self._samples, self._settings = samples, settings
@@ -98,6 +98,11 @@ class SearchTask(Task[Architecture]):
         self._architecture: Architecture | None = None
         self._rate = 0.0
         self._updates_alphas = True
+
+    def _take(self, begun: Begun) -> None:
+        self._begun = begun
+        self.supernet, self._weights_optimizer, self._alphas_optimizer = begun
+        self.network = self.supernet.network
 
     @property
     def stop(self) -> Stop | None:
@@ -124,13 +129,15 @@ class SearchTask(Task[Architecture]):
 
     def start_epoch(self) -> None:
         options, method = self._options, self._method
-        self.supernet.train()
         stopping = method.stopping
         if self.epoch == 0 and stopping is not None and (remark := stopping.remark(options.total_epochs)) is not None:
             self.progress.message(f"Warning: {remark}")
         place = method.place_of(self._search_epoch)
-        if place.begins and self.epoch < options.total_epochs and self.step == 0 and place.stage.keep is not None:
-            self.supernet.prune(place.stage.keep, method.selection.scores(self.supernet))
+        if place.number != self._stage:
+            self._begin_stage(place)
+        self.supernet.train()
+        self._start.record(self.supernet, self.progress.message)
+        set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
         self._updates_alphas = place.updates_alphas
@@ -143,15 +150,29 @@ class SearchTask(Task[Architecture]):
                 optimizer.state.clear()  # the selection tunes as if from the beginning
             last = math.inf if options.schedule == "constant" else options.learning_rate_min
             share, epochs = self._method.selection.tune_rate, self.epochs - options.total_epochs
-            return set_learning_rate(optimizer, tuned, epochs, last=last, share=share)
+            return set_learning_rate(optimizer, Done(tuned, epochs), last=last, share=share)
         if options.schedule == "constant":
             return float(optimizer.param_groups[0]["lr"])
-        return set_learning_rate(optimizer, self.epoch, options.total_epochs, last=options.learning_rate_min)
+        return set_learning_rate(optimizer, self._method.course_of(self._done()), last=options.learning_rate_min)
 
     @property
     def _search_epoch(self) -> int:
         """The epoch that parts which change with it see: while the selection tunes, the search's last."""
         return min(self.epoch, self._options.total_epochs - 1)
+
+    def _begin_stage(self, place: Place) -> None:
+        stage, self._stage = place.stage, place.number
+        if stage.keep is not None:
+            self.supernet.prune(stage.keep, self.supernet.probabilities())
+        if stage.space and place.number:
+            before = self._begun
+            self._take(self._start.begin(place.number))
+            if stage.widen:
+                widen(before, self._begun, seed=self._start.seed(place.number))
+            self.supernet.kept = before.supernet.kept
+            sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
+            how = "goes on" if stage.widen else "begins anew"
+            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} {how} with {sizes}.")
 
     def _done(self) -> Done:
         return Done(self._search_epoch, self._options.total_epochs, self.step)
@@ -228,7 +249,7 @@ class SearchTask(Task[Architecture]):
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._architecture = self._architecture_after(self.epoch)
         means, self._meter = self._meter.means_over_ranks(self.device), Meter()
-        regularizers = list(dict.fromkeys(_column(part) for part in self._method.regularizers))
+        regularizers = list(dict.fromkeys(f"regularizer_{type(part).__name__}" for part in self._method.regularizers))
         row = {
             "epoch": self.epoch,
             "learning_rate": self._rate,
@@ -248,7 +269,8 @@ class SearchTask(Task[Architecture]):
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what the alphas decide at the end of an epoch (0-based), with its provenance."""
-        settings = {"search": self._settings} if self._settings else {}
+        weights = sum(weight.numel() for weight in self.supernet.weights.values())
+        settings = {"search": {**self._settings, "weights": weights}} if self._settings else {}
         return discretize(
             self.supernet,
             space=getattr(self.network, "space_name", None),
@@ -331,7 +353,6 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            "memory": self.supernet.memory,
             **settled(self.supernet),
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
@@ -356,6 +377,10 @@ class SearchTask(Task[Architecture]):
             )
 
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+        ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
+        self._stage = self._method.place_of(min(max(ended, 0), self._options.total_epochs - 1)).number
+        if (number := self._method.network_of(self._stage)) > 0:
+            self._take(self._start.begin(number))
         names = {name.removeprefix("network.") for name in state["supernet"]}
         place_buffers(self.network, parts, names, device=self.device)
         self.supernet.load_state_dict(state["supernet"])
@@ -365,13 +390,8 @@ class SearchTask(Task[Architecture]):
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
         load_settled(self.supernet, state)
-        self.supernet.memory = {rule: tensors_in(own, rule) for rule, own in dict(state.get("memory", {})).items()}
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])
         else:
             self._meter = Meter.shared([part["meter"] for part in parts], world_size())
-
-
-def _column(regularizer: Regularizer) -> str:
-    return f"regularizer_{type(regularizer).__name__}"

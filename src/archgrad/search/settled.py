@@ -1,4 +1,4 @@
-"""What was pruned or settled in a supernet, to and from a checkpoint."""
+"""What was pruned, settled or remembered in a supernet, to and from a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from archgrad.json_text import shown
-from archgrad.runs import numbers_in
+from archgrad.runs import numbers_in, tensors_in
 from archgrad.supernet import Supernet
 
 __all__ = ["load_settled", "settled"]
 
 
 def settled(supernet: Supernet) -> dict[str, Any]:
-    """Return as plain data what is left of the rows, and what a selection measured to settle choices."""
+    """Return what is left of the rows, what a selection measured to settle choices, and what rules remember."""
     return {
+        "memory": supernet.memory,
         "kept": {label: list(left) for label, left in supernet.kept.items()},
         "off": {label: list(places) for label, places in supernet.off.items()},
         "judged": [dict(judgement) for judgement in supernet.judged],
@@ -32,6 +33,7 @@ def load_settled(supernet: Supernet, state: Mapping[str, Any]) -> None:
     if not isinstance(judged, list):
         raise ValueError(f"judged must be a list, but is {shown(judged)}")
     supernet.kept, supernet.off, supernet.judged = kept, off, [_judgement(supernet, each) for each in judged]
+    supernet.memory = {rule: tensors_in(own, rule) for rule, own in dict(state.get("memory", {})).items()}
 
 
 def _places(supernet: Supernet, state: Any, what: str) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from archgrad import methods
@@ -138,7 +138,9 @@ def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
             return [completed(kind, each) for each in part]
         if not isinstance(part, Mapping):
             return part
-        own = Stage if kind == "stages" else classes_of(KINDS[kind]).get(str(part.get("name")))
+        if kind == "stages":
+            return {**asdict(Stage()), **part}
+        own = classes_of(KINDS[kind]).get(str(part.get("name")))
         return dict(part) if own is None else {**defaults_of(own), **part}
 
     places = {*KINDS, "stages"}

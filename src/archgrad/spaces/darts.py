@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.decision import joined_nodes
 from archgrad.errors import ArchitectureError, OptionError, SpaceError
-from archgrad.sizes import check_fits_memory, check_whole
+from archgrad.sizes import check_divides, check_fits_memory, check_whole
 from archgrad.spaces.darts_network import DartsNetwork
 
 __all__ = ["DartsTemplate", "darts_cifar", "darts_imagenet"]
@@ -60,6 +60,7 @@ def _build(
     imagenet: bool,
     stage: str,
     nodes: int,
+    partial_channels: int,
 ) -> nn.Module:
     for name, value in (
         ("channels", channels),
@@ -67,12 +68,14 @@ def _build(
         ("num_classes", num_classes),
         ("in_channels", in_channels),
         ("nodes", nodes),
+        ("partial_channels", partial_channels),
     ):
         check_whole(name, value, least=1)
     if stage not in ("search", "retrain"):
         raise OptionError(f"stage must be 'search' or 'retrain', but got stage={stage!r}.")
     if stage == "search" and auxiliary:
         raise OptionError("The search stage has no auxiliary head; give auxiliary=True with stage='retrain'.")
+    check_divides(partial_channels, channels)
     options: dict[str, Any] = {
         "channels": channels,
         "cells": cells,
@@ -83,7 +86,8 @@ def _build(
     }
     if stage == "retrain":
         return DartsTemplate(**options)
-    return _sized(joined={"normal": nodes, "reduce": nodes}, nodes=nodes, retrain=False, **options)
+    joined = {"normal": nodes, "reduce": nodes}
+    return _sized(joined=joined, nodes=nodes, retrain=False, partial_channels=partial_channels, **options)
 
 
 def _sized(*, cells: int, joined: dict[str, int], **options: Any) -> DartsNetwork:
@@ -106,6 +110,7 @@ def darts_cifar(
     auxiliary: bool = False,
     stage: str = "search",
     nodes: int = 4,
+    partial_channels: int = 1,
 ) -> nn.Module:
     """Build the paper's space for small images of any size.
 
@@ -119,6 +124,8 @@ def darts_cifar(
         stage: "search" for the network with open choices; "retrain" for the one that `derive` fills with an
             architecture: affine BatchNorm, pools without BatchNorm, drop path.
         nodes: Nodes of a cell in the search stage; the retraining stage takes them from the architecture.
+        partial_channels: In the search stage, one of so many equal parts of the channels goes through the operations of
+            an edge (see `Cell`; PC-DARTS: 4, ImageNet 2); it divides `channels`. Retraining is with all channels.
 
     Returns:
         A space; images are (B, in_channels, H, W).
@@ -137,6 +144,7 @@ def darts_cifar(
         imagenet=False,
         stage=stage,
         nodes=nodes,
+        partial_channels=partial_channels,
     )
 
 
@@ -149,6 +157,7 @@ def darts_imagenet(
     auxiliary: bool = False,
     stage: str = "retrain",
     nodes: int = 4,
+    partial_channels: int = 1,
 ) -> nn.Module:
     """Build the paper's network for 224 x 224 images: a stem that reduces eightfold, then cells as for CIFAR-10.
 
@@ -168,4 +177,5 @@ def darts_imagenet(
         imagenet=True,
         stage=stage,
         nodes=nodes,
+        partial_channels=partial_channels,
     )

@@ -45,6 +45,7 @@ class DartsCell(nn.Module):
         reduction_prev: Whether the previous cell was a reduction, so that its own input is twice as large.
         nodes: Number of nodes; the retraining stage takes it from the architecture.
         retrain: Build for retraining: affine BatchNorm, pools without, drop path, and only what is chosen.
+        partial_channels: See `Cell`; of the search stage.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class DartsCell(nn.Module):
         reduction_prev: bool,
         nodes: int,
         retrain: bool,
+        partial_channels: int,
     ) -> None:
         super().__init__()
         self.preprocess0: nn.Module | None = (
@@ -66,11 +68,11 @@ class DartsCell(nn.Module):
         )
         self.preprocess1: nn.Module | None = ReLUConvBN(c_prev, channels, 1, affine=retrain)
 
-        def build(name: str, source: int, node: int) -> nn.Module:
+        def build(name: str, source: int, node: int, parts: int = 1) -> nn.Module:
             stride = 2 if reduction and source < 2 else 1
             if retrain:
                 return DARTS_OPERATIONS[name](channels, stride, True)
-            return _search_candidate(name, channels, stride)
+            return _search_candidate(name, channels // parts, stride)
 
         names = tuple(DARTS_OPERATIONS) if retrain else DARTS_PRIMITIVES
         candidates: dict[str, BuildCandidate] = {name: partial(build, name) for name in names}
@@ -79,6 +81,7 @@ class DartsCell(nn.Module):
             candidates,
             lazy=retrain,
             drop_path=DropPath() if retrain else None,
+            partial_channels=1 if retrain else partial_channels,
             label="reduce" if reduction else "normal",
         )
 
@@ -113,6 +116,7 @@ class DartsNetwork(nn.Module):
         nodes: Number of nodes in a cell of the search stage.
         joined: Number of nodes that the output of a "normal" and of a "reduce" cell joins.
         retrain: Build for retraining (see `DartsCell`).
+        partial_channels: See `Cell`; of the search stage.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class DartsNetwork(nn.Module):
         nodes: int,
         joined: Mapping[str, int],
         retrain: bool,
+        partial_channels: int = 1,
     ) -> None:
         super().__init__()
         self.space_name = "darts-imagenet" if imagenet else "darts-cifar"
@@ -166,6 +171,7 @@ class DartsNetwork(nn.Module):
                 reduction_prev=reduction_prev,
                 nodes=nodes,
                 retrain=retrain,
+                partial_channels=partial_channels,
             )
             self.cells.append(cell)
             c_prev_prev, c_prev = c_prev, joined["reduce" if reduction else "normal"] * channels

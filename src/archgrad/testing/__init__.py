@@ -5,13 +5,20 @@ class TestMine(archgrad.testing.NormalisedRelaxationLaws):
         return Mine()
 """
 
-from archgrad.testing.part_laws import AlphasOptimizerLaws, PerturbationLaws, RegularizerLaws, WeightsRuleLaws
+from archgrad.testing.part_laws import (
+    AlphasOptimizerLaws,
+    AlwaysOnLaws,
+    PerturbationLaws,
+    RegularizerLaws,
+    WeightsRuleLaws,
+)
 from archgrad.testing.relaxation_laws import NormalisedRelaxationLaws, RelaxationLaws
 from archgrad.testing.rule_laws import BilevelStepLaws, ChoiceLaws, SelectionLaws, SpaceLaws, StoppingLaws
 from archgrad.testing.toy_spaces import MixedSpace, TabularSpace, Times, alphas_for
 
 __all__ = [
     "AlphasOptimizerLaws",
+    "AlwaysOnLaws",
     "BilevelStepLaws",
     "ChoiceLaws",
     "MixedSpace",

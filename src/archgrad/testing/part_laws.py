@@ -1,4 +1,4 @@
-"""What regularisers, perturbations, rules of the weights' gradient and optimizers of the alphas must keep to."""
+"""What regularisers, perturbations, rules of weights, optimizers of alphas and always-on candidates must keep to."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archgrad.choices import AlphaRow, Mixture
+from archgrad.always_on import AlwaysOn
+from archgrad.choices import AlphaRow, LayerChoice, Mixture
+from archgrad.derive import derive
+from archgrad.discretize import discretize
 from archgrad.optimizers import AlphasOptimizer
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
 from archgrad.relaxation import Relaxation, Softmax
 from archgrad.schedules import Progress, Schedule, value_of
+from archgrad.supernet import Supernet
 from archgrad.testing.toy_spaces import alphas_for
 from archgrad.weights_rules import WeightsPass, WeightsRule
 
-__all__ = ["AlphasOptimizerLaws", "PerturbationLaws", "RegularizerLaws", "WeightsRuleLaws"]
+__all__ = ["AlphasOptimizerLaws", "AlwaysOnLaws", "PerturbationLaws", "RegularizerLaws", "WeightsRuleLaws"]
 
 ROWS = {
     "cell/0->1": AlphaRow(("none", "skip", "conv")),
@@ -236,3 +240,57 @@ class AlphasOptimizerLaws:
             rate = part.learning_rate
             expected = rate.value(progress) if isinstance(rate, Schedule) else rate
             assert [group["lr"] for group in optimizer.param_groups] == [expected] * len(optimizer.param_groups)
+
+
+class AlwaysOnLaws:
+    """Inherit this in a class `Test...`, and let `make` return your always-on candidate."""
+
+    def make(self) -> AlwaysOn:
+        """Return the always-on candidate."""
+        raise NotImplementedError
+
+    def make_choice(self) -> LayerChoice:
+        """Return a choice of (B, 3) tensors that it stands beside."""
+        return LayerChoice({"dense": nn.Linear(3, 3), "skip": nn.Identity()})
+
+    @pytest.fixture
+    def part(self) -> AlwaysOn:
+        return self.make()
+
+    @staticmethod
+    def supernet(part: AlwaysOn, choice: LayerChoice) -> Supernet:
+        torch.manual_seed(0)
+        supernet = Supernet(choice, always_on=part).double()
+        supernet.progress = PROGRESS
+        return supernet
+
+    def test_it_adds_its_weight_times_its_module_and_no_alpha(self, part: AlwaysOn) -> None:
+        supernet = self.supernet(part, self.make_choice())
+        x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        (alpha,), choice = supernet.alphas.values(), supernet.network
+        assert isinstance(choice, LayerChoice)
+        assert len(alpha) == len(choice.names) == len(choice.candidates) - 1
+        weights = [*torch.softmax(alpha, 0), value_of(part.weight, PROGRESS, "weight")]
+        expected = sum(weight * module(x) for weight, module in zip(weights, choice.candidates, strict=True))
+        torch.testing.assert_close(supernet(x), expected)
+
+    def test_it_leaves_the_choice_and_shares_nothing_with_it(self, part: AlwaysOn) -> None:
+        choice = self.make_choice()
+        before = {name: value.clone() for name, value in choice.state_dict().items()}
+        first, second = part.module(choice), part.module(choice)
+        assert first is not None
+        assert second is not None
+        assert first is not second
+        own = {id(tensor) for module in (choice, first) for tensor in module.parameters()}
+        assert len(own) == len([*choice.parameters(), *first.parameters()])
+        assert all(torch.equal(value, before[name]) for name, value in choice.state_dict().items())
+
+    def test_it_is_never_derived(self, part: AlwaysOn) -> None:
+        choice = self.make_choice()
+        supernet = self.supernet(part, choice)
+        derived = derive(supernet, discretize(supernet), keep_weights=True)
+        assert any(type(derived) is type(candidate) for candidate in choice.candidates)
+
+    def test_its_weight_is_a_finite_number_in_every_epoch(self, part: AlwaysOn) -> None:
+        for epoch in range(4):
+            assert abs(value_of(part.weight, Progress(epoch, 4), "weight")) < float("inf")

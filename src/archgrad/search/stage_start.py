@@ -1,0 +1,153 @@
+"""What a stage with a network of its own begins with: the supernet, and what moves its weights and alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from archgrad.bilevel import cuda_graphs as recorded_on_cuda
+from archgrad.bilevel.graph_cache import check_recordable
+from archgrad.bilevel.step import check_parts
+from archgrad.data.seeds import seed_of
+from archgrad.distributed import broadcast_tensors, synchronised_norms
+from archgrad.errors import OptionError
+from archgrad.labels import alpha_rows, label_choices
+from archgrad.named_space import SpaceBuilder
+from archgrad.runs import seeded
+from archgrad.search.optimizers import optimizer_for_weights
+from archgrad.search.search_options import SearchOptions
+from archgrad.search.widening import Begun, check_widening
+from archgrad.skip_dropout import add_skip_dropout, identities
+from archgrad.skip_noise import noisy_skips
+from archgrad.supernet import Supernet
+
+__all__ = ["StageStart"]
+
+
+class StageStart(ExitStack):
+    """Makes what stages begin with; as a context, it ends with the network of the last one.
+
+    Args:
+        space: What is searched; a supernet is searched in place.
+        options: Of the search; the stages of its method say which have a network of their own.
+        device: Where the networks compute.
+
+    Raises:
+        OptionError: The space cannot be built as a stage asks for, or would have other rows.
+    """
+
+    def __init__(self, space: nn.Module | SpaceBuilder, options: SearchOptions, device: torch.device) -> None:
+        super().__init__()
+        self._space, self._method, self._options, self._device = space, options.chosen_method, options, device
+        self._recorded = False
+        self._check()
+
+    def _check(self) -> None:
+        stages = self._method.stages
+        own = [number for number, stage in enumerate(stages) if stage.space]
+        if own and isinstance(self._space, nn.Module):
+            asked = ", ".join(f"{name}={value!r}" for name, value in stages[own[0]].space.items())
+            raise OptionError(
+                f"Stage {own[0] + 1} of the method builds the space with {asked}, but the space is a "
+                f"{type(self._space).__name__} that is built already. Give its name, or the function or class that "
+                f"builds it."
+            )
+        if own[-1:] > [0] and isinstance(self._options.weights_optimizer, Optimizer):
+            raise OptionError(
+                f"Stage {own[-1] + 1} of the method begins with new weights, which an optimizer that is made already "
+                f"does not hold. Give weights_optimizer as a function of the weights."
+            )
+        for number in own:
+            assert isinstance(self._space, SpaceBuilder)
+            self._space.check_options(stages[number].space, first=number == 0)
+        if own[-1:] > [0] or any(stage.skip_dropout for stage in stages):
+            self._check_networks({number: self._built(number) for number in sorted({0, *own})})
+
+    def _check_networks(self, networks: Mapping[int, nn.Module]) -> None:
+        """Check what stages say of the networks that they would begin with, by the stages' numbers."""
+        first, *others = [alpha_rows(label_choices(network)) for network in networks.values()]
+        if any(rows != first for rows in others):
+            raise OptionError(
+                "The stages of the method build spaces that differ in what they decide, so that no stage could go "
+                "on with what is left by the one before. Let them set sizes alone."
+            )
+        for number, stage in enumerate(self._method.stages):
+            network = networks[self._method.network_of(number)]
+            if stage.widen:
+                check_widening(networks[self._method.network_of(number - 1)], network)
+            if stage.skip_dropout and not any(identities(network)):
+                raise OptionError(
+                    f"Stage {number + 1} of the method has skip_dropout={stage.skip_dropout:g}, but no candidate of "
+                    f"the space is an identity. Leave it out."
+                )
+
+    def seed(self, number: int) -> int:
+        """Return the seed of a stage's network, so that each has first weights, alphas and noise of its own."""
+        return self._options.seed if number == 0 else seed_of(self._options.seed, "stage", number) % 2**32
+
+    def _built(self, number: int) -> nn.Module:
+        if isinstance(self._space, nn.Module):
+            return self._space
+        with seeded(self.seed(number)):  # the first weights follow from the seed, too
+            return self._space(**self._method.stages[number].space)
+
+    def begin(self, number: int) -> Begun:
+        """Return what a stage begins with; the network from before is given up.
+
+        Args:
+            number: Of a stage that has a network of its own, from 0.
+        """
+        self.close()
+        self._recorded = False
+        method, options, space = self._method, self._options, self._built(number)
+        supernet = (
+            space
+            if isinstance(space, Supernet)
+            else Supernet(
+                space,
+                method.relaxation,
+                seed=self.seed(number),
+                fast=options.fast,
+                activation_checkpointing=options.activation_checkpointing,
+                edge_weights=method.edge_weights,
+                always_on=method.always_on,
+            )
+        )
+        stages = enumerate(method.stages)
+        if any(stage.skip_dropout and method.network_of(k) == number for k, stage in stages):
+            add_skip_dropout(supernet.network)
+        supernet.to(self._device, torch.float64 if options.precision == "64" else None).train()
+        optimizer = optimizer_for_weights(
+            supernet,
+            supernet.network if supernet is space else space,
+            options.weights_optimizer,
+            learning_rate=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+        method.step.check(optimizer)
+        check_parts(
+            supernet,
+            method.step,
+            method.regularizers,
+            method.perturbation,
+            method.weights_rules,
+            weights_first=method.weights_first,
+        )
+        alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
+        broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
+        self.enter_context(noisy_skips(supernet, method.skip_noise))
+        self.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
+        if options.cuda_graphs:
+            check_recordable(supernet, self._device)
+        return Begun(supernet, optimizer, alphas_optimizer)
+
+    def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
+        """Let the passes of what was begun last be recorded as CUDA graphs, if that is asked for and not done yet."""
+        if self._options.cuda_graphs and not self._recorded:
+            self.enter_context(recorded_on_cuda(supernet, say=say))
+            self._recorded = True
