@@ -40,6 +40,8 @@ NOT_PARTS: Mapping[str, Mapping[str, Any]] = {
     "stages": {
         "keep": (Stage(epochs=1), Stage(epochs=1, keep=2)),
         "waiting": (Stage(epochs=1, alphas_start_epoch=1), Stage(epochs=1)),
+        "anew": (Stage(epochs=1), Stage(epochs=1, space={"size": 4}, skip_dropout=0.5)),
+        "widening": (Stage(epochs=1), Stage(epochs=1, space={"size": 4}, widen=True)),
     },
     "weights_first": {"true": True},
     "alphas_grad_clip": {"small": 0.01},
@@ -48,6 +50,8 @@ NOT_PARTS: Mapping[str, Mapping[str, Any]] = {
 """What a method has beside parts: other values than the default of each field."""
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "hessian-eigenvalue": {"iterations": 2},
+    "adversarial": {"steps": 1},
+    "implicit": {"iterations": 1},
     "flooding": {"level": 0.5},
     "freeze-operations": {"interval": 1},
     "skip-count": {"limit": 99},
@@ -130,19 +134,35 @@ def rows(samples: int = 8) -> tuple[Tensor, Tensor]:
     return torch.randn(samples, 4, generator=torch.Generator().manual_seed(0)), torch.arange(samples) % 3
 
 
+def _cells(size: int = 2) -> nn.Module:
+    return CellNetwork(size)
+
+
+def _nasbench201(size: int = 2) -> nn.Module:
+    return ag.spaces.nasbench201(size, 1, 3, in_channels=1)
+
+
+def _table(size: int = 2) -> nn.Module:
+    return TabularSpace(width=size, chosen=1)
+
+
+def _table_of_two(size: int = 2) -> nn.Module:
+    return TabularSpace(width=size)
+
+
 class TinySpace(NamedTuple):
     """A space and data for it."""
 
-    build: Callable[[], nn.Module]
-    data: Callable[..., Any]
-    """Called with the number of samples."""
+    build: Callable[..., nn.Module]
+    """Called with the size, or without."""
+    data: Callable[[], Any]
 
 
 SPACES = {
-    "cells": TinySpace(CellNetwork, images),
-    "nasbench201": TinySpace(lambda: ag.spaces.nasbench201(2, 1, 3, in_channels=1), images),
-    "table": TinySpace(lambda: TabularSpace(chosen=1), rows),
-    "table of two": TinySpace(lambda: TabularSpace(chosen=2), rows),
+    "cells": TinySpace(_cells, images),
+    "nasbench201": TinySpace(_nasbench201, images),
+    "table": TinySpace(_table, rows),
+    "table of two": TinySpace(_table_of_two, rows),
 }
 """By name. The tables are no images: nested layer choices, and an input choice that takes one or two."""
 
