@@ -108,10 +108,11 @@ class CellNetwork(nn.Module):
     @staticmethod
     def _cell(label: str, channels: int, **options: Any) -> ag.Cell:
         reduction = label == "reduce"
-        width = channels // options.get("partial_channels", 1)
 
-        def build(name: str) -> Callable[[int, int], nn.Module]:
-            return lambda source, node: DARTS_OPERATIONS[name](width, 2 if reduction and source < 2 else 1, False)
+        def build(name: str) -> Callable[..., nn.Module]:
+            return lambda source, node, parts=1: DARTS_OPERATIONS[name](
+                channels // parts, 2 if reduction and source < 2 else 1, False
+            )
 
         candidates = {name: build(name) for name in ("none", "skip_connect", "max_pool_3x3", "dil_conv_3x3")}
         return ag.Cell(1 if reduction else 2, candidates, label=label, output="last", **options)
@@ -170,4 +171,4 @@ SPACES = {
 def space_of_preset(method: Method) -> Any:
     """Return a space of small cells: a module, or what builds those that the stages of a method ask for."""
     asked = {name for stage in method.stages for name in getattr(stage, "space", {})}
-    return partial(CellNetwork, 12 if "partial_channels" in asked else 2) if asked else CellNetwork()
+    return partial(CellNetwork, 24 if "partial_channels" in asked else 2) if asked else CellNetwork()

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from parts_of_methods import images as small_images
-from parts_of_methods import space_of_preset
 from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.data import Data, TensorSamples
-from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
 from archgrad.search.short_forms import PRESETS
+from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
+from parts_of_methods import images as small_images
+from parts_of_methods import space_of_preset
 
 STEPS = {
     "first": lambda: ag.bilevel.FirstOrder(),

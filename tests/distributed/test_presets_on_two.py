@@ -6,7 +6,6 @@ from typing import Any
 
 import problems
 import pytest
-import torch
 from ranks import Ranks
 
 from archgrad.search.short_forms import PRESETS

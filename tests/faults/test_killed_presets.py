@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from parts_of_methods import images, space_of_preset
 
 import archgrad as ag
 from archgrad.runs import Interrupted
 from archgrad.search import search_task
 from archgrad.search.short_forms import PRESETS
+from parts_of_methods import images, space_of_preset
 
 from .problems import PROBLEMS, position, results
 
