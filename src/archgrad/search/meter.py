@@ -8,14 +8,11 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from archgrad.bilevel import StepReport
-from archgrad.bilevel.passes import Batch
 from archgrad.distributed import average_over_ranks
 from archgrad.runs import check_column, numbers_in
 
 __all__ = ["Meter", "Metrics", "accuracy"]
 
-Named: TypeAlias = Callable[[Any, Any], Mapping[str, float | Tensor]]
 Metrics: TypeAlias = Callable[[Any, Any], Mapping[str, float | Tensor] | float | Tensor]
 """Function of (outputs, targets) that returns name -> mean over the batch; or one number, then called what the function
 is called, or "metric"."""
@@ -59,30 +56,6 @@ class Meter:
             self._unread.append((name, own, samples))
         if len(self._unread) >= _MOST_UNREAD:
             self._read()
-
-    def add_step(self, report: StepReport, train_batch: Batch, valid_batch: Batch, metrics: Named) -> None:
-        """Add a step's losses, gradient norms and metrics.
-
-        Args:
-            report: Of the step.
-            train_batch: (inputs, targets) that the weights learned from.
-            valid_batch: (inputs, targets) that the alphas learned from, unless they waited.
-            metrics: Function of (outputs, targets).
-        """
-        numbers = report.on_device()
-        for half, batch, outputs, owner in (
-            ("train", train_batch, report.train_outputs, "weights"),
-            ("valid", valid_batch, report.valid_outputs, "alphas"),
-        ):
-            names = (f"{half}_loss", f"{owner}_gradient_norm")
-            if not all(name in numbers for name in names):
-                continue  # the alphas wait
-            values = {f"{half}_{name}": value for name, value in metrics(outputs, batch[1]).items()}
-            values |= {name: numbers[name] for name in names}
-            self.add(values, len(batch[1]))
-        self.add(report.figures, len(train_batch[1]))
-        terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
-        self.add(terms, len(valid_batch[1]))
 
     def _read(self) -> None:
         unread, self._unread = self._unread, []

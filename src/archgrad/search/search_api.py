@@ -29,7 +29,7 @@ from archgrad.search.loaders import Halves
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
-from archgrad.search.stage_start import StageStart
+from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.trial import try_out
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
@@ -104,8 +104,8 @@ def search(options: SearchOptions) -> SearchResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        start = stack.enter_context(StageStart(space_of(options.space, data), options, device))
-        begun = start.begin(0)
+        builder = stack.enter_context(StageBuilder(space_of(options.space, data), options, device))
+        first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         config = {
             **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
@@ -116,15 +116,15 @@ def search(options: SearchOptions) -> SearchResult:
             **(options.config or {}),
         }
         task = SearchTask(
-            start,
-            begun,
+            builder,
+            first,
             halves,
             options=options,
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name),
         )
         with task.explained():
-            try_out(begun.supernet, data, options)
+            try_out(first.supernet, data, options)
         engine = stack.enter_context(opened(task, options, config=config, data=data))
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:

@@ -28,17 +28,17 @@ from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
+from archgrad.search.epoch import FIGURES, LOSSES, add_step, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.loaders import Halves
 from archgrad.search.members import Members
 from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
-from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
-from archgrad.search.stage_start import StageStart
-from archgrad.search.widening import Begun
+from archgrad.search.stage_builder import StageBuilder
+from archgrad.search.supernet_state import load_supernet_state, supernet_state
+from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 
@@ -53,8 +53,8 @@ class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
-        start: Makes the networks of later stages and members.
-        begun: What it made for the first.
+        builder: Builds the supernets of later stages and members.
+        first: What it built for the first.
         halves: Opens the batches for the weights and for the alphas.
         options: The search's options.
         samples: Of the training data, both halves.
@@ -67,8 +67,8 @@ class SearchTask(Task[Architecture]):
 
     def __init__(
         self,
-        start: StageStart,
-        begun: Begun,
+        builder: StageBuilder,
+        first: StageState,
         halves: Halves,
         *,
         options: SearchOptions,
@@ -76,18 +76,18 @@ class SearchTask(Task[Architecture]):
         settings: Mapping[str, Any],
     ) -> None:
         method = options.chosen_method
-        self._further_epochs = method.selection.further_epochs(begun.supernet)
+        self._further_epochs = method.selection.further_epochs(first.supernet)
         self._members = Members(method, options.total_epochs + self._further_epochs, seed=options.seed)
         super().__init__(
-            begun.supernet.network,
-            halves.open(begun.supernet, options.seed),
-            device=next(iter(begun.supernet.alphas.values())).device,
+            first.supernet.network,
+            halves.open(first.supernet, options.seed),
+            device=next(iter(first.supernet.alphas.values())).device,
             epochs=self._members.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        self._start, self._halves, self._stage = start, halves, -1
-        self._take(begun)
+        self._builder, self._halves, self._stage = builder, halves, -1
+        self._use(first)
         self._options, self._method = options, method
         self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
         self._samples, self._settings = samples, settings
@@ -96,9 +96,9 @@ class SearchTask(Task[Architecture]):
         self._rate = 0.0
         self._updates_alphas = True
 
-    def _take(self, begun: Begun) -> None:
-        self._begun = begun
-        self.supernet, self._weights_optimizer, self._alphas_optimizer = begun
+    def _use(self, state: StageState) -> None:
+        self._state = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer = state
         self.network = self.supernet.network
 
     @property
@@ -142,9 +142,9 @@ class SearchTask(Task[Architecture]):
         place = method.place_of(self._search_epoch)
         if place.number != self._stage:
             self._stage = place.number
-            self._take(self._start.go_on(self._begun, place.number, self._members.number, self.progress.message))
+            self._use(self._builder.begin(place.number, self._state, self.progress.message, self._members.number))
         self.supernet.train()
-        self._start.record(self.supernet, self.progress.message)
+        self._builder.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
@@ -161,7 +161,7 @@ class SearchTask(Task[Architecture]):
             return set_learning_rate(optimizer, Done(tuned, epochs), last=last, share=share)
         if options.schedule == "constant":
             return float(optimizer.param_groups[0]["lr"])
-        return set_learning_rate(optimizer, self._method.course_of(self._done()), last=options.learning_rate_min)
+        return set_learning_rate(optimizer, self._method.weights_progress(self._done()), last=options.learning_rate_min)
 
     @property
     def _search_epoch(self) -> int:
@@ -172,7 +172,7 @@ class SearchTask(Task[Architecture]):
         """Keep what the member that has ended decided, and begin the next as the search with its seed would."""
         self.progress.message(self._members.next(self._ended(), self.epoch))
         seed_everything(self._members.seed)
-        self._take(self._start.begin(0, self._members.number))
+        self._use(self._builder.build(0, self._members.number))
         self.streams = self._halves.open(self.supernet, self._members.seed)
         seed_for_rank(self._members.seed)
         self._stage = -1
@@ -210,7 +210,7 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
-            self._meter.add_step(report, train_batch, valid_batch, self._metrics)
+            add_step(self._meter, report, train_batch, valid_batch, self._metrics)
         except NonFiniteError as error:
             if not skips:
                 kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
@@ -249,6 +249,8 @@ class SearchTask(Task[Architecture]):
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
             **self._probed(architecture, done),
         }
+        if self.history and "skip_share" not in self.history[0]:
+            del row["skip_share"]  # a run of before there was this column goes on with its own
         self._members.remember(architecture)
         images = sum(self.streams[0].samples_in_batch(self._own_epoch * steps + index) for index in range(steps))
         return EpochSummary(row, known(row), images)
@@ -306,7 +308,8 @@ class SearchTask(Task[Architecture]):
             self.folder.save_architecture(architecture, self.epoch)
         if self.loggers:
             log_alphas(self.loggers, architecture, self.epoch)
-        warning = collapse_warning(architecture, self.supernet.probabilities(), self.supernet.rows)
+        probabilities = self.supernet.probabilities()
+        warning = collapse_warning(architecture, probabilities, self.supernet.rows, watched(self.history))
         if warning is not None:
             self.progress.message(warning)
 
@@ -350,7 +353,7 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            **settled(self.supernet),
+            **supernet_state(self.supernet),
             **self._members.state_dict(),
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
@@ -378,9 +381,9 @@ class SearchTask(Task[Architecture]):
         ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
         ended = min(max(ended - self._members.first_epoch, 0), self._options.total_epochs - 1)
         self._stage = self._method.place_of(ended).number
-        number, member = self._method.network_of(self._stage), self._members.number
+        number, member = self._method.network_stage(self._stage), self._members.number
         if number or member:
-            self._take(self._start.begin(number, member))
+            self._use(self._builder.build(number, member))
         if member:
             self.streams = self._halves.open(self.supernet, self._members.seed)
         names = {name.removeprefix("network.") for name in state["supernet"]}
@@ -391,7 +394,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
-        load_settled(self.supernet, state)
+        load_supernet_state(self.supernet, state)
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])
         else:
