@@ -93,8 +93,7 @@ class SearchTask(Task[Architecture]):
         self._samples, self._settings = samples, settings
         self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None
-        self._rate = 0.0
-        self._updates_alphas = True
+        self._rate, self._updates_alphas = 0.0, True
 
     def _use(self, state: StageState) -> None:
         self._state = state
@@ -134,8 +133,7 @@ class SearchTask(Task[Architecture]):
 
     def start_epoch(self) -> None:
         options, method = self._options, self._method
-        stopping = method.stopping
-        if self.epoch == 0 and stopping is not None and (remark := stopping.remark(options.total_epochs)) is not None:
+        if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
         if self._members.over(self.history):
             self._begin_member()
@@ -318,7 +316,12 @@ class SearchTask(Task[Architecture]):
 
         Says as well if the alphas hardly moved, and how close each decision was.
         """
-        architecture = self._last_or_stopped()
+        if self._members.stop(self.history) is None:
+            architecture = self._architecture or self._architecture_after(self.epoch - 1)
+        else:
+            architecture = self._members.together(self._ended(), self.supernet)
+            if self.folder is not None:
+                self.folder.save_architecture(architecture)
         if (note := undecided_note(architecture)) is not None:
             self.progress.message(f"Warning: {note}")
         return architecture
@@ -326,14 +329,6 @@ class SearchTask(Task[Architecture]):
     def present_architecture(self) -> Architecture:
         """Return what the alphas decide at present, also within an epoch."""
         return self._architecture_after(self.epoch if self.step else max(self.epoch - 1, 0))
-
-    def _last_or_stopped(self) -> Architecture:
-        if self._members.stop(self.history) is None:
-            return self._architecture or self._architecture_after(self.epoch - 1)
-        architecture = self._members.together(self._ended(), self.supernet)
-        if self.folder is not None:
-            self.folder.save_architecture(architecture)
-        return architecture
 
     def _ended(self) -> Architecture:
         """Return what the member that has ended decided: by its last alphas, or by those that it was stopped for."""
