@@ -37,7 +37,7 @@ def collapse_warning(
     """Return a warning when skip connections or "none" take over, which searches by gradient are known for.
 
     The rule: more than half of a cell's kept edges (of at least 4) are skip connections, or "none" has more than half
-    of the probability on more than half of the edges.
+    of the probability on more than half of the cells' edges. In a layer choice outside cells, "none" may be anything.
     """
     advice = (
         "Architectures of this kind usually retrain badly. Try fewer epochs, the architecture of an earlier epoch "
@@ -47,8 +47,11 @@ def collapse_warning(
         skips = sum(map(is_skip, names))
         if len(names) >= 4 and 2 * skips > len(names):
             return f"Warning: {skips} of {len(names)} kept edges of '{label}' are skip connections. {advice}"
+    cells = tuple(f"{label}/" for label, decision in architecture.choices.items() if isinstance(decision, Mapping))
     nothing = [
-        row[rows[label].names.index("none")] for label, row in probabilities.items() if "none" in rows[label].names
+        row[rows[label].names.index("none")]
+        for label, row in probabilities.items()
+        if label.startswith(cells) and "none" in rows[label].names
     ]
     taken = sum(p > 0.5 for p in nothing)
     if 2 * taken > len(nothing):
