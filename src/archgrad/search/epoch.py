@@ -7,14 +7,16 @@ from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.runs import Loggers
-from archgrad.search.collapse import mean_entropy, skip_connections
+from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
 from archgrad.supernet import Supernet
 
-__all__ = ["FIGURES", "LOSSES", "further_columns", "known", "log_alphas", "of_alphas"]
+__all__ = ["FIGURES", "LOSSES", "further_columns", "known", "log_alphas", "of_alphas", "watched"]
 
 LOSSES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FIGURES = (*LOSSES, "alphas_entropy", "skip_connections")
 """What the progress display shows."""
+
+_NO_SIGNS = ("epoch", "learning_rate", "temperature", "skipped_steps", "alphas_gradient_norm", "weights_gradient_norm")
 
 
 def known(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,6 +29,17 @@ def of_alphas(supernet: Supernet, architecture: Architecture) -> dict[str, Any]:
     return {
         "alphas_entropy": mean_entropy(supernet.probabilities(), supernet.rows),
         "skip_connections": skip_connections(architecture, supernet.rows),
+        "skip_share": skip_share(supernet.probabilities(), supernet.rows),
+    }
+
+
+def watched(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Return by name what alphas and parts told of the search's health: (at the end of the first epoch, now)."""
+    row = history[-1]
+    return {
+        name: (history[0].get(name), row[name])
+        for name in row
+        if row[name] is not None and name not in _NO_SIGNS and not name.startswith(("train_", "valid_", "regularizer_"))
     }
 
 

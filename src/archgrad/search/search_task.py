@@ -30,7 +30,7 @@ from archgrad.runs import count_in, load_optimizer, rows_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas
+from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
@@ -261,6 +261,8 @@ class SearchTask(Task[Architecture]):
             **{name: means.get(name) for name in further_columns(means, regularizers)},
             **self._probed(architecture, done),
         }
+        if self.history and "skip_share" not in self.history[0]:
+            del row["skip_share"]  # a run of before there was this column goes on with its own
         if self._method.stopping is not None:
             self._past.append(architecture.to_json())
         images = sum(self._train.samples_in_batch(self.epoch * steps + index) for index in range(steps))
@@ -315,7 +317,8 @@ class SearchTask(Task[Architecture]):
             self.folder.save_architecture(architecture, self.epoch)
         if self.loggers:
             log_alphas(self.loggers, architecture, self.epoch)
-        warning = collapse_warning(architecture, self.supernet.probabilities(), self.supernet.rows)
+        probabilities = self.supernet.probabilities()
+        warning = collapse_warning(architecture, probabilities, self.supernet.rows, watched(self.history))
         if warning is not None:
             self.progress.message(warning)
 
