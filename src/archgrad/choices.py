@@ -131,9 +131,10 @@ class LayerChoice(Choice):
             raise SpaceError(f"LayerChoice(label={label!r}) needs at least one candidate, but got none.")
         for name, candidate in candidates.items():
             if not isinstance(name, str) or not name or not isinstance(candidate, nn.Module):
+                a_class = isinstance(candidate, type)
+                got = f"a class. Give {candidate.__name__}(...)" if a_class else type(candidate).__name__
                 raise SpaceError(
-                    f"LayerChoice(label={label!r}) needs non-empty names (str) with modules, but got "
-                    f"{name!r}: {type(candidate).__name__}."
+                    f"LayerChoice(label={label!r}) needs non-empty names (str) with modules, but got {name!r}: {got}."
                 )
         self.names = tuple(candidates)
         # A ModuleList, not a ModuleDict: a candidate may be called 'pop' or 'keys', or have a dot in its name.

@@ -113,7 +113,8 @@ def _builder_of(given: Any, data: Data) -> SpaceBuilder:
     if needed:
         kind = "class" if isinstance(given, type) else "function"
         raise SpaceError(
-            f"The space must be a module, or built from {', '.join(known_of(data))} alone, but got the {kind} {name}. "
+            f"The space must be a module, or built from {', '.join(known_of(data)) or 'nothing'} alone, which is what "
+            f"{shown(data.name)} tells, but got the {kind} {name}. "
             f"Give {name}(...), or functools.partial with {', '.join(needed)}."
         )
     return SpaceBuilder(name, given, {key: value for key, value in known.items() if key not in bound}, bound)
@@ -134,8 +135,12 @@ def check_takes(name: str, data: Data) -> None:
 
 
 def known_of(data: Data) -> dict[str, int]:
-    """Return what data tells of the space that is to fit it: its parameters by name."""
-    return {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    """Return what data tells of the space that is to fit it: its parameters by name.
+
+    Data of values tells no classes, and inputs that are no images (C, H, W) no channels and size.
+    """
+    known = {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    return {name: value for name, value in known.items() if value}
 
 
 def missing(parameters: Mapping[str, inspect.Parameter], given: Collection[str]) -> list[str]:
