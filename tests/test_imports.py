@@ -17,7 +17,18 @@ FLOW = (
     # no room of archgrad's needed
     ("errors", "machine"),
     ("nested", "options"),
-    ("batches", "buffers", "exactness", "files", "json_text", "isolation", "schedules", "terminal", "typed_names"),
+    (
+        "batches",
+        "buffers",
+        "exactness",
+        "files",
+        "input_checks",
+        "json_text",
+        "isolation",
+        "schedules",
+        "terminal",
+        "typed_names",
+    ),
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices

@@ -13,6 +13,8 @@ from torch import nn
 from archgrad.architecture import Architecture
 from archgrad.batches import check_smallest_part
 from archgrad.data import Data, InfiniteLoader, as_data, evaluation_batches
+from archgrad.data.samples import size_of
+from archgrad.data.seeds import kept_randomness
 from archgrad.distributed import (
     broadcast_tensors,
     local_rank_zero_first,
@@ -26,6 +28,7 @@ from archgrad.distributed import (
 from archgrad.engine import RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
+from archgrad.input_checks import refusals_explained
 from archgrad.options import takes, values_of
 from archgrad.report.results import Viewed
 from archgrad.retrain.evaluation import Evaluation, evaluate
@@ -98,10 +101,16 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         if not data.classes:
+            columns = data.train_targets
+            column = columns.ndim == 2 and columns.shape[1] == 1 and not columns.is_floating_point()
             raise DataError(
                 f"Retraining trains classifiers by cross-entropy, but the targets of {data.name!r} are no class "
-                f"numbers (whole numbers of shape (N,), from 0). Train the network of archgrad.derive in a loop of "
-                f"your own, with a loss such as F.mse_loss."
+                f"numbers (whole numbers of shape (N,), from 0). "
+                + (
+                    "Give targets[:, 0]."
+                    if column
+                    else "Train the network of archgrad.derive in a loop of your own, with a loss such as F.mse_loss."
+                )
             )
         side = _cutout_side(options.cutout, data)
         config = {
@@ -123,7 +132,14 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         samples = evaluation_batches(
             data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
         )
-        learner.try_out(next(samples)[0])
+        learner.try_out(next(samples)[0], data.train_targets)
+        if data.test is not None:
+            first = torch.arange(min(2, size_of(data.test)))
+            samples = evaluation_batches(
+                data.test, batch_size=2, indices=first, transform=test_transform, device=learner.device
+            )
+            with kept_randomness(), refusals_explained(network, inputs := next(samples)[0]):
+                learner.predict(inputs)
         broadcast_tensors([*network.parameters(), *network.buffers()])
         stack.enter_context(synchronised_norms(network, enabled=options.sync_batchnorm))
         stream = stack.enter_context(
