@@ -15,7 +15,8 @@ PACKAGE = Path(archgrad.__file__).parent
 
 FLOW = (
     # no room of archgrad's needed
-    ("errors", "machine"),
+    ("errors",),
+    ("machine",),
     ("nested", "options"),
     (
         "batches",

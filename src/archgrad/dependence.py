@@ -6,7 +6,6 @@ that the network itself is tried out.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.choices import InputChoice, LayerChoice
+from archgrad.copying import copied
 from archgrad.labels import LabelledChoice
 from archgrad.nested import map_tensors, tensors_in
 
@@ -58,7 +58,7 @@ def _changes(network: nn.Module, inputs: Any) -> bool:
     leaves: list[Tensor] = []
     for batch in (inputs, others):
         torch.manual_seed(1)
-        running = copy.deepcopy(network).train()  # each from the same buffers
+        running = copied(network).train()  # each from the same buffers
         outputs.append(list(tensors_in(running(map_tensors(batch, lambda tensor: _leaf(tensor, leaves))))))
     pairs = zip(*outputs, strict=False)
     if len(outputs[0]) != len(outputs[1]) or not all(torch.equal(one, other) for one, other in pairs):
@@ -91,7 +91,7 @@ def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
 
 def _perturbed(network: nn.Module) -> nn.Module:
     """A copy whose weights differ a little: a last layer that starts at zero would hide every input."""
-    changed = copy.deepcopy(network)
+    changed = copied(network)
     with torch.no_grad():
         for parameter in changed.parameters():
             if parameter.is_floating_point():

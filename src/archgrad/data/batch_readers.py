@@ -1,5 +1,6 @@
 """Where batches come from: tensors in memory, or any data set read by worker processes."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -99,8 +100,7 @@ class WorkerReader:
             self._iterator = None
             if "DataLoader worker (pid" in str(error):  # torch's words for a worker that died, not for an error in one
                 raise DataError(
-                    f"A data worker process ended while batch {plan.number} was read: {error}. Often memory ran out: "
-                    f"give fewer workers (0 reads in the main process)."
+                    f"A data worker process ended while batch {plan.number} was read: {error}. {_cause()}"
                 ) from error
             raise
         if isinstance(batch, _Refusal):
@@ -193,6 +193,15 @@ def _parts_of(value: Any) -> Any:
 def _check_all_finite(value: Any, plan: BatchPlan) -> None:
     for tensor in tensors_in(value):
         check_finite(tensor, f"values (batch {plan.number}, samples {plan.indices.tolist()})")
+
+
+def _cause() -> str:
+    """Tell what often ends a worker."""
+    guard = "the script has no main guard (put what starts the run under `if __name__ == '__main__':`), or "
+    return (
+        f"Often {'' if multiprocessing.get_start_method() == 'fork' else guard}memory ran out: give fewer workers (0 "
+        f"reads in the main process)."
+    )
 
 
 def _unchanged(batch: Any) -> Any:

@@ -29,6 +29,7 @@ from archgrad.engine import RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.input_checks import refusals_explained
+from archgrad.machine import check_main_guard
 from archgrad.options import takes, values_of
 from archgrad.report.results import Viewed
 from archgrad.retrain.evaluation import Evaluation, evaluate
@@ -95,6 +96,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
+    check_main_guard()
     network, architecture, device = options.network, options.architecture, own_device(options.device)
     with ExitStack() as stack:
         stack.enter_context(process_group())
