@@ -19,16 +19,8 @@ FLOW = (
     ("machine",),
     ("nested", "options"),
     (
-        "batches",
-        "buffers",
-        "exactness",
-        "files",
-        "input_checks",
-        "json_text",
-        "isolation",
-        "schedules",
-        "terminal",
-        "typed_names",
+        *("batches", "buffers", "copying", "exactness", "files", "input_checks", "json_text", "isolation"),
+        *("schedules", "terminal", "typed_names"),
     ),
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice

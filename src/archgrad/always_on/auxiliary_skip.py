@@ -34,7 +34,7 @@ class AuxiliarySkip(AlwaysOn):
     def module(self, choice: LayerChoice) -> nn.Module | None:
         """Return a copy of the candidate that is a skip connection by its name, with new weights."""
         skip = next((choice[name] for name in choice if is_skip(name)), None)
-        found = copied(skip)
+        found = None if skip is None else copied(skip)
         for part in found.modules() if found is not None else ():
             if callable(reset := getattr(part, "reset_parameters", None)):
                 reset()

@@ -1,6 +1,7 @@
 """Which images there are, and of which class: folders on disk or inside a tar."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,15 @@ LAYOUT = (
 )
 """How class folders are laid out, for messages."""
 
-_TEST_NAMES = ("test", "val")
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "valset"), "val"),
+    **dict.fromkeys(("dev", "development"), "dev"),
+}
+"""What the parts of a data set are called, and what is meant."""
+_TEST_SPLITS = ("test", "val", "dev")
+"""Which part is the test set: the first that is there."""
 
 
 class StoredImage(NamedTuple):
@@ -112,8 +121,9 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     """Find out classes, training and test images.
 
     Args:
-        folder: train/<class>/ and test/<class>/ (or val/), or <class>/ alone: then a fifth of each class, always the
-            same, becomes the test set. It may have one folder around all of it.
+        folder: train/<class>/ and test/<class>/ (in any case, under the names of `split_of`), or <class>/ alone: then
+            a fifth of each class, always the same, becomes the test set. Beside train/ the first of test, val and dev
+            is the test set. It may have one folder around all of it.
         path: For messages.
 
     Returns:
@@ -122,19 +132,18 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     Raises:
         DataError: It is not laid out so, a class has no images, or there are fewer than two.
     """
-    while len(folder.folders) == 1 and "train" not in folder.folders and next(iter(folder.folders.values())).folders:
-        folder = next(iter(folder.folders.values()))
-    train_folder, test_folder = folder, None
-    if "train" in folder.folders and folder.folders["train"].folders:
-        train_folder = folder.folders["train"]
-        test_folder = next((folder.folders[name] for name in _TEST_NAMES if name in folder.folders), None)
-        if strangers := sorted(set(folder.folders) - {"train", *_TEST_NAMES}):
-            raise DataError(f"{path} holds 'train' beside {strangers}: splits and classes are mixed. {LAYOUT}")
+    while len(folder.folders) == 1:
+        name, only = next(iter(folder.folders.items()))
+        if not only.folders or split_of(name) == "train":
+            break
+        folder = only
+    train_folder, test_folder = _splits(folder, path)
     classes = tuple(sorted(train_folder.folders))
     if len(classes) < 2:
         raise DataError(
             f"{path} holds {len(classes)} class folders {list(classes)}, but at least 2 are needed. {LAYOUT}"
         )
+    _check_no_splits(train_folder, path)
     train, train_targets = _labelled(train_folder, classes)
     counts = train_targets.bincount(minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
@@ -143,6 +152,12 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         if strangers := sorted(set(test_folder.folders) - set(classes)):
             raise DataError(f"{path} has test images but no training images for the classes {strangers}. Add some.")
         test, test_targets = _labelled(test_folder, classes)
+        if not test and (flat := len(test_folder.images)):
+            raise DataError(
+                f"{path} has a test folder of {flat} images without class folders, so that nothing says what they "
+                f"show. Sort them into class folders, or move the folder elsewhere: then a part of the training images "
+                f"becomes the test set."
+            )
         if not test:
             raise DataError(f"{path} has a test folder without images. Add some, or remove it. {LAYOUT}")
     else:
@@ -152,6 +167,58 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         test, test_targets = [train[index] for index in for_test], train_targets[for_test]
         train, train_targets = [train[index] for index in for_train], train_targets[for_train]
     return Listing(classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets)
+
+
+def split_of(name: str) -> str | None:
+    """Return "train", "test", "val" or "dev" where a folder is called as the parts of a data set are; else None.
+
+    In any case, and behind or before other words: train, Training, my-data_train, valid, validation, test_set.
+    """
+    words = re.findall(r"[a-z]+", name.lower())
+    found = {_SPLITS[word] for word in words if word in _SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder | None]:
+    """Return the folder of the training classes, and that of the test classes if there is one."""
+    exact = {name: _SPLITS.get(name.lower()) for name in folder.folders}
+    called = exact if "train" in exact.values() else {name: split_of(name) for name in folder.folders}
+    of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
+    if not of["train"] or not any(folder.folders[name].folders for name in of["train"]):
+        return folder, None
+    if strangers := sorted(name for name, split in called.items() if split is None):
+        raise DataError(f"{path} holds '{of['train'][0]}' beside {strangers}: splits and classes are mixed. {LAYOUT}")
+    if twice := next((names for names in of.values() if len(names) > 1), None):
+        raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
+    tests = [folder.folders[names[0]] for split in _TEST_SPLITS if (names := of[split])]
+    labelled = [test for test in tests if test.folders]  # a flat one is what somebody is to predict
+    train, test = folder.folders[of["train"][0]], (labelled or tests or [None])[0]
+    train = _within(train)
+    if test is not None and not set(test.folders) & set(train.folders):
+        test = _within(test)
+    return train, test
+
+
+def _within(split: ImageFolder) -> ImageFolder:
+    """Return the folder of the classes, which may have another around it."""
+    while len(split.folders) == 1 and not split.images:
+        (only,) = split.folders.values()
+        if len(only.folders) < 2 or only.images:
+            break
+        split = only
+    return split
+
+
+def _check_no_splits(folder: ImageFolder, path: Path) -> None:
+    """Refuse folders that hold no images themselves, but all the same folders: classes lie in them."""
+    inner = [set(below.folders) for below in folder.folders.values()]
+    if len(inner[0]) > 1 and all(below == inner[0] for below in inner):
+        if not any(below.images for below in folder.folders.values()):
+            raise DataError(
+                f"{path} has the folders {sorted(folder.folders)}, which hold no images themselves but all the same "
+                f"folders {sorted(inner[0])}: either are the classes. Call the parts of the data train and test, or "
+                f"give PATH as the folder of the classes."
+            )
 
 
 def _labelled(folder: ImageFolder, classes: tuple[str, ...]) -> tuple[list[StoredImage], Tensor]:
