@@ -128,7 +128,7 @@ class Data:
         """
         train = _labelled(as_samples(train))
         test = None if test is None else _labelled(as_samples(test))
-        channels, image_size = _image_shape(train)
+        channels, image_size = _image_shape(train, asked=augmentation is not None or len(mean) > 0)
         if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype == torch.uint8:
             mean, std = channel_statistics(train.inputs)
         if not channels and (augmentation is not None or len(mean)):
@@ -163,7 +163,11 @@ def _labelled(samples: Dataset) -> Dataset:
     return LabelledSamples(samples, targets_of(samples))
 
 
-def _image_shape(samples: Dataset) -> tuple[int, int]:
+def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
+    """Return channels and height of images (C, H, W), else zeros.
+
+    Whole numbers of other types than those of image files are words or counts, unless images are asked for.
+    """
     with kept_randomness():
         first, _ = pair_of(samples, 0)
     shape = tuple(first.shape) if isinstance(first, Tensor | np.ndarray) else ()
@@ -179,6 +183,8 @@ def _image_shape(samples: Dataset) -> tuple[int, int]:
                 f"{shape[2]} wide. If their channels come last, give x.movedim(3, 1) of all images.",
                 stacklevel=4,
             )
+    if not asked and len(shape) == 3 and str(first.dtype).removeprefix("torch.").startswith(("int", "bool", "uint32")):
+        return 0, 0
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
 

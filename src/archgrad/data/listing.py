@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,15 @@ from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError
 from archgrad.json_text import shown
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"))
+IMAGE_SUFFIXES = frozenset(
+    (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".ppm", ".pgm", ".tif", ".tiff"),)
+)
 """Files with these suffixes are images."""
+
+UNREAD_SUFFIXES = frozenset(
+    (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".dcm", ".exr")
+)
+"""Files with these suffixes are images that are not read."""
 
 DEEPEST = 64
 """Most folders inside each other."""
@@ -61,10 +69,16 @@ class ImageFolder:
 
     images: dict[str, StoredImage] = field(default_factory=dict)
     folders: dict[str, "ImageFolder"] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    """Names of images of kinds that are not read."""
 
     def folder(self, name: str) -> "ImageFolder":
         """Return the folder of that name, made on first use."""
         return self.folders.setdefault(name, ImageFolder())
+
+    def all_unread(self) -> list[str]:
+        """List the names of images here and below that are not read."""
+        return [*self.unread, *(name for folder in self.folders.values() for name in folder.all_unread())]
 
     def all_images(self) -> list[StoredImage]:
         """List the images here and at any depth below, in order of name."""
@@ -90,28 +104,43 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def read_folder(path: Path, *, depth: int = 0) -> ImageFolder:
-    """List a folder on disk; links to folders are not followed.
+def is_unread(name: str) -> bool:
+    """Whether a file of that name is an image of a kind that is not read."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in UNREAD_SUFFIXES
+
+
+def read_folder(path: Path, *, depth: int = 0, around: frozenset[str] = frozenset()) -> ImageFolder:
+    """List a folder on disk; links are followed.
 
     Args:
         path: The folder.
         depth: How many folders lie around it already.
+        around: Their real paths.
 
     Raises:
-        DataError: Folders lie more than `DEEPEST` inside each other.
+        DataError: Folders lie more than `DEEPEST` inside each other, or a link leads nowhere or back to a folder around
+            it.
         OSError: One cannot be read.
     """
     if depth > DEEPEST:
         raise DataError(
             f"{shown(str(path))} lies more than {DEEPEST} folders deep. Name a folder nearer to the images."
         )
+    if (real := os.path.realpath(path)) in around:
+        raise DataError(f"{shown(str(path))} is a link that leads back to a folder around it. Remove it.")
     found = ImageFolder()
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():
                 if not entry.name.startswith("."):
-                    found.folders[entry.name] = read_folder(Path(entry.path), depth=depth + 1)
-            elif is_image(entry.name) and entry.is_file():
+                    found.folders[entry.name] = read_folder(Path(entry.path), depth=depth + 1, around=around | {real})
+            elif is_unread(entry.name):
+                found.unread.append(entry.path)
+            elif is_image(entry.name):
+                if not entry.is_file():
+                    raise DataError(
+                        f"{shown(entry.path)} is a link that leads nowhere. Restore its file, or remove it."
+                    )
                 stat = entry.stat()
                 found.images[entry.name] = StoredImage(Path(entry.path), entry.path, 0, stat.st_size, stat.st_mtime_ns)
     return found
@@ -132,6 +161,12 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     Raises:
         DataError: It is not laid out so, a class has no images, or there are fewer than two.
     """
+    if unread := sorted(folder.all_unread()):
+        warnings.warn(
+            f"{len(unread)} images of {path} are left out, such as {shown(unread[0])}, as their kind is not read. "
+            f"Convert them to JPEG or PNG.",
+            stacklevel=2,
+        )
     while len(folder.folders) == 1:
         name, only = next(iter(folder.folders.items()))
         if not only.folders or split_of(name) == "train":
@@ -212,13 +247,14 @@ def _within(split: ImageFolder) -> ImageFolder:
 def _check_no_splits(folder: ImageFolder, path: Path) -> None:
     """Refuse folders that hold no images themselves, but all the same folders: classes lie in them."""
     inner = [set(below.folders) for below in folder.folders.values()]
+    if any(below.images for below in folder.folders.values()):
+        return
     if len(inner[0]) > 1 and all(below == inner[0] for below in inner):
-        if not any(below.images for below in folder.folders.values()):
-            raise DataError(
-                f"{path} has the folders {sorted(folder.folders)}, which hold no images themselves but all the same "
-                f"folders {sorted(inner[0])}: either are the classes. Call the parts of the data train and test, or "
-                f"give PATH as the folder of the classes."
-            )
+        raise DataError(
+            f"{path} has the folders {sorted(folder.folders)}, which hold no images themselves but all the same "
+            f"folders {sorted(inner[0])}: either are the classes. Call the parts of the data train and test, or give "
+            f"PATH as the folder of the classes."
+        )
 
 
 def _labelled(folder: ImageFolder, classes: tuple[str, ...]) -> tuple[list[StoredImage], Tensor]:

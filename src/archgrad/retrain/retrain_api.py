@@ -12,8 +12,8 @@ from torch import nn
 
 from archgrad.architecture import Architecture
 from archgrad.batches import check_smallest_part
-from archgrad.data import Data, InfiniteLoader, as_data, evaluation_batches
-from archgrad.data.samples import size_of
+from archgrad.data import Augmentation, Data, InfiniteLoader, as_data, evaluation_batches
+from archgrad.data.samples import pair_of, size_of
 from archgrad.data.seeds import kept_randomness
 from archgrad.distributed import (
     broadcast_tensors,
@@ -210,7 +210,11 @@ def retrain(options: RetrainOptions) -> RetrainResult:
 
 def _cutout_side(cutout: int | None, data: Data) -> int:
     if cutout is None:
-        return data.image_size // 2
+        with kept_randomness():
+            inputs, _ = pair_of(data.train, 0)
+        # A spectrogram or a window of a recording has the shape of an image, too, but no place to leave out.
+        pictures = data.channels and (data.augmentation != Augmentation() or str(inputs.dtype).endswith("uint8"))
+        return data.image_size // 2 if pictures else 0
     if data.channels and cutout >= data.image_size:
         raise OptionError(
             f"cutout must be smaller than the images, or nothing is left of them, but got cutout={cutout} and images "
