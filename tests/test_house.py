@@ -28,6 +28,14 @@ def test_no_module_is_called_by_what_it_is_not() -> None:
     assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"}
 
 
+def test_the_map_of_the_fast_path_names_what_there_is() -> None:
+    room = PACKAGE / "fast"
+    docs = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = set(re.findall(r"`(\w+)`", docs.partition("\n- ")[2]))
+    there = {path.stem for path in room.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert named == there - {"__init__", "accelerate"}
+
+
 @pytest.mark.parametrize(
     "path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.parent.relative_to(PACKAGE.parent))
 )

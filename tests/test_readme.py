@@ -33,5 +33,5 @@ def check_own_space(namespace: dict[str, object]) -> None:
     assert len(lines) <= 20
 
 
-def test_readme_has_its_two_examples() -> None:
-    assert len(BLOCKS) == 2
+def test_readme_has_its_three_examples() -> None:
+    assert len(BLOCKS) == 3

@@ -75,7 +75,7 @@ def test_thumbnails_do_not_make_photos_small(tmp_path):
 
 def test_whole_numbers_are_images_only_in_the_types_of_image_files():
     def data(dtype, **options):
-        pair = torch.utils.data.TensorDataset(torch.ones(6, 2, 5, 4).to(dtype), torch.arange(6) % 2)
+        pair = torch.utils.data.TensorDataset(torch.ones(6, 2, 5, 6).to(dtype), torch.arange(6) % 2)
         return ag.Data.from_datasets(pair, **options)
 
     assert [data(dtype).channels for dtype in (torch.uint8, torch.uint16, torch.float32)] == [2, 2, 2]

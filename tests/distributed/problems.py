@@ -6,12 +6,16 @@ import os
 import signal
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.data import Data, TensorSamples
+from archgrad.search.short_forms import PRESETS
 from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment
+from parts_of_methods import images as small_images
+from parts_of_methods import space_of_preset
 
 STEPS = {
     "first": lambda: ag.bilevel.FirstOrder(),
@@ -133,8 +137,46 @@ def selected(batch_size: int) -> dict[str, Any]:
     method = ag.Method(selection=ag.selection.PerturbationBased(tune_epochs=1))
     options: dict[str, Any] = {"batch_size": batch_size, "precision": "64", "device": "cpu", "quiet": True}
     result = ag.search(space(norm=False), images(), method=method, epochs=EPOCHS, **options)
-    judged = [[row["choice"], row["kept"], *row["accuracy_without"].values()] for row in result.supernet.judged]
+    judged = [[row["choice"], row["kept"], *row["accuracy_without"].values()] for row in result.supernet.settled]
     return state_of(result.supernet) | {"history": [*result.history, *(dict(enumerate(row)) for row in judged)]}
+
+
+def searched_preset(name: str, *, batch_size: int, **options: Any) -> dict[str, Any]:
+    """Search small cells with a published method in double precision."""
+    method = PRESETS[name]
+    torch.manual_seed(5)
+    result = ag.search(
+        space_of_preset(method),
+        small_images(32),
+        method=name,
+        epochs=max(2, len(method.stages)),
+        batch_size=batch_size,
+        precision="64",
+        device="cpu",
+        cutout=0,
+        quiet=True,
+        **options,
+    )
+    return state_of(result.supernet) | {"history": result.history}
+
+
+def assert_equal(together: dict[str, Any], alone: dict[str, Any]) -> None:
+    """Hold what several processes computed against what one did."""
+    for name, value in alone["state"].items():
+        torch.testing.assert_close(together["state"][name], value, rtol=1e-9, atol=1e-9, msg=name)
+    for ours, theirs in zip(alone["history"], together["history"], strict=True):
+        # A metric is the mean of single-precision values; everything else is in double precision.
+        tolerance = {name: 1e-7 if "accuracy" in str(name) else 1e-9 for name in ours}
+        for name, value in ours.items():
+            expected = pytest.approx(value, abs=tolerance[name]) if isinstance(value, float) else value
+            assert theirs[name] == expected, name
+
+
+def assert_same_bits(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Hold the results of two processes against each other."""
+    assert first["history"] == second["history"]
+    for name, value in first["state"].items():
+        assert torch.equal(second["state"][name], value), name
 
 
 LOSSES: dict[str, Any] = {

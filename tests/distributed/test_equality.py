@@ -38,22 +38,12 @@ def alone(case: str) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_of_batch_8_equal_one_of_batch_16(two: list[dict[str, Any]], case: str) -> None:
     one = alone(case)
-    for name, value in one["state"].items():
-        torch.testing.assert_close(two[0][case]["state"][name], value, rtol=1e-9, atol=1e-9, msg=name)
-    for row, together in zip(one["history"], two[0][case]["history"], strict=True):
-        # A metric is the mean of single-precision values; everything else is in double precision.
-        tolerance = {name: 1e-7 if "accuracy" in str(name) else 1e-9 for name in row}
-        for name, value in row.items():
-            expected = pytest.approx(value, abs=tolerance[name]) if isinstance(value, float) else value
-            assert together[name] == expected, name
+    problems.assert_equal(two[0][case], one)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_both_processes_hold_the_same_bits(two: list[dict[str, Any]], case: str) -> None:
-    first, second = two
-    assert first[case]["history"] == second[case]["history"]
-    for name, value in first[case]["state"].items():
-        assert torch.equal(second[case]["state"][name], value), name
+    problems.assert_same_bits(two[0][case], two[1][case])
 
 
 def test_rules_do_something_in_that_comparison(two: list[dict[str, Any]]) -> None:

@@ -14,18 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import archgrad as ag
-from archgrad.bilevel import FirstOrder, Unrolled
 from archgrad.data import Data, TensorSamples, load
-from archgrad.errors import OptionError
-from archgrad.methods import Method, Stage
-from archgrad.optimizers import Adam, ExponentiatedGradient
-from archgrad.perturbations import Uniform
-from archgrad.regularizers import BetaDecay
-from archgrad.relaxation import Gumbel, Simplex, Softmax
+from archgrad.errors import OptionError, SpaceError
+from archgrad.methods import Method
 from archgrad.runs import load_state, save_state
-from archgrad.schedules import Linear
-from archgrad.selection import Likeliest, PerturbationBased, SkipLimit, Threshold
-from archgrad.stopping import SkipCount
+from archgrad.selection import PerturbationBased
+from parts_of_methods import PARTS, method_of
 
 EPOCHS = 3
 
@@ -91,10 +85,10 @@ class Drifting(nn.Module):
 class Dropped(nn.Module):
     """The tiny space behind dropout, which draws from torch's global generator."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 4) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.1)
-        self.network = Drifting(ag.spaces.tiny(channels=4))
+        self.network = Drifting(ag.spaces.tiny(channels=size))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(self.dropout(x))
@@ -105,7 +99,7 @@ def run_search(
     *,
     resume: bool,
     checkpoint_steps: int | None = 1,
-    space: nn.Module | None = None,
+    space: Any = None,
     **options: Any,
 ) -> ag.SearchResult:
     torch.manual_seed(0)
@@ -189,22 +183,12 @@ _RETRAIN_RESULTS = ("metrics.csv", "architecture.json", "weights/*", "prediction
 
 
 def random_method(draw: random.Random) -> Method:
-    """Return a method of parts drawn at random, among those that go together."""
+    """Return a method of parts drawn at random, of all that there are, among those that can make a method."""
+    kinds = list(dict.fromkeys(part.kind for part in PARTS))
     while True:
-        stages = draw.choice([(Stage(),), (Stage(epochs=1), Stage(epochs=2, alphas_start_epoch=1, keep=2))])
+        asked = [kind for kind in kinds if draw.random() < 0.5]
         try:
-            return Method(
-                relaxation=draw.choice([Softmax(), Gumbel(), Simplex()]),
-                step=draw.choice([FirstOrder(), Unrolled(), Unrolled(hvp="exact")]),
-                alphas_optimizer=draw.choice([Adam(), Adam(Linear(0.1, 0.01)), ExponentiatedGradient()]),
-                regularizers=draw.choice([(), (BetaDecay(),)]),
-                perturbation=draw.choice([None, Uniform()]),
-                stopping=draw.choice([None, SkipCount(), SkipCount(limit=99)]),
-                selection=draw.choice([Likeliest(), Threshold(0.5), SkipLimit(), PerturbationBased(tune_epochs=1)]),
-                stages=stages,
-                weights_first=draw.choice([False, True]),
-                alphas_grad_clip=draw.choice([0.0, 0.01]),
-            )
+            return method_of(draw.choice([part for part in PARTS if part.kind == kind]) for kind in asked)
         except OptionError:
             continue
 
@@ -223,15 +207,25 @@ def random_options(draw: random.Random) -> dict[str, Any]:
     }
 
 
-def random_space(draw: random.Random) -> nn.Module:
-    """Return a small space, drawn at random."""
-    return draw.choice(
-        [
-            Dropped,
-            lambda: ag.spaces.darts_cifar(channels=2, cells=2, nodes=2, in_channels=1),
-            lambda: ag.spaces.nasbench201(channels=4, cells=1, in_channels=1),
-        ]
-    )()
+def random_space(draw: random.Random) -> Callable[..., nn.Module]:
+    """Return what builds a small space, drawn at random, in a size."""
+
+    def cells(size: int = 2) -> nn.Module:
+        return ag.spaces.darts_cifar(channels=size, cells=2, nodes=2, in_channels=1)
+
+    def nasbench201(size: int = 2) -> nn.Module:
+        return ag.spaces.nasbench201(channels=size, cells=1, in_channels=1)
+
+    return draw.choice([Dropped, cells, nasbench201])
+
+
+def goes_with(method: Method, space: Callable[..., nn.Module]) -> bool:
+    """Return whether a search of the space with the method gets through its first steps."""
+    try:
+        ag.search(space, some_digits(8, 8), method=method, epochs=2, batch_size=4, device="cpu", quiet=True)
+    except (OptionError, SpaceError):
+        return False
+    return True
 
 
 def problem_of(name: str, seed: int) -> Problem:
@@ -251,11 +245,9 @@ def problem_of(name: str, seed: int) -> Problem:
         return Problem(lambda folder, **given: run_drifting_retrain(folder, **recipe, **given), _RETRAIN_RESULTS)
     if not name.startswith("method"):
         return PROBLEMS[name]
-    method = random_method(draw)
-    regularizers = () if method.relaxation.domain == "simplex" else method.regularizers
-    chosen = replace(method, regularizers=regularizers)
-    torch.manual_seed(draw.randrange(1000))
-    space = random_space(draw)
+    method, space = random_method(draw), random_space(draw)
+    while not goes_with(method, space):
+        method, space = random_method(draw), random_space(draw)
     options = {
         **random_options(draw),
         "batch_size": draw.choice([12, 16]),
@@ -264,7 +256,7 @@ def problem_of(name: str, seed: int) -> Problem:
     }
 
     def run(folder: Path, *, resume: bool, **given: Any) -> ag.SearchResult:
-        parts = {"step": None, "relaxation": None, "method": chosen}
+        parts = {"step": None, "relaxation": None, "method": method}
         return run_search(folder, resume=resume, space=space, **parts, **options, **given)
 
     return Problem(run, _SEARCH_RESULTS)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archgrad.report.charts import Series, format_value, line_chart, nice_ticks
@@ -43,6 +43,7 @@ def curves(scene: Scene) -> list[ElementTree.Element]:
 
 
 @given(st.floats(-1e9, 1e9), st.floats(0.0, 1e9), st.sampled_from([1.0, 1e-20, 1e200]))
+@example(2.35e-282, 0.0, 1e-20)
 def test_ticks_are_few_ascending_and_enclose_the_values(low, span, unit):
     low, high = low * unit, (low + span) * unit
     ticks = nice_ticks(low, high)

@@ -97,6 +97,8 @@ def test_one_architecture_an_epoch_and_a_config_that_says_everything(tmp_path: P
         "name": "unrolled",
         "hvp": "finite-difference",
         "finite_difference_radius": 0.01,
+        "steps": 1,
+        "truncation": None,
     }
     assert "for weights/alphas" in json.loads((run / "environment.json").read_text())["data"]
 

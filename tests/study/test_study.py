@@ -16,7 +16,7 @@ import pytest
 from archgrad.errors import RunError
 from archgrad.nasbench import OPERATIONS
 from archgrad.study import load_study, study
-from archgrad.study.summary import from_csv
+from archgrad.study.study_tables import from_csv
 
 ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 RETRAINED = """

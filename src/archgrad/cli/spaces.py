@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from archgrad.cli.own_code import find_own, given_options, is_own, missing, settled_own
+from archgrad.cli.own_code import find_own, given_options, is_own, settled_own
 from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
-from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of
+from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
 
 __all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder"]
 

@@ -8,18 +8,19 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
   `folded_matmul`, `batch_norm_matmul`; `composition` writes it with differentiable operations, and `over_ranks` with
   statistics over several processes.
 - `products`: products of many pixels with small matrices.
-- `norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
+- `batch_norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
 - `sums`: weighted sums in one buffer, and joined states.
-- `recognise`: which operations are known, by their exact parts; `layout`: which edges of a cell may be computed in
+- `recognise`: which operations are known, by their exact parts; `lowering`: which edges of a cell may be computed in
   another way than by calling them; `unchanged`: for how long that holds. All else runs as it is written.
 - `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell; `alone`: that of a
   single operation; `grids`: what a FactorizedReduce reads.
 - `memory_format`: which networks may be given images in channels_last, as their `source` says.
-- `gathered`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
-  `side_by_side` (`alike` says which).
+- `grouped_cell`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
+  that `grouped_layers` puts side by side (`group_key` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
-  are not for something, the others compute. `whole`: a cell in which they know everything, as one function.
-- `heap`: a setting for programs that search.
+  are not for something, the others compute. `native_cell`: a cell in which they know everything, as one function.
+- `fast_split`: the channels of cells with partial channels; `packed`: narrow operations side by side.
+- `malloc`: a setting for programs that search.
 """
 
 from archgrad.fast.accelerate import accelerate, accelerated

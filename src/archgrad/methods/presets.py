@@ -20,6 +20,7 @@ __all__ = [
     "a2m",
     "beta_darts",
     "darts",
+    "darts_exact",
     "darts_minus",
     "darts_plus",
     "darts_pt",
@@ -48,6 +49,10 @@ beta_darts = Method(
 )
 a2m = Method(step=Flat(), source="A2M (FlatDARTS), code of AI-Tech-Research-Lab: rho 0.1, radius 0.01")
 darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, first order")
+darts_exact = Method(
+    step=Unrolled(hvp="exact"),
+    source="Liu, Simonyan and Yang 2019, eq. 7: DARTS, second order, with the exact product in the place of eq. 8",
+)
 darts_minus = Method(
     always_on=AuxiliarySkip(),
     source="Chu et al. 2021: DARTS-; the weight of the auxiliary skip falls from 1 to 0 over any length",

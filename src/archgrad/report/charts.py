@@ -163,7 +163,7 @@ def _final(one: Series, percent: bool) -> str:
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round values around [low, high], about `count` of them."""
     if not high - low > max(1e-6 * max(abs(low), abs(high)), 1e-280):  # flat but for rounding: nothing to tell apart
-        pad = abs(low) * 0.1 or 1.0
+        pad = abs(low) * 0.1 if abs(low) > 1e-280 else 1.0  # the steps of smaller numbers could not be told apart
         low, high = low - pad, high + pad
     raw = (high - low) / max(count - 1, 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
