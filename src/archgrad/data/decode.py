@@ -134,7 +134,7 @@ def _header_of(image: Image.Image) -> Header:
 def _upright(image: Image.Image) -> Image.Image:
     """Return the image as its camera was held, which EXIF tells."""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF, which tells nothing
         return image
     return image if turn is None else image.transpose(turn)

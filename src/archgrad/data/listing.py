@@ -227,7 +227,7 @@ def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder |
         raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
     tests = [folder.folders[names[0]] for split in _TEST_SPLITS if (names := of[split])]
     labelled = [test for test in tests if test.folders]  # a flat one is what somebody is to predict
-    train, test = folder.folders[of["train"][0]], (labelled or tests or [None])[0]
+    train, test = folder.folders[of["train"][0]], next(iter(labelled or tests), None)
     train = _within(train)
     if test is not None and not set(test.folders) & set(train.folders):
         test = _within(test)
