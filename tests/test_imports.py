@@ -15,9 +15,13 @@ PACKAGE = Path(archgrad.__file__).parent
 
 FLOW = (
     # no room of archgrad's needed
-    ("errors", "machine"),
+    ("errors",),
+    ("machine",),
     ("nested", "options"),
-    ("batches", "buffers", "exactness", "files", "json_text", "isolation", "schedules", "terminal", "typed_names"),
+    (
+        *("batches", "buffers", "copying", "exactness", "files", "input_checks", "json_text", "isolation"),
+        *("schedules", "terminal", "typed_names"),
+    ),
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices

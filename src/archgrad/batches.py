@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from archgrad.errors import DataError
-from archgrad.nested import joined, map_tensors, tensors_in
+from archgrad.nested import branches, is_structure, joined, map_tensors, rebuilt, tensors_in
 
 __all__ = ["check_smallest_part", "count", "cut", "prepare", "to_channels_last", "uncut"]
 
@@ -61,6 +60,22 @@ def count(inputs: Any) -> int:
     return len(next(tensors_in(inputs)))
 
 
+def _rows(value: Any, samples: int, rows: slice) -> Any:
+    """Return some samples of a batch; of as many strings, one belongs to each sample, and other constants stay."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if not is_structure(value):
+        return value
+    parts = [part for _, part in branches(value)]
+    if (
+        isinstance(value, tuple | list)
+        and len(parts) == samples
+        and all(isinstance(part, str | bytes) for part in parts)
+    ):
+        return type(value)(parts[rows])
+    return rebuilt(value, [_rows(part, samples, rows) for part in parts])
+
+
 def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]]:
     """Cut a batch into at most `parts` contiguous parts whose sizes differ by at most one; no part is empty."""
     if parts == 1:
@@ -70,7 +85,7 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
     parts = min(parts, samples)
     bounds = [part * samples // parts for part in range(parts + 1)]
     for first, end in pairwise(bounds):
-        yield map_tensors(inputs, itemgetter(slice(first, end))), targets[first:end]
+        yield _rows(inputs, samples, slice(first, end)), targets[first:end]
 
 
 def uncut(outputs: Sequence[Any]) -> Any:

@@ -5,7 +5,6 @@ States 0 to n_inputs-1 are the cell's inputs; nodes follow. Every node may take 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from archgrad.checks import is_whole
 from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.connection import Kept, connected, likeliest, likeliest_connected
+from archgrad.copying import copied
 from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes, node_row
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.isolation import run_isolated
@@ -233,7 +233,7 @@ class Cell(Choice):
                 operation = operation_of(name, source, node)
                 if self._passes(name, operation):
                     passing[-1][1].append(source)
-                operations.append(copy.deepcopy(operation) if id(operation) in taken else operation)
+                operations.append(copied(operation) if id(operation) in taken else operation)
                 taken.add(id(operation))
             sources.append([source for _, source in kept])
         if self.connected and not connected(passing, self.n_inputs, concat):

@@ -6,8 +6,7 @@ that the network itself is tried out.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,9 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.choices import InputChoice, LayerChoice
+from archgrad.copying import copied
 from archgrad.labels import LabelledChoice
+from archgrad.nested import map_tensors, tensors_in
 
 __all__ = ["depends_on_inputs", "suspects"]
 
@@ -33,13 +34,13 @@ def depends_on_inputs(network: nn.Module, inputs: Any) -> bool:
 
     Args:
         network: A plain module of any mode; it stays as it is. Random states do, too.
-        inputs: A batch that it takes, of at least 2 samples: tensors in any nesting of dicts, tuples and lists.
+        inputs: A batch that it takes, of at least 2 samples: tensors in any nesting of mappings and sequences.
 
     Returns:
         False only where every attempt gives equal outputs; True also where there is nothing to vary, or the network
         refuses the other inputs.
     """
-    tensors = list(_tensors(inputs))
+    tensors = list(tensors_in(inputs))
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     with torch.random.fork_rng(devices=list(devices)), torch.enable_grad():
         torch.manual_seed(0)
@@ -50,15 +51,15 @@ def depends_on_inputs(network: nn.Module, inputs: Any) -> bool:
 
 
 def _changes(network: nn.Module, inputs: Any) -> bool:
-    others = _mapped(inputs, _other)
-    if all(map(torch.equal, _tensors(inputs), _tensors(others))):
+    others = map_tensors(inputs, _other)
+    if all(map(torch.equal, tensors_in(inputs), tensors_in(others))):
         return True  # nothing can be told of inputs that have but one value
     outputs = []
     leaves: list[Tensor] = []
     for batch in (inputs, others):
         torch.manual_seed(1)
-        running = copy.deepcopy(network).train()  # each from the same buffers
-        outputs.append(list(_tensors(running(_mapped(batch, lambda tensor: _leaf(tensor, leaves))))))
+        running = copied(network).train()  # each from the same buffers
+        outputs.append(list(tensors_in(running(map_tensors(batch, lambda tensor: _leaf(tensor, leaves))))))
     pairs = zip(*outputs, strict=False)
     if len(outputs[0]) != len(outputs[1]) or not all(torch.equal(one, other) for one, other in pairs):
         return True
@@ -74,7 +75,7 @@ def _differs(network: nn.Module, inputs: Any) -> bool:
     network.eval()
     try:
         with torch.no_grad():
-            outputs = [list(_tensors(network(batch))) for batch in (inputs, _mapped(inputs, _other))]
+            outputs = [list(tensors_in(network(batch))) for batch in (inputs, map_tensors(inputs, _other))]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -90,7 +91,7 @@ def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
 
 def _perturbed(network: nn.Module) -> nn.Module:
     """A copy whose weights differ a little: a last layer that starts at zero would hide every input."""
-    changed = copy.deepcopy(network)
+    changed = copied(network)
     with torch.no_grad():
         for parameter in changed.parameters():
             if parameter.is_floating_point():
@@ -105,28 +106,6 @@ def _other(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.bool:
         return tensor.clone()  # a mask, which may not hide everything
     return torch.randint_like(tensor, int(tensor.min()), int(tensor.max()) + 1) if tensor.numel() else tensor
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _mapped(part, change) for key, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        parts = [_mapped(part, change) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
 
 
 def suspects(choices: Sequence[LabelledChoice], architecture: Architecture) -> str:

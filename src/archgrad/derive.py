@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from archgrad.architecture import Architecture, as_architecture
 from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import Choice, SelectInputs
+from archgrad.copying import copied
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.fast.accelerate import restore
 from archgrad.isolation import has_in_place, write_anew
@@ -64,7 +64,7 @@ def derive(
     if keep_weights and searched is not None:
         _check_keeps(searched)
     if isinstance(space, Supernet):
-        network = _close(copy.deepcopy(space.network), architecture)
+        network = _close(copied(space.network), architecture)
         restore(network)
         if not keep_weights:
             _renew(network)
@@ -74,9 +74,9 @@ def derive(
             "keep_weights=True needs a supernet to take the weights from. Give supernet=..., or leave it out."
         )
     sized_for = getattr(space, "sized_for", None)
-    network = _close(copy.deepcopy(space) if sized_for is None else sized_for(architecture), architecture)
+    network = _close(copied(space) if sized_for is None else sized_for(architecture), architecture)
     if supernet is not None:
-        _take_weights(network, _close(copy.deepcopy(supernet.network), architecture))
+        _take_weights(network, _close(copied(supernet.network), architecture))
     return network
 
 
@@ -145,6 +145,14 @@ def _renew(network: nn.Module) -> None:
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own):
             continue  # what is frozen is no weight: it was given, not learnt
+        if computed := [name for name, value in vars(module).items() if isinstance(value, Tensor)]:
+            spelt = [name for name, _ in module.named_parameters(recurse=False)]
+            if any(weight.startswith(f"{name}_") for name in computed for weight in spelt):
+                raise SpaceError(
+                    f"'{path}' ({type(module).__name__}) computes its {computed[0]} from {', '.join(spelt)}, so that "
+                    f"reset_parameters() does not renew them. Derive from the space instead of the supernet, or set "
+                    f"keep_weights=True."
+                )
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
             reset()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from archgrad.cell import Cell
 from archgrad.choices import AlphaRow, Choice
@@ -28,7 +30,8 @@ def label_choices(space: nn.Module) -> list[LabelledChoice]:
     """Return every choice of a space in module order, nested ones included, each instance once.
 
     A choice without a label is called by its path, "/" between the parts ("root" for the space itself), so that
-    building the space again, in this process or another, gives the same labels. Edges belong to their cell.
+    building the space again, in this process or another, gives the same labels. What `torch.compile` and
+    `nn.DataParallel` put around a part is no part of its path. Edges belong to their cell.
 
     Raises:
         SpaceError: Two choices share a label but not their kind, candidates or rule, or one of them never asked to
@@ -113,11 +116,27 @@ def edges_of_nodes(choices: list[LabelledChoice]) -> dict[str, tuple[str, ...]]:
 
 def _find(space: nn.Module) -> Iterator[LabelledChoice]:
     owned: set[int] = set()
+    wrappers: set[str] = set()  # paths
     for path, module in space.named_modules():
         if isinstance(module, Cell):
             owned.update(id(edge) for edge in module.edges)
         if isinstance(module, Choice) and id(module) not in owned:
-            yield LabelledChoice(module.label or path.replace(".", "/") or "root", path, module)
+            yield LabelledChoice(module.label or _written(path, wrappers), path, module)
+        wrappers |= {f"{path}.{name}".lstrip(".") for name in _inside(module)}
+
+
+def _written(path: str, wrappers: set[str]) -> str:
+    """Return the path of a choice as the space was written: what stands around a part is no part of its name."""
+    parts = path.split(".")
+    kept = [part for end, part in enumerate(parts, start=1) if ".".join(parts[:end]) not in wrappers]
+    return "/".join(kept) or "root"
+
+
+def _inside(module: nn.Module) -> tuple[str, ...]:
+    """Return the name of what a module only wraps."""
+    if isinstance(module, nn.DataParallel | DistributedDataParallel | AveragedModel):
+        return ("module",)
+    return ("_orig_mod",) if type(module).__name__ == "OptimizedModule" else ()  # of torch.compile, slow to import
 
 
 def _place(entry: LabelledChoice) -> str:

@@ -94,10 +94,12 @@ def _check_classes(kind: LossKind, outputs: Tensor, targets: Tensor) -> None:
             f"Return one output a class, or give another loss=..."
         )
     if found != (expected := (shape[0], *shape[2:])):
-        one_hot = " For one-hot targets give targets.float()." if found == shape else ""
+        hint = " For one-hot targets give targets.float()." if found == shape else ""
+        if found in ((*expected, 1), (expected[0], 1, *expected[1:])):
+            hint = f" Give targets.squeeze({-1 if found[-1] == 1 else 1})."
         raise OptionError(
             f"For outputs of shape {shape} the loss '{kind.name}' takes class numbers of shape {expected}, but the "
-            f"targets of a batch have {found}.{one_hot} For values to be predicted {_FOR_VALUES}."
+            f"targets of a batch have {found}.{hint} For values to be predicted {_FOR_VALUES}."
         )
 
 
@@ -134,10 +136,12 @@ def check_targets(loss: Loss, outputs: Any, targets: Any) -> None:
             f"ignore_index={kind.ignore_index} of the loss '{kind.name}' marks targets that do not count."
         )
     if high >= classes:
+        remedy = f"Build it for {high + 1} classes, or renumber the targets."
+        if high == classes and low > 0:  # numbered from 1 on
+            remedy = "Classes are numbered from 0: give targets - 1."
         raise OptionError(
             f"The targets reach from {low} to {high}, which are {high + 1} classes, but the network has {classes} "
-            f"outputs a sample, for the classes 0 to {classes - 1}. Build it for {high + 1} classes, or renumber the "
-            f"targets."
+            f"outputs a sample, for the classes 0 to {classes - 1}. {remedy}"
         )
 
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
-__all__ = ["machine_memory"]
+from archgrad.errors import RunError
+
+__all__ = ["check_main_guard", "machine_memory"]
+
+
+def check_main_guard() -> None:
+    """Refuse to start a run while a new process only reads the main script again, as processes that are spawned do.
+
+    Raises:
+        RunError: It is so.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RunError(
+            "The script is read a second time, by a process that it has started, and would start its run again. Put "
+            'what starts the run under `if __name__ == "__main__":`.'
+        )
 
 
 def machine_memory() -> int | None:

@@ -1,16 +1,83 @@
-"""Tuples, lists and dicts, of any depth, with tensors in them."""
+"""Mappings and sequences, of any depth and type, with tensors in them."""
 
 from __future__ import annotations
 
+import copy
+from collections import UserString
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Place", "joined", "map_leaves", "map_tensors", "placed", "places", "tensors_in"]
+__all__ = [
+    "Place",
+    "branches",
+    "is_structure",
+    "joined",
+    "map_leaves",
+    "map_tensors",
+    "placed",
+    "places",
+    "rebuilt",
+    "tensors_in",
+]
 
 Place = tuple[str | int, ...]
-"""The keys of dicts and positions in tuples and lists that lead to something in a structure."""
+"""The keys of mappings and positions in sequences that lead to something in a structure."""
+
+_ONE_THING = (str, UserString, bytes, bytearray, memoryview, range)
+"""Sequences that are a value, not a structure."""
+
+
+def is_structure(value: Any) -> bool:
+    """Return whether a value is a mapping or a sequence of others: dict, UserDict, tuple, named tuple, list, deque."""
+    # Most are among the first three, and asking an abstract class takes ten times as long.
+    return isinstance(value, tuple | list | dict) or (
+        isinstance(value, Mapping | Sequence) and not isinstance(value, _ONE_THING)
+    )
+
+
+def branches(value: Any) -> list[tuple[Any, Any]]:
+    """Return (key or position, part) of a structure, in order."""
+    if isinstance(value, Mapping):
+        return [(key, value[key]) for key in value]
+    return list(enumerate(value))
+
+
+def rebuilt(like: Any, parts: Sequence[Any]) -> Any:
+    """Return a structure of the type of another, with its keys; where the type cannot be made so, a dict or a list.
+
+    Args:
+        like: The other.
+        parts: In the order of `branches(like)`.
+    """
+    kind: Any = type(like)
+    if kind in (tuple, list):
+        return kind(parts)
+    if kind is dict:
+        return dict(zip(like, parts, strict=True))
+    if isinstance(like, Mapping):
+        return _rebuilt_mapping(like, parts)
+    make = getattr(kind, "_make", kind)  # of named tuples
+    plain = tuple if isinstance(like, tuple) else list
+    try:
+        made = make(parts)
+        same = len(made) == len(parts) and all(a is b for a, b in zip(made, parts, strict=True))
+    except Exception:  # a type of somebody's own, made of something else
+        return plain(parts)
+    return made if same and type(made) is kind else plain(parts)
+
+
+def _rebuilt_mapping(like: Mapping[Any, Any], parts: Sequence[Any]) -> Any:
+    try:
+        made: Any = copy.copy(like)  # keeps what a type of somebody's own holds beside its items
+        if made is like:
+            return dict(zip(like, parts, strict=True))
+        for key, part in zip(like, parts, strict=True):
+            made[key] = part
+    except Exception:  # one that cannot be copied or changed
+        return dict(zip(like, parts, strict=True))
+    return made
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -19,12 +86,10 @@ def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 
 def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return the same structure with `change` of all that is no tuple, list or dict in its place."""
-    if isinstance(value, Mapping):
-        return {key: map_leaves(part, change) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return _rebuilt(value, [map_leaves(part, change) for part in value])
-    return change(value)
+    """Return the same structure with `change` of all that is no mapping and no sequence in its place."""
+    if not is_structure(value):
+        return change(value)
+    return rebuilt(value, [map_leaves(part, change) for _, part in branches(value)])
 
 
 def joined(
@@ -33,7 +98,7 @@ def joined(
     """Return one structure out of several equal ones, each of its tensors made by `join` of theirs.
 
     Args:
-        values: Tensors, or equal structures (tuple, list, dict) of them; what else stands in them is taken from the
+        values: Tensors, or equal structures (mapping, sequence) of them; what else stands in them is taken from the
             first.
         join: Function of the tensors that stand in one place.
         check: Called with the values, then with what stands in each place of them.
@@ -43,32 +108,27 @@ def joined(
     first = values[0]
     if isinstance(first, Tensor):
         return join(list(values))
-    if isinstance(first, Mapping):
-        return {key: joined([value[key] for value in values], join, check) for key in first}
-    if isinstance(first, tuple | list):
-        return _rebuilt(first, [joined([value[i] for value in values], join, check) for i in range(len(first))])
-    return first
+    if not is_structure(first):
+        return first
+    return rebuilt(first, [joined([value[key] for value in values], join, check) for key, _ in branches(first)])
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the tensors of a structure in order."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, tuple | list):
-        for part in value:
+    elif is_structure(value):
+        for _, part in branches(value):
             yield from tensors_in(part)
 
 
 def places(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Yield all that is no tuple, list or dict, in order, with the place where it stands."""
-    if isinstance(value, Mapping | tuple | list):
-        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from places(part, (*place, key))
-    else:
+    """Yield all that is no mapping and no sequence, in order, with the place where it stands."""
+    if not is_structure(value):
         yield place, value
+        return
+    for key, part in branches(value):
+        yield from places(part, (*place, key))
 
 
 def placed(parts: Iterable[tuple[Place, Any]]) -> Any:
@@ -91,9 +151,3 @@ def placed(parts: Iterable[tuple[Place, Any]]) -> Any:
     if not built or list(built) != list(range(len(built))):
         raise ValueError(f"the places {list(built)} are neither keys nor positions from 0 on")
     return tuple(built.values())
-
-
-def _rebuilt(like: Sequence[Any], parts: Sequence[Any]) -> Any:
-    """Return parts in a tuple, list or named tuple of the type of another."""
-    kind: Any = type(like)
-    return kind(*parts) if hasattr(like, "_fields") else kind(parts)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.errors import SpaceError
-from archgrad.nested import joined
+from archgrad.nested import is_structure, joined
 
 __all__ = ["check_alike", "weighted_sum"]
 
@@ -56,7 +56,7 @@ def weighted_sum(
 def check_alike(values: Sequence[Any], active: Sequence[int], describe: Describe) -> None:
     """Raise SpaceError, as `weighted_sum` does, if values cannot be mixed; structures are looked at from outside."""
     choice, name = describe(active[0])
-    if not isinstance(values[0], (Tensor, Mapping, tuple, list, *_CONSTANTS)):
+    if not isinstance(values[0], (Tensor, *_CONSTANTS)) and not is_structure(values[0]):
         raise SpaceError(
             f"{choice} can mix tensors, and tuples, lists and dicts of tensors, but '{name}' gives a "
             f"{type(values[0]).__name__}. Return one of these."
@@ -77,7 +77,7 @@ def _outline(value: Any) -> Any:
         return value.shape
     if isinstance(value, Mapping):
         return ("dict", tuple(sorted(map(str, value))))
-    if isinstance(value, tuple | list):
+    if is_structure(value):
         return (type(value).__name__, len(value))
     return (type(value).__name__, repr(value))
 

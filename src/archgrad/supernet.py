@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ from archgrad.alphas import AlphaTable, PassDraw
 from archgrad.always_on import AlwaysOn, put_beside
 from archgrad.batches import to_channels_last
 from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
+from archgrad.copying import copied
 from archgrad.edge_weights import EdgeWeights
 from archgrad.errors import SpaceError
 from archgrad.exactness import calls_are_watched
@@ -74,7 +74,7 @@ class Supernet(nn.Module):
         always_on: AlwaysOn | None = None,
     ) -> None:
         super().__init__()
-        self.network = copy.deepcopy(space)
+        self.network = copied(space)
         self.relaxation = Softmax() if relaxation is None else relaxation
         self.choices = label_choices(self.network)
         """Every choice with its label, nested ones included."""

@@ -6,7 +6,6 @@ They rank the networks of architectures (`derive`), higher is better; the number
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from archgrad.copying import copied
 from archgrad.errors import OptionError
 from archgrad.losses import Loss
 from archgrad.nested import map_tensors, tensors_in
@@ -109,7 +109,7 @@ def naswot(network: nn.Module, inputs: Any) -> float:
 def _copied(network: nn.Module) -> Iterator[nn.Module]:
     devices = {tensor.device for tensor in network.parameters() if tensor.is_cuda}
     with torch.random.fork_rng(devices=list(devices)), torch.enable_grad():
-        yield copy.deepcopy(network).train()
+        yield copied(network).train()
 
 
 def _gradients(network: nn.Module, value: Tensor) -> list[tuple[Tensor, Tensor]]:

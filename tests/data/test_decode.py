@@ -51,7 +51,7 @@ def test_the_other_size_is_the_central_square_resized(tmp_path):
     result, header = decode(stored(tmp_path / "x.png", file.getvalue()), image_size=5, channels=3)
     assert result.shape == (3, 5, 5)
     assert (result == 200).all()
-    assert header == (10, True)
+    assert header == (10, True, 1 - 10 / 30)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])

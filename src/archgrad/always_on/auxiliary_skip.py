@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from archgrad.always_on.always_on import AlwaysOn
 from archgrad.choices import LayerChoice
+from archgrad.copying import copied
 from archgrad.operations import is_skip
 from archgrad.schedules import Linear, Number, check_number
 
@@ -34,7 +34,7 @@ class AuxiliarySkip(AlwaysOn):
     def module(self, choice: LayerChoice) -> nn.Module | None:
         """Return a copy of the candidate that is a skip connection by its name, with new weights."""
         skip = next((choice[name] for name in choice if is_skip(name)), None)
-        found = copy.deepcopy(skip)
+        found = None if skip is None else copied(skip)
         for part in found.modules() if found is not None else ():
             if callable(reset := getattr(part, "reset_parameters", None)):
                 reset()

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from archgrad.data.listing import DEEPEST, ImageFolder, StoredImage, is_image
+from archgrad.data.listing import DEEPEST, ImageFolder, StoredImage, is_image, is_unread
 from archgrad.errors import DataError
 from archgrad.json_text import shown
 
@@ -91,6 +91,8 @@ def read_tar(plain: Path, archive: Path) -> ImageFolder:
                     folder = folder.folder(parent)
                 if member.isdir() and name and not name.startswith("."):
                     folder.folder(name)
+                elif member.isreg() and is_unread(name):
+                    folder.unread.append(member.name)
                 elif member.isreg() and is_image(name):
                     if member.size > _LARGEST_IMAGE or member.offset_data + member.size > size:
                         raise DataError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples
 from archgrad.errors import DataError
+from archgrad.input_checks import has_channels_last
 from archgrad.json_text import shown, shown_text
 from archgrad.nested import map_leaves
 
@@ -22,7 +23,6 @@ _NAMES = {
     ("inputs", "targets"): ("test_inputs", "test_targets"),
     ("x_train", "y_train"): ("x_test", "y_test"),
 }
-_CHANNELS = (1, 3, 4)
 
 
 def pair_samples(inputs: Any, targets: Any) -> TensorSamples:
@@ -103,7 +103,7 @@ def _as_tensors(value: Any, what: str) -> Any:
 
 
 def _check_layout(inputs: np.ndarray, what: str) -> None:
-    if inputs.ndim == 4 and inputs.shape[3] in _CHANNELS and inputs.shape[1] not in _CHANNELS:
+    if inputs.ndim == 4 and has_channels_last(inputs.shape):
         raise DataError(
             f"Images must have the shape (N, C, H, W), but {what} has {inputs.shape}, as (N, H, W, C). Store "
             f"numpy.moveaxis(x, 3, 1)."

@@ -92,7 +92,7 @@ class ImageTransform:
         """Transform a batch of images.
 
         Args:
-            inputs: (B, C, H, W), uint8 in 0..255 or floating point in [0, 1].
+            inputs: (B, C, H, W), uint8 in 0..255, uint16 in 0..65535, or any other type in [0, 1].
             draws: (B, 5) float64 on the CPU, uniform in [0, 1); None for evaluation: nothing random.
 
         Returns:
@@ -141,7 +141,7 @@ class ImageTransform:
     def _normalise(self, images: Tensor) -> Tensor:
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32  # half precision only at the end
         outputs = images.to(exact, copy=True, memory_format=torch.contiguous_format)
-        full_scale = 1.0 if images.is_floating_point() else 255.0
+        full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(images.dtype, 1.0)
         if self.mean:
             shift, divisor = _per_channel(self.mean, self.std, full_scale, exact, images.device)
             outputs.sub_(shift).div_(divisor)

@@ -1,8 +1,9 @@
 """Where batches come from: tensors in memory, or any data set read by worker processes."""
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from archgrad.data.batch_sampler import BatchPlan, BatchSampler
 from archgrad.data.samples import TensorSamples, check_finite, pair_of
 from archgrad.data.seeds import kept_randomness, seed_global_generators, seed_of
 from archgrad.errors import DataError
-from archgrad.nested import map_tensors, tensors_in
+from archgrad.nested import branches, is_structure, map_tensors, rebuilt, tensors_in
 
 
 class BatchReader(Protocol):
@@ -99,8 +100,7 @@ class WorkerReader:
             self._iterator = None
             if "DataLoader worker (pid" in str(error):  # torch's words for a worker that died, not for an error in one
                 raise DataError(
-                    f"A data worker process ended while batch {plan.number} was read: {error}. Often memory ran out: "
-                    f"give fewer workers (0 reads in the main process)."
+                    f"A data worker process ended while batch {plan.number} was read: {error}. {_cause()}"
                 ) from error
             raise
         if isinstance(batch, _Refusal):
@@ -165,8 +165,8 @@ class _CollatedBatches(Dataset):
 
 def _collate(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     try:
-        inputs, targets = default_collate(pairs)
-    except (TypeError, RuntimeError) as error:
+        inputs, targets = (_collated(column) for column in zip(*pairs, strict=True))
+    except (TypeError, RuntimeError, KeyError) as error:
         raise DataError(
             f"The samples of a batch cannot be joined: {error}. Give tensors of one shape (for images, for example, "
             f"transform=torchvision.transforms.ToTensor())."
@@ -174,9 +174,34 @@ def _collate(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     return inputs, targets
 
 
+def _collated(values: Sequence[Any]) -> Any:
+    """Return what `default_collate` gives, with structures of any type kept, and None where all are None."""
+    first = values[0]
+    if not is_structure(first):
+        return None if all(value is None for value in values) else default_collate(list(values))
+    keys = [key for key, _ in branches(first)]
+    for value in values:
+        if not is_structure(value) or len(value) != len(keys) or [key for key, _ in branches(value)] != keys:
+            raise TypeError(f"one has the parts {keys}, another {_parts_of(value)}")
+    return rebuilt(first, [_collated([value[key] for value in values]) for key in keys])
+
+
+def _parts_of(value: Any) -> Any:
+    return [key for key, _ in branches(value)] if is_structure(value) else type(value).__name__
+
+
 def _check_all_finite(value: Any, plan: BatchPlan) -> None:
     for tensor in tensors_in(value):
         check_finite(tensor, f"values (batch {plan.number}, samples {plan.indices.tolist()})")
+
+
+def _cause() -> str:
+    """Tell what often ends a worker."""
+    guard = "the script has no main guard (put what starts the run under `if __name__ == '__main__':`), or "
+    return (
+        f"Often {'' if multiprocessing.get_start_method() == 'fork' else guard}memory ran out: give fewer workers (0 "
+        f"reads in the main process)."
+    )
 
 
 def _unchanged(batch: Any) -> Any:

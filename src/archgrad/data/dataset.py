@@ -1,5 +1,6 @@
 """A data set ready to search on and to retrain on."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from archgrad.data.augment import Augmentation, ImageTransform, channel_statisti
 from archgrad.data.samples import LabelledSamples, TensorSamples, as_samples, pair_of, size_of, targets_of
 from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
+from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
 
 
@@ -126,7 +128,7 @@ class Data:
         """
         train = _labelled(as_samples(train))
         test = None if test is None else _labelled(as_samples(test))
-        channels, image_size = _image_shape(train)
+        channels, image_size = _image_shape(train, asked=augmentation is not None or len(mean) > 0)
         if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype == torch.uint8:
             mean, std = channel_statistics(train.inputs)
         if not channels and (augmentation is not None or len(mean)):
@@ -161,10 +163,28 @@ def _labelled(samples: Dataset) -> Dataset:
     return LabelledSamples(samples, targets_of(samples))
 
 
-def _image_shape(samples: Dataset) -> tuple[int, int]:
+def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
+    """Return channels and height of images (C, H, W), else zeros.
+
+    Whole numbers of other types than those of image files are words or counts, unless images are asked for.
+    """
     with kept_randomness():
         first, _ = pair_of(samples, 0)
     shape = tuple(first.shape) if isinstance(first, Tensor | np.ndarray) else ()
+    if len(shape) == 3 and has_channels_last(shape):
+        if first.dtype in (torch.uint8, np.uint8):
+            raise DataError(
+                f"Images must have the shape (channels, height, width), but a sample has {shape}. Give x.movedim(3, 1) "
+                f"of all images, or of one x.movedim(2, 0)."
+            )
+        if shape[0] == shape[1]:
+            warnings.warn(
+                f"The inputs of shape {shape} are read as images of {shape[0]} channels, {shape[1]} pixels high and "
+                f"{shape[2]} wide. If their channels come last, give x.movedim(3, 1) of all images.",
+                stacklevel=4,
+            )
+    if not asked and len(shape) == 3 and str(first.dtype).removeprefix("torch.").startswith(("int", "bool", "uint32")):
+        return 0, 0
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
 

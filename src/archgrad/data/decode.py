@@ -25,7 +25,26 @@ MAX_PIXELS = 50_000_000
 LARGEST_SIDE = 4096
 """Largest height and width in pixels that images are brought to."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # not, for example, EPS, which starts an interpreter
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "GIF",
+    "WEBP",
+    "PPM",
+    "TIFF",
+    "AVIF",
+)  # not, for example, EPS, which starts an interpreter
+_ORIENTATION = 0x0112  # EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _GREY_MODES = ("1", "L", "LA", "La")
 _CHUNK_BYTES = 2**21  # small, as a container's shared memory is
 _WORTH_WORKERS = 2000  # files; starting processes takes as long as reading a few hundred
@@ -62,6 +81,9 @@ class Header(NamedTuple):
     colour: bool
     """Whether it has more than shades of grey."""
 
+    cut: float
+    """Share of its longer side that its central square leaves out, from 0 to below 1."""
+
 
 def read_header(stored: StoredImage) -> Header:
     """Read an image's header without decoding it.
@@ -74,7 +96,7 @@ def read_header(stored: StoredImage) -> Header:
 
 
 def decode(stored: StoredImage, *, image_size: int, channels: int) -> tuple[np.ndarray, Header]:
-    """Decode an image; one of another size is cut to its central square and resized (bilinear, antialiased).
+    """Decode an image, upright; one of another size is cut to its central square and resized (bilinear, antialiased).
 
     Args:
         stored: Where it is.
@@ -89,6 +111,7 @@ def decode(stored: StoredImage, *, image_size: int, channels: int) -> tuple[np.n
     """
     with _opened(stored) as image:
         header = _header_of(image)
+        image = _upright(image)
         if "transparency" in image.info:
             image = image.convert("RGBA")
         mode = "RGB" if channels == 3 else "L"
@@ -104,7 +127,17 @@ def decode(stored: StoredImage, *, image_size: int, channels: int) -> tuple[np.n
 
 
 def _header_of(image: Image.Image) -> Header:
-    return Header(min(image.size), image.mode not in _GREY_MODES)
+    side = min(image.size)
+    return Header(side, image.mode not in _GREY_MODES, 1 - side / max(image.size))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image as its camera was held, which EXIF tells."""
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF, which tells nothing
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor
 from archgrad.data.dataset import Data
 from archgrad.data.samples import pair_of, size_of
 from archgrad.data.seeds import kept_randomness
+from archgrad.nested import is_structure
 
 __all__ = ["Described", "described"]
 
@@ -66,6 +67,6 @@ def _shapes(value: Any) -> str:
         return f"shape {tuple(value.shape)}" if value.ndim else "one number"
     if isinstance(value, Mapping):
         return ", ".join(f"'{name}' of {_shapes(part)}" for name, part in value.items())
-    if isinstance(value, tuple | list):
+    if is_structure(value):
         return " and ".join(map(_shapes, value))
     return "one number"

@@ -1,6 +1,7 @@
 """Images in class folders, or a tar of them, as data."""
 
 import json
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,8 +24,9 @@ from archgrad.json_text import parse_json
 from archgrad.machine import machine_memory
 from archgrad.sizes import check_whole
 
-_FORMAT = "archgrad.images.1"
+_FORMAT = "archgrad.images.2"
 _MOST_FACTS = 2**16  # bytes
+_WORTH_TELLING = 0.3  # of the longer side; camera pictures of 4:3 lose a quarter
 _SURVEY_IMAGES = 1000  # this many, evenly spaced, let us guess the size of all
 _STATISTICS_IMAGES = 10_000  # where images stay in their files, this many, evenly spaced, tell mean and std
 
@@ -39,7 +41,8 @@ def load_folder(path: Path, *, root: Path, image_size: int | None = None, memory
         path: A folder or a tar with train/<class>/ and test/<class>/ (or val/), or with <class>/ alone: then a fifth of
             each class, the same in each run, becomes the test set.
         root: Folder of the cache.
-        image_size: Height and width in pixels, at least 1; the commonest shorter side by default.
+        image_size: Height and width in pixels, at least 1; by default the shorter side that half the images
+            have, else the median one.
         memory_limit: Bytes that decoded images may take in memory; beyond it they are read from their files each time.
             A quarter of the machine's memory by default.
 
@@ -104,6 +107,7 @@ def _from_images(listing: Listing, path: Path, decoded: Path, image_size: int | 
             guess = facts  # wrong for once, so decode again, unless that no longer fits
             continue
         test_inputs, _ = decode_all(listing.test, image_size=facts.image_size, channels=facts.channels)
+        _tell_what_is_cut(path, headers)
         facts.mean, facts.std = channel_statistics(train_inputs)
         tensors = {"train_inputs": train_inputs, "train_targets": listing.train_targets}
         tensors |= {"test_inputs": test_inputs, "test_targets": listing.test_targets}
@@ -111,9 +115,11 @@ def _from_images(listing: Listing, path: Path, decoded: Path, image_size: int | 
         train: Dataset = TensorSamples(train_inputs, listing.train_targets)
         return _data(path, train, TensorSamples(test_inputs, listing.test_targets), listing.classes, facts)
 
-    facts = known or _facts_of(read_headers(listing.train), image_size)
+    headers = [] if known else read_headers(listing.train)
+    facts = known or _facts_of(headers, image_size)
     size, channels = facts.image_size, facts.channels
     if known is None:
+        _tell_what_is_cut(path, headers)
         some = _evenly_spaced(listing.train, _STATISTICS_IMAGES)
         facts.mean, facts.std = statistics_of_histogram(pixel_histogram(some, image_size=size, channels=channels))
         save_text(decoded.with_suffix(".json"), json.dumps(asdict(facts)))
@@ -128,8 +134,20 @@ def _evenly_spaced(images: list[StoredImage], most: int) -> list[StoredImage]:
 
 def _facts_of(headers: list[Header], image_size: int | None) -> _Facts:
     sides = Counter(header.side for header in headers)
-    commonest = min(sides, key=lambda side: (-sides[side], side))  # of equally common ones, the smaller
-    return _Facts(3 if any(header.colour for header in headers) else 1, image_size or commonest)
+    typical, shared = sides.most_common(1)[0]
+    if 2 * shared < len(headers):  # else a few thumbnails of one size could stand against photos of many sizes
+        typical = sorted(sides.elements())[(len(headers) - 1) // 2]
+    return _Facts(3 if any(header.colour for header in headers) else 1, image_size or typical)
+
+
+def _tell_what_is_cut(path: Path, headers: list[Header]) -> None:
+    if cut := [header.cut for header in headers if header.cut > _WORTH_TELLING]:
+        warnings.warn(
+            f"{len(cut)} of {len(headers)} training images of {path} are not square; of each, only the central square "
+            f"is used, which leaves out up to {max(cut):.0%} of the longer side. If what they show may lie there, "
+            f"make them square before, by padding or squashing.",
+            stacklevel=2,
+        )
 
 
 def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:

@@ -1,6 +1,8 @@
 """Which images there are, and of which class: folders on disk or inside a tar."""
 
 import os
+import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +14,15 @@ from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError
 from archgrad.json_text import shown
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"))
+IMAGE_SUFFIXES = frozenset(
+    (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".ppm", ".pgm", ".tif", ".tiff"),)
+)
 """Files with these suffixes are images."""
+
+UNREAD_SUFFIXES = frozenset(
+    (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".dcm", ".exr")
+)
+"""Files with these suffixes are images that are not read."""
 
 DEEPEST = 64
 """Most folders inside each other."""
@@ -24,7 +33,15 @@ LAYOUT = (
 )
 """How class folders are laid out, for messages."""
 
-_TEST_NAMES = ("test", "val")
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "valset"), "val"),
+    **dict.fromkeys(("dev", "development"), "dev"),
+}
+"""What the parts of a data set are called, and what is meant."""
+_TEST_SPLITS = ("test", "val", "dev")
+"""Which part is the test set: the first that is there."""
 
 
 class StoredImage(NamedTuple):
@@ -52,10 +69,16 @@ class ImageFolder:
 
     images: dict[str, StoredImage] = field(default_factory=dict)
     folders: dict[str, "ImageFolder"] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    """Names of images of kinds that are not read."""
 
     def folder(self, name: str) -> "ImageFolder":
         """Return the folder of that name, made on first use."""
         return self.folders.setdefault(name, ImageFolder())
+
+    def all_unread(self) -> list[str]:
+        """List the names of images here and below that are not read."""
+        return [*self.unread, *(name for folder in self.folders.values() for name in folder.all_unread())]
 
     def all_images(self) -> list[StoredImage]:
         """List the images here and at any depth below, in order of name."""
@@ -81,28 +104,43 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def read_folder(path: Path, *, depth: int = 0) -> ImageFolder:
-    """List a folder on disk; links to folders are not followed.
+def is_unread(name: str) -> bool:
+    """Whether a file of that name is an image of a kind that is not read."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in UNREAD_SUFFIXES
+
+
+def read_folder(path: Path, *, depth: int = 0, around: frozenset[str] = frozenset()) -> ImageFolder:
+    """List a folder on disk; links are followed.
 
     Args:
         path: The folder.
         depth: How many folders lie around it already.
+        around: Their real paths.
 
     Raises:
-        DataError: Folders lie more than `DEEPEST` inside each other.
+        DataError: Folders lie more than `DEEPEST` inside each other, or a link leads nowhere or back to a folder around
+            it.
         OSError: One cannot be read.
     """
     if depth > DEEPEST:
         raise DataError(
             f"{shown(str(path))} lies more than {DEEPEST} folders deep. Name a folder nearer to the images."
         )
+    if (real := os.path.realpath(path)) in around:
+        raise DataError(f"{shown(str(path))} is a link that leads back to a folder around it. Remove it.")
     found = ImageFolder()
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():
                 if not entry.name.startswith("."):
-                    found.folders[entry.name] = read_folder(Path(entry.path), depth=depth + 1)
-            elif is_image(entry.name) and entry.is_file():
+                    found.folders[entry.name] = read_folder(Path(entry.path), depth=depth + 1, around=around | {real})
+            elif is_unread(entry.name):
+                found.unread.append(entry.path)
+            elif is_image(entry.name):
+                if not entry.is_file():
+                    raise DataError(
+                        f"{shown(entry.path)} is a link that leads nowhere. Restore its file, or remove it."
+                    )
                 stat = entry.stat()
                 found.images[entry.name] = StoredImage(Path(entry.path), entry.path, 0, stat.st_size, stat.st_mtime_ns)
     return found
@@ -112,8 +150,9 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     """Find out classes, training and test images.
 
     Args:
-        folder: train/<class>/ and test/<class>/ (or val/), or <class>/ alone: then a fifth of each class, always the
-            same, becomes the test set. It may have one folder around all of it.
+        folder: train/<class>/ and test/<class>/ (in any case, under the names of `split_of`), or <class>/ alone: then
+            a fifth of each class, always the same, becomes the test set. Beside train/ the first of test, val and dev
+            is the test set. It may have one folder around all of it.
         path: For messages.
 
     Returns:
@@ -122,19 +161,24 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     Raises:
         DataError: It is not laid out so, a class has no images, or there are fewer than two.
     """
-    while len(folder.folders) == 1 and "train" not in folder.folders and next(iter(folder.folders.values())).folders:
-        folder = next(iter(folder.folders.values()))
-    train_folder, test_folder = folder, None
-    if "train" in folder.folders and folder.folders["train"].folders:
-        train_folder = folder.folders["train"]
-        test_folder = next((folder.folders[name] for name in _TEST_NAMES if name in folder.folders), None)
-        if strangers := sorted(set(folder.folders) - {"train", *_TEST_NAMES}):
-            raise DataError(f"{path} holds 'train' beside {strangers}: splits and classes are mixed. {LAYOUT}")
+    if unread := sorted(folder.all_unread()):
+        warnings.warn(
+            f"{len(unread)} images of {path} are left out, such as {shown(unread[0])}, as their kind is not read. "
+            f"Convert them to JPEG or PNG.",
+            stacklevel=2,
+        )
+    while len(folder.folders) == 1:
+        name, only = next(iter(folder.folders.items()))
+        if not only.folders or split_of(name) == "train":
+            break
+        folder = only
+    train_folder, test_folder = _splits(folder, path)
     classes = tuple(sorted(train_folder.folders))
     if len(classes) < 2:
         raise DataError(
             f"{path} holds {len(classes)} class folders {list(classes)}, but at least 2 are needed. {LAYOUT}"
         )
+    _check_no_splits(train_folder, path)
     train, train_targets = _labelled(train_folder, classes)
     counts = train_targets.bincount(minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
@@ -143,6 +187,12 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         if strangers := sorted(set(test_folder.folders) - set(classes)):
             raise DataError(f"{path} has test images but no training images for the classes {strangers}. Add some.")
         test, test_targets = _labelled(test_folder, classes)
+        if not test and (flat := len(test_folder.images)):
+            raise DataError(
+                f"{path} has a test folder of {flat} images without class folders, so that nothing says what they "
+                f"show. Sort them into class folders, or move the folder elsewhere: then a part of the training images "
+                f"becomes the test set."
+            )
         if not test:
             raise DataError(f"{path} has a test folder without images. Add some, or remove it. {LAYOUT}")
     else:
@@ -152,6 +202,59 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         test, test_targets = [train[index] for index in for_test], train_targets[for_test]
         train, train_targets = [train[index] for index in for_train], train_targets[for_train]
     return Listing(classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets)
+
+
+def split_of(name: str) -> str | None:
+    """Return "train", "test", "val" or "dev" where a folder is called as the parts of a data set are; else None.
+
+    In any case, and behind or before other words: train, Training, my-data_train, valid, validation, test_set.
+    """
+    words = re.findall(r"[a-z]+", name.lower())
+    found = {_SPLITS[word] for word in words if word in _SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder | None]:
+    """Return the folder of the training classes, and that of the test classes if there is one."""
+    exact = {name: _SPLITS.get(name.lower()) for name in folder.folders}
+    called = exact if "train" in exact.values() else {name: split_of(name) for name in folder.folders}
+    of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
+    if not of["train"] or not any(folder.folders[name].folders for name in of["train"]):
+        return folder, None
+    if strangers := sorted(name for name, split in called.items() if split is None):
+        raise DataError(f"{path} holds '{of['train'][0]}' beside {strangers}: splits and classes are mixed. {LAYOUT}")
+    if twice := next((names for names in of.values() if len(names) > 1), None):
+        raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
+    tests = [folder.folders[names[0]] for split in _TEST_SPLITS if (names := of[split])]
+    labelled = [test for test in tests if test.folders]  # a flat one is what somebody is to predict
+    train, test = folder.folders[of["train"][0]], next(iter(labelled or tests), None)
+    train = _within(train)
+    if test is not None and not set(test.folders) & set(train.folders):
+        test = _within(test)
+    return train, test
+
+
+def _within(split: ImageFolder) -> ImageFolder:
+    """Return the folder of the classes, which may have another around it."""
+    while len(split.folders) == 1 and not split.images:
+        (only,) = split.folders.values()
+        if len(only.folders) < 2 or only.images:
+            break
+        split = only
+    return split
+
+
+def _check_no_splits(folder: ImageFolder, path: Path) -> None:
+    """Refuse folders that hold no images themselves, but all the same folders: classes lie in them."""
+    inner = [set(below.folders) for below in folder.folders.values()]
+    if any(below.images for below in folder.folders.values()):
+        return
+    if len(inner[0]) > 1 and all(below == inner[0] for below in inner):
+        raise DataError(
+            f"{path} has the folders {sorted(folder.folders)}, which hold no images themselves but all the same "
+            f"folders {sorted(inner[0])}: either are the classes. Call the parts of the data train and test, or give "
+            f"PATH as the folder of the classes."
+        )
 
 
 def _labelled(folder: ImageFolder, classes: tuple[str, ...]) -> tuple[list[StoredImage], Tensor]:

@@ -132,8 +132,9 @@ def as_samples(samples: Dataset) -> Dataset:
 def targets_of(samples: Dataset) -> Tensor:
     """Find the target of every sample.
 
-    The attributes `targets`, `labels` and `tensors` that many data sets have are used where they fit (with the data
-    set's `target_transform` applied), `Subset` and `ConcatDataset` are looked through; else every sample is read once.
+    The attributes `targets`, `labels` and `tensors` that many data sets have are used where they agree with what some
+    samples give (with the data set's `target_transform` applied), `Subset` and `ConcatDataset` are looked through; else
+    every sample is read once.
 
     Args:
         samples: A map-style data set of (input, target) pairs.
@@ -150,14 +151,37 @@ def targets_of(samples: Dataset) -> Tensor:
         return torch.cat([targets_of(part) for part in samples.datasets])
     if isinstance(samples, TensorDataset):
         return _target_tensor(samples.tensors[-1])
+    if isinstance(samples, TensorSamples | LabelledSamples):
+        return _target_tensor(samples.targets)
     count = size_of(samples)
     for name in ("targets", "labels"):
         known: Any = getattr(samples, name, None)
         if isinstance(known, list | tuple | np.ndarray | Tensor) and len(known) == count:
             change = getattr(samples, "target_transform", None)
-            return _target_tensor(known if change is None else [change(target) for target in known])
+            with kept_randomness():
+                if _are_targets(known, samples, change):
+                    return _target_tensor(known if change is None else [change(target) for target in known])
     with kept_randomness():
         return _target_tensor([pair_of(samples, index)[1] for index in range(count)])
+
+
+def _are_targets(known: Any, samples: Dataset, change: Any) -> bool:
+    """Whether an attribute of a data set agrees with what its first, middle and last samples give."""
+    for index in {0, len(known) // 2, len(known) - 1}:
+        try:
+            given = pair_of(samples, index)[1]
+        except DataError:  # told where the sample is needed
+            continue
+        try:
+            said = known[index] if change is None else change(known[index])
+            said, given = torch.as_tensor(said), torch.as_tensor(given)
+        except Exception:  # paths, names, records: whatever a target_transform makes of them
+            return False
+        if said.shape != given.shape or said.is_floating_point() != given.is_floating_point():
+            return False
+        if not torch.allclose(said.double(), given.double()):
+            return False
+    return True
 
 
 def size_of(samples: Dataset) -> int:

@@ -56,7 +56,7 @@ def load(
             `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
         download: Download what is missing; False only uses what is there.
-        image_size: For `folder:PATH`: height and width in pixels; the commonest by default.
+        image_size: For `folder:PATH`: height and width in pixels; by default what most images have (see `load_folder`).
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
 
     Returns:

@@ -6,7 +6,6 @@ import inspect
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from archgrad import spaces
 from archgrad.architecture import Architecture
+from archgrad.copying import copied
 from archgrad.derive import derive
 from archgrad.errors import ArchitectureError, ExportError, OptionError, RunError
 from archgrad.export.description import ModelDescription
@@ -59,7 +59,7 @@ def load_retrained(
     with seeded(0):  # the first weights are replaced, and must not move the caller's random numbers
         if space is None:
             space = _build(run, config, architecture)
-        network = deepcopy(space) if architecture is None else derive(space, architecture)
+        network = copied(space) if architecture is None else derive(space, architecture)
     file = run / "weights" / f"{weights}.safetensors"
     if not file.is_file():
         other = "weights='last'" if weights == "best" else "weights='best'"

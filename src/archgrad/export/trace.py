@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archgrad.copying import copied
 from archgrad.errors import ExportError, OptionError
 from archgrad.export.description import ModelDescription
 from archgrad.export.inputs import Examples
@@ -57,11 +57,11 @@ def _takes_parts(network: nn.Module, inputs: Any) -> bool:
 
 def prepared(network: nn.Module) -> nn.Module:
     """Return a copy of a network in evaluation mode, float32, on the CPU; the network itself is left as it is."""
-    copied = copy.deepcopy(network).to("cpu", torch.float32).eval()
-    for parameter in copied.parameters():
+    made = copied(network).to("cpu", torch.float32).eval()
+    for parameter in made.parameters():
         parameter.requires_grad_(False)
     # Images are laid out plainly in the files; convolutions of 4-D weights follow them.
-    return copied.to(memory_format=torch.contiguous_format)
+    return made.to(memory_format=torch.contiguous_format)
 
 
 def describe(

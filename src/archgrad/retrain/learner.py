@@ -15,6 +15,8 @@ from archgrad.batches import count, cut, prepare
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.dependence import depends_on_inputs
 from archgrad.errors import OptionError, RunError
+from archgrad.input_checks import refusals_explained
+from archgrad.loss_checks import check_targets
 from archgrad.losses import Loss, joined_parts, loss_of_parts
 from archgrad.operations import DropPath
 from archgrad.retrain.recipe import Recipe
@@ -136,29 +138,25 @@ class Learner:
             logits, _ = self._split(self._forward(inputs), count(inputs))
         return logits
 
-    def try_out(self, inputs: Any, test_inputs: Any = None) -> None:
+    def try_out(self, inputs: Any, targets: Tensor) -> None:
         """Predict once, so that a network that does not fit the data is told of before anything is written.
 
         Args:
             inputs: A batch of at least 2 samples.
-            test_inputs: A batch of the test set, if there is one.
+            targets: (N,), of all training samples.
 
         Raises:
             OptionError: The network cannot take such a batch, does not return logits, or returns the same ones
                 whatever its inputs are.
         """
-        for part, some in (("this data", inputs), ("its test set, though one of the training set", test_inputs)):
-            try:
-                if some is not None:
-                    self.predict(some)
-            except OptionError:
-                raise
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                raise OptionError(
-                    f"The network {type(self.network).__name__} cannot take a batch of {part}: {error}. "
-                    f"Build it for the data's channels and size."
-                ) from error
         batch = prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
+        with refusals_explained(self.network, batch), torch.no_grad():
+            self.network.eval()
+            output = self._forward(inputs)
+            head = output[0] if isinstance(output, (tuple, list)) and output else output
+            if int(targets.min()) > 0 and isinstance(head, Tensor) and head.dim() == 2:
+                check_targets(self._cross_entropy, head, targets)  # perhaps they are numbered from 1 on
+            self._split(output, count(inputs))
         if not depends_on_inputs(self.network, batch):
             raise OptionError(
                 f"The network {type(self.network).__name__} gives the same logits for every input, so that there is "

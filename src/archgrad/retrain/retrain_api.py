@@ -12,8 +12,9 @@ from torch import nn
 
 from archgrad.architecture import Architecture
 from archgrad.batches import check_smallest_part
-from archgrad.data import Data, InfiniteLoader, as_data, evaluation_batches
-from archgrad.data.samples import size_of
+from archgrad.data import Augmentation, Data, InfiniteLoader, as_data, evaluation_batches
+from archgrad.data.samples import pair_of, size_of
+from archgrad.data.seeds import kept_randomness
 from archgrad.distributed import (
     broadcast_tensors,
     local_rank_zero_first,
@@ -27,6 +28,8 @@ from archgrad.distributed import (
 from archgrad.engine import RunOptions, opened
 from archgrad.errors import DataError, OptionError
 from archgrad.fast import accelerated, accepts_channels_last
+from archgrad.input_checks import refusals_explained
+from archgrad.machine import check_main_guard
 from archgrad.options import takes, values_of
 from archgrad.report.results import Viewed
 from archgrad.retrain.evaluation import Evaluation, evaluate
@@ -93,16 +96,23 @@ def retrain(options: RetrainOptions) -> RetrainResult:
 
     Source: Liu et al. 2019, section 3.3 and appendix A.
     """
+    check_main_guard()
     network, architecture, device = options.network, options.architecture, own_device(options.device)
     with ExitStack() as stack:
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         if not data.classes:
+            columns = data.train_targets
+            column = columns.ndim == 2 and columns.shape[1] == 1 and not columns.is_floating_point()
             raise DataError(
                 f"Retraining trains classifiers by cross-entropy, but the targets of {data.name!r} are no class "
-                f"numbers (whole numbers of shape (N,), from 0). Train the network of archgrad.derive in a loop of "
-                f"your own, with a loss such as F.mse_loss."
+                f"numbers (whole numbers of shape (N,), from 0). "
+                + (
+                    "Give targets[:, 0]."
+                    if column
+                    else "Train the network of archgrad.derive in a loop of your own, with a loss such as F.mse_loss."
+                )
             )
         side = _cutout_side(options.cutout, data)
         config = {
@@ -121,20 +131,17 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         )
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
-        first = [
-            next(
-                evaluation_batches(
-                    part,
-                    batch_size=2,
-                    indices=torch.arange(min(2, size_of(part))),
-                    transform=test_transform,
-                    device=learner.device,
-                )
-            )[0]
-            for part in (data.train, data.test)
-            if part is not None
-        ]
-        learner.try_out(*first)
+        samples = evaluation_batches(
+            data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
+        )
+        learner.try_out(next(samples)[0], data.train_targets)
+        if data.test is not None:
+            first = torch.arange(min(2, size_of(data.test)))
+            samples = evaluation_batches(
+                data.test, batch_size=2, indices=first, transform=test_transform, device=learner.device
+            )
+            with kept_randomness(), refusals_explained(network, inputs := next(samples)[0]):
+                learner.predict(inputs)
         broadcast_tensors([*network.parameters(), *network.buffers()])
         stack.enter_context(synchronised_norms(network, enabled=options.sync_batchnorm))
         stream = stack.enter_context(
@@ -203,7 +210,11 @@ def retrain(options: RetrainOptions) -> RetrainResult:
 
 def _cutout_side(cutout: int | None, data: Data) -> int:
     if cutout is None:
-        return data.image_size // 2
+        with kept_randomness():
+            inputs, _ = pair_of(data.train, 0)
+        # A spectrogram or a window of a recording has the shape of an image, too, but no place to leave out.
+        pictures = data.channels and (data.augmentation != Augmentation() or str(inputs.dtype).endswith("uint8"))
+        return data.image_size // 2 if pictures else 0
     if data.channels and cutout >= data.image_size:
         raise OptionError(
             f"cutout must be smaller than the images, or nothing is left of them, but got cutout={cutout} and images "

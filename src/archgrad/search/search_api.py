@@ -18,6 +18,7 @@ from archgrad.distributed import (
     rank,
 )
 from archgrad.engine import opened
+from archgrad.machine import check_main_guard
 from archgrad.margins import agreement_of, margins_of, undecided_note
 from archgrad.methods.tree import tree_of
 from archgrad.named_space import space_of
@@ -96,6 +97,7 @@ def search(options: SearchOptions) -> SearchResult:
         Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
             `result` has what the run came to so far.
     """
+    check_main_guard()
     method = options.chosen_method
     device = pick_device(own_device(options.device))
 

@@ -12,6 +12,7 @@ from archgrad.batches import prepare
 from archgrad.buffers import frozen_buffers
 from archgrad.data import Data, evaluation_batches
 from archgrad.data.seeds import kept_randomness
+from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets, evaluated, is_sum
 from archgrad.schedules import Progress
 from archgrad.search.search_options import SearchOptions
@@ -23,7 +24,7 @@ _SAMPLES = 4
 
 
 def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
-    """Check that the network's outputs, the targets and the loss go together.
+    """Check that the inputs, the network's outputs, the targets and the loss go together.
 
     The supernet, its draws and all random states stay as they are. Metrics are not called, as they may gather what they
     see. Warns of a loss that is a sum.
@@ -34,7 +35,7 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
         options: Of the search; its loss is looked at.
 
     Raises:
-        OptionError: They do not go together.
+        OptionError: They do not go together, or the network cannot take the inputs.
     """
     alpha, loss = next(iter(supernet.alphas.values())), options.loss
     with _no_trace(supernet, alpha.device), torch.no_grad():
@@ -48,7 +49,9 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
         )
         inputs, targets = next(iter(batches))
         with torch.autocast(alpha.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            outputs = supernet(prepare(inputs, dtype=alpha.dtype, channels_last=False))
+            prepared = prepare(inputs, dtype=alpha.dtype, channels_last=False)
+            with refusals_explained(supernet.network, prepared):
+                outputs = supernet(prepared)
             value = evaluated(loss, outputs, targets)
             summed = is_sum(loss, outputs, targets, value)
         check_targets(loss, outputs, data.train_targets)
