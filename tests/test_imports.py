@@ -21,7 +21,7 @@ FLOW = (
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("nested_sum", "partial_channels", "recompute"),
+    ("mixture", "nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),
@@ -34,7 +34,16 @@ FLOW = (
     ("relaxation", "fast"),
     # what moves the alphas, and what is added to their loss and to the mixing weights
     (
-        *("alphas", "always_on", "edge_weights", "optimizers", "perturbations", "pruned", "regularizers"),
+        *(
+            "alphas",
+            "always_on",
+            "edge_weights",
+            "named_weights",
+            "optimizers",
+            "perturbations",
+            "pruned",
+            "regularizers",
+        ),
         *("skip_dropout", "weights_rules"),
     ),
     ("supernet",),

@@ -30,7 +30,7 @@ def discretize(
 
     Where a rule left out the likeliest decision, since it would not have connected a cell's output with an input, the
     provenance has that one under "plain_decisions", by label. What a selection measured to decide choices for good is
-    under "judged" (see `archgrad.selection.PerturbationBased`).
+    under "settled" (see `archgrad.selection.PerturbationBased`).
 
     Args:
         supernet: Stays as it is.
@@ -58,8 +58,8 @@ def discretize(
         evidence["edge_weights"] = edges
         scores = {**edges, **scores}
     choices = decide(supernet.network, supernet.choices, scores)
-    if supernet.judged:
-        evidence["judged"] = [dict(judgement) for judgement in supernet.judged]
+    if supernet.settled:
+        evidence["settled"] = [dict(decision) for decision in supernet.settled]
     if plain := _left_out(supernet.choices, choices, scores):
         evidence["plain_decisions"] = plain
     return Architecture(choices, space=space, provenance={**(provenance or {}), **evidence})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
 from archgrad.typed_names import name_of
 
-__all__ = ["SPACES", "SpaceBuilder", "check_takes", "known_of", "space_of"]
+__all__ = ["SPACES", "SpaceBuilder", "check_takes", "known_of", "missing", "space_of"]
 
 SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
 """Those that come with archgrad, by the names as they are typed."""
@@ -109,18 +109,13 @@ def _builder_of(given: Any, data: Data) -> SpaceBuilder:
     bound = dict(given.keywords) if isinstance(given, functools.partial) else {}
     known = _fitting(given, data)
     name = getattr(given, "__name__", type(given).__name__)
-    missing = [
-        parameter.name
-        for parameter in inspect.signature(given).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and parameter.name not in known
-    ]
-    if missing:
+    needed = missing(inspect.signature(given).parameters, known)
+    if needed:
         kind = "class" if isinstance(given, type) else "function"
         raise SpaceError(
-            f"The space must be a module, or built from {', '.join(known_of(data))} alone, but got the {kind} {name}. "
-            f"Give {name}(...), or functools.partial with {', '.join(missing)}."
+            f"The space must be a module, or built from {', '.join(known_of(data)) or 'nothing'} alone, which is what "
+            f"{shown(data.name)} tells, but got the {kind} {name}. "
+            f"Give {name}(...), or functools.partial with {', '.join(needed)}."
         )
     return SpaceBuilder(name, given, {key: value for key, value in known.items() if key not in bound}, bound)
 
@@ -140,5 +135,19 @@ def check_takes(name: str, data: Data) -> None:
 
 
 def known_of(data: Data) -> dict[str, int]:
-    """Return what data tells of the space that is to fit it: its parameters by name."""
-    return {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    """Return what data tells of the space that is to fit it: its parameters by name.
+
+    Data of values tells no classes, and inputs that are no images (C, H, W) no channels and size.
+    """
+    known = {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    return {name: value for name, value in known.items() if value}
+
+
+def missing(parameters: Mapping[str, inspect.Parameter], given: Collection[str]) -> list[str]:
+    """Return the parameters that must be given and are not."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        name
+        for name, parameter in parameters.items()
+        if name not in given and parameter.default is parameter.empty and parameter.kind not in several
+    ]

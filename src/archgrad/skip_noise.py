@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from archgrad.choices import LayerChoice
 from archgrad.errors import OptionError
 from archgrad.nested import map_tensors
-from archgrad.stopping.skip_count import is_skip
+from archgrad.operations import is_skip
 from archgrad.supernet import Supernet
 
 __all__ = ["noisy_skips"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from archgrad.alphas import AlphaTable, PassDraw
 from archgrad.always_on import AlwaysOn, put_beside
 from archgrad.batches import to_channels_last
-from archgrad.choices import AlphaRow, Draw, LayerChoice, Mixture, MixtureTable
+from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.edge_weights import EdgeWeights
 from archgrad.errors import SpaceError
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import Code, accelerate
 from archgrad.labels import LabelledChoice, alpha_rows, label_choices
+from archgrad.named_weights import NamedWeights, candidates_of
 from archgrad.nested import map_tensors
 from archgrad.perturbations import Perturbation, Probe
 from archgrad.pruned import mix_kept, only, without
@@ -57,8 +58,8 @@ class Supernet(nn.Module):
             search, `search_step` or you set it.
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
         memory: What rules of the weights' gradient remember from step to step.
-        off: Label -> numbers of the candidates whose mixing weight is 0, ascending, while those of the others stay.
-        judged: What a selection measured when it decided choices for good, in that order; plain data.
+        switched_off: Label -> numbers of the candidates whose mixing weight is 0, ascending; those of the others stay.
+        settled: Choices that a selection decided for good, in order: what it measured and what it took; plain data.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class Supernet(nn.Module):
         self.progress: Progress | None = None
         self.kept: dict[str, tuple[int, ...]] = {}
         self.memory: dict[str, dict[str, Tensor]] = {}
-        self.off: dict[str, tuple[int, ...]] = {}
-        self.judged: list[dict[str, Any]] = []
+        self.switched_off: dict[str, tuple[int, ...]] = {}
+        self.settled: list[dict[str, Any]] = []
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
@@ -105,7 +106,7 @@ class Supernet(nn.Module):
         self._apart: dict[str, Mixture] | None = None
         self._perturbation: tuple[Perturbation, Probe] | None = None
         self._code = Code(self.network) if fast else None
-        self._owners = _owners(self.network)
+        self._named = NamedWeights(self.network)
         if fast:
             accelerate(self.network)
         for entry in _outermost(self.choices):
@@ -114,38 +115,20 @@ class Supernet(nn.Module):
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
-        every = {name: owner[key] for name, ((owner, key), *_) in self._owners.items()}
-        return {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+        return self._named.trainable
 
     @cached_property
     def owners(self) -> dict[str, str]:
         """Weight -> the candidate that it belongs to, the innermost, both by name; other weights are left out."""
-        candidates = {
-            f"{path}.candidates.{k}." if path else f"candidates.{k}."
-            for path, module in self.network.named_modules()
-            if isinstance(module, LayerChoice)
-            for k in range(len(module))
-        }
-        starts = {
-            name: [name[:end] for end in range(len(name), 0, -1) if name[:end] in candidates] for name in self._owners
-        }
-        return {name: found[0][:-1] for name, found in starts.items() if found}
+        return candidates_of(self.network, self._named.places)
 
-    @contextmanager
-    def other_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    def other_weights(self, weights: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Let forward passes inside use other tensors in the place of weights; backward passes may come later.
 
         Args:
             weights: By name, of the weights' shapes.
         """
-        places = [(owner, key, owner[key], weights[name]) for name in weights for owner, key in self._owners[name]]
-        try:
-            for owner, key, _, weight in places:
-                owner[key] = cast(nn.Parameter, weight)
-            yield
-        finally:
-            for owner, key, own, _ in places:
-                owner[key] = own
+        return self._named.replaced(weights)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, its choices mixed by one draw of the relaxation."""
@@ -292,7 +275,7 @@ class Supernet(nn.Module):
 
     def _completed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
         """Return the mixtures without what is switched off, with what always runs, times the weights of their edges."""
-        off = self.off
+        off = self.switched_off
         found = {label: without(mix, off[label]) if label in off else mix for label, mix in mixtures.items()}
         if self._edges is None and self.always_on is None:
             return found
@@ -304,16 +287,16 @@ class Supernet(nn.Module):
         return found if self._edges is None else self._edges.weigh(found, self.alphas, draw.edges)
 
     @contextmanager
-    def switched_off(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    def without(self, candidates: Mapping[str, Sequence[int]]) -> Iterator[None]:
         """Let candidates, by label, have the mixing weight 0 inside, while the weights of the others stay."""
-        before = self.off
-        self.off = before | {
+        before = self.switched_off
+        self.switched_off = before | {
             label: tuple(sorted({*before.get(label, ()), *places})) for label, places in candidates.items()
         }
         try:
             yield
         finally:
-            self.off = before
+            self.switched_off = before
 
     @property
     def channels_last(self) -> bool:
@@ -369,25 +352,6 @@ class Supernet(nn.Module):
 
 def _contiguous(x: Tensor) -> Tensor:
     return x.contiguous() if x.dim() == 4 else x
-
-
-Owners = list[tuple[dict[str, nn.Parameter], str]]
-"""The tables of modules that hold one parameter, each with its name there."""
-
-
-def _owners(network: nn.Module) -> dict[str, Owners]:
-    """Return for each parameter, by the first of its names, where it stands.
-
-    The places and not the parameter are kept, since loading a state dict or moving the network may replace parameters.
-    """
-    found: dict[str, Owners] = {}
-    names: dict[int, str] = {}
-    for prefix, module in network.named_modules():
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                name = names.setdefault(id(parameter), f"{prefix}.{key}" if prefix else key)
-                found.setdefault(name, []).append((cast("dict[str, nn.Parameter]", module._parameters), key))
-    return found
 
 
 def _outermost(choices: list[LabelledChoice]) -> list[LabelledChoice]:

@@ -70,7 +70,7 @@ def test_a_choice_needs_a_candidate(candidates: object) -> None:
 
 
 def test_a_candidate_must_be_a_module() -> None:
-    with pytest.raises(SpaceError, match=r"LayerChoice\(label='c'\).*'relu': type"):
+    with pytest.raises(SpaceError, match=r"LayerChoice\(label='c'\).*'relu': a class. Give ReLU\(\.\.\.\)"):
         ag.LayerChoice({"relu": nn.ReLU}, label="c")  # type: ignore[dict-item]
 
 

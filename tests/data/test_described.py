@@ -32,6 +32,18 @@ def pictures(channels: int, height: int, width: int, count: int = 30) -> TensorS
             "samples",
             "8 samples, 2 classes, inputs of shape (6, 128), no test set",
         ),
+        (
+            (torch.zeros(8, 9), torch.arange(8) % 2 + 1),
+            (),
+            "samples",
+            "8 samples, 3 classes (no training sample of '0'), inputs of shape (9,)",
+        ),
+        (
+            (torch.zeros(8, 9), torch.arange(8) % 2 + 7),
+            (),
+            "samples",
+            "8 samples, 9 classes (no training sample of '0', '1', '2', ...), inputs",
+        ),
         ((torch.zeros(8, 9), torch.rand(8)), (), "samples", "8 samples, targets of one number, inputs of shape (9,)"),
         ((torch.zeros(8, 9), torch.rand(8, 2)), (), "samples", "targets of shape (2,)"),
         ((torch.zeros(8), torch.rand(8)), (), "samples", "inputs of one number"),

@@ -137,7 +137,7 @@ def selected(batch_size: int) -> dict[str, Any]:
     method = ag.Method(selection=ag.selection.PerturbationBased(tune_epochs=1))
     options: dict[str, Any] = {"batch_size": batch_size, "precision": "64", "device": "cpu", "quiet": True}
     result = ag.search(space(norm=False), images(), method=method, epochs=EPOCHS, **options)
-    judged = [[row["choice"], row["kept"], *row["accuracy_without"].values()] for row in result.supernet.judged]
+    judged = [[row["choice"], row["kept"], *row["accuracy_without"].values()] for row in result.supernet.settled]
     return state_of(result.supernet) | {"history": [*result.history, *(dict(enumerate(row)) for row in judged)]}
 
 

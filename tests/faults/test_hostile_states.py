@@ -38,7 +38,7 @@ def alphas_of(state: dict[str, Any]) -> list[str]:
     return [name.removeprefix("alphas.") for name in state["supernet"] if name.startswith("alphas.")]
 
 
-def judgement(state: dict[str, Any], measured: float) -> dict[str, Any]:
+def settled_choice(state: dict[str, Any], measured: float) -> dict[str, Any]:
     without = {"elsewhere": measured}
     return {"choice": alphas_of(state)[0], "tuned_epochs": 0, "loss_without": without, "kept": "elsewhere"}
 
@@ -73,11 +73,11 @@ OF_SEARCH: dict[str, Change] = {
     "a history of words": lambda s: s.update(history=["x"]),
     "a history over 64 bits": lambda s: s.update(history=[{"epoch": 10**400}]),
     "rows that were pruned by word": lambda s: s.update(kept="x"),
-    "rows that the space has not": lambda s: s.update(off={"elsewhere": [0]}),
+    "rows that the space has not": lambda s: s.update(switched_off={"elsewhere": [0]}),
     "candidates that a row has not": lambda s: s.update(kept={next(iter(alphas_of(s))): [10**400]}),
-    "measurements of words": lambda s: s.update(judged=["x"]),
-    "measurements that are not finite": lambda s: s.update(judged=[judgement(s, math.nan)]),
-    "measurements of no candidate": lambda s: s.update(judged=[judgement(s, 0.5)]),
+    "measurements of words": lambda s: s.update(settled=["x"]),
+    "measurements that are not finite": lambda s: s.update(settled=[settled_choice(s, math.nan)]),
+    "measurements of no candidate": lambda s: s.update(settled=[settled_choice(s, 0.5)]),
     "samples of another kind": lambda s: s.update(samples=[1]),
     "sums of words": lambda s: s["ranks"][0]["meter"].update(sums={"train_loss": "x"}, samples={"train_loss": 1}),
     "sums without samples": lambda s: s["ranks"][0]["meter"].update(sums={"train_loss": 1.0}, samples={}),

@@ -51,20 +51,20 @@ def test_what_each_removal_costs_and_what_is_kept_is_the_authors(
     group = {"accuracy": "acc", "loss": "loss"}[criterion]
     selection = InOrder(tune_epochs=0, criterion=criterion)
     selection.settle(end, 0)
-    assert [judgement["choice"] for judgement in supernet.judged] == [rows()[place] for place in ORDER]
-    for s, judgement in enumerate(supernet.judged):
-        found = torch.tensor(list(judgement[f"{criterion}_without"].values()), dtype=torch.float64)
-        assert tuple(judgement[f"{criterion}_without"]) == OPERATIONS
+    assert [decision["choice"] for decision in supernet.settled] == [rows()[place] for place in ORDER]
+    for s, decision in enumerate(supernet.settled):
+        found = torch.tensor(list(decision[f"{criterion}_without"].values()), dtype=torch.float64)
+        assert tuple(decision[f"{criterion}_without"]) == OPERATIONS
         if criterion == "accuracy":
             assert torch.equal((found * 64).round().long(), golden["acc/correct"][s].long())
         else:
             assert (found - golden["loss/valid_loss"][s]).abs().max() < 1e-10
-        assert judgement["kept"] == OPERATIONS[int(golden[f"{group}/selected_op"][s])]
+        assert decision["kept"] == OPERATIONS[int(golden[f"{group}/selected_op"][s])]
     assert torch.equal(torch.tensor(list(supernet.probabilities().values())).double(), golden[f"{group}/final_weights"])
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
     nodes = ag.discretize(supernet, scores=selection.scores(supernet)).choices["cell"]
     decided = {f"cell/{source}->{node}": name for node in ("1", "2", "3") for name, source in nodes[node]}
-    assert decided == {judgement["choice"]: judgement["kept"] for judgement in supernet.judged}
+    assert decided == {decision["choice"]: decision["kept"] for decision in supernet.settled}
 
 
 def test_a_mixture_without_a_candidate_is_not_renormalised(shared_dir: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_mixture_without_a_candidate_is_not_renormalised(shared_dir: Path) -> 
     supernet = supernet_of(golden, "alphas", Softmax())
     row = ORDER[0]
     off = [k for k in range(5) if weights[row, k] == 0]
-    with torch.no_grad(), supernet.switched_off({rows()[row]: off}):
+    with torch.no_grad(), supernet.without({rows()[row]: off}):
         logits = torch.cat([supernet(x) for x in golden["x_valid"]])
     assert off == [0]
     assert (logits - found).abs().max() < 1e-9

@@ -56,15 +56,15 @@ def test_what_is_lost_without_each_candidate_follows_by_hand() -> None:
     targets = vector(6.0, 12.0)
     end = end_of(supernet, [(vector(1.0), targets[:1]), (vector(2.0), targets[1:])], F.mse_loss)
     AT_ONCE.settle(end, 0)
-    found = {judgement["choice"]: judgement for judgement in supernet.judged}
-    assert [judgement["choice"] for judgement in supernet.judged] in (["first", "second"], ["second", "first"])
+    found = {decision["choice"]: decision for decision in supernet.settled}
+    assert [decision["choice"] for decision in supernet.settled] in (["first", "second"], ["second", "first"])
 
     def loss(factor: float) -> float:  # the mean of (factor - 6)^2 and 4 (factor - 6)^2
         return 2.5 * (factor - 6.0) ** 2
 
     # whichever is first sees the other's mixture, the second the other's decision; both keep what gives the 6
-    second = 2.0 if found["first"] is supernet.judged[1] else 2.0 * d
-    first = 3.0 if found["second"] is supernet.judged[1] else a + 3.0 * b
+    second = 2.0 if found["first"] is supernet.settled[1] else 2.0 * d
+    first = 3.0 if found["second"] is supernet.settled[1] else a + 3.0 * b
     assert found["first"]["loss_without"] == pytest.approx({"one": loss(3.0 * b * second), "three": loss(a * second)})
     assert found["second"]["loss_without"] == pytest.approx({"none": loss(2.0 * d * first), "two": loss(0.0)})
     assert (found["first"]["kept"], found["second"]["kept"]) == ("three", "two")
@@ -91,10 +91,10 @@ def test_a_node_drops_the_edge_that_it_misses_least_until_two_are_left(target: f
     end = end_of(supernet, [(torch.ones(1, 1, dtype=torch.float64), vector(target).reshape(1, 1))], F.mse_loss)
     said: list[str] = []
     AT_ONCE.settle(end, 0, said.append)
-    assert len(said) == len(supernet.judged) == 6
-    assert said[4].startswith(f"cell/4: dropped {supernet.judged[4]['dropped']} (loss without it ")
-    assert [j["kept"] for j in supernet.judged[:4]] == ["times"] * 4  # "none" is never derived
-    drops = [(j["choice"], j["dropped"], j["loss_without"]) for j in supernet.judged[4:]]
+    assert len(said) == len(supernet.settled) == 6
+    assert said[4].startswith(f"cell/4: dropped {supernet.settled[4]['dropped']} (loss without it ")
+    assert [j["kept"] for j in supernet.settled[:4]] == ["times"] * 4  # "none" is never derived
+    drops = [(j["choice"], j["dropped"], j["loss_without"]) for j in supernet.settled[4:]]
     # 15 without 1, 2, 4 or 8; then without another one of what is left
     first, second = {12.0: ("1", "0"), 3.0: ("3", "2")}[target]
     left = 15.0 - 2.0 ** int(first)
@@ -120,14 +120,14 @@ def test_inputs_that_are_missed_least_are_dropped_and_the_others_are_taken_whole
     supernet = relaxed(Inputs(), {"join": [0.0] * 4})
     AT_ONCE.settle(end_of(supernet, [(vector(1.0), vector(12.0))], F.mse_loss), 0)
     # each with weight 1/2, and then each of three with 2/3
-    assert [judgement["loss_without"] for judgement in supernet.judged] == [
+    assert [decision["loss_without"] for decision in supernet.settled] == [
         pytest.approx({"0": 5.0**2, "1": 5.5**2, "2": 6.5**2, "3": 8.5**2}),
         pytest.approx({"1": 4.0**2, "2": (16.0 / 3.0) ** 2, "3": 8.0**2}),
     ]
     architecture = discretize(supernet, scores=AT_ONCE.scores(supernet))
     assert architecture.choices["join"] == (2, 3)
     assert float(supernet(vector(1.0)).detach()) == pytest.approx(12.0)
-    assert [judgement["dropped"] for judgement in architecture.provenance["judged"]] == ["0", "1"]
+    assert [decision["dropped"] for decision in architecture.provenance["settled"]] == ["0", "1"]
 
 
 def test_lengths_are_the_papers() -> None:
@@ -148,7 +148,7 @@ def test_every_decision_of_a_space_of_cells_is_taken_and_is_the_supernet_that_is
     AT_ONCE.settle(end_of(supernet, [(images, torch.arange(6) % 3)], F.cross_entropy), 0)
     assert undecided(supernet).rounds == 0
     architecture = discretize(supernet, scores=AT_ONCE.scores(supernet))
-    kept = {judgement["choice"]: judgement["kept"] for judgement in supernet.judged if "kept" in judgement}
+    kept = {decision["choice"]: decision["kept"] for decision in supernet.settled if "kept" in decision}
     for label in ("normal", "reduce"):
         for node in ("2", "3"):
             assert len(architecture.choices[label][node]) == 2
@@ -169,9 +169,9 @@ def test_a_candidate_without_weight_is_left_out_of_the_sum_however_it_is_compute
     slots = mixtures[row].slots * torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
     expected = ag.Supernet(space, fast=False).double().train()
     by_hand = expected.forward_at({**mixtures, row: ag.choices.Mixture(slots, mixtures[row].active)}, images)
-    with supernet.switched_off({row: [2]}):
+    with supernet.without({row: [2]}):
         torch.testing.assert_close(supernet(images), by_hand, rtol=1e-9, atol=1e-10)
-    assert supernet.off == {}
+    assert supernet.switched_off == {}
 
 
 DATA = (torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3)
@@ -210,7 +210,7 @@ def test_a_run_that_is_broken_off_anywhere_ends_with_the_same_bits(tmp_path: Pat
     whole = searched(method, loss=counting)
     calls = -1 - counting.left
     assert len(whole.history) == 2 + 3
-    assert len(whole.architecture.provenance["judged"]) >= 4
+    assert len(whole.architecture.provenance["settled"]) >= 4
     # in an epoch of tuning, amid the measurements after it (which call the loss), and shortly before the end
     for number, call in enumerate((calls // 2, calls // 2 + 4, calls - 3)):
         options: dict[str, Any] = {"run_dir": tmp_path / f"{criterion}{number}", "checkpoint_steps": 1}
@@ -263,8 +263,8 @@ def test_nested_choices_and_cells_are_settled_side_by_side() -> None:
     for tuned in range(4):
         selection.settle(end, tuned)
     # after 0 and 3 epochs of tuning, one edge of the cell and one layer choice each
-    assert [judgement["tuned_epochs"] for judgement in supernet.judged] == [0, 0, 3, 3]
-    assert sum(judgement["choice"].startswith("cell/") for judgement in supernet.judged) == 2
+    assert [decision["tuned_epochs"] for decision in supernet.settled] == [0, 0, 3, 3]
+    assert sum(decision["choice"].startswith("cell/") for decision in supernet.settled) == 2
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
 
 

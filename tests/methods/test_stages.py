@@ -20,7 +20,7 @@ from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.runs import Interrupted
 from archgrad.schedules import Progress
 from archgrad.search.optimizers import cosine
-from archgrad.search.widening import Begun, widen
+from archgrad.search.widening import StageState, widen
 from archgrad.selection import Likeliest, Selection, SkipLimit
 from archgrad.skip_dropout import SkipDropout, add_skip_dropout, set_skip_dropout
 from archgrad.testing import TabularSpace
@@ -82,18 +82,18 @@ def test_the_rate_of_dropout_is_that_of_the_authors_code() -> None:
 
 
 def test_the_learning_rate_begins_anew_with_a_network_and_goes_on_without_one() -> None:
-    courses = [GROWING.course_of(Progress(e, 6, 3)) for e in range(6)]
+    courses = [GROWING.weights_progress(Progress(e, 6, 3)) for e in range(6)]
     assert courses == [
         *(Progress(e, 2, 3) for e in range(2)),
         *(Progress(e, 3, 3) for e in range(3)),
         Progress(0, 1, 3),
     ]
-    assert [WIDENING.course_of(Progress(e, 6)) for e in range(6)] == [Progress(e, 6) for e in range(6)]
-    assert [GROWING.network_of(k) for k in range(4)] == [0, 1, 1, 3]
+    assert [WIDENING.weights_progress(Progress(e, 6)) for e in range(6)] == [Progress(e, 6) for e in range(6)]
+    assert [GROWING.network_stage(k) for k in range(4)] == [0, 1, 1, 3]
     rates = [row["learning_rate"] for row in found().history]
     assert rates == [cosine(c.epoch, c.epochs, first=0.025, last=0.001) for c in courses]
     without = replace(GROWING, stages=(Stage(epochs=3), Stage(epochs=3, keep=1)))
-    assert [without.course_of(Progress(e, 6)) for e in range(6)] == [Progress(e, 6) for e in range(6)]
+    assert [without.weights_progress(Progress(e, 6)) for e in range(6)] == [Progress(e, 6) for e in range(6)]
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_a_run_that_ended_is_read_with_the_network_of_its_last_stage(tmp_path: P
 
 def test_new_channels_are_copies_of_old_ones_in_every_layer_alike() -> None:
     torch.manual_seed(0)
-    small, large = (begun(TabularSpace(width=width, chosen=1)) for width in (4, 7))
+    small, large = (state_of(TabularSpace(width=width, chosen=1)) for width in (4, 7))
     for _ in range(2):
         (small.supernet(DATA[0]).square().sum()).backward()
         small.weights_optimizer.step()
@@ -266,15 +266,15 @@ def test_new_channels_are_copies_of_old_ones_in_every_layer_alike() -> None:
         assert torch.equal(large.weights_optimizer.state[weight]["momentum_buffer"], momentum)
     for label, alpha in small.supernet.alphas.items():
         assert torch.equal(large.supernet.alphas[label], alpha)
-        moments = (begun.alphas_optimizer.state[begun.supernet.alphas[label]] for begun in (small, large))
+        moments = (state.alphas_optimizer.state[state.supernet.alphas[label]] for state in (small, large))
         assert len({float(each["exp_avg"].sum()) for each in moments}) == 1
     assert large.weights_optimizer.param_groups[0]["lr"] == small.weights_optimizer.param_groups[0]["lr"] == 0.1
     assert torch.equal(large.supernet.generator.get_state(), small.supernet.generator.get_state())
 
 
-def begun(space: nn.Module) -> Begun:
+def state_of(space: nn.Module) -> StageState:
     supernet = ag.Supernet(space)
-    return Begun(
+    return StageState(
         supernet,
         torch.optim.SGD(supernet.weights.values(), 0.1 if space.stem.out_features == 4 else 0.2, momentum=0.9),
         torch.optim.Adam(supernet.alphas.values()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import archgrad as ag
 from archgrad import methods
@@ -48,6 +49,14 @@ def test_a_half_is_no_reason_to_warn_and_neither_is_a_skip_in_a_space_of_few_cho
     assert collapse_warning(ag.Architecture({}), {"a": [0.1, 0.8, 0.1]}, few) is None
 
 
+def test_a_candidate_called_none_outside_cells_may_be_anything() -> None:
+    likely, unlikely = [0.9, 0.05, 0.05], [0.05, 0.05, 0.9]
+    outside = {"extra": AlphaRow(NAMES), "more": AlphaRow(NAMES)}
+    assert collapse_warning(ag.Architecture({}), dict.fromkeys(outside, likely), outside) is None
+    beside = dict.fromkeys(outside, likely) | dict.fromkeys(ROWS, unlikely)
+    assert collapse_warning(ag.Architecture({}), beside, outside | ROWS) is None
+
+
 @pytest.mark.parametrize(
     ("method", "columns"),
     [
@@ -61,6 +70,7 @@ def test_what_parts_tell_is_in_metrics_and_in_the_warning(
     method: str, columns: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
+    torch.manual_seed(0)
     space = ag.Supernet(CellNetwork(), seed=0)
     for alpha in space.alphas.values():
         alpha.data[NAMES.index("none")] = 5.0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 import archgrad as ag
@@ -83,3 +85,86 @@ def test_what_is_no_architecture_is_refused(tmp_path: Path) -> None:
         ag.derive(ag.spaces.tiny(), tmp_path)
     with pytest.raises(ArchitectureError, match="but got int"):
         ag.derive(ag.spaces.tiny(), 3)
+
+
+def test_exact_is_a_step_in_python_as_on_the_command_line() -> None:
+    assert MethodOptions(step="exact").choose_method().step == Unrolled(hvp="exact")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"loss": nn.CrossEntropyLoss}, r"loss must be a value, but got the class CrossEntropyLoss. Give CrossEntropy"),
+        ({"loss": "cross_entropy"}, r"loss must be a function of \(outputs, targets\), but got 'cross_entropy'"),
+        ({"metrics": {"accuracy": len}}, r"metrics must be a function of \(outputs, targets\), but got \{"),
+        ({"weights_optimizer": "adam"}, "weights_optimizer must be a function of the list of weights, but got 'adam'"),
+    ],
+)
+def test_what_is_no_function_is_refused_before_anything_is_built(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ag.search("tiny", "digits", epochs=1, quiet=True, **option)
+
+
+def test_a_result_in_the_place_of_a_network_is_told_what_to_derive() -> None:
+    result = ag.search("tiny", "digits", epochs=1, batch_size=256, quiet=True)
+    with pytest.raises(
+        OptionError, match=r"must be a torch.nn.Module, but got SearchResult. Give what archgrad.derive"
+    ):
+        ag.retrain(result, "digits", quiet=True)  # type: ignore[arg-type]
+
+
+def test_candidates_that_are_classes_are_told() -> None:
+    with pytest.raises(SpaceError, match=r"but got '0': a class. Give ReLU\(...\)"):
+        ag.LayerChoice([nn.ReLU, nn.Tanh])  # type: ignore[list-item]
+
+
+class Windows(nn.Sequential):
+    """A space whose parameters are called as those of spaces for images are."""
+
+    def __init__(self, in_channels: int = 2, num_classes: int = 1) -> None:
+        candidates = {"short": nn.Conv1d(in_channels, 4, 1), "long": nn.Conv1d(in_channels, 4, 3, padding=1)}
+        super().__init__(
+            ag.LayerChoice(candidates, label="kernel"),
+            nn.AdaptiveMaxPool1d(1),
+            nn.Flatten(),
+            nn.Linear(4, num_classes),
+        )
+
+
+class Needy(Windows):
+    """A space that must be told its channels."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, num_classes)
+
+
+def test_a_space_is_told_only_what_its_data_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.randn(40, 2, 8)
+    windows, values = (x, torch.arange(40) % 3), (x, torch.randn(40, 1))
+    short = {"epochs": 1, "batch_size": 8, "quiet": True}
+    shapes = dict(ag.search(Windows, windows, **short).supernet.weights)  # type: ignore[arg-type]
+    assert [tuple(weight.shape) for weight in shapes.values() if weight.dim() > 1] == [(4, 2, 1), (4, 2, 3), (3, 4)]
+    loss = {"loss": nn.functional.mse_loss, "metrics": nn.functional.l1_loss}
+    shapes = dict(ag.search(Windows, values, **short, **loss).supernet.weights)  # type: ignore[arg-type]
+    assert [tuple(weight.shape) for weight in shapes.values() if weight.dim() > 1] == [(4, 2, 1), (4, 2, 3), (1, 4)]
+    with pytest.raises(
+        SpaceError, match=r"built from num_classes alone, which is what .* functools.partial with in_ch"
+    ):
+        ag.search(Needy, windows, **short)  # type: ignore[arg-type]
+
+    data = tmp_path / "windows.npz"
+    np.savez(data, x=x.numpy(), y=windows[1].numpy())
+    command = ["search", "--space", f"{__file__}:Needy", "--data", str(data), "--epochs", "1", "--batch-size", "8"]
+    assert main([*command, "--out", str(tmp_path / "without")]) == 2
+    assert "needs in_channels, but" in (told := capsys.readouterr().err)
+    assert "type --space.in-channels" in told
+    assert main([*command, "--space.in-channels", "2", "--out", str(tmp_path / "with")]) == 0
+
+
+def test_a_test_set_of_another_shape_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    targets = torch.arange(40) % 3
+    train, test = (ag.data.TensorSamples(torch.randn(40, channels, 8), targets) for channels in (2, 1))
+    network = ag.derive(Windows(2, 3), {"kernel": "short"})
+    with pytest.raises(OptionError, match="cannot take a batch of its test set, though one of the training set"):
+        ag.retrain(network, ag.Data.from_datasets(train, test), epochs=1, run_dir=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

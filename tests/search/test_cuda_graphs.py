@@ -11,7 +11,7 @@ from torch import nn
 import archgrad as ag
 from archgrad.bilevel import graph_cache
 from archgrad.errors import OptionError
-from archgrad.search import stage_start
+from archgrad.search import stage_builder
 from tape import TapeRecorder
 from toys import TabularSpace, same_state
 
@@ -40,7 +40,7 @@ def test_a_search_with_recorded_passes_gives_what_one_without_gives(step, monkey
     recorder = TapeRecorder()
     monkeypatch.setattr(graph_cache, "CudaRecorder", lambda device: recorder)
     monkeypatch.setattr(graph_cache, "check_recordable", lambda *_: None)
-    monkeypatch.setattr(stage_start, "check_recordable", lambda *_: None)
+    monkeypatch.setattr(stage_builder, "check_recordable", lambda *_: None)
     data = (torch.randn(44, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 2)
     found = []
     for recording in (False, True):
@@ -60,7 +60,7 @@ def test_recorded_passes_follow_the_stages_and_their_rates_of_dropout(monkeypatc
     recorder = TapeRecorder()
     monkeypatch.setattr(graph_cache, "CudaRecorder", lambda device: recorder)
     monkeypatch.setattr(graph_cache, "check_recordable", lambda *_: None)
-    monkeypatch.setattr(stage_start, "check_recordable", lambda *_: None)
+    monkeypatch.setattr(stage_builder, "check_recordable", lambda *_: None)
     method = ag.Method(
         stages=(
             ag.Stage(epochs=2, space={"width": 4}, skip_dropout=0.3),

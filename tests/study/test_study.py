@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from archgrad.errors import RunError
+from archgrad.errors import OptionError, RunError
 from archgrad.nasbench import OPERATIONS
 from archgrad.study import load_study, study
-from archgrad.study.summary import from_csv
+from archgrad.study.study_tables import from_csv
 
 ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 RETRAINED = """
@@ -107,6 +107,11 @@ architectures: {{all-conv: "{ALL_CONV}"}}
     assert float(courses[0]["seconds"]) < float(courses[1]["seconds"])
     assert float(courses[1]["score"]) == rows["darts"].mean
     assert "broken" in whole.report.read_text(encoding="utf-8")
+
+
+def test_a_plan_that_is_neither_a_study_nor_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="plan must be a Study or the path of a YAML file, but got dict"):
+        study({"methods": ["darts"]}, tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_folder_of_another_study_or_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from archgrad.errors import DataError
 from archgrad.study.judging import Result
-from archgrad.study.summary import agreement, from_csv, mean_ranks, rows_of, to_csv, to_markdown
+from archgrad.study.study_tables import from_csv, to_csv, to_markdown
+from archgrad.study.summary import agreement, mean_ranks, rows_of
 
 
 def result(method: str, seed: int, score: float, **changed: Any) -> Result:

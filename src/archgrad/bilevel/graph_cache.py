@@ -160,7 +160,7 @@ class _Recordings:
             _Same(self._supernet.relaxation),
             _Same(self._supernet.perturbation),
             tuple(sorted(self._supernet.kept.items())),
-            tuple(sorted(self._supernet.off.items())),
+            tuple(sorted(self._supernet.switched_off.items())),
             torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
         )
 

@@ -14,10 +14,10 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
-from archgrad.bilevel.first_order import FirstOrder, WithWeights
+from archgrad.bilevel.first_order import FirstOrder, FirstOrderWithWeights
 from archgrad.bilevel.passes import Batch, Loss
 from archgrad.bilevel.probe import probe_of
-from archgrad.bilevel.weights_pass import RuledPass, weights_pass
+from archgrad.bilevel.weights_pass import WeightsGradient, weights_pass
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.perturbations import Perturbation
 from archgrad.regularizers import Regularizer
@@ -144,7 +144,7 @@ def search_step(
 
     looks_at_valid = any(rule.looks_at_valid for rule in weights_rules)
 
-    def update_weights(valid: Gradients | None = None) -> tuple[RuledPass, Tensor]:
+    def update_weights(valid: Gradients | None = None) -> tuple[WeightsGradient, Tensor]:
         place = (
             nullcontext()
             if perturbation is None
@@ -169,7 +169,7 @@ def search_step(
     found, alphas_norm = None, None
     terms: dict[str, Tensor] = {}
     if update_alphas:
-        found = (WithWeights() if looks_at_valid else step).alphas_gradient(
+        found = (FirstOrderWithWeights() if looks_at_valid else step).alphas_gradient(
             supernet,
             train_batch,
             valid_batch,
@@ -273,7 +273,7 @@ def _regularized(
     return gradients, terms
 
 
-def _update_weights(supernet: Supernet, found: RuledPass, optimizer: Optimizer, grad_clip: float) -> Tensor:
+def _update_weights(supernet: Supernet, found: WeightsGradient, optimizer: Optimizer, grad_clip: float) -> Tensor:
     """Take one optimizer step along the gradients of a pass; return their norm before clipping."""
     norm = get_total_norm([g for g in found.gradients.values() if g is not None])
     _check_finite("weights", "training", found.loss, norm)

@@ -31,6 +31,7 @@ from archgrad.bilevel.passes import (
 from archgrad.bilevel.second_derivative import SecondDerivative
 from archgrad.checks import is_whole
 from archgrad.errors import OptionError
+from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
 __all__ = ["Unrolled"]
@@ -70,8 +71,7 @@ class Unrolled(BilevelStep):
                 f"finite_difference_radius must be above 0, "
                 f"but got finite_difference_radius={self.finite_difference_radius}."
             )
-        if not is_whole(self.steps, least=1):
-            raise OptionError(f"steps must be a whole number of at least 1, but got steps={self.steps!r}.")
+        check_whole("steps", self.steps, least=1)
         if self.truncation is not None and not (is_whole(self.truncation, least=1) and self.truncation <= self.steps):
             raise OptionError(
                 f"truncation must be a whole number from 1 to steps={self.steps}, or None for all of them, but got "

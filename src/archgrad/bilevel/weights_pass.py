@@ -25,14 +25,14 @@ from archgrad.schedules import Progress
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import Gradients, WeightsPass, WeightsRule
 
-__all__ = ["RuledPass", "weights_pass"]
+__all__ = ["WeightsGradient", "weights_pass"]
 
 
 Memory = dict[str, dict[str, Tensor]]
 """What rules remember from step to step, by their place and name."""
 
 
-class RuledPass(NamedTuple):
+class WeightsGradient(NamedTuple):
     """The training pass after its rules."""
 
     gradients: Gradients
@@ -51,7 +51,7 @@ def weights_pass(
     progress: Progress | None,
     accumulation: int,
     valid: Gradients | None = None,
-) -> RuledPass:
+) -> WeightsGradient:
     """Run the training pass, and let the rules change its gradients.
 
     Args:
@@ -91,7 +91,7 @@ def weights_pass(
             return _ruled(found, train.outputs, rules, supernet.memory)
 
 
-def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memory: Memory) -> RuledPass:
+def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memory: Memory) -> WeightsGradient:
     figures: dict[str, Tensor] = {}
     remembered: Memory = {}
     for place, rule in enumerate(rules):
@@ -101,7 +101,7 @@ def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memor
         figures.update(ruled.figures)
         if ruled.memory:
             remembered[name] = dict(ruled.memory)
-    return RuledPass(found.gradients, found.loss, outputs, figures, remembered)
+    return WeightsGradient(found.gradients, found.loss, outputs, figures, remembered)
 
 
 def _named(weights: Mapping[str, Tensor], train: Pass) -> Gradients:

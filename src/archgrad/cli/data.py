@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Subset
 
-from archgrad.cli.own_code import find_own, given_options, is_own, missing, settled_own
+from archgrad.cli.own_code import find_own, given_options, is_own, settled_own
 from archgrad.cli.parser import Parser
 from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import as_samples, size_of
 from archgrad.errors import DataError, OptionError
+from archgrad.named_space import missing
 from archgrad.paths import from_home
 from archgrad.runs import seeded
 

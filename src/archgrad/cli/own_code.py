@@ -26,7 +26,6 @@ __all__ = [
     "find_own",
     "given_options",
     "is_own",
-    "missing",
     "own_again",
     "settled_own",
     "stored_options",
@@ -94,16 +93,6 @@ def given_options(
             known = ", ".join(_typed_name(kind, each) for each in parameters if each not in set_elsewhere)
             raise OptionError(f"The {kind} '{text}' has no option --{kind}.{name}. It has {known or 'none'}.")
     return {name: _of_type(kind, name, value, parameters[name].annotation) for name, value in options.items()}
-
-
-def missing(parameters: Mapping[str, inspect.Parameter], given: Collection[str]) -> list[str]:
-    """Return the parameters that must be given and are not."""
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [
-        name
-        for name, parameter in parameters.items()
-        if name not in given and parameter.default is parameter.empty and parameter.kind not in several
-    ]
 
 
 def own_again(values: Mapping[str, Any]) -> str:

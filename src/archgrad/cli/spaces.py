@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from archgrad.cli.own_code import find_own, given_options, is_own, missing, settled_own
-from archgrad.cli.parser import Parser
+from archgrad.cli.own_code import find_own, given_options, is_own, settled_own
+from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
-from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of
+from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
 
 __all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder"]
 
@@ -126,7 +126,7 @@ def space_builder(
     if needed := missing(parameters, {**known, **given}):
         raise SpaceError(
             f"The space '{text}' needs {', '.join(needed)}, but a space gets channels, cells (if given), "
-            f"{', '.join(gets)}. Give the others defaults."
+            f"{', '.join(gets)}, of these data. Give the others defaults, or type {dashed(f'--space.{needed[0]}')}."
         )
     sizes = {name: given.get(name, _default(build, name)) for name in _SIZES}
     return SpaceBuilder(text, build, known, given), sizes

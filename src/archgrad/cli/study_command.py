@@ -11,7 +11,7 @@ from archgrad.cli.parser import Parser
 from archgrad.runs import Interrupted
 from archgrad.study import load_study, study
 from archgrad.study.study_api import StudyOptions
-from archgrad.study.summary import to_markdown
+from archgrad.study.study_tables import to_markdown
 from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]

@@ -13,6 +13,8 @@ from archgrad.data.seeds import kept_randomness
 __all__ = ["Described", "described"]
 
 _COLOURS = {1: "grey", 3: "RGB"}
+_NAMED = 3
+"""Most classes without a sample that are named."""
 
 
 class Described(NamedTuple):
@@ -43,12 +45,20 @@ def described(data: Data, halves: Sequence[int] = ()) -> Described:
         inputs_text = f"inputs of {_shapes(inputs)}"
     parts = [
         f"{count} {unit}" if count > 1 else f"1 {unit[:-1]}",
-        f"{len(data.classes)} classes" if data.classes else f"targets of {_shapes(data.train_targets[0])}",
+        _classes(data) if data.classes else f"targets of {_shapes(data.train_targets[0])}",
         *([f"{'/'.join(map(str, halves))} for weights/alphas"] if len(halves) > 1 else []),
         inputs_text,
         "no test set" if data.test is None else f"{size_of(data.test)} for the test",
     ]
     return Described(unit, ", ".join(parts))
+
+
+def _classes(data: Data) -> str:
+    """How many there are, and those without a training sample, such as 0 where class numbers begin at 1."""
+    seen = set(data.train_targets.tolist())
+    without = [name for number, name in enumerate(data.classes) if number not in seen]
+    names = ", ".join(map(repr, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
+    return f"{len(data.classes)} classes" + (f" (no training sample of {names})" if without else "")
 
 
 def _shapes(value: Any) -> str:

@@ -196,12 +196,12 @@ class Method:
             epoch -= stage.epochs
         raise OptionError(f"The stages end {epoch + 1} epochs before that. Give longer stages.")
 
-    def network_of(self, number: int) -> int:
-        """Return the number of the stage that the network of a stage was made for: the last with a space, or 0."""
+    def network_stage(self, number: int) -> int:
+        """Return the number of the stage whose network a stage uses: the last, up to it, that has a `space`, or 0."""
         return max((k for k in range(number + 1) if self.stages[k].space), default=0)
 
-    def course_of(self, progress: Progress) -> Progress:
-        """Return how far the weights' learning is, which begins again where a stage begins anew.
+    def weights_progress(self, progress: Progress) -> Progress:
+        """Return the progress that the weights' learning rate follows, which begins again where a stage begins anew.
 
         Args:
             progress: Of the whole search.

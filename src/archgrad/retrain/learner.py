@@ -136,25 +136,28 @@ class Learner:
             logits, _ = self._split(self._forward(inputs), count(inputs))
         return logits
 
-    def try_out(self, inputs: Any) -> None:
+    def try_out(self, inputs: Any, test_inputs: Any = None) -> None:
         """Predict once, so that a network that does not fit the data is told of before anything is written.
 
         Args:
             inputs: A batch of at least 2 samples.
+            test_inputs: A batch of the test set, if there is one.
 
         Raises:
             OptionError: The network cannot take such a batch, does not return logits, or returns the same ones
                 whatever its inputs are.
         """
-        try:
-            self.predict(inputs)
-        except OptionError:
-            raise
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise OptionError(
-                f"The network {type(self.network).__name__} cannot take a batch of this data: {error}. "
-                f"Build it for the data's channels and size."
-            ) from error
+        for part, some in (("this data", inputs), ("its test set, though one of the training set", test_inputs)):
+            try:
+                if some is not None:
+                    self.predict(some)
+            except OptionError:
+                raise
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                raise OptionError(
+                    f"The network {type(self.network).__name__} cannot take a batch of {part}: {error}. "
+                    f"Build it for the data's channels and size."
+                ) from error
         batch = prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
         if not depends_on_inputs(self.network, batch):
             raise OptionError(

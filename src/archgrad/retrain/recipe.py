@@ -95,3 +95,11 @@ class RetrainOptions(Recipe, RunOptions):
     architecture: Architecture | None = None
     """Where the network comes from; copied into the run folder."""
     log_frequency: int | None = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.network, nn.Module):
+            raise OptionError(
+                f"network must be a torch.nn.Module, but got {type(self.network).__name__}. Give what "
+                f"archgrad.derive(space, architecture) returns; the architecture may be a search's result."
+            )

@@ -13,6 +13,7 @@ from torch import nn
 from archgrad.architecture import Architecture
 from archgrad.batches import check_smallest_part
 from archgrad.data import Data, InfiniteLoader, as_data, evaluation_batches
+from archgrad.data.samples import size_of
 from archgrad.distributed import (
     broadcast_tensors,
     local_rank_zero_first,
@@ -120,10 +121,20 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         )
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
-        samples = evaluation_batches(
-            data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
-        )
-        learner.try_out(next(samples)[0])
+        first = [
+            next(
+                evaluation_batches(
+                    part,
+                    batch_size=2,
+                    indices=torch.arange(min(2, size_of(part))),
+                    transform=test_transform,
+                    device=learner.device,
+                )
+            )[0]
+            for part in (data.train, data.test)
+            if part is not None
+        ]
+        learner.try_out(*first)
         broadcast_tensors([*network.parameters(), *network.buffers()])
         stack.enter_context(synchronised_norms(network, enabled=options.sync_batchnorm))
         stream = stack.enter_context(

@@ -19,6 +19,8 @@ HELPFUL = {
     "'none'": ("beta_darts", "sdarts_rs", "fair_darts"),
 }
 """Published methods that were made against what takes over, by Python name."""
+_EDGE = "->"
+"""What the label of an edge of a `Cell` has: "label/source->node"."""
 _FEW = 4
 """Fewer edges than that tell nothing of skip connections."""
 
@@ -64,7 +66,8 @@ def collapse_warning(
     """Return a warning when skip connections or "none" take over, which searches by gradient are known for.
 
     The rule: more than half of a cell's kept edges (of at least 4) are skip connections, or "none" has more than half
-    of the probability on more than half of the edges that have it, or skip connections do (of at least 4).
+    of the probability on more than half of the cells' edges that have it, or skip connections do on more than half of
+    the rows that have them (of at least 4). In a layer choice outside cells, a candidate called "none" may be anything.
 
     Args:
         architecture: What the alphas lead to.
@@ -94,8 +97,12 @@ def _taken_over(
         skips = sum(map(is_skip, names))
         if len(names) >= _FEW and 2 * skips > len(names):
             return "skip connections", f"{skips} of {len(names)} kept edges of '{label}' are skip connections"
-    for what, counts, least in (("'none'", "none".__eq__, 1), ("skip connections", is_skip, _FEW)):
-        shares = _shares(probabilities, rows, counts)
+    edges = {label: row for label, row in rows.items() if _EDGE in label}
+    for what, where, counts, least in (
+        ("'none'", edges, "none".__eq__, 1),
+        ("skip connections", rows, is_skip, _FEW),
+    ):
+        shares = _shares(probabilities, where, counts)
         taken = sum(p > 0.5 for p in shares)
         if len(shares) >= least and 2 * taken > len(shares):
             verb = "has" if what == "'none'" else "have"

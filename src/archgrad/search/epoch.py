@@ -6,17 +6,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.bilevel import StepReport
+from archgrad.bilevel.passes import Batch
 from archgrad.runs import Loggers
 from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
+from archgrad.search.meter import Meter
+from archgrad.search.named_metrics import NamedMetrics
 from archgrad.supernet import Supernet
 
-__all__ = ["FIGURES", "LOSSES", "further_columns", "known", "log_alphas", "of_alphas", "watched"]
+__all__ = ["FIGURES", "LOSSES", "add_step", "further_columns", "known", "log_alphas", "of_alphas", "watched"]
 
 LOSSES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FIGURES = (*LOSSES, "alphas_entropy", "skip_connections")
 """What the progress display shows."""
 
 _NO_SIGNS = ("epoch", "learning_rate", "temperature", "skipped_steps", "alphas_gradient_norm", "weights_gradient_norm")
+
+
+def add_step(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, metrics: NamedMetrics) -> None:
+    """Add a step's losses, gradient norms and metrics to the means of the epoch."""
+    numbers = report.on_device()
+    for half, batch, outputs, owner in (
+        ("train", train_batch, report.train_outputs, "weights"),
+        ("valid", valid_batch, report.valid_outputs, "alphas"),
+    ):
+        names = (f"{half}_loss", f"{owner}_gradient_norm")
+        if not all(name in numbers for name in names):
+            continue  # the alphas wait
+        values = {f"{half}_{name}": value for name, value in metrics(outputs, batch[1]).items()}
+        values |= {name: numbers[name] for name in names}
+        meter.add(values, len(batch[1]))
+    meter.add(report.figures, len(train_batch[1]))
+    terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
+    meter.add(terms, len(valid_batch[1]))
 
 
 def known(figures: Mapping[str, Any]) -> dict[str, Any]:

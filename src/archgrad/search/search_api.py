@@ -29,7 +29,7 @@ from archgrad.search.loaders import open_streams
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
-from archgrad.search.stage_start import StageStart
+from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.trial import try_out
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
@@ -98,9 +98,9 @@ def search(options: SearchOptions) -> SearchResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        start = stack.enter_context(StageStart(space_of(options.space, data), options, device))
-        begun = start.begin(0)
-        train, valid = open_streams(data, begun.supernet, options, device=device)
+        builder = stack.enter_context(StageBuilder(space_of(options.space, data), options, device))
+        first = builder.build(0)
+        train, valid = open_streams(data, first.supernet, options, device=device)
         stack.callback(train.close)
         stack.callback(valid.close)
         config = {
@@ -112,8 +112,8 @@ def search(options: SearchOptions) -> SearchResult:
             **(options.config or {}),
         }
         task = SearchTask(
-            start,
-            begun,
+            builder,
+            first,
             train,
             valid,
             options=options,
@@ -121,7 +121,7 @@ def search(options: SearchOptions) -> SearchResult:
             settings=settings_of(options, config, data.name),
         )
         with task.explained():
-            try_out(begun.supernet, data, options)
+            try_out(first.supernet, data, options)
         engine = stack.enter_context(opened(task, options, config=config, data=data))
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:

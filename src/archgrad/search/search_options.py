@@ -71,6 +71,8 @@ class SearchRecipe(TrainingOptions):
         check_real("weights_fraction", self.weights_fraction, above=0, below=1)
         check_whole("cutout", self.cutout, least=0)
         check_word("schedule", self.schedule, get_args(Schedule))
+        for name in _FUNCTIONS:
+            _check_function(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +132,13 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
         """Return those options of the recipe that are plain, with the number of epochs."""
         values = values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
         return {name: value for name, value in values.items() if name not in _FUNCTIONS}
+
+
+def _check_function(name: str, given: Any) -> None:
+    if name == "weights_optimizer" and (given is None or isinstance(given, Optimizer)):
+        return
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        raise OptionError(f"{name} must be a value, but got the class {given.__name__}. Give {given.__name__}().")
+    if not callable(given):
+        what = "the list of weights" if name == "weights_optimizer" else "(outputs, targets)"
+        raise OptionError(f"{name} must be a function of {what}, but got {given!r}.")

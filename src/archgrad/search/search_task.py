@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
-from archgrad.bilevel import StepReport, search_step
+from archgrad.bilevel import search_step
 from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.data import InfiniteLoader
@@ -23,22 +23,21 @@ from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.margins import undecided_note
-from archgrad.methods import Place
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, send_state
 from archgrad.runs import count_in, load_optimizer, rows_in
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import FIGURES, LOSSES, further_columns, known, log_alphas, of_alphas, watched
+from archgrad.search.epoch import FIGURES, LOSSES, add_step, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
-from archgrad.search.settled import load_settled, settled
 from archgrad.search.short_forms import modernised
-from archgrad.search.stage_start import StageStart
-from archgrad.search.widening import Begun, widen
+from archgrad.search.stage_builder import StageBuilder
+from archgrad.search.supernet_state import load_supernet_state, supernet_state
+from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 
@@ -53,8 +52,8 @@ class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
-        start: Makes the networks of later stages.
-        begun: What it made for the first.
+        builder: Builds the supernets of later stages.
+        first: What it built for the first.
         train: Batches for the weights.
         valid: Batches for the alphas.
         options: The search's options.
@@ -68,8 +67,8 @@ class SearchTask(Task[Architecture]):
 
     def __init__(
         self,
-        start: StageStart,
-        begun: Begun,
+        builder: StageBuilder,
+        first: StageState,
         train: InfiniteLoader,
         valid: InfiniteLoader,
         *,
@@ -78,15 +77,15 @@ class SearchTask(Task[Architecture]):
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__(
-            begun.supernet.network,
+            first.supernet.network,
             (train, valid),
-            device=next(iter(begun.supernet.alphas.values())).device,
-            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(begun.supernet),
+            device=next(iter(first.supernet.alphas.values())).device,
+            epochs=options.total_epochs + options.chosen_method.selection.further_epochs(first.supernet),
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        self._start, self._stage = start, -1
-        self._take(begun)
+        self._builder, self._stage = builder, -1
+        self._use(first)
         self._train, self._valid = train, valid
         self._options, self._method = options, options.chosen_method
         self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
@@ -98,9 +97,9 @@ class SearchTask(Task[Architecture]):
         self._rate = 0.0
         self._updates_alphas = True
 
-    def _take(self, begun: Begun) -> None:
-        self._begun = begun
-        self.supernet, self._weights_optimizer, self._alphas_optimizer = begun
+    def _use(self, state: StageState) -> None:
+        self._state = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer = state
         self.network = self.supernet.network
 
     @property
@@ -133,9 +132,10 @@ class SearchTask(Task[Architecture]):
             self.progress.message(f"Warning: {remark}")
         place = method.place_of(self._search_epoch)
         if place.number != self._stage:
-            self._begin_stage(place)
+            self._stage = place.number
+            self._use(self._builder.begin(place.number, self._state, self.progress.message))
         self.supernet.train()
-        self._start.record(self.supernet, self.progress.message)
+        self._builder.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
@@ -152,26 +152,12 @@ class SearchTask(Task[Architecture]):
             return set_learning_rate(optimizer, Done(tuned, epochs), last=last, share=share)
         if options.schedule == "constant":
             return float(optimizer.param_groups[0]["lr"])
-        return set_learning_rate(optimizer, self._method.course_of(self._done()), last=options.learning_rate_min)
+        return set_learning_rate(optimizer, self._method.weights_progress(self._done()), last=options.learning_rate_min)
 
     @property
     def _search_epoch(self) -> int:
         """The epoch that parts which change with it see: while the selection tunes, the search's last."""
         return min(self.epoch, self._options.total_epochs - 1)
-
-    def _begin_stage(self, place: Place) -> None:
-        stage, self._stage = place.stage, place.number
-        if stage.keep is not None:
-            self.supernet.prune(stage.keep, self.supernet.probabilities())
-        if stage.space and place.number:
-            before = self._begun
-            self._take(self._start.begin(place.number))
-            if stage.widen:
-                widen(before, self._begun, seed=self._start.seed(place.number))
-            self.supernet.kept = before.supernet.kept
-            sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
-            how = "goes on" if stage.widen else "begins anew"
-            self.progress.message(f"Stage {place.number + 1} of {len(self._method.stages)} {how} with {sizes}.")
 
     def _done(self) -> Done:
         return Done(self._search_epoch, self._options.total_epochs, self.step)
@@ -206,7 +192,7 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
-            self._measure(report, train_batch, valid_batch)
+            add_step(self._meter, report, train_batch, valid_batch, self._metrics)
         except NonFiniteError as error:
             if not skips:
                 kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
@@ -217,23 +203,6 @@ class SearchTask(Task[Architecture]):
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(self.network, buffers, device=self.device)
             self._skipped += 1
-
-    def _measure(self, report: StepReport, train_batch: Batch, valid_batch: Batch) -> None:
-        """Add a step's losses, gradient norms and metrics to the means of the epoch."""
-        numbers = report.on_device()
-        for half, batch, outputs, owner in (
-            ("train", train_batch, report.train_outputs, "weights"),
-            ("valid", valid_batch, report.valid_outputs, "alphas"),
-        ):
-            names = (f"{half}_loss", f"{owner}_gradient_norm")
-            if not all(name in numbers for name in names):
-                continue  # the alphas wait
-            values = {f"{half}_{name}": value for name, value in self._metrics(outputs, batch[1]).items()}
-            values |= {name: numbers[name] for name in names}
-            self._meter.add(values, len(batch[1]))
-        self._meter.add(report.figures, len(train_batch[1]))
-        terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
-        self._meter.add(terms, len(valid_batch[1]))
 
     def figures(self) -> Mapping[str, Any]:
         architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))
@@ -355,7 +324,7 @@ class SearchTask(Task[Architecture]):
         return {
             "format": _FORMAT,
             "version": _VERSION,
-            **settled(self.supernet),
+            **supernet_state(self.supernet),
             "past": self._past,
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
@@ -381,8 +350,8 @@ class SearchTask(Task[Architecture]):
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
         ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
         self._stage = self._method.place_of(min(max(ended, 0), self._options.total_epochs - 1)).number
-        if (number := self._method.network_of(self._stage)) > 0:
-            self._take(self._start.begin(number))
+        if (number := self._method.network_stage(self._stage)) > 0:
+            self._use(self._builder.build(number))
         names = {name.removeprefix("network.") for name in state["supernet"]}
         place_buffers(self.network, parts, names, device=self.device)
         self.supernet.load_state_dict(state["supernet"])
@@ -391,7 +360,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
-        load_settled(self.supernet, state)
+        load_supernet_state(self.supernet, state)
         self._past = list(state.get("past", []))
         if len(parts) == world_size():
             self._meter.load_state_dict(parts[rank()]["meter"])

@@ -102,7 +102,11 @@ def _part(kind: str, given: Any) -> Any:
     """Return a part that is given as a value, or by the name of one of archgrad's."""
     if isinstance(given, type):
         raise OptionError(f"{kind} must be a value, but got the class {given.__name__}. Give {given.__name__}().")
-    return part_of_tree(kind, KINDS[kind], given.replace("_", "-"), _not_by_name) if isinstance(given, str) else given
+    if not isinstance(given, str):
+        return given
+    if (kind, given) == ("step", "exact"):  # what the command line and `archgrad steps` call it
+        return Unrolled(hvp="exact")
+    return part_of_tree(kind, KINDS[kind], given.replace("_", "-"), _not_by_name)
 
 
 def _not_by_name(name: str) -> type:

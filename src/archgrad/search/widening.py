@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
 
-__all__ = ["Begun", "check_widening", "widen"]
+__all__ = ["StageState", "check_widening", "widen"]
 
 
-class Begun(NamedTuple):
-    """A network before its first step."""
+class StageState(NamedTuple):
+    """The supernet of a stage, and what moves its weights and alphas."""
 
     supernet: Supernet
     weights_optimizer: Optimizer
@@ -44,7 +44,7 @@ def check_widening(small: nn.Module, large: nn.Module) -> None:
 
 
 @torch.no_grad()
-def widen(small: Begun, large: Begun, *, seed: int) -> None:
+def widen(small: StageState, large: StageState, *, seed: int) -> None:
     """Bring a network to where a smaller one has come: weights, alphas, running statistics, momentum, random draws.
 
     Layers that the smaller one does not have stay at their first weights.

@@ -41,7 +41,7 @@ def measured(end: EpochEnd, criterion: Criterion, *, without: Mapping[str, Seque
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         frozen_buffers(supernet),
-        supernet.switched_off(without),
+        supernet.without(without),
     ):
         for inputs, targets in end.valid_batches():
             outputs = supernet(inputs)

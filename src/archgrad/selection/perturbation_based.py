@@ -33,7 +33,7 @@ class PerturbationBased(Selection):
 
     The supernet, alphas too, is tuned by the search's own steps, with a fresh state of the weights' optimizer and
     `schedule` from `tune_rate` times the learning rate. Alphas that wait to the end of the search, as in the authors'
-    variant whose alphas never move, wait on. An architecture's provenance has under "judged" what was
+    variant whose alphas never move, wait on. An architecture's provenance has under "settled" what was
     measured. Rows that are open still are ranked by their probability.
 
     Source: Wang et al. 2021 (DARTS-PT), algorithms 1 and 2, and their code. There the last choice is settled before the
@@ -79,22 +79,22 @@ class PerturbationBased(Selection):
             operations, topology = undecided(end.supernet)
             for open_choices in (operations or topology).values():
                 choice = self.pick(open_choices, end.supernet.generator)
-                say(self._judge(end, choice, tuned))
+                say(self._settle(end, choice, tuned))
                 while not choice.keeps_one and choice.surplus > 0:
-                    say(self._judge(end, choice, tuned))
+                    say(self._settle(end, choice, tuned))
 
     def pick(self, choices: Sequence[Undecided], generator: torch.Generator) -> Undecided:
         """Return which of the open choices of a cell is settled next: one drawn at random."""
         return choices[int(torch.randint(len(choices), (), generator=generator))]
 
-    def _judge(self, end: EpochEnd, choice: Undecided, tuned: int) -> str:
+    def _settle(self, end: EpochEnd, choice: Undecided, tuned: int) -> str:
         """Measure a choice without each of its candidates; keep one operation, or drop one edge or input; say which."""
         without = {name: measured(end, self.criterion, without=places) for name, places in choice.candidates.items()}
         worse = {name: -value if self.criterion == "accuracy" else value for name, value in without.items()}
         name = (max if choice.keeps_one else min)(worse, key=lambda name: worse[name])
         choice.settle(end.supernet, name)
         done = "kept" if choice.keeps_one else "dropped"
-        end.supernet.judged.append(
+        end.supernet.settled.append(
             {"tuned_epochs": tuned, "choice": choice.label, f"{self.criterion}_without": without, done: name}
         )
         others = [value for other, value in without.items() if other != name]
@@ -108,13 +108,13 @@ class PerturbationBased(Selection):
         have less than 0.
         """
         scores = {label: list(row) for label, row in supernet.probabilities().items()}
-        for judgement in supernet.judged:
-            if "kept" in judgement:
-                ((criterion, without),) = [item for item in judgement.items() if item[0].endswith("_without")]
+        for decision in supernet.settled:
+            if "kept" in decision:
+                ((criterion, without),) = [item for item in decision.items() if item[0].endswith("_without")]
                 worse = {k: 1.0 - v if criterion == "accuracy_without" else v for k, v in without.items()}
-                label, least = judgement["choice"], min(0.0, *worse.values())
+                label, least = decision["choice"], min(0.0, *worse.values())
                 scores[label] = [worse.get(name, least - 1.0) - least for name in supernet.rows[label].names]
-        for label, off in supernet.off.items():
+        for label, off in supernet.switched_off.items():
             highest = max(scores[label])
             scores[label] = [s - highest - 1.0 if k in off else s for k, s in enumerate(scores[label])]
         return scores

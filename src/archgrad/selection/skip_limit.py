@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from archgrad.decision import edge_of_row, freeze_decisions, taken_candidates
 from archgrad.discretize import decide
-from archgrad.errors import OptionError
 from archgrad.operations import is_skip
 from archgrad.selection.selection import Scores, Selection
+from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
 __all__ = ["SkipLimit"]
@@ -33,8 +33,7 @@ class SkipLimit(Selection):
     """Part of the label of the cells that are limited, such as "normal"; empty limits all."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 0:
-            raise OptionError(f"limit must be a whole number of at least 0, but got limit={self.limit!r}.")
+        check_whole("limit", self.limit, least=0)
 
     def scores(self, supernet: Supernet) -> Scores:
         """Return the probabilities, those of the skip connections that were ruled out less one."""

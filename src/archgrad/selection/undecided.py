@@ -45,7 +45,7 @@ class Undecided:
             left = [k for places in self.candidates.values() for k in places[self.label]]
             supernet.kept[self.label] = tuple(sorted(left))
         else:
-            supernet.off |= {row: tuple(range(len(supernet.rows[row].names))) for row in dropped}
+            supernet.switched_off |= {row: tuple(range(len(supernet.rows[row].names))) for row in dropped}
 
 
 class OpenChoices(NamedTuple):
@@ -89,6 +89,6 @@ def _edges(supernet: Supernet, cell: Cell, label: str) -> dict[int, dict[str, Pl
     for source, node in cell.pairs:
         row = cell.edge_label(label, source, node)
         every = tuple(range(len(cell.names)))
-        if supernet.off.get(row) != every:
+        if supernet.switched_off.get(row) != every:
             edges.setdefault(node, {})[str(source)] = {row: every}
     return edges

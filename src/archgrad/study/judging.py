@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -159,7 +160,7 @@ def _looked_up(
 def _curve(judge: Judge, table: Table, candidate: Candidate, run: Run | None) -> Iterator[Point]:
     if run is None:
         return
-    spent = dict(zip(run.timings.epochs, _running_sum(run.timings.columns.get("seconds", ())), strict=False))
+    spent = dict(zip(run.timings.epochs, itertools.accumulate(run.timings.columns.get("seconds", ())), strict=False))
     for frame in run.frames:
         for column, score in _scores(judge, table, frame.architecture).items():
             yield Point(
@@ -204,14 +205,6 @@ def _place(candidate: Candidate) -> _Place:
 
 def _seconds(run: Run | None) -> float | None:
     return None if run is None else sum(run.timings.columns.get("seconds", ()))
-
-
-def _running_sum(values: Sequence[float]) -> list[float]:
-    total, sums = 0.0, []
-    for value in values:
-        total += value
-        sums.append(total)
-    return sums
 
 
 def _choices(architecture: Architecture) -> str:

@@ -68,6 +68,11 @@ class StudyOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.plan, Study | str | os.PathLike):
+            raise OptionError(
+                f"plan must be a Study or the path of a YAML file, but got {type(self.plan).__name__}. Write the "
+                f"study to a file."
+            )
         check_whole("jobs", self.jobs, least=1)
         if self.threads is not None:
             check_whole("threads", self.threads, least=1)

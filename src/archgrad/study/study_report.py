@@ -16,7 +16,8 @@ from archgrad.study.judging import Point, Result
 from archgrad.study.runner import Outcome
 from archgrad.study.study_file import Study
 from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
-from archgrad.study.summary import HEAD, Row, cells_of, mean_ranks, rows_of, to_csv, to_markdown
+from archgrad.study.study_tables import HEAD, cells_of, to_csv, to_markdown
+from archgrad.study.summary import Row, mean_ranks, rows_of
 
 __all__ = ["write_study_report"]
 

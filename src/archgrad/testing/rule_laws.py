@@ -32,8 +32,8 @@ def _state(supernet: Supernet) -> dict[str, Any]:
         "generator": supernet.generator.get_state(),
         "global": torch.get_rng_state(),
         "kept": dict(supernet.kept),
-        "off": dict(supernet.off),
-        "judged": list(supernet.judged),
+        "switched_off": dict(supernet.switched_off),
+        "settled": list(supernet.settled),
         "training": [module.training for module in supernet.modules()],
         "gradients": [parameter.grad is None for parameter in supernet.parameters()],
     }
@@ -170,7 +170,7 @@ class SelectionLaws:
             before = _state(supernet)
             for tuned in range(part.further_epochs(supernet) + 1):
                 part.settle(_end_of(supernet, 3), tuned)
-            settled = {"kept": supernet.kept, "off": supernet.off, "judged": supernet.judged}
+            settled = {"kept": supernet.kept, "switched_off": supernet.switched_off, "settled": supernet.settled}
             generator = {"generator": supernet.generator.get_state()}  # what it draws, it draws there
             assert _same({**before, **generator, **settled}, _state(supernet))
             architecture = discretize(supernet, scores=part.scores(supernet))

@@ -3,14 +3,14 @@
 from archgrad.weights_rules.flooding import Flooding
 from archgrad.weights_rules.freeze_operations import FreezeOperations, gradient_match
 from archgrad.weights_rules.layer_alignment import LayerAlignment, alignment
-from archgrad.weights_rules.weights_rule import Gradients, Ruled, WeightsPass, WeightsRule
+from archgrad.weights_rules.weights_rule import Gradients, RuleResult, WeightsPass, WeightsRule
 
 __all__ = [
     "Flooding",
     "FreezeOperations",
     "Gradients",
     "LayerAlignment",
-    "Ruled",
+    "RuleResult",
     "WeightsPass",
     "WeightsRule",
     "alignment",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from archgrad.schedules import Number, check_number, value_of
-from archgrad.weights_rules.weights_rule import Ruled, WeightsPass, WeightsRule
+from archgrad.weights_rules.weights_rule import RuleResult, WeightsPass, WeightsRule
 
 __all__ = ["Flooding"]
 
@@ -28,9 +28,9 @@ class Flooding(WeightsRule):
     def __post_init__(self) -> None:
         check_number("level", self.level, least=0.0)
 
-    def apply(self, found: WeightsPass) -> Ruled:
+    def apply(self, training: WeightsPass) -> RuleResult:
         """Return the gradients, turned round below the level, and the share of steps that were ("flooded")."""
-        height = found.loss - value_of(self.level, found.progress, "The level of Flooding")
+        height = training.loss - value_of(self.level, training.progress, "The level of Flooding")
         sign = torch.sign(height)  # stays on the device
-        turned = {name: None if g is None else g * sign.to(g) for name, g in found.gradients.items()}
-        return Ruled(turned, {"flooded": (height < 0).to(height)})
+        turned = {name: None if g is None else g * sign.to(g) for name, g in training.gradients.items()}
+        return RuleResult(turned, {"flooded": (height < 0).to(height)})

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archgrad.checks import is_whole
-from archgrad.errors import OptionError
 from archgrad.schedules import check_number
-from archgrad.weights_rules.weights_rule import Gradients, Ruled, WeightsPass, WeightsRule
+from archgrad.sizes import check_whole
+from archgrad.weights_rules.weights_rule import Gradients, RuleResult, WeightsPass, WeightsRule
 
 __all__ = ["FreezeOperations", "gradient_match"]
 
@@ -39,23 +38,22 @@ class FreezeOperations(WeightsRule):
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, least=-1.0)
-        if not is_whole(self.interval, least=1):
-            raise OptionError(f"interval must be a whole number of at least 1, but got interval={self.interval!r}.")
+        check_whole("interval", self.interval, least=1)
 
-    def apply(self, found: WeightsPass) -> Ruled:
+    def apply(self, training: WeightsPass) -> RuleResult:
         """Leave frozen candidates without a gradient.
 
         The figures are the mean match of the candidates that still learn ("gradient_match", 0 where none was measured),
         and the share of candidates that do not ("frozen_operations").
         """
-        names = list(dict.fromkeys(found.owners.values()))
-        zeros = torch.zeros(len(names), dtype=torch.float64, device=found.loss.device)
+        names = list(dict.fromkeys(training.owners.values()))
+        zeros = torch.zeros(len(names), dtype=torch.float64, device=training.loss.device)
         sums, counts, frozen = (
-            found.memory.get(name, zeros).to(zeros) for name in ("match_sums", "match_counts", "frozen")
+            training.memory.get(name, zeros).to(zeros) for name in ("match_sums", "match_counts", "frozen")
         )
         now, seen = zeros, zeros
-        if found.valid is not None:
-            now, seen = gradient_match(found.gradients, found.valid, found.owners)
+        if training.valid is not None:
+            now, seen = gradient_match(training.gradients, training.valid, training.owners)
         learning = seen * (1.0 - frozen)
         match = (now * learning).sum() / learning.sum().clamp_min(1.0)
         sums, counts = sums + now * seen, counts + seen
@@ -63,9 +61,9 @@ class FreezeOperations(WeightsRule):
         frozen = torch.where(full & (sums / counts.clamp_min(1.0) < self.threshold), 1.0, frozen)
         sums, counts = (torch.where(full, 0.0, x) for x in (sums, counts))
         still = {name for name, stopped in zip(names, frozen.tolist(), strict=True) if stopped}
-        gradients = {name: None if found.owners.get(name) in still else g for name, g in found.gradients.items()}
+        gradients = {name: None if training.owners.get(name) in still else g for name, g in training.gradients.items()}
         figures = {"gradient_match": match, "frozen_operations": frozen.sum() / max(len(names), 1)}
-        return Ruled(gradients, figures, {"match_sums": sums, "match_counts": counts, "frozen": frozen})
+        return RuleResult(gradients, figures, {"match_sums": sums, "match_counts": counts, "frozen": frozen})
 
 
 def gradient_match(train: Gradients, valid: Gradients, owners: Mapping[str, str]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from archgrad.errors import OptionError
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Linear, Number, check_number, value_of
-from archgrad.weights_rules.weights_rule import Ruled, WeightsPass, WeightsRule
+from archgrad.weights_rules.weights_rule import RuleResult, WeightsPass, WeightsRule
 
 __all__ = ["LayerAlignment", "alignment"]
 
@@ -61,24 +61,24 @@ class LayerAlignment(WeightsRule):
     def _compared(self, label: str) -> bool:
         return not (self.without and self.without in label)
 
-    def apply(self, found: WeightsPass) -> Ruled:
+    def apply(self, training: WeightsPass) -> RuleResult:
         """Return the gradients with that of the term, and the mean cosine over all pairs ("layer_cosine")."""
-        weight = value_of(self.weight, found.progress, "The weight of LayerAlignment")
-        aligned = {label: alignment(gradients) for label, gradients in found.layers.items() if self._compared(label)}
+        weight = value_of(self.weight, training.progress, "The weight of LayerAlignment")
+        aligned = {label: alignment(gradients) for label, gradients in training.layers.items() if self._compared(label)}
         cosine = torch.stack([cosine for cosine, _ in aligned.values()]).mean()
         norm = torch.cat([way.flatten() for _, way in aligned.values()]).norm()
-        if found.along_layers is None or weight == 0.0 or not bool(norm > 0.0):
-            return Ruled(found.gradients, {"layer_cosine": cosine})
+        if training.along_layers is None or weight == 0.0 or not bool(norm > 0.0):
+            return RuleResult(training.gradients, {"layer_cosine": cosine})
         epsilon = self.radius / norm
         plus, minus = (
-            found.along_layers({label: sign * epsilon * way for label, (_, way) in aligned.items()})
+            training.along_layers({label: sign * epsilon * way for label, (_, way) in aligned.items()})
             for sign in (1.0, -1.0)
         )
         gradients = {
             name: g if g is None or p is None or m is None else g + weight * (m - p) / (2.0 * epsilon)
-            for (name, g), p, m in zip(found.gradients.items(), plus.values(), minus.values(), strict=True)
+            for (name, g), p, m in zip(training.gradients.items(), plus.values(), minus.values(), strict=True)
         }
-        return Ruled(gradients, {"layer_cosine": cosine})
+        return RuleResult(gradients, {"layer_cosine": cosine})
 
 
 def alignment(gradients: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Progress
 
-__all__ = ["Gradients", "Ruled", "WeightsPass", "WeightsRule"]
+__all__ = ["Gradients", "RuleResult", "WeightsPass", "WeightsRule"]
 
 Gradients: TypeAlias = dict[str, Tensor | None]
 """By the name of the weight; a weight without gradient stays as it is, whatever its decay and momentum."""
@@ -44,7 +44,7 @@ class WeightsPass:
     """What the rule gave as its memory in the step before, part of a checkpoint; empty at first."""
 
 
-class Ruled(NamedTuple):
+class RuleResult(NamedTuple):
     """What a rule makes of a pass."""
 
     gradients: Gradients
@@ -74,9 +74,9 @@ class WeightsRule(ABC):
         """Raise OptionError if it does not go with a space where several choices each have these labels."""
 
     @abstractmethod
-    def apply(self, found: WeightsPass) -> Ruled:
+    def apply(self, training: WeightsPass) -> RuleResult:
         """Return the gradients to use, and figures.
 
         Args:
-            found: Stays as it is.
+            training: Stays as it is.
         """

@@ -1,4 +1,4 @@
-"""What a stage with a network of its own begins with: the supernet, and what moves its weights and alphas."""
+"""Builds the supernet of a stage with a network of its own, and what moves its weights and alphas."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from archgrad.bilevel.step import check_parts
 from archgrad.data.seeds import seed_of
 from archgrad.distributed import broadcast_tensors, synchronised_norms
 from archgrad.errors import OptionError
+from archgrad.json_text import shown
 from archgrad.labels import alpha_rows, label_choices
 from archgrad.named_space import SpaceBuilder
 from archgrad.runs import seeded
 from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
-from archgrad.search.widening import Begun, check_widening
+from archgrad.search.widening import StageState, check_widening, widen
 from archgrad.skip_dropout import add_skip_dropout, identities
 from archgrad.skip_noise import noisy_skips
 from archgrad.supernet import Supernet
 
-__all__ = ["StageStart"]
+__all__ = ["StageBuilder"]
 
 
-class StageStart(ExitStack):
-    """Makes what stages begin with; as a context, it ends with the network of the last one.
+class StageBuilder(ExitStack):
+    """Builds the supernets of stages, and their optimizers; as a context, it undoes what the last one needed.
 
     Args:
         space: What is searched; a supernet is searched in place.
@@ -76,9 +77,9 @@ class StageStart(ExitStack):
                 "on with what is left by the one before. Let them set sizes alone."
             )
         for number, stage in enumerate(self._method.stages):
-            network = networks[self._method.network_of(number)]
+            network = networks[self._method.network_stage(number)]
             if stage.widen:
-                check_widening(networks[self._method.network_of(number - 1)], network)
+                check_widening(networks[self._method.network_stage(number - 1)], network)
             if stage.skip_dropout and not any(identities(network)):
                 raise OptionError(
                     f"Stage {number + 1} of the method has skip_dropout={stage.skip_dropout:g}, but no candidate of "
@@ -95,8 +96,8 @@ class StageStart(ExitStack):
         with seeded(self.seed(number)):  # the first weights follow from the seed, too
             return self._space(**self._method.stages[number].space)
 
-    def begin(self, number: int) -> Begun:
-        """Return what a stage begins with; the network from before is given up.
+    def build(self, number: int) -> StageState:
+        """Return the supernet of a stage, and its optimizers; the one from before is given up.
 
         Args:
             number: Of a stage that has a network of its own, from 0.
@@ -118,7 +119,7 @@ class StageStart(ExitStack):
             )
         )
         stages = enumerate(method.stages)
-        if any(stage.skip_dropout and method.network_of(k) == number for k, stage in stages):
+        if any(stage.skip_dropout and method.network_stage(k) == number for k, stage in stages):
             add_skip_dropout(supernet.network)
         supernet.to(self._device, torch.float64 if options.precision == "64" else None).train()
         optimizer = optimizer_for_weights(
@@ -144,10 +145,32 @@ class StageStart(ExitStack):
         self.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
         if options.cuda_graphs:
             check_recordable(supernet, self._device)
-        return Begun(supernet, optimizer, alphas_optimizer)
+        return StageState(supernet, optimizer, alphas_optimizer)
+
+    def begin(self, number: int, before: StageState, say: Callable[[str], None]) -> StageState:
+        """Return what a stage goes on with: what the one before had, with rows pruned, or a network of its own.
+
+        Args:
+            number: Of the stage, from 0.
+            before: Of the stage before it; of the first stage, what was built for it.
+            say: Is told of a new network.
+        """
+        stage, supernet = self._method.stages[number], before.supernet
+        if stage.keep is not None:
+            supernet.prune(stage.keep, supernet.probabilities())
+        if not (stage.space and number):
+            return before
+        after = self.build(number)
+        if stage.widen:
+            widen(before, after, seed=self.seed(number))
+        after.supernet.kept = supernet.kept
+        sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
+        how = "goes on" if stage.widen else "begins anew"
+        say(f"Stage {number + 1} of {len(self._method.stages)} {how} with {sizes}.")
+        return after
 
     def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
-        """Let the passes of what was begun last be recorded as CUDA graphs, if that is asked for and not done yet."""
+        """Let the passes of the supernet that was built last be recorded as CUDA graphs, once, if that is asked for."""
         if self._options.cuda_graphs and not self._recorded:
             self.enter_context(recorded_on_cuda(supernet, say=say))
             self._recorded = True
