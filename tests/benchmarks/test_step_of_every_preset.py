@@ -1,0 +1,33 @@
+"""The benchmark of the presets' steps finds each of them; what it measures is not asserted, but what it counts is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archgrad.methods import presets
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "methods.py"
+TINY = ("--channels", "12", "--cells", "3", "--batch", "2", "--image-size", "8", "--rounds", "1", "--threads", "1")
+
+
+def test_lines_tell_stages_apart_and_count_passes():
+    # One pass of alphas and one of weights; for finite differences one that looks ahead and two more.
+    passes = {"darts-second-order": 5, "noisy-darts": 2, **{f"p-darts, stage {k}": 2 for k in (1, 2, 3)}}
+    names = ("darts_second_order", "noisy_darts", "p_darts")
+    command = [sys.executable, SCRIPT, *TINY, *(text for name in names for text in ("--only", name))]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert {name: int(count) for name, count, *_ in lines} == passes
+
+
+def test_every_preset_is_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from methods import rows
+
+    assert {name.split(",")[0] for name, *_ in rows(None)} == {name.replace("_", "-") for name in presets.__all__}
