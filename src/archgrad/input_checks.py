@@ -28,12 +28,13 @@ def has_channels_last(shape: tuple[int, ...]) -> bool:
 
 
 @contextmanager
-def refusals_explained(network: nn.Module, inputs: Any) -> Iterator[None]:
+def refusals_explained(network: nn.Module, inputs: Any, *, of: str = "this data") -> Iterator[None]:
     """Raise OptionError in the place of what a network raises at a batch that it cannot take.
 
     Args:
         network: Looked at for what its layers take.
         inputs: The batch.
+        of: What the batch is of, for the message.
     """
     hooks = [
         part.register_forward_pre_hook(_check_rows) for part in network.modules() if isinstance(part, nn.Embedding)
@@ -48,7 +49,7 @@ def refusals_explained(network: nn.Module, inputs: Any) -> Iterator[None]:
         reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
         remedy = next((found for x in tensors if (found := _remedy(network, x))), None)
         raise OptionError(
-            f"The network {type(network).__name__} cannot take a batch of this data, {shapes}: {reason}. "
+            f"The network {type(network).__name__} cannot take a batch of {of}, {shapes}: {reason}. "
             f"{remedy or 'Build it for the channels and size of the data.'}"
         ) from error
     finally:

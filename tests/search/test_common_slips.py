@@ -165,6 +165,6 @@ def test_a_test_set_of_another_shape_is_told_before_anything_is_trained(tmp_path
     targets = torch.arange(40) % 3
     train, test = (ag.data.TensorSamples(torch.randn(40, channels, 8), targets) for channels in (2, 1))
     network = ag.derive(Windows(2, 3), {"kernel": "short"})
-    with pytest.raises(OptionError, match="cannot take a batch of its test set, though one of the training set"):
+    with pytest.raises(OptionError, match="cannot take a batch of the test set, though one of the training set"):
         ag.retrain(network, ag.Data.from_datasets(train, test), epochs=1, run_dir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

@@ -140,7 +140,9 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             samples = evaluation_batches(
                 data.test, batch_size=2, indices=first, transform=test_transform, device=learner.device
             )
-            with kept_randomness(), refusals_explained(network, inputs := next(samples)[0]):
+            with kept_randomness(), refusals_explained(
+                network, inputs := next(samples)[0], of="the test set, though one of the training set"
+            ):
                 learner.predict(inputs)
         broadcast_tensors([*network.parameters(), *network.buffers()])
         stack.enter_context(synchronised_norms(network, enabled=options.sync_batchnorm))
