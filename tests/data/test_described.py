@@ -25,7 +25,7 @@ def pictures(channels: int, height: int, width: int, count: int = 30) -> TensorS
             "30 images, 3 classes, 24/6 for weights/alphas, 40x40 RGB, 9 for the test",
         ),
         (Data.from_datasets(pictures(1, 4, 6)), (30,), "images", "30 images, 3 classes, 4x6 grey, no test set"),
-        (Data.from_datasets(pictures(5, 4, 4)), (), "images", "30 images, 3 classes, 4x4 of 5 channels, no test set"),
+        (Data.from_datasets(pictures(5, 6, 6)), (), "images", "30 images, 3 classes, 6x6 of 5 channels, no test set"),
         (
             (torch.zeros(8, 6, 128), torch.arange(8) % 2),
             (),
