@@ -190,7 +190,7 @@ def test_progress_shows_names_of_anyone_s_making_without_harm(monkeypatch: pytes
         monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal, raising=False)
         with Progress("search", ("train_loss",), epochs=1, steps=1, device=torch.device("cpu"), file=stream) as shown:
             shown.start_epoch(0)
-            shown.step(0, images=1, read=dict)
+            shown.step(0, samples=1, read=dict)
             shown.end_epoch({"train_loss": 1.0, f"train_{STEERING}": 2.0})
             shown.message(f"It was {STEERING}.")
         for part in (STEERING[:11], "\x1b[2J", "\x9b", "\u202e"):

@@ -69,7 +69,8 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         "relaxation simplex", "relaxation sigmoid", of="selection perturbation-based"
     ),
     "PerturbationBased settles choices after the last epoch": _each(
-        "stopping hessian-eigenvalue", "stopping skip-count", of="selection perturbation-based"
+        *(f"stopping {name}" for name in ("epoch-limit", "hessian-eigenvalue", "skip-count")),
+        of="selection perturbation-based",
     ),
     "DirichletKL is a distance of Dirichlet distributions, but {1} has none": _with_all_but(
         "regularizers dirichlet-kl", "relaxation dirichlet"

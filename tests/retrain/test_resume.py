@@ -120,7 +120,7 @@ def test_the_message_of_an_interruption_says_how_to_go_on(tmp_path: Path, capsys
         run(tmp_path / "run", network=network, quiet=False)
     text = capsys.readouterr().err
     assert "interrupted by SIGTERM in epoch 1, before step 4" in text
-    assert f"archgrad retrain --resume {tmp_path / 'run'}" in text
+    assert f"is saved in '{tmp_path / 'run'}'. Go on with resume=True." in text
 
 
 def test_a_finished_run_resumes_to_the_same_result(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
