@@ -17,8 +17,8 @@ TINY = ("--channels", "12", "--cells", "3", "--batch", "2", "--image-size", "8",
 
 def test_lines_tell_stages_apart_and_count_passes():
     # One pass of alphas and one of weights; for finite differences one that looks ahead and two more.
-    passes = {"darts-second-order": 5, "noisy-darts": 2, **{f"p-darts, stage {k}": 2 for k in (1, 2, 3)}}
-    names = ("darts_second_order", "noisy_darts", "p_darts")
+    passes = {"darts-second-order": 5, "drnas-progressive, stage 1": 2, "drnas-progressive, stage 2": 2}
+    names = ("darts_second_order", "drnas_progressive")
     command = [sys.executable, SCRIPT, *TINY, *(text for name in names for text in ("--only", name))]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ RELAXATIONS = [
     ag.relaxation.Gumbel,
     lambda: ag.relaxation.Gumbel(constant_gradient=False),
 ]
-ROUNDS, DRAWS = 10, 50
+ROUNDS, DRAWS = 10, 30
 
 
 @pytest.mark.parametrize("part", range(ROUNDS))
