@@ -140,8 +140,11 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             samples = evaluation_batches(
                 data.test, batch_size=2, indices=first, transform=test_transform, device=learner.device
             )
-            with kept_randomness(), refusals_explained(
-                network, inputs := next(samples)[0], of="the test set, though one of the training set"
+            with (
+                kept_randomness(),
+                refusals_explained(
+                    network, inputs := next(samples)[0], of="the test set, though one of the training set"
+                ),
             ):
                 learner.predict(inputs)
         broadcast_tensors([*network.parameters(), *network.buffers()])
