@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
-from search_step import environment, timed
+from search_step import add_clock, environment, timed
 
 import archgrad as ag
 from archgrad.bilevel import search_step
@@ -73,13 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plain-rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--clock",
-        choices=["wall", "cpu"],
-        default="wall",
-        help="cpu: processor time, for a machine that is busy beside; then with --threads 1",
-    )
+    add_clock(parser)
     parser.add_argument("--only", choices=presets.__all__, action="append", help="a preset; all if left out")
     options = parser.parse_args()
     options.device = "cpu"

@@ -82,6 +82,17 @@ def main() -> None:
     )
 
 
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a step is timed."""
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: processor time, for a machine that is busy beside; then with --threads 1",
+    )
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -100,13 +111,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--bf16", action="store_true", help="run the fast path under bf16 autocast (CUDA)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--clock",
-        choices=["wall", "cpu"],
-        default="wall",
-        help="cpu: processor time, for a machine that is busy beside; then with --threads 1",
-    )
+    add_clock(parser)
     parser.add_argument("--without", choices=IDEAS, action="append", default=[], help="an idea to switch off")
     parser.add_argument("--worker", choices=["plain", "fast"], help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -56,8 +56,8 @@ class RandomSearchOptions(Options):
         OptionError: A value is outside its range.
     """
 
-    space: nn.Module | str
-    """A module with open choices, or the name of one in `archgrad.spaces`."""
+    space: nn.Module | str | Callable[..., nn.Module]
+    """A module with open choices, the name of one in `archgrad.spaces`, or a function or class that builds one."""
     data: Data | Any
     """As for `archgrad.search`, with classes."""
     _: KW_ONLY

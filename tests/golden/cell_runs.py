@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from recorded_steps import recorded_step
 from safetensors.torch import load_file
 from torch import Tensor
 
 import archgrad as ag
-from archgrad.bilevel import FirstOrder, search_step
 from archgrad.methods import Method
 from archgrad.schedules import Progress
 
@@ -77,16 +77,7 @@ def assert_three_steps(
     gradients: list[Golden] = []
     alphas.register_step_pre_hook(lambda *_: gradients.append(tables(supernet, gradient=True)))
     for s in range(3):
-        report = search_step(
-            supernet,
-            (golden["x_train"][s], golden["y_train"][s]),
-            (golden["x_valid"][s], golden["y_valid"][s]),
-            step=FirstOrder(),
-            weights_optimizer=weights,
-            alphas_optimizer=alphas,
-            grad_clip=5.0,
-            progress=Progress(0, 1),
-        )
+        report = recorded_step(supernet, golden, s, weights, alphas, grad_clip=5.0, progress=Progress(0, 1))
         now = tables(supernet)
         assert {f"run/alphas/{s}/{name}" for name in now} == {k for k in golden if k.startswith(f"run/alphas/{s}/")}
         for name, value in now.items():

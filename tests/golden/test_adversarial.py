@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded_steps import recorded_step
 from safetensors.torch import load_file
 from test_methods import assert_the_authors, searched, supernet_of
 from torch import Tensor
 
 import archgrad as ag
-from archgrad.bilevel import FirstOrder, search_step
 from archgrad.bilevel.probe import probe_of
 from archgrad.optimizers import Adam
 from archgrad.perturbations import Adversarial, attacked
@@ -83,15 +83,7 @@ def test_three_steps_are_smooth_darts_on_darts_cells(shared_dir: Path) -> None:
     weights = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9, weight_decay=3e-4)
     alphas = Adam().first(list(supernet.alphas.values()))
     for s in range(3):
-        report = search_step(
-            supernet,
-            (given["x_train"][s], given["y_train"][s]),
-            (given["x_valid"][s], given["y_valid"][s]),
-            step=FirstOrder(),
-            weights_optimizer=weights,
-            alphas_optimizer=alphas,
-            perturbation=part,
-        )
+        report = recorded_step(supernet, given, s, weights, alphas, perturbation=part)
         assert_the_attack(part.seen[s], golden, s, TABLES)
         assert abs(report.train_loss - golden["train_loss"][s]) < 1e-9
         assert abs(report.valid_loss - golden["valid_loss"][s]) < 1e-9

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_steps import recorded_step
 from safetensors.torch import load_file
 from torch import Tensor
 
 import archgrad as ag
-from archgrad.bilevel import FirstOrder, search_step
 from archgrad.choices import Draw
 from archgrad.optimizers import Adam, AlphasOptimizer, ExponentiatedGradient
 from archgrad.perturbations import Uniform, onto_simplex
@@ -84,17 +84,7 @@ def searched(
     for s in range(3):
         if noise is not None:
             parts["perturbation"] = Given(noise[s])
-        report = search_step(
-            supernet,
-            (golden["x_train"][s], golden["y_train"][s]),
-            (golden["x_valid"][s], golden["y_valid"][s]),
-            step=FirstOrder(),
-            weights_optimizer=weights,
-            alphas_optimizer=alphas,
-            grad_clip=5.0,
-            progress=progress[s],
-            **parts,
-        )
+        report = recorded_step(supernet, golden, s, weights, alphas, grad_clip=5.0, progress=progress[s], **parts)
         found.append(
             {
                 "alphas": torch.stack([alpha.detach().clone() for alpha in supernet.alphas.values()]),

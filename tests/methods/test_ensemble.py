@@ -165,6 +165,8 @@ def test_what_a_selection_measured_in_each_member_is_averaged() -> None:
     ]
     assert scores == pytest.approx({name: sum(row[name] for row in alone) / 3 for name in ("0", "1")})
     assert whole.architecture.choices["second"] == max(scores, key=lambda name: scores[name])
+    assert whole.supernet.settled  # of the last member alone, so no part of what all decide
+    assert "settled" not in whole.architecture.provenance
 
 
 def test_cells_inputs_and_edge_weights_decide_by_the_mean() -> None:

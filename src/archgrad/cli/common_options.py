@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.cli.dotted import split_dotted
-from archgrad.cli.own_code import OWN_KINDS, is_own, settled_own, stored_options
+from archgrad.cli.own_code import settled_own, stored_options
 from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.engine import OF_ONE_CALL
@@ -20,6 +20,7 @@ from archgrad.rank_state import send_state
 from archgrad.runs import read_config
 from archgrad.search.short_forms import modernised
 from archgrad.terminal import say
+from archgrad.typed_names import OWN_KINDS, is_own
 
 __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settled_folder", "show_first"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Subset
 
-from archgrad.cli.own_code import find_own, given_options, is_own, settled_own
+from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser
 from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import as_samples, size_of
@@ -20,6 +20,7 @@ from archgrad.errors import DataError, OptionError
 from archgrad.named_space import missing
 from archgrad.paths import from_home
 from archgrad.runs import seeded
+from archgrad.typed_names import is_own
 
 __all__ = ["add_data_options", "label_of", "open_data", "settled_name"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archgrad.cli.own_code import OWN_KINDS, is_own, own_again, settled_own, stored_options, typed_again
+from archgrad.architecture import Architecture
+from archgrad.cli.own_code import own_again, settled_own, stored_options, typed_again
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
+from archgrad.typed_names import OWN_KINDS, is_own
 
-__all__ = ["inherit"]
+__all__ = ["inherit", "retraining_of"]
 
 
 def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
@@ -34,7 +36,7 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
         stored = read_config(run / "config.yaml")
     except RunError:
         return None  # the architecture itself is whole
-    if stored.get("command") != "search":
+    if stored.get("command") not in ("search", "random-search"):
         return None
     typed = {argument.partition("=")[0] for argument in arguments}
     free = [kind for kind in OWN_KINDS if f"--{kind}" not in typed and isinstance(stored.get(kind), str)]
@@ -64,6 +66,20 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
             values["image_size"] = stored["image_size"]
             said += f" --image-size {stored['image_size']}"
     return f"As the search: {said}" if said else None
+
+
+def retraining_of(arch: Path, architecture: Architecture, values: Mapping[str, Any]) -> str:
+    """Return the command that retrains what a search came to, with its space and data.
+
+    Args:
+        arch: A file or run folder.
+        architecture: What it holds.
+        values: Of the search's command line.
+    """
+    space = "" if architecture.space == values["space"] else f" --space {shlex.quote(values['space'])}"
+    data = f" --data {shlex.quote(values['data'])}{typed_again('data', values)}"
+    size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
+    return f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}{size}"
 
 
 def _run_of(arch: str) -> Path | None:

@@ -10,13 +10,14 @@ import yaml
 
 from archgrad.cli.dotted import Dotted
 from archgrad.cli.names import UNROLLED
-from archgrad.cli.own_code import find_own, is_own, settled_own
+from archgrad.cli.own_code import find_own, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS
 from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS, classes_of, method_of_tree, only_name, options_of, tree_of
 from archgrad.search.short_forms import preset
+from archgrad.typed_names import is_own
 
 __all__ = ["OF_THE_METHOD", "add_method_options", "make_method"]
 

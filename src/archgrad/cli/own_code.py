@@ -14,37 +14,22 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any
 
 from archgrad.cli.parser import dashed
 from archgrad.errors import ArchgradError, OptionError
 from archgrad.json_text import shown
 from archgrad.paths import from_home
+from archgrad.typed_names import OWN_KINDS, is_own
 
 __all__ = [
-    "OWN_KINDS",
     "find_own",
     "given_options",
-    "is_own",
     "own_again",
     "settled_own",
     "stored_options",
     "typed_again",
 ]
-
-OWN_KINDS = ("data", "space")
-"""The options that take code of a person's own; `--data.NAME` and `--space.NAME` set its parameters."""
-
-_FOLDER = "folder:"
-
-
-def is_own(text: object) -> TypeGuard[str]:
-    """Whether a text names code: FILE.py:NAME or package.module:NAME."""
-    if not isinstance(text, str) or text.startswith(_FOLDER):  # a folder of images
-        return False
-    place, colon, name = text.rpartition(":")
-    module = all(part.isidentifier() for part in place.split("."))
-    return bool(colon) and name.isidentifier() and (place.endswith(".py") or module)
 
 
 def settled_own(text: str) -> str:

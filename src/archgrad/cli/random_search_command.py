@@ -11,12 +11,13 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
+from archgrad.cli.inherit import retraining_of
 from archgrad.cli.own_code import own_again
 from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError
 from archgrad.random_search import RandomSearchOptions, random_search
 from archgrad.report.read import read_run
-from archgrad.runs import Interrupted, seeded
+from archgrad.runs import Interrupted
 from archgrad.show import to_text
 from archgrad.terminal import say
 
@@ -50,19 +51,10 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments, command="random-search")
     values["space"] = space_options.settled_name(values["space"])
     values["data"] = data_options.settled_name(values["data"])
-    if values["cost_of"] is not None:
+    if values["cost_of"] is not None and values["resume"] is None:
         values["minutes"] = _minutes_of(values)
     data = data_options.open_data(values)
-    with seeded(values["seed"]):
-        build, sizes = space_options.space_builder(
-            values["space"],
-            data,
-            stage="search",
-            channels=values["channels"],
-            cells=values["cells"],
-            options=values.get("space_options", {}),
-        )
-        space = build()
+    space, sizes = space_options.typed_space(values, data, stage="search")
     out = settled_folder(
         values, f"{space_options.label_of(values['space'])}-{data_options.label_of(values['data'])}-random"
     )
@@ -83,13 +75,12 @@ def run(arguments: Sequence[str]) -> int:
         )
         raise
     best = result.history.last("best_valid_accuracy") or 0.0
-    where = f"--space {shlex.quote(values['space'])} --data {shlex.quote(values['data'])}"
     say(
         f"\n{to_text(result.architecture)}\n"
         f"Candidates:    {len(result.history.epochs)}, the best with a validation accuracy of {100 * best:.2f} %\n"
         f"Run folder:    {out}\n"
         f"Next:\n"
-        f"  archgrad retrain --arch {shlex.quote(str(out))} {where}\n",
+        f"  {retraining_of(out, result.architecture, values)}\n",
         end="",
     )
     return 0

@@ -126,15 +126,8 @@ def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> A
 
 def _network(architecture: Architecture, values: dict[str, Any], data: Data) -> tuple[nn.Module, dict[str, int | None]]:
     with seeded(values["seed"]):
-        build, sizes = space_options.space_builder(
-            values["space"],
-            data,
-            stage="retrain",
-            channels=values["channels"],
-            cells=values["cells"],
-            auxiliary=values["auxiliary_weight"] > 0,
-            options=values.get("space_options", {}),
-        )
+        auxiliary = values["auxiliary_weight"] > 0
+        build, sizes = space_options.typed_space(values, data, stage="retrain", auxiliary=auxiliary)
         return derive(build(), architecture), sizes
 
 

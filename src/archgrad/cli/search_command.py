@@ -11,8 +11,9 @@ from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.common_options import add_run_options, kept, parse, settled_folder, show_first
+from archgrad.cli.inherit import retraining_of
 from archgrad.cli.method_options import OF_THE_METHOD, add_method_options, make_method
-from archgrad.cli.own_code import own_again, typed_again
+from archgrad.cli.own_code import own_again
 from archgrad.cli.parser import Parser
 from archgrad.cli.parts import RELAXATIONS, STEPS, add_parts
 from archgrad.distributed import local_rank_zero_first, process_group, raise_on_all_ranks, rank
@@ -63,14 +64,7 @@ def _run(parser: Parser, values: dict[str, Any]) -> None:
     method = make_method(values)
     with raise_on_all_ranks(), local_rank_zero_first():
         data = data_options.open_data(values)
-    space, sizes = space_options.space_builder(
-        values["space"],
-        data,
-        stage="search",
-        channels=values["channels"],
-        cells=values["cells"],
-        options=values.get("space_options", {}),
-    )
+    space, sizes = space_options.typed_space(values, data, stage="search")
     of_stage = method.stages[0].space
     sizes |= {name: of_stage[name] for name in sizes if name in of_stage}
     out = settled_folder(values, _name(values))
@@ -103,16 +97,12 @@ def _name(values: dict[str, Any]) -> str:
 def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
     epoch = len(result.history) - 1 if result.stop is None else result.stop.epoch
     file = out / "checkpoints" / f"epoch_{epoch}.json"
-    space = "" if result.architecture.space == values["space"] else f" --space {_quoted(values['space'])}"
-    space += typed_again("space", values)
-    data = f"{_quoted(values['data'])}{typed_again('data', values)}"
-    size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
     return (
         f"\n{to_text(result.architecture)}\n"
         f"Run folder:    {out}\n"
         f"Architecture:  {file}\n"
         f"Next:\n"
-        f"  archgrad retrain --arch {_quoted(file)}{space} --data {data}{size}\n"
+        f"  {retraining_of(file, result.architecture, values)}\n"
         f"  archgrad report {_quoted(out)}\n"
     )
 

@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from torch import nn
 
-from archgrad.cli.own_code import find_own, given_options, is_own, settled_own
+from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
 from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
+from archgrad.typed_names import is_own
 
-__all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder"]
+__all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder", "typed_space"]
 
 _RETRAIN_SIZES = {"darts-cifar": {"channels": 36, "cells": 20}}
 """The paper's sizes where a space's own defaults are those of the search."""
@@ -130,6 +131,28 @@ def space_builder(
         )
     sizes = {name: given.get(name, _default(build, name)) for name in _SIZES}
     return SpaceBuilder(text, build, known, given), sizes
+
+
+def typed_space(
+    values: Mapping[str, Any], data: Data, *, stage: Literal["search", "retrain"], auxiliary: bool = False
+) -> tuple[SpaceBuilder, dict[str, int | None]]:
+    """Return what `space_builder` does, of the options that were typed.
+
+    Args:
+        values: Of the command line, names settled.
+        data: As for `space_builder`.
+        stage: As for `space_builder`.
+        auxiliary: As for `space_builder`.
+    """
+    return space_builder(
+        values["space"],
+        data,
+        stage=stage,
+        channels=values["channels"],
+        cells=values["cells"],
+        auxiliary=auxiliary,
+        options=values.get("space_options", {}),
+    )
 
 
 def _own(text: str) -> Callable[..., Any]:

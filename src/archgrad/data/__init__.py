@@ -6,7 +6,7 @@ from archgrad.data.described import Described, described
 from archgrad.data.samples import TensorSamples, targets_of
 from archgrad.data.sources import NAMES, as_data, load
 from archgrad.data.split import stratified_halves
-from archgrad.data.stream import InfiniteLoader, evaluation_batches, first_inputs
+from archgrad.data.stream import InfiniteLoader, evaluation_batches, first_batch, first_inputs
 
 __all__ = [
     "NAMES",
@@ -20,6 +20,7 @@ __all__ = [
     "as_data",
     "described",
     "evaluation_batches",
+    "first_batch",
     "first_inputs",
     "load",
     "stratified_halves",

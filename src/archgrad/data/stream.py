@@ -178,12 +178,16 @@ def evaluation_batches(
 
 def first_inputs(data: Data, *, samples: int) -> Any:
     """Return the first training samples as a network gets them in an evaluation, at most all of them; (B, ...)."""
-    indices = torch.arange(min(samples, size_of(data.train)))
-    batches = evaluation_batches(
-        data.train, batch_size=len(indices), indices=indices, transform=data.evaluation_transform()
-    )
-    ((inputs, _),) = batches
-    return inputs
+    return first_batch(data.train, samples=samples, transform=data.evaluation_transform())[0]
+
+
+def first_batch(
+    part: Dataset, *, samples: int, transform: BatchTransform | None = None, device: torch.device | str = "cpu"
+) -> tuple[Any, Any]:
+    """Return (inputs, targets) of the first samples of a data set, at most all of them; see `evaluation_batches`."""
+    indices = torch.arange(min(samples, size_of(part)))
+    (batch,) = evaluation_batches(part, batch_size=len(indices), indices=indices, transform=transform, device=device)
+    return batch
 
 
 def _evaluation_batches(

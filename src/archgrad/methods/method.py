@@ -124,7 +124,7 @@ class Method:
             self.perturbation, self.weights_rules, relaxation, self.step, weights_first=self.weights_first
         )
         self.selection.check(relaxation)
-        if self.stopping is not None and type(self.selection).settle is not Selection.settle:
+        if self.stopping is not None and self.selection.settles:
             names = (type(self.selection).__name__, type(self.stopping).__name__)
             raise OptionError(
                 f"{names[0]} settles choices after the last epoch, but {names[1]} may end the search before, with an "

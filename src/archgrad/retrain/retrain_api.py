@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from archgrad.architecture import Architecture
 from archgrad.batches import check_smallest_part
-from archgrad.data import Augmentation, Data, InfiniteLoader, as_data, evaluation_batches
-from archgrad.data.samples import pair_of, size_of
+from archgrad.data import Augmentation, Data, InfiniteLoader, as_data, first_batch
+from archgrad.data.samples import pair_of
 from archgrad.data.seeds import kept_randomness
 from archgrad.distributed import (
     broadcast_tensors,
@@ -131,21 +131,11 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         )
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
-        samples = evaluation_batches(
-            data.train, batch_size=2, indices=torch.arange(2), transform=test_transform, device=learner.device
-        )
-        learner.try_out(next(samples)[0], data.train_targets)
+        few = partial(first_batch, samples=2, transform=test_transform, device=learner.device)
+        learner.try_out(few(data.train)[0], data.train_targets)
         if data.test is not None:
-            first = torch.arange(min(2, size_of(data.test)))
-            samples = evaluation_batches(
-                data.test, batch_size=2, indices=first, transform=test_transform, device=learner.device
-            )
-            with (
-                kept_randomness(),
-                refusals_explained(
-                    network, inputs := next(samples)[0], of="the test set, though one of the training set"
-                ),
-            ):
+            of = "the test set, though one of the training set"
+            with kept_randomness(), refusals_explained(network, inputs := few(data.test)[0], of=of):
                 learner.predict(inputs)
         broadcast_tensors([*network.parameters(), *network.buffers()])
         stack.enter_context(synchronised_norms(network, enabled=options.sync_batchnorm))

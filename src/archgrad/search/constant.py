@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from archgrad.architecture import Architecture
 from archgrad.batches import prepare
-from archgrad.data import Data, evaluation_batches
+from archgrad.data import Data, first_batch
 from archgrad.dependence import depends_on_inputs, suspects
 from archgrad.derive import derive
 from archgrad.supernet import Supernet
@@ -39,10 +37,7 @@ def constant_warning(supernet: Supernet, architecture: Architecture, data: Data)
 
 def _depends(supernet: Supernet, architecture: Architecture, data: Data) -> bool:
     alpha = next(iter(supernet.alphas.values()))
-    indices = torch.arange(min(_SAMPLES, len(data.train_targets)))
     transform = data.evaluation_transform(dtype=alpha.dtype)
-    batches = evaluation_batches(
-        data.train, batch_size=_SAMPLES, indices=indices, transform=transform, device=alpha.device
-    )
-    inputs = prepare(next(iter(batches))[0], dtype=alpha.dtype, channels_last=False)
+    inputs, _ = first_batch(data.train, samples=_SAMPLES, transform=transform, device=alpha.device)
+    inputs = prepare(inputs, dtype=alpha.dtype, channels_last=False)
     return depends_on_inputs(derive(supernet, architecture, keep_weights=True), inputs)

@@ -73,8 +73,10 @@ class Members:
         Args:
             history: One row an epoch, of all members.
         """
+        if self._method.stopping is None:
+            return None
         rows = [{**row, "epoch": row["epoch"] - self.first_epoch} for row in history[self.first_epoch :]]
-        return None if self._method.stopping is None or not rows else self._method.stopping.decide(rows)
+        return self._method.stopping.decide(rows) if rows else None
 
     def over(self, history: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether the running member has ended."""

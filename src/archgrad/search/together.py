@@ -40,8 +40,7 @@ def decided_together(
     whole = _Mean(supernet, members)
     rows = partial(_rows, supernet=supernet)
     own = [rows(member, "scores") or rows(member, "probabilities") for member in members]
-    settles = type(selection).settle is not Selection.settle
-    scores = _mean(own) if settles else selection.scores(cast(Supernet, whole))
+    scores = _mean(own) if selection.settles else selection.scores(cast(Supernet, whole))
     found = discretize(
         cast(Supernet, whole), space=space, provenance=provenance, scores=_without(scores, ensemble, supernet)
     )
@@ -71,14 +70,14 @@ def decided_together(
 
 
 class _Mean:
-    """A supernet, but for the probabilities, which are the mean of several searches, and for what was judged."""
+    """A supernet, but for the probabilities, which are the mean of several searches, and for what was settled."""
 
     def __init__(self, supernet: Supernet, members: Sequence[Architecture]) -> None:
         self._supernet = supernet
         rows = partial(_rows, supernet=supernet)
         self._probabilities = _mean([rows(member, "probabilities") for member in members])
         self._edges = _mean([rows(member, "edge_weights") for member in members])
-        self.judged: list[dict[str, Any]] = []
+        self.settled: list[dict[str, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._supernet, name)

@@ -10,7 +10,7 @@ import torch
 
 from archgrad.batches import prepare
 from archgrad.buffers import frozen_buffers
-from archgrad.data import Data, evaluation_batches
+from archgrad.data import Data, first_batch
 from archgrad.data.seeds import kept_randomness
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets, evaluated, is_sum
@@ -40,14 +40,12 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
     alpha, loss = next(iter(supernet.alphas.values())), options.loss
     with _no_trace(supernet, alpha.device), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
-        batches = evaluation_batches(
+        inputs, targets = first_batch(
             data.train,
-            batch_size=_SAMPLES,
-            indices=torch.arange(min(_SAMPLES, len(data.train_targets))),
+            samples=_SAMPLES,
             transform=data.evaluation_transform(dtype=alpha.dtype),
             device=alpha.device,
         )
-        inputs, targets = next(iter(batches))
         with torch.autocast(alpha.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             prepared = prepare(inputs, dtype=alpha.dtype, channels_last=False)
             with refusals_explained(supernet.network, prepared):

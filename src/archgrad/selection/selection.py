@@ -29,6 +29,11 @@ class Selection(ABC):
     def check(self, relaxation: Relaxation) -> None:
         """Raise OptionError if the selection cannot go with a relaxation."""
 
+    @property
+    def settles(self) -> bool:
+        """Whether it decides choices for good (`settle`)."""
+        return type(self).settle is not Selection.settle
+
     def further_epochs(self, supernet: Supernet) -> int:
         """Return how many epochs come after those of the search; the supernet is at its beginning."""
         return 0

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from archgrad.runs.config import plain_config, write_config
-from archgrad.study.study_file import Entry, Judge, Study
+from archgrad.study.study_file import Judge, Study
+from archgrad.typed_names import OWN_KINDS, is_own
 
-__all__ = ["Candidate", "Job", "candidates_of", "jobs_of"]
+__all__ = ["Candidate", "Job", "candidates_of", "jobs_of", "retraining_folder"]
 
-OF_BOTH = ("space", "data", "image_size", "channels", "cells", "space_options")
-_OF_THE_NETWORK = ("channels", "cells")
+_OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", "image_size")
+_OF_A_RANDOM_SEARCH = (*_OF_SPACE_AND_DATA, "channels", "cells", "train_samples", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +41,15 @@ class Job:
 
     def arguments(self) -> list[str]:
         """Return what is typed after `archgrad`: it begins the run, or goes on where it was left."""
-        if (self.folder / "config.yaml").is_file():
-            return [self.command, "--resume", str(self.folder), *self._own_space()]
         config = self.folder.parent / f"{self.folder.name}.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
         write_config(config, plain_config(self.options))
-        typed = (*self.typed, *self._own_space())
-        return [self.command, "--config", str(config), "--out", str(self.folder), *typed]
-
-    def _own_space(self) -> list[str]:
-        """A space of somebody's own is run as Python, and so is typed."""
-        space = self.options.get("space")
-        return ["--space", space] if isinstance(space, str) and ":" in space else []
+        # Code of somebody's own is run only where it is typed.
+        own = [
+            text for kind in OWN_KINDS if is_own(self.options.get(kind)) for text in (f"--{kind}", self.options[kind])
+        ]
+        run = ["--config", str(config), "--out", str(self.folder), "--resume", "auto"]
+        return [self.command, *run, *self.typed, *own]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,52 +108,51 @@ def jobs_of(study: Study, folder: Path) -> list[Job]:
         folder: Of the study.
     """
     candidates = candidates_of(study, folder)
-    jobs = [job for candidate in candidates for job in _search(study, candidate)]
+    jobs = [_search(study, candidate, candidate.run) for candidate in candidates if candidate.run is not None]
     for judge in study.judges:
         if judge.retrain is not None:
             jobs += [_retraining(study, judge, candidate, folder) for candidate in candidates]
     return jobs
 
 
-def _entries(study: Study, candidate: Candidate) -> tuple[Entry, Entry]:
+def retraining_folder(folder: Path, judge: Judge, candidate: Candidate) -> Path:
+    """Return where the retraining of a candidate lies in the folder of a study."""
+    return folder / "retrainings" / judge.name / candidate.path
+
+
+def _shared(study: Study, candidate: Candidate) -> dict[str, Any]:
+    """The options of all searches in a candidate's space and on its data."""
     space = next(entry for entry in study.spaces if entry.name == candidate.space)
     data = next(entry for entry in study.data if entry.name == candidate.data)
-    return space, data
+    return {**study.search, **space.options, **data.options}
 
 
-def _search(study: Study, candidate: Candidate) -> Iterator[Job]:
-    if candidate.run is None:
-        return
-    space, data = _entries(study, candidate)
-    shared = {**study.search, **space.options, **data.options}
-    name = f"searches/{candidate.path}"
+def _search(study: Study, candidate: Candidate, run: Path) -> Job:
+    shared, name = _shared(study, candidate), f"searches/{candidate.path}"
     if candidate.method != "random-search":
         method = next(entry for entry in study.methods if entry.name == candidate.method)
         options = {**shared, **method.options, "seed": candidate.seed}
-        yield Job(name=name, folder=candidate.run, command="search", options=options)
-        return
-    first = f"{candidate.space}/{candidate.data}/{study.methods[0].name}/seed-{candidate.seed}"
-    yield Job(
+        return Job(name=name, folder=run, command="search", options=options)
+    first = replace(candidate, method=study.methods[0].name)
+    return Job(
         name=name,
-        folder=candidate.run,
+        folder=run,
         command="random-search",
         options={
-            **{key: value for key, value in shared.items() if key in (*OF_BOTH, "train_samples", "batch_size")},
+            **{key: value for key, value in shared.items() if key in _OF_A_RANDOM_SEARCH},
             **(study.random_search or {}),
             "seed": candidate.seed,
         },
-        typed=("--cost-of", str(candidate.run.parents[1] / study.methods[0].name / candidate.run.name)),
-        after=f"searches/{first}",
+        typed=("--cost-of", str(run.parents[1] / first.method / run.name)),
+        after=f"searches/{first.path}",
     )
 
 
 def _retraining(study: Study, judge: Judge, candidate: Candidate, folder: Path) -> Job:
-    space, data = _entries(study, candidate)
-    searched = {**study.search, **space.options, **data.options}
-    inherited = {key: value for key, value in searched.items() if key in OF_BOTH and key not in _OF_THE_NETWORK}
+    inherited = {key: value for key, value in _shared(study, candidate).items() if key in _OF_SPACE_AND_DATA}
     return Job(
         name=f"retrainings/{judge.name}/{candidate.path}",
-        folder=folder / "retrainings" / judge.name / candidate.path,
+        folder=retraining_folder(folder, judge, candidate),
         command="retrain",
         options={**inherited, **(judge.retrain or {}), "seed": candidate.seed},
         typed=("--arch", candidate.architecture),

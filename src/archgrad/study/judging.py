@@ -14,10 +14,13 @@ from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError
 from archgrad.nasbench import Table, load_table, parse_arch, query
 from archgrad.report.read import Run, read_run
-from archgrad.study.jobs import Candidate
+from archgrad.study.jobs import Candidate, retraining_folder
 from archgrad.study.study_file import Judge, Study
 
 __all__ = ["Point", "Result", "judged"]
+
+_ALL = 10_000
+"""Most epochs of a search that are looked up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,8 @@ def judged(
     """
     results: list[Result] = []
     points: list[Point] = []
-    runs = {candidate: _read(candidate.run) for candidate in candidates}
+    frames = 2 if all(judge.table is None for judge in study.judges) else _ALL  # tables alone look at every epoch
+    runs = {candidate: _read(candidate.run, frames) for candidate in candidates}
     for judge in study.judges:
         if judge.table is None:
             for candidate in candidates:
@@ -112,11 +116,11 @@ def judged(
     return results, points
 
 
-def _read(folder: Path | None) -> Run | None:
+def _read(folder: Path | None, frames: int = 2) -> Run | None:
     if folder is None or not folder.is_dir():
         return None
     try:
-        return read_run(folder, max_frames=10_000)
+        return read_run(folder, max_frames=frames)
     except ArchgradError:
         return None
 
@@ -132,13 +136,9 @@ def _architecture(
     return Architecture.load(text) if Path(text).exists() else parse_arch(text)
 
 
-def _columns(judge: Judge, table: Table) -> tuple[str, ...]:
-    return judge.columns or table.columns
-
-
 def _scores(judge: Judge, table: Table, architecture: Architecture) -> dict[str, float]:
     found = {score.column: score.value for score in query(table, architecture).scores}
-    return {column: found[column] for column in _columns(judge, table)}
+    return {column: found[column] for column in judge.columns or table.columns}
 
 
 def _looked_up(
@@ -173,7 +173,7 @@ def _curve(judge: Judge, table: Table, candidate: Candidate, run: Run | None) ->
 
 
 def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None) -> Iterator[Result]:
-    retraining = _read(folder / "retrainings" / judge.name / candidate.path)
+    retraining = _read(retraining_folder(folder, judge, candidate))
     if retraining is None or retraining.architecture is None:
         return
     accuracy = retraining.summary.get("test_accuracy")

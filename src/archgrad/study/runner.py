@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from archgrad.errors import OptionError, RunError
 from archgrad.files import read_file, write_text
@@ -176,7 +176,7 @@ def _run(job: Job, pool: Pool, folder: Path) -> Outcome:
     outcome = Outcome(done=status == 0, seconds=seconds, reason=reason)
     note = folder / "done" / f"{job.name}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_text(note, json.dumps({"done": outcome.done, "seconds": seconds, "reason": reason}) + "\n")
+    write_text(note, json.dumps(asdict(outcome)) + "\n")
     return outcome
 
 
@@ -194,8 +194,7 @@ def _noted(folder: Path, job: Job) -> Outcome | None:
     note = folder / "done" / f"{job.name}.json"
     if not note.is_file():
         return None
-    content: Any = parse_json(read_file(note, most=MAX_TEXT_BYTES).decode("utf-8"))
-    return Outcome(done=bool(content["done"]), seconds=float(content["seconds"]), reason=str(content["reason"]))
+    return Outcome(**parse_json(read_file(note, most=MAX_TEXT_BYTES).decode("utf-8")))
 
 
 def _reason(status: int, log: Path) -> str:
