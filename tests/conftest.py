@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-# Small tensors gain nothing from threads, and tests run in several processes at once.
+# Small tensors gain nothing from threads, and tests run in several processes at once, which wait for each other's cores.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 # How long one example takes says nothing on a machine that runs other things beside.
 settings.register_profile("archgrad", deadline=None)
