@@ -86,7 +86,7 @@ def test_a_search_that_runs_them_one_after_the_other_stays_so(tmp_path: Path) ->
     method = replace(ALONE, ensemble=Ensemble(members=2))
     ag.search(TabularSpace, DATA, method=method, run_dir=tmp_path, **OPTIONS)
     options = SearchOptions(TabularSpace, DATA, method=method, run_dir=tmp_path, resume=True, **OPTIONS)
-    with pytest.raises(RunError, match="one after the other. Go on with it without --jobs"):
+    with pytest.raises(RunError, match=r"one after the other\. Go on with it without --jobs"):
         search_side_by_side(options, in_this_process(method, []))
     for one in (None, Ensemble(members=1)):
         with pytest.raises(OptionError, match="no ensemble of at least two"):
