@@ -52,6 +52,7 @@ ALLOWED = {
     "cli/main.py": {"importlib"},  # archgrad.cli.COMMAND, from a fixed table
     "cli/own_code.py": {"importlib"},  # a space or data of one's own is a Python program
     "study/runner.py": {"subprocess"},  # archgrad itself, with the options of the study as a file
+    "study/forks.py": {"subprocess"},  # Python itself, with a command of the study's
     "study/slurm.py": {"subprocess"},  # the same, on a cluster
     "__init__.py": {"importlib"},  # archgrad's own modules
 }
