@@ -67,7 +67,9 @@ class ForkServer:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._server = subprocess.Popen(command, stdin=theirs, env=dict(environment), start_new_session=True)
+            self._server = subprocess.Popen(
+                command, stdin=theirs.fileno(), env=dict(environment), start_new_session=True
+            )
 
     def start(self, request: Any, output: int) -> Fork:
         """Fork a process.
@@ -87,7 +89,7 @@ class ForkServer:
         self._server.wait()
 
 
-def serve(run: Callable[[Any], object]) -> None:
+def serve(run: Callable[[Any], int | None]) -> None:
     """Fork a process for each request that comes through the standard input, until that is closed.
 
     Args:
@@ -107,7 +109,7 @@ def serve(run: Callable[[Any], object]) -> None:
                 os.close(descriptor)
 
 
-def _keep(run: Callable[[Any], object], request: Any, answers: int, output: int) -> None:
+def _keep(run: Callable[[Any], int | None], request: Any, answers: int, output: int) -> None:
     """Start the process, tell its id, wait for its end, tell its status, and end."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -124,7 +126,7 @@ def _keep(run: Callable[[Any], object], request: Any, answers: int, output: int)
         os._exit(0)
 
 
-def _run(run: Callable[[Any], object], request: Any, answers: int, output: int) -> None:
+def _run(run: Callable[[Any], int | None], request: Any, answers: int, output: int) -> None:
     os.close(answers)
     os.setsid()  # Ctrl-C reaches the study alone, which passes one request on
     nothing = os.open(os.devnull, os.O_RDONLY)
