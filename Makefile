@@ -19,7 +19,7 @@ help:
 	@echo "make bench   time a search step, plain and fast"
 	@echo "make docs    build the documentation into site/"
 	@echo "make soak    kill 200 real runs, resume them, and compare them with runs that nobody killed (KILLS=1000 for more)"
-	@echo "make fuzz    read 10,000 hostile files: run folders, checkpoints, data, models (SEED=1)"
+	@echo "make fuzz    read 10,000 hostile files: run folders, checkpoints, data, models (SEED=1); change networks at random"
 	@echo "make clean   remove $(VENV), site and what tools cache"
 
 $(READY): pyproject.toml setup.py $(NATIVE)
@@ -52,6 +52,8 @@ soak: $(READY)
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills $(KILLS) --seed $(SEED)
 
 fuzz: $(READY)
+	@echo "== changes of networks, many more of them than in the tests (ten minutes)"
+	ARCHGRAD_DRAWS=300 $(BIN)/python -m pytest tests/fast/test_modifications.py tests/fast/test_derived_modifications.py
 	@echo "== 10,000 hostile files (five minutes); what breaks a law is kept in runs/fuzz"
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz.py --inputs 10000 --seed $(SEED)
 

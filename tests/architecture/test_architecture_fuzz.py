@@ -10,7 +10,7 @@ from archgrad import architectures
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchitectureError
 
-some = settings(max_examples=300, deadline=None, database=None)
+some = settings(max_examples=100, deadline=None, database=None)
 MANY = range(3000)
 
 KEYS = ["format", "version", "space", "choices", "provenance", "normal", "2", "3", "concat", "conv", "alphas", "é", ""]
@@ -132,7 +132,7 @@ def test_any_mapping_as_an_nni_export(data):
 def test_any_bytes_as_a_file(tmp_path):
     path = tmp_path / "file"
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=80, deadline=None, database=None)
     @given(st.binary(max_size=60) | st.text().map(lambda text: ("{" + text).encode("utf-16-le", "replace")))
     def check(content):
         path.write_bytes(content)

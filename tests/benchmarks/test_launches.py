@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from apart import run_apart
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "launches.py"
 
 
 @pytest.mark.parametrize(("space", "most"), [("darts-cifar", 0.42), ("nasbench201", 0.5)])
 def test_the_fast_path_takes_far_fewer_operations_beside_the_cpu(space, most):
-    command = [sys.executable, SCRIPT, "--space", space, "--channels", "4", "--cells", "3", "--batch", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_apart([str(SCRIPT), "--space", space, "--channels", "4", "--cells", "3", "--batch", "2"])
+    assert done.returncode == 0, done.stderr
     plain, fast, ratios = map(json.loads, done.stdout.splitlines())
     for name in ("alpha_pass", "weight_pass"):
         assert 0 < fast[name] < most * plain[name]

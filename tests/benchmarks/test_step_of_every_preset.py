@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from apart import run_apart
 from archgrad.methods import presets
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "methods.py"
@@ -19,8 +17,7 @@ def test_lines_tell_stages_apart_and_count_passes():
     # One pass of alphas and one of weights; for finite differences one that looks ahead and two more.
     passes = {"darts-second-order": 5, "drnas-progressive, stage 1": 2, "drnas-progressive, stage 2": 2}
     names = ("darts_second_order", "drnas_progressive")
-    command = [sys.executable, SCRIPT, *TINY, *(text for name in names for text in ("--only", name))]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run_apart([str(SCRIPT), *TINY, *(text for name in names for text in ("--only", name))])
     assert done.returncode == 0, done.stderr
     lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
     assert {name: int(count) for name, count, *_ in lines} == passes

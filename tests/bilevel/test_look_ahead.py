@@ -84,7 +84,7 @@ ADAM_OPTIONS = st.fixed_dictionaries(
 
 
 @given(options=SGD_OPTIONS, steps=st.integers(0, 2), seed=st.integers(0, 50))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_sgd(options: dict[str, Any], steps: int, seed: int) -> None:
     weights = parameters()
     optimizer = torch.optim.SGD(weights.values(), **options)
@@ -93,7 +93,7 @@ def test_sgd(options: dict[str, Any], steps: int, seed: int) -> None:
 
 
 @given(kind=st.sampled_from([torch.optim.Adam, torch.optim.AdamW]), options=ADAM_OPTIONS, steps=st.integers(0, 3))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_adam_and_adamw(kind: type[Optimizer], options: dict[str, Any], steps: int) -> None:
     weights = parameters()
     optimizer = kind(weights.values(), **options)  # type: ignore[call-arg]

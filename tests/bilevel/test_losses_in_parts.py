@@ -99,7 +99,7 @@ def class_problems(draw: st.DrawFn) -> tuple[type[Smooth], Any, tuple[Tensor, Te
     return network, nn.CrossEntropyLoss(**options) if as_module else partial(F.cross_entropy, **options), targets
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(class_problems(), st.sampled_from([FirstOrder(), Unrolled(), Unrolled(hvp="exact")]), st.sampled_from([2, 3, 6]))
 def test_losses_of_classes(problem: Any, step: BilevelStep, accumulation: int) -> None:
     whole = searched(*problem, step, 1)

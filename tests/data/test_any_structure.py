@@ -152,7 +152,7 @@ STRUCTURES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STRUCTURES)
 def test_no_place_is_lost_or_missed_in_any_structure(value: Any) -> None:
     before = [(place, leaf) for place, leaf in places(value)]

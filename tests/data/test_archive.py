@@ -97,7 +97,7 @@ def test_a_truncated_tar_is_refused_never_taken_for_a_smaller_one(tmp_path, suff
         load(f"folder:{packed}", root=tmp_path / "cache")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_tar_with_changed_bytes_is_read_or_refused_with_our_own_error(tmp_path, changes):
     packed = tmp_path / "set.tar"

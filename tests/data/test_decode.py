@@ -95,7 +95,7 @@ def test_formats_that_run_a_program_are_not_read(tmp_path):
         decode(stored(tmp_path / "x.png", content), image_size=8, channels=3)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     form=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]),
     changes=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=6),

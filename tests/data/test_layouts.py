@@ -80,7 +80,7 @@ NAMES = st.sampled_from(["train", "Training", "test", "val", "valid", "a", "b", 
 LAYOUTS = st.recursive(st.integers(0, 4), lambda below: st.dictionaries(NAMES, below, max_size=3), max_leaves=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(LAYOUTS)
 def test_no_image_is_in_both_sets_and_no_class_is_a_split_with_classes_in_it(layout):
     folder = tree(layout)

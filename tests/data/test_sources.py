@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from archgrad.data import load
+from archgrad.data import load, sources
 from archgrad.errors import DataError
 
 
@@ -29,6 +29,12 @@ def test_digits_are_the_embedded_1797_images_split_the_same_each_time():
     assert torch.equal(load("digits").test.inputs, data.test.inputs)
     share = data.test.targets.bincount() / torch.cat([data.train.targets, data.test.targets]).bincount()
     assert float((share - 0.2).abs().max()) < 0.01
+
+
+def test_digits_are_found_where_scikit_learn_keeps_them_elsewhere(monkeypatch):
+    data, find = load("digits"), sources.importlib.util.find_spec
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    assert torch.equal(load("digits").train.inputs, data.train.inputs)
 
 
 def idx_file(values: np.ndarray) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from apart import Apart
 
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 240
@@ -44,28 +45,24 @@ class Ranks:
         folder.mkdir(parents=True, exist_ok=True)
         self.outputs = [folder / f"rank{rank}.pt" for rank in range(ranks)]
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", str(HERE / script), *arguments, str(output)],
-                env=environment(rank, ranks, port, **variables),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+            Apart(
+                [str(HERE / script), *arguments, str(output)],
+                environment=environment(rank, ranks, port, **variables),
+                ignore_warnings=True,
             )
             for rank, output in enumerate(self.outputs)
         ]
 
-    def wait(self, *, timeout: float = TIMEOUT_SECONDS) -> list[tuple[int, str]]:
-        """Return the exit status and the output of each."""
-        try:
-            said = [process.communicate(timeout=timeout)[0] for process in self.processes]
-        finally:
-            for process in self.processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGKILL)
-        return [(process.returncode, text) for process, text in zip(self.processes, said, strict=True)]
-
     def results(self) -> list[dict[str, Any]]:
         """Return what each process has saved, all of them having ended well."""
-        for status, text in self.wait():
-            assert status == 0, text
+        try:
+            for process in self.processes:
+                done = process.end(TIMEOUT_SECONDS)
+                assert done.returncode == 0, done.stdout + done.stderr
+        finally:
+            self.kill()
         return [torch.load(output, weights_only=True) for output in self.outputs]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -15,20 +14,16 @@ from ranks import HERE, Ranks, environment, free_port
 
 def others_say(ranks: Ranks) -> tuple[int, str]:
     """Wait for process 0 alone, and return its status and what it said."""
-    process = ranks.processes[0]
     try:
-        said = process.communicate(timeout=120)[0]
+        done = ranks.processes[0].end(120)
     finally:
-        for each in ranks.processes:
-            if each.poll() is None:
-                each.send_signal(signal.SIGKILL)
-            each.wait()
-    return process.returncode, said
+        ranks.kill()
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_a_killed_process_stops_the_others(tmp_path: Path) -> None:
     ranks = Ranks("worker_death.py", tmp_path, "killed", str(tmp_path))
-    ranks.processes[1].wait(timeout=120)
+    ranks.processes[1].wait(120)
     died = time.monotonic()
     status, said = others_say(ranks)
     assert time.monotonic() - died < 60
@@ -53,19 +48,21 @@ def test_an_error_of_one_process_is_told_by_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
-    def started(way: str, folder: Path) -> dict[str, torch.Tensor]:
-        folder.mkdir()
-        command = [
-            sys.executable, "-W", "ignore", "-m", "torch.distributed.run",
-            "--nproc-per-node", "2", "--max-restarts", "1", "--master-port", str(free_port()),
-            str(HERE / "worker_death.py"), way, str(folder), str(folder / "out.pt"),
-        ]  # fmt: skip
-        variables = {k: v for k, v in environment(0, 1, 0).items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return torch.load(folder / "out.pt", weights_only=True)["state"]
+    folder = tmp_path / "restarted"
+    folder.mkdir()
+    command = [
+        sys.executable, "-W", "ignore", "-m", "torch.distributed.run",
+        "--nproc-per-node", "2", "--max-restarts", "1", "--master-port", str(free_port()),
+        str(HERE / "worker_death.py"), "killed", str(folder), str(folder / "out.pt"),
+    ]  # fmt: skip
+    variables = {k: v for k, v in environment(0, 1, 0).items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    restarted = torch.load(folder / "out.pt", weights_only=True)["state"]
 
-    whole, restarted = started("none", tmp_path / "whole"), started("killed", tmp_path / "restarted")
+    ranks = Ranks("worker_death.py", tmp_path / "whole", "none", str(tmp_path / "whole"))
+    assert others_say(ranks)[0] == 0
+    whole = torch.load(ranks.outputs[0], weights_only=True)["state"]
     for name, value in whole.items():
         assert torch.equal(restarted[name], value), name
     metrics = [(tmp_path / name / "run" / "metrics.csv").read_bytes() for name in ("whole", "restarted")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Callable
@@ -33,6 +34,13 @@ PARSERS: dict[str, Callable[[], Any]] = {
     for name in COMMANDS
     if name not in LISTS
 }
+
+
+@functools.cache
+def parser_of(command: str) -> Any:
+    return PARSERS[command]()
+
+
 LANGUAGES = {"python", "sh", "text", "yaml", "json", "csv"}
 
 with_code = [name for name in PAGES if any(block.language in ("python", "sh") for block in blocks(name))]
@@ -80,7 +88,7 @@ def check_command(command: list[str], block: Block) -> None:
         assert arguments[0] in COMMANDS, str(block)
         arguments, _ = split_dotted(arguments, (*KINDS, *OWN_KINDS))
         if arguments[0] in PARSERS:
-            PARSERS[arguments[0]]().parse_args(arguments[1:])
+            parser_of(arguments[0]).parse_args(arguments[1:])
         else:
             assert len(arguments) == 1, str(block)
     elif command[0] == "make":
@@ -96,7 +104,7 @@ def check_command(command: list[str], block: Block) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_that_a_page_mentions_exists(page: str) -> None:
-    known = {option for make in PARSERS.values() for option in make()._option_string_actions}
+    known = {option for command in PARSERS for option in parser_of(command)._option_string_actions}
     text = re.sub(r"^```.*?^```$", "", PAGES[page].read_text(encoding="utf-8"), flags=re.M | re.S)
     # In a table from other programs' options to ours, the first column is theirs.
     text = re.sub(r"^\| `--.*?\|", "|", text, flags=re.M)

@@ -19,6 +19,10 @@ from archgrad.fast.native.composed import compose_stage
 
 pytestmark = pytest.mark.usefixtures("built")
 
+LEVEL = os.environ.get("ARCHGRAD_LEVEL_TEST")
+"""The instruction set that this process was told to use no more than."""
+EXAMPLES = 25 if LEVEL is None else 8
+
 CONVOLUTIONS = {
     "3": (3, Geometry((1, 1), (1, 1))),
     "5": (5, Geometry((1, 1), (2, 2))),
@@ -147,7 +151,7 @@ def halving(*, summed: bool) -> tuple[Plan, list[int]]:
     fixed=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=25)
+@settings(max_examples=EXAMPLES)
 def test_what_leaves_a_state_is_that_of_operations(convolutions, channels, outputs, height, width, fixed, seed):
     torch.manual_seed(seed)
     plan, kernels = leaving(convolutions)
@@ -162,7 +166,7 @@ def test_what_leaves_a_state_is_that_of_operations(convolutions, channels, outpu
     fixed=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=25)
+@settings(max_examples=EXAMPLES)
 def test_what_enters_a_node_is_that_of_operations(with_values, channels, height, width, fixed, seed):
     torch.manual_seed(seed)
     plan, kernels = entering(with_values=with_values)
@@ -179,7 +183,7 @@ def test_what_enters_a_node_is_that_of_operations(with_values, channels, height,
     fixed=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=25)
+@settings(max_examples=EXAMPLES)
 def test_factorized_reductions_beside_convolutions(channels, half, height, width, summed, fixed, seed):
     torch.manual_seed(seed)
     plan, kernels = halving(summed=summed)
@@ -196,7 +200,7 @@ def test_factorized_reductions_beside_convolutions(channels, half, height, width
     ties=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=40)
+@settings(max_examples=EXAMPLES)
 def test_pools_are_those_of_operations(kernel, stride, channels, height, width, ties, seed):
     torch.manual_seed(seed)
     kinds = [Pool(kind, kernel, stride, padding) for kind in ("max", "mean") for padding in {0, kernel // 2}]
@@ -345,15 +349,16 @@ def test_threads_do_not_change_the_result():
         torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-12)
 
 
-def test_the_instruction_sets_agree():
+@pytest.mark.skipif(LEVEL is not None, reason="this is the process of another level")
+@pytest.mark.parametrize("level", ["default", "avx2"])
+def test_the_instruction_sets_agree(level):
     """The others than this machine's best are tried in a process that is told to use no more."""
-    for level in ("default", "avx2"):
-        environment = {**os.environ, "ATEN_CPU_CAPABILITY": level, "ARCHGRAD_LEVEL_TEST": "1"}
-        if os.environ.get("ARCHGRAD_LEVEL_TEST"):
-            pytest.skip("this is that process")
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
+    if torch.backends.cpu.get_cpu_capability().lower() == level:
+        pytest.skip("this process uses them")
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": level, "ARCHGRAD_LEVEL_TEST": level}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_what_the_kernels_leave_to_operations():

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import archgrad as ag
+from apart import run_apart
 from archgrad.cli import main
 from archgrad.runs import Interrupted, Progress
 from archgrad.terminal import Output, escaped, printable, say
@@ -144,9 +145,14 @@ def typed(command: str, redirection: str, folder: Path) -> subprocess.CompletedP
     ],
 )
 def test_a_command_that_writes_files_does_its_work_without_a_terminal(
-    redirection: str, told: str, tmp_path: Path
+    redirection: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = typed(QUICK, redirection, tmp_path)
+    if "&-" in redirection:
+        done = typed(QUICK, redirection, tmp_path)
+    else:
+        monkeypatch.chdir(tmp_path)
+        full = {"output": "/dev/full", "errors": "/dev/full" if "2>" in redirection else None}
+        done = run_apart(["-m", "archgrad", *QUICK.split()], **full)
     assert done.returncode == 0, done.stderr
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations, product
 
@@ -99,26 +99,33 @@ def listed(chosen: Sequence[Part], space: str) -> bool:
     return any(frozenset(pair) in _LISTED for pair in combinations([*(part.key for part in chosen), space], 2))
 
 
-def taken(chosen: Sequence[Part]) -> bool:
-    """Whether a method can be made of these."""
+@cache
+def no_method(chosen: tuple[Part, ...]) -> str:
+    """Return why no method can be made of these; empty if one can."""
     try:
         method_of(chosen)
-    except OptionError:
-        return False
-    return True
+    except OptionError as error:
+        return str(error)
+    return ""
 
 
-def ways(chosen: Sequence[Part], space: str) -> list[list[Part]]:
-    """Return the ways to add a relaxation and an optimizer, where there is none, without a pair that is listed."""
+def taken(chosen: Sequence[Part]) -> bool:
+    """Whether a method can be made of these."""
+    return not no_method(tuple(chosen))
+
+
+def ways(chosen: Sequence[Part], space: str) -> Iterator[list[Part]]:
+    """Yield the ways to add a relaxation and an optimizer, where there is none, without a pair that is listed."""
     kinds = [kind for kind in _FITTED if all(part.kind != kind for part in chosen)]
-    others = product(*([part for part in PARTS if part.kind == kind] for kind in kinds))
-    every = ([*chosen, *way] for way in others)
-    return [way for way in every if not listed(way, space)]
+    for way in product(*([part for part in PARTS if part.kind == kind] for kind in kinds)):
+        if not listed([*chosen, *way], space):
+            yield [*chosen, *way]
 
 
-def fitted(chosen: Sequence[Part], space: str) -> list[list[Part]]:
-    """Return those of the ways that a method can be made of."""
-    return [way for way in ways(chosen, space) if taken(way)]
+@cache
+def fitted(chosen: tuple[Part, ...], space: str) -> list[Part] | None:
+    """Return the first of the ways that a method can be made of, if there is one."""
+    return next((way for way in ways(chosen, space) if taken(way)), None)
 
 
 def are_of_one_place(one: Part, other: Part) -> bool:
@@ -136,7 +143,7 @@ def plan(space: str) -> tuple[tuple[Part, ...], ...]:
     missing = {frozenset((one.key, other.key)): (one, other) for one, other in pairs if fitted((one, other), space)}
     methods = []
     while missing:
-        chosen = fitted(next(iter(missing.values())), space)[0]
+        chosen = list(fitted(next(iter(missing.values())), space) or ())
         while True:
             gains = {
                 part: sum(frozenset((part.key, other.key)) in missing for other in chosen)
@@ -178,7 +185,7 @@ def test_parts_run_together(space: str, number: int) -> None:
 @pytest.mark.parametrize("space", SPACES)
 def test_no_pair_is_refused_that_is_not_listed(space: str) -> None:
     pairs = [pair for pair in combinations(PARTS, 2) if not are_of_one_place(*pair)]
-    unlisted = [pair for pair in pairs if ways(pair, space) and not fitted(pair, space)]
+    unlisted = [pair for pair in pairs if any(ways(pair, space)) and not fitted(pair, space)]
     assert not unlisted, "\n".join(f"{one.key} and {other.key}" for one, other in unlisted)
 
 
@@ -203,6 +210,8 @@ def test_refused_pairs_are_refused_and_say_why(pair: tuple[str, str]) -> None:
 
 def refusal(chosen: Sequence[Part], space: str) -> str:
     """Return why a search with these parts is refused before its first step; empty if it is not."""
+    if reason := no_method(tuple(chosen)):
+        return reason
     try:
         search(method_of(chosen), space)
     except (OptionError, SpaceError) as error:

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apart import run_apart
 from archgrad.architecture import Architecture
 from archgrad.errors import RunError
 from archgrad.fast.native import instruction_set
@@ -270,7 +271,8 @@ with RunFolder.create(sys.argv[1], command="search", config={}) as folder:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file size limit to set")
 def test_a_write_that_breaks_off_in_the_middle_leaves_no_trace(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = subprocess.run([sys.executable, "-c", LIMITED, str(run)], capture_output=True, text=True, check=True)
+    result = run_apart(["-c", LIMITED, str(run)])
+    assert result.returncode == 0, result.stderr
     assert "size limit" in result.stdout
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
@@ -310,7 +312,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

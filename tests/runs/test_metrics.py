@@ -16,7 +16,7 @@ from archgrad.errors import OptionError, RunError
 from archgrad.report.read import read_table
 from archgrad.runs import MetricsFile, check_column, read_metrics
 
-FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path: Path, epochs: int) -> MetricsFile:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from apart import run_apart
 from archgrad.errors import OptionError
 from archgrad.runs import Progress, progress
 
@@ -161,7 +160,7 @@ print(shown[-1]["data"]["text/plain"])
 def test_a_notebook_gets_a_live_table_in_one_place() -> None:
     pytest.importorskip("IPython")
     code = NOTEBOOK.format(folder=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = run_apart(["-c", code])
     assert done.returncode == 0, done.stderr
     reads, displays, places, *last = done.stdout.splitlines()
     assert reads.split() == ["8", "0", "3"]  # live, quiet, and a file, which gets lines also from a notebook

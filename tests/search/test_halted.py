@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import archgrad as ag
+from apart import run_apart
 
 STEPS = 4  # an epoch
 
@@ -98,7 +97,7 @@ shell.run_cell("print('epochs', len(searched(run_dir={run!r}, resume=True).histo
 def test_ipython_keeps_the_result_and_gives_no_advice_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("IPython")
     code = NOTEBOOK.format(folder=str(Path(__file__).parent), run=str(tmp_path / "run"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = run_apart(["-c", code])
     said = done.stdout + done.stderr
     assert "kept 1" in said, said
     assert "epochs 3" in said, said

@@ -231,7 +231,7 @@ cells = st.lists(st.lists(st.tuples(names, st.just(0)), min_size=1, max_size=3),
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(names, names | st.just([0, 1]) | cells, max_size=5), st.none() | names)
 def test_no_name_breaks_the_form_or_reaches_the_terminal_unprintable(choices, space):
     architecture = Architecture(choices, space=space)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from apart import Apart, run_apart
 from archgrad.errors import OptionError, RunError
 from archgrad.nasbench import OPERATIONS
 from archgrad.study import load_study, study
@@ -42,28 +40,21 @@ def write_table(file: Path) -> None:
             writer.writerow([index, arch, 10 * [a, b, c, d, e, f].count("nor_conv_3x3"), 1.0])
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "archgrad", "study", *arguments]
-
-
 @pytest.mark.slow
 def test_a_study_is_killed_resumed_and_judged_by_retraining(tmp_path: Path) -> None:
     file, out = tmp_path / "plan.yaml", tmp_path / "out"
     file.write_text(RETRAINED, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command(str(file), "--out", str(out), "--threads", "1"), env=environment)
+    command = ["-m", "archgrad", "study", str(file), "--out", str(out), "--threads", "1"]
+    first = Apart(command)
     while not list(out.glob("searches/*/*/darts/seed-5/metrics.csv")):
         assert first.poll() is None
         time.sleep(0.1)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=120) == 128 + signal.SIGTERM
+    assert first.wait(120) == 128 + signal.SIGTERM
     begun = {path.parent for path in out.rglob("config.yaml")}
     assert 1 <= len(begun) < 6
 
-    again = subprocess.run(
-        command(str(file), "--out", str(out), "--threads", "1", "--jobs", "2"),
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    again = run_apart([*command, "--jobs", "2"])
     assert again.returncode == 0, again.stdout + again.stderr
     results = from_csv((out / "results.csv").read_text(encoding="utf-8"))
     counts = {name: sum(one.method == name for one in results) for name in {one.method for one in results}}

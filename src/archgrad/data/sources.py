@@ -1,6 +1,7 @@
 """The data sets that have a name, and whatever else a caller may have."""
 
 import difflib
+import importlib.util
 import os
 import socket
 from collections.abc import Iterator
@@ -118,12 +119,9 @@ def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
 
 
 def _digits() -> Data:
-    from sklearn.datasets import load_digits  # here, as importing scikit-learn takes a second
-
-    digits = load_digits()
-    pixels = torch.from_numpy(digits.images)[:, None]  # 0..16
-    images = (pixels * (255 / 16)).round().to(torch.uint8)
-    targets = torch.from_numpy(digits.target).long()
+    table = torch.from_numpy(_digits_table())
+    images = (table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).round().to(torch.uint8)  # from 0..16
+    targets = table[:, -1].long()
     train, test = (part.sort().values for part in stratified_halves(targets, fraction=1437 / 1797, seed=0))
     return _in_memory(
         "digits",
@@ -132,6 +130,18 @@ def _digits() -> Data:
         tuple(str(digit) for digit in range(10)),
         Augmentation(crop_padding=1),
     )
+
+
+def _digits_table() -> np.ndarray:
+    """(1797, 65): 64 pixels from 0 to 16 and the digit. The file is scikit-learn's, whose import takes seconds."""
+    package = importlib.util.find_spec("sklearn")
+    for place in (package and package.submodule_search_locations) or ():
+        file = Path(place, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # knows where its own version keeps it
+
+    return np.column_stack(load_digits(return_X_y=True))
 
 
 def _torchvision(name: str, root: Path, download: bool) -> Data:

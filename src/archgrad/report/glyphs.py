@@ -7,9 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
 
 __all__ = ["advance", "outline"]
 
@@ -23,6 +21,9 @@ _BOX = np.array([*_FRAME, *_HOLE])  # for letters that the font lacks
 
 @functools.cache
 def _font(bold: bool) -> Any:
+    import matplotlib  # here, as it takes a second, which a run that draws nothing should not wait for
+    from matplotlib.ft2font import FT2Font
+
     font = FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / _FILES[bold]))
     font.set_size(_EM, 72.0)
     return font

@@ -17,7 +17,6 @@ from archgrad.files import refuse_links
 from archgrad.report.compare import comparison_pictures, group_runs
 from archgrad.report.page import comparison_section, page, run_names
 from archgrad.report.pictures import unique_slugs
-from archgrad.report.raster import scene_pixels, scene_png
 from archgrad.report.read import read_run
 from archgrad.report.results import Figure, architecture_figure, architecture_scene, write_at_once
 from archgrad.report.scene import Picture
@@ -117,6 +116,8 @@ def _compose(folders: Sequence[Path], max_frames: int, *, brief: bool) -> tuple[
 
 
 def _write_pictures(run: Path, pictures: Sequence[Picture]) -> None:
+    from archgrad.report.raster import scene_png  # here, as it takes a second
+
     folder = run / "report"
     refuse_links(folder / "any", below=run)
     folder.mkdir(exist_ok=True)
@@ -162,4 +163,6 @@ def architecture_image(architecture: Architecture, *, scale: float = 1.5) -> np.
     """
     if scale <= 0:
         raise OptionError(f"scale must be above 0, but got {scale}.")
+    from archgrad.report.raster import scene_pixels  # here, as it takes a second
+
     return scene_pixels(architecture_scene(architecture), scale=scale)

@@ -14,7 +14,6 @@ from archgrad.errors import OptionError, RunError
 from archgrad.files import partial_file
 from archgrad.report.charts import format_value
 from archgrad.report.pictures import architecture_pictures, curve_pictures
-from archgrad.report.raster import scene_png
 from archgrad.report.read import Table, read_probabilities
 from archgrad.report.scene import Group, Scene, stack
 from archgrad.report.svg import svg_file
@@ -59,7 +58,12 @@ class Figure:
         kind = place.suffix.lower()
         if kind not in (".png", ".svg"):
             raise OptionError(f"A picture ends in .png or .svg, but got '{place}'. Rename it.")
-        content = scene_png(self._scene) if kind == ".png" else self.to_svg().encode("utf-8")
+        if kind == ".png":
+            from archgrad.report.raster import scene_png  # here, as it takes a second
+
+            content = scene_png(self._scene)
+        else:
+            content = self.to_svg().encode("utf-8")
         try:
             write_at_once(place, content)
         except OSError as error:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from archgrad.files import read_file, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json
 from archgrad.runs import Interrupted, StopRequest
 from archgrad.runs.lock import RunLock
+from archgrad.study.forks import CAN_FORK, Fork, ForkServer
 from archgrad.study.jobs import Job
 
 __all__ = ["Outcome", "Pool", "Processes", "run_jobs"]
@@ -58,7 +58,7 @@ class Pool(Protocol):
 
 
 class Processes:
-    """Processes of this machine.
+    """Processes of this machine. Where the system can, they are forks of one that has imported what each needs.
 
     Args:
         threads: Of each process.
@@ -66,7 +66,8 @@ class Processes:
 
     def __init__(self, threads: int) -> None:
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._server: ForkServer | None = None
+        self._running: set[Fork | subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -75,20 +76,18 @@ class Processes:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def run(self, arguments: Sequence[str], log: Path) -> int:
         """Run `archgrad` with these arguments, write its output to the end of a file, and return its exit status."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "archgrad", *arguments]
         with open(log, "ab") as output:
             with self._lock:
                 if self._stopped:
                     return 128 + signal.SIGTERM
-                # A group of its own: Ctrl-C reaches the study alone, which passes one request on.
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environment,
-                    start_new_session=True,
-                )  # fmt: skip
+                process = self._started(list(arguments), output.fileno())
                 self._running.add(process)
             try:
                 return process.wait()
@@ -96,13 +95,22 @@ class Processes:
                 with self._lock:
                     self._running.discard(process)
 
+    def _started(self, arguments: list[str], output: int) -> Fork | subprocess.Popen[bytes]:
+        if not CAN_FORK:
+            return subprocess.Popen(
+                [sys.executable, "-m", "archgrad", *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env=self._environment, start_new_session=True,
+            )  # fmt: skip
+        if self._server is None:
+            self._server = ForkServer([sys.executable, "-m", "archgrad.cli.run_server"], self._environment)
+        return self._server.start(arguments, output)
+
     def stop(self) -> None:
         """Ask what runs to save its state and end."""
         with self._lock:
             self._stopped = True
             for process in self._running:
-                with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGTERM)
 
 
 def run_jobs(
