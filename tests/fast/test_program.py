@@ -18,6 +18,7 @@ from archgrad.operations import DilConv, PoolBN, SepConv
 from archgrad.partial_channels import SplitStates
 from archgrad.relaxation import Gumbel, Softmax
 from archgrad.schedules import Progress
+from archgrad.skip_noise import noisy_skips
 from archgrad.spaces import darts_cifar
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -260,6 +261,39 @@ def test_cells_with_anything_else_are_not(wholes):
     with torch.autocast("cpu", torch.bfloat16):
         net.train()(x)
     assert wholes == [False] * 6
+
+
+def test_noise_on_skip_connections_is_that_of_the_plain_path(wholes):
+    torch.manual_seed(0)
+    space = darts_cifar(4, 3, nodes=2).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for fast in (False, True):
+        net = ag.Supernet(space, fast=fast, seed=1)
+        wanted = [*net.alphas.values(), *net.weights.values()]
+        with noisy_skips(net, 0.5):
+            torch.manual_seed(2)
+            y = net(x)
+            first = torch.autograd.grad(y.square().sum(), wanted, create_graph=True, materialize_grads=True)
+            twice = torch.autograd.grad(sum(g.sin().sum() for g in first), wanted, materialize_grads=True)
+            torch.manual_seed(2)
+            again = torch.autograd.grad(net(x).square().sum(), wanted, materialize_grads=True)
+        found.append([y, *first, *twice, *again, *net.network.buffers(), torch.get_rng_state()])
+    assert wholes == [True] * 6
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-9)
+    wholes.clear()
+    with noisy_skips(net, 0.1), torch.no_grad():  # another noise in the same places
+        torch.manual_seed(2)
+        noisy = net(x)
+        skip = net.network.cells[1].graph.edges[0]["skip_connect"]
+        watched = skip.register_forward_hook(lambda *_: None)
+        torch.manual_seed(2)
+        torch.testing.assert_close(net(x), noisy, rtol=1e-10, atol=1e-10)
+        watched.remove()
+        skip.eval()
+        net(x)
+    assert wholes == [True, True, True, True, False, True, True, False, True]  # the cell of that skip
 
 
 class Chain(nn.Module):

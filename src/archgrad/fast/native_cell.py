@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.added_noise import AddedNoise
 from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
@@ -57,7 +58,7 @@ def evaluate(
         return None
     with torch.inference_mode(False):  # what is kept serves other passes, too
         recorded = kept.find(("whole", kind, bool(edges)), lambda: _record(cell, layout, weighted=bool(edges)))
-    if recorded is None:
+    if recorded is None or not all(skip.training for skip in recorded.noisy):
         return None
     weights, projections = recorded.weights(), recorded.projections()
     every = [mixture.weights for mixture in mixtures] + ([torch.stack(edges)] if edges else [])
@@ -80,6 +81,8 @@ class _Recorded(NamedTuple):
     """What the projections are of."""
     mixing: Tensor
     """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
+    noisy: list[nn.Module]
+    """To whose output noise is added, in training mode."""
     tracked: list[tuple[int, list[nn.BatchNorm2d], Tensor]]
     """Number of pixels, norms, and the row of the statistics that each would have seen."""
 
@@ -122,10 +125,11 @@ class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
     def __init__(self, cell: Cell, layout: Layout, weighted: bool) -> None:
-        self.steps: list[native.Step | native.Weave | native.Halve] = []
+        self.steps: list[native.Step | native.Weave | native.Halve | native.Noisy] = []
         self.convolved: list[nn.Conv2d] = []
         self.projected: list[nn.Conv2d | FactorizedReduce] = []
         self.mixing: list[int] = []
+        self.noisy: list[nn.Module] = []
         self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
         self.of_state = list(range(cell.n_inputs))
         """The image that operations read of each state."""
@@ -146,7 +150,7 @@ class _Recorder:
                 self.of_state[state] = self._append(native.Weave((image,), cell.partial_channels, mixes=False))
         entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
         leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
-        for candidate in layout.lowered():
+        for candidate in layout.lowered_or_noisy():
             if isinstance(candidate.operation, Zero):
                 continue
             entering[candidate.node].append(candidate)
@@ -169,10 +173,12 @@ class _Recorder:
             norms, rows = zip(*seen, strict=True)
             tracked.append((count, list(norms), torch.tensor(rows, device="cpu")))
         program = native.Program(first, tuple(self.steps), tuple(outputs))
-        return _Recorded(program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), tracked)
+        return _Recorded(
+            program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), self.noisy, tracked
+        )
 
-    def _append(self, step: native.Weave | native.Halve) -> int:
-        """Record a step of what passes by, and return the first image that it gives."""
+    def _append(self, step: native.Weave | native.Halve | native.Noisy) -> int:
+        """Record a step that is no stage, and return the first image that it gives."""
         first = len(self._sizes)
         size = self._sizes[step.reads[-1]]
         if isinstance(step, native.Halve):
@@ -229,8 +235,12 @@ class _Recorder:
     def _enter(self, candidates: Sequence[Candidate]) -> None:
         """Record the sum that enters a node."""
         terms: list[_Found] = []
-        values: list[_Found] = []
+        values = [
+            self._add_noise(c, c.noise) for c in candidates if c.noise
+        ]  # which takes random numbers, in this order
         for candidate in candidates:
+            if candidate.noise:
+                continue
             source, operation, number = candidate.source, candidate.operation, candidate.number
             kind, image = kind_of(operation), self.of_state[source]
             if kind in (nn.Identity, PoolBN):
@@ -248,6 +258,17 @@ class _Recorder:
         _require(bool(candidates))
         self.of_state.append(len(self._sizes))
         self._record(terms + values, summed=True)
+
+    def _add_noise(self, candidate: Candidate, noise: AddedNoise) -> _Found:
+        """Record a skip connection with noise."""
+        skip, image = candidate.operation, self.of_state[candidate.source]
+        if isinstance(skip, FactorizedReduce):
+            found = self._reduce(image, skip)
+            image = len(self._sizes)
+            self._record([found])
+        self.noisy.append(skip)
+        image = self._append(native.Noisy((image,), noise))
+        return _Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=candidate.number)
 
     def _project(self, image: int, stages: Sequence[Any], *, relu: bool) -> _Found:
         """A projection and its BatchNorm, with a depthwise convolution before them if there are three stages."""

@@ -18,6 +18,7 @@ from archgrad.fast.composition import gradients_where
 from archgrad.fast.native.library import image_like
 from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
 from archgrad.fast.native.native_stage import run
+from archgrad.fast.native.noisy import Noisy
 from archgrad.fast.native.plan import Plan
 from archgrad.fast.native.weaving import Halve, Weave
 
@@ -57,7 +58,7 @@ class Program:
     """Stages that read images and append their outputs to them; images 0 to `n_inputs` - 1 are given."""
 
     n_inputs: int
-    steps: tuple[Step | Weave | Halve, ...]
+    steps: tuple[Step | Weave | Halve | Noisy, ...]
     outputs: tuple[int, ...]
     """The images that are returned, joined along the channels; each is an output of a step."""
 
@@ -145,7 +146,7 @@ class _Program(torch.autograd.Function):
         if g is None:
             return (None,) * len(needed)
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(program, mixing, tensors, g, needed[1:])
+            return None, *_differentiable_gradients(program, mixing, tensors, made, g, needed[1:])
         inputs, weights, projections = program.split(tensors)
         need_inputs, need_weights, need_projections = program.split(needed[2:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
@@ -229,9 +230,14 @@ def _part(g: Tensor, n: int) -> list[Tensor]:
 
 
 def _differentiable_gradients(
-    program: Program, mixing: Tensor, tensors: Sequence[Tensor], g: Tensor, needed: Sequence[bool]
+    program: Program,
+    mixing: Tensor,
+    tensors: Sequence[Tensor],
+    made: Sequence[Tensor],
+    g: Tensor,
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients by (mixing, *tensors), differentiable again: computed once more, stage by stage."""
+    """The gradients by (mixing, *tensors), differentiable again: computed once more, step by step."""
     # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
     arguments = [t.view_as(t) for t in (mixing, *tensors)]
     mixing, tensors = arguments[0], arguments[1:]
@@ -239,7 +245,8 @@ def _differentiable_gradients(
     images = list(inputs)
     for step, share in zip(program.steps, program.shares, strict=True):
         if not isinstance(step, Step):
-            images.extend(step.composed([images[i] for i in step.reads], mixing[share.values]))
+            own = made[share.images.start - program.n_inputs : share.images.stop - program.n_inputs]
+            images.extend(step.composed([images[i] for i in step.reads], own, mixing[share.values]))
             continue
         plan, reads = step
         scale = _scale(plan, mixing, share)

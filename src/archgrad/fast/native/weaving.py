@@ -93,8 +93,8 @@ class Weave:
         call("unweave", jobs, images[0].dtype)
         return by_weights
 
-    def composed(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """What `forward` returns, from differentiable operations."""
+    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+        """What `forward` returned, from differentiable operations."""
         passing = list(images[self.mixes :])
         if self.weighted:
             passing = [weight * x for weight, x in zip(weights.unbind(), passing, strict=True)]
@@ -160,8 +160,8 @@ class Halve:
         job.d_input, job.adds = target.image.data_ptr(), target.adds
         call("backpropagate", [job], x.dtype)
 
-    def composed(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """What `forward` returns, from differentiable operations."""
+    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+        """What `forward` returned, from differentiable operations."""
         return [F.max_pool2d(images[0], 2, ceil_mode=True)]
 
     def _job(self, x: Tensor, pooled: Tensor) -> Job:
