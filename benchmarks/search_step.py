@@ -185,7 +185,9 @@ def environment(options: argparse.Namespace) -> dict:
         "threads": options.threads,
         "clock": options.clock,
         "vector_unit": torch.backends.cpu.get_cpu_capability(),
+        "kernels": library.instruction_set(),
         "load_average": round(os.getloadavg()[0], 1),
+        "archgrad": ag.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -25,7 +25,7 @@ FLOW = (
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("mixture", "nested_sum", "partial_channels", "recompute"),
+    ("added_noise", "mixture", "nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
     ("cell",),
     ("operations", "labels"),

@@ -7,6 +7,8 @@ somebody who watches all calls. Each of them makes a module run as it is written
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -14,7 +16,16 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
-__all__ = ["HOOKS", "as_defined", "calls_are_watched", "is_exactly", "is_hooked", "kind_of", "methods_in_place"]
+__all__ = [
+    "HOOKS",
+    "as_defined",
+    "calls_are_watched",
+    "is_exactly",
+    "is_exactly_but_hooked",
+    "is_hooked",
+    "kind_of",
+    "methods_in_place",
+]
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The tables of a module that calling it reads."""
@@ -62,9 +73,14 @@ def is_exactly(module: object, *kinds: type[nn.Module]) -> bool:
         module: What may be one.
         kinds: Classes that `as_defined` noted.
     """
+    return is_exactly_but_hooked(module, *kinds) and not is_hooked(module)
+
+
+def is_exactly_but_hooked(module: object, *kinds: type[nn.Module]) -> TypeGuard[nn.Module]:
+    """As `is_exactly`, but calling the module may run hooks, for which the caller answers."""
     if not isinstance(module, nn.Module) or (kind := kind_of(module)) not in kinds:
         return False
-    return not is_hooked(module) and _NAMES[kind].isdisjoint(module.__dict__) and _methods(kind) == _DEFINED[kind]
+    return _NAMES[kind].isdisjoint(module.__dict__) and _methods(kind) == _DEFINED[kind]
 
 
 def calls_are_watched() -> bool:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from archgrad.added_noise import AddedNoise
 from archgrad.choices import LayerChoice
 from archgrad.errors import OptionError
-from archgrad.nested import map_tensors
 from archgrad.operations import is_skip
 from archgrad.supernet import Supernet
 
@@ -48,15 +44,7 @@ def noisy_skips(supernet: Supernet, factor: float) -> Iterator[None]:
             "skip_noise needs a candidate that is called 'skip...', but this space has none. Leave it out."
         )
 
-    def noisy(module: nn.Module, _: Any, output: Any) -> Any:
-        return map_tensors(output, added) if module.training else output
-
-    def added(x: Tensor) -> Tensor:
-        # In the order of the shape and not of the memory, so that the noise is the same in every memory format.
-        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype)
-        return x + noise * (factor * x.detach().std())
-
     with ExitStack() as stack:
         for skip in skips if factor > 0.0 else ():
-            stack.callback(skip.register_forward_hook(noisy).remove)
+            stack.callback(skip.register_forward_hook(AddedNoise(factor)).remove)
         yield

@@ -13,10 +13,12 @@ from archgrad.cell import Cell
 from archgrad.errors import SpaceError
 from archgrad.fast import native_cell
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.native import Plan, Pool, Program, Step, Unit, run, run_program
+from archgrad.fast.native import Halve, Plan, Pool, Program, Step, Unit, Weave, run, run_program
 from archgrad.operations import DilConv, PoolBN, SepConv
-from archgrad.relaxation import Gumbel
+from archgrad.partial_channels import SplitStates
+from archgrad.relaxation import Gumbel, Softmax
 from archgrad.schedules import Progress
+from archgrad.skip_noise import noisy_skips
 from archgrad.spaces import darts_cifar
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -144,6 +146,72 @@ def test_tensors_may_be_kept_elsewhere_between_the_passes():
     )
 
 
+def by_parts(parts: int, *, weighted: bool) -> Program:
+    """Two nodes, the first of half the size of its inputs: images 0 and 1 are whole, 2 and 3 what is read of them,
+    4 what was mixed, 5 and 6 the inputs halved, 7 and 8 the first node and what is read of it, 9 to 11 the same."""
+    halving = Geometry((2, 2), (1, 1))
+    into_first = Plan((Unit(0, halving, relu=True), Unit(1, halving, relu=True)), summed=True)
+    into_second = Plan((Unit(0, THREE), Unit(0, projected=False)), summed=True)
+    steps = (
+        *(Weave((k,), parts, mixes=False) for k in (0, 1)),
+        Step(into_first, (2, 3)),
+        *(Halve((k,)) for k in (0, 1)),
+        Weave((4, 5, 6), parts, weighted=weighted),
+        Step(into_second, (8,)),
+        Weave((9, 5, 6, 7), parts, weighted=weighted),
+    )
+    return Program(2, steps, (7, 10))
+
+
+def by_hand(program: Program, parts: int, mixing: Tensor, *tensors: Tensor) -> Tensor:
+    """What a program of `by_parts` computes, from the definition of partial channels."""
+    inputs, weights, projections = program.split(tensors)
+    _, _, first, *_, second, last = program.steps
+    to_first, q_first, to_second, q_second = mixing.split([2, 2, 2, 3] if last.weighted else [2, 0, 2, 0])
+    split = SplitStates(inputs, parts, "The cell")
+    ones = lambda n: mixing.new_ones(n, inputs[0].shape[1] // parts)  # noqa: E731
+    matrices = [p.flatten(1) for p in projections]
+    (y,), _ = run(first.plan, list(split.read), weights[:2], matrices[:2], to_first.unsqueeze(1) * ones(2))
+    split.enter(y, q_first if last.weighted else [None] * 2)
+    (y,), _ = run(
+        second.plan, [split.read[2]], weights[2:], matrices[2:], to_second[:1, None] * ones(1), mixing=to_second[1:]
+    )
+    split.enter(y, q_second if last.weighted else [None] * 3)
+    return torch.cat(split.whole[2:], 1)
+
+
+@pytest.mark.parametrize(("parts", "own", "size"), [(2, 3, (5, 4)), (3, 2, (4, 3)), (4, 2, (7, 6))])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_states_pass_by_as_partial_channels_say(parts, own, size, weighted):
+    torch.manual_seed(0)
+    program = by_parts(parts, weighted=weighted)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    tensors = [random(9 if weighted else 4), *(random(2, parts * own, *size) for _ in range(2))]
+    tensors += [random(own, 1, 3, 3) for _ in range(3)] + [random(own, own, 1, 1) for _ in range(3)]
+
+    def as_one(mixing: Tensor, *others: Tensor) -> Tensor:
+        inputs, weights, projections = program.split(others)
+        return run_program(program, inputs, weights, projections, mixing)[0]
+
+    found, expected = as_one(*tensors), by_hand(program, parts, *tensors)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    towards = torch.randn_like(found)
+    gradients = [torch.autograd.grad(y, tensors, towards) for y in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+    twice = [
+        torch.autograd.grad(
+            sum(g.sin().sum() for g in torch.autograd.grad(y, tensors, towards, create_graph=True)), tensors
+        )
+        for y in (as_one(*tensors), by_hand(program, parts, *tensors))
+    ]
+    torch.testing.assert_close(*twice, rtol=1e-9, atol=1e-9)
+    alone = [x.detach().requires_grad_(k == 1) for k, x in enumerate(tensors)]
+    torch.testing.assert_close(torch.autograd.grad(as_one(*alone), alone[1], towards)[0], gradients[0][1])
+
+
 @pytest.fixture
 def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each cell that was evaluated was one function."""
@@ -168,6 +236,10 @@ def test_cells_of_known_operations_are_whole(wholes):
     drawn.progress = Progress(0, 50)
     drawn(x)
     assert wholes == [False] * 3  # candidates that did not run reach the output
+    wholes.clear()
+    for options in ({}, {"edge_weights": Softmax()}):
+        ag.Supernet(darts_cifar(8, 3, partial_channels=4), fast=True, **options)(x)
+    assert wholes == [True] * 6
 
 
 def test_cells_with_anything_else_are_not(wholes):
@@ -189,6 +261,39 @@ def test_cells_with_anything_else_are_not(wholes):
     with torch.autocast("cpu", torch.bfloat16):
         net.train()(x)
     assert wholes == [False] * 6
+
+
+def test_noise_on_skip_connections_is_that_of_the_plain_path(wholes):
+    torch.manual_seed(0)
+    space = darts_cifar(4, 3, nodes=2).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for fast in (False, True):
+        net = ag.Supernet(space, fast=fast, seed=1)
+        wanted = [*net.alphas.values(), *net.weights.values()]
+        with noisy_skips(net, 0.5):
+            torch.manual_seed(2)
+            y = net(x)
+            first = torch.autograd.grad(y.square().sum(), wanted, create_graph=True, materialize_grads=True)
+            twice = torch.autograd.grad(sum(g.sin().sum() for g in first), wanted, materialize_grads=True)
+            torch.manual_seed(2)
+            again = torch.autograd.grad(net(x).square().sum(), wanted, materialize_grads=True)
+        found.append([y, *first, *twice, *again, *net.network.buffers(), torch.get_rng_state()])
+    assert wholes == [True] * 6
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-9)
+    wholes.clear()
+    with noisy_skips(net, 0.1), torch.no_grad():  # another noise in the same places
+        torch.manual_seed(2)
+        noisy = net(x)
+        skip = net.network.cells[1].graph.edges[0]["skip_connect"]
+        watched = skip.register_forward_hook(lambda *_: None)
+        torch.manual_seed(2)
+        torch.testing.assert_close(net(x), noisy, rtol=1e-10, atol=1e-10)
+        watched.remove()
+        skip.eval()
+        net(x)
+    assert wholes == [True, True, True, True, False, True, True, False, True]  # the cell of that skip
 
 
 class Chain(nn.Module):

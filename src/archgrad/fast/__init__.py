@@ -19,7 +19,7 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
   that `grouped_layers` puts side by side (`group_key` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
   are not for something, the others compute. `native_cell`: a cell in which they know everything, as one function.
-- `fast_split`: the channels of cells with partial channels; `packed`: narrow operations side by side.
+- `fast_split`: the channels of cells with partial channels, where the kernels do not know them.
 - `malloc`: a setting for programs that search.
 """
 

@@ -41,7 +41,6 @@ from archgrad.fast.lowering import (
 )
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
-from archgrad.fast.packed import NOTHING, Packed, pack
 from archgrad.fast.recognise import is_projection, stages_of
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
@@ -96,10 +95,8 @@ class CellEvaluator:
             return cell.edge_by_edge(states)
         if gathers(x):
             output = grouped_cell.evaluate(cell, split, mixtures, layout, self._kept, kind)
-        elif cell.partial_channels > 1:
-            output = None  # the kernels' programs know no states of which a part is read
         else:
-            output = native_cell.evaluate(cell, states, mixtures, layout, self._kept, kind)
+            output = native_cell.evaluate(cell, split.whole, mixtures, layout, self._kept, kind)
         if output is None:
             output = _by_node(cell, split, mixtures, layout)
         if self._guarded and cell.output == "last":  # others are joined, and so copied
@@ -122,21 +119,14 @@ def _by_node(cell: Cell, split: FastSplit, mixtures: Sequence[Mixture], layout: 
     for c in layout.lowered():
         leaving[c.source].append(c)
     every: list[SharedFeatures] = []
-    packed: list[Packed] = []
 
     def add(x: Tensor, own: Sequence[Candidate]) -> None:
-        found = NOTHING
-        if cell.partial_channels > 1 and own:
-            x = x.contiguous(memory_format=torch.channels_last)
-            found = pack(x, own, weights)
-        packed.append(found)
-        rest = [c.operation for c in own if c.number not in found.done]
-        every.append(SharedFeatures(x, rest, channels_last=channels_last))
+        every.append(SharedFeatures(x, [c.operation for c in own], channels_last=channels_last))
 
     for number, x in enumerate(list(states)):
         add(x, leaving[number])
     for node, edges in enumerate(layout.entering):
-        total = _Node(cell, every, edges, weights, mixtures, packed).total()
+        total = _Node(cell, every, edges, weights, mixtures).total()
         read = split.enter(total, [mixtures[edge.number].edge for edge in edges])
         shape = layout.shapes[cell.n_inputs + node]
         own = leaving[len(every)] if shape is None or read.shape == shape else []
@@ -156,10 +146,8 @@ class _Node:
         edges: Sequence[Edge],
         weights: Sequence[Sequence[Tensor]],
         mixtures: Sequence[Mixture],
-        packed: Sequence[Packed],
     ) -> None:
         self._cell = cell
-        self._packed = packed
         self._states = states
         self._edges = edges
         self._weights = weights
@@ -173,21 +161,18 @@ class _Node:
         written: list[Tensor] = []
         offsets: list[Tensor] = []
         zeros: list[Candidate] = []
-        packed: list[Tensor] = []
         for edge in self._edges:
-            state, together = self._states[edge.source], self._packed[edge.source]
-            known = [c for c in edge.candidates if c.known and c.number not in together.done]
-            if edge.shape is None or not all(state.knows(c.operation) for c in known):
+            state = self._states[edge.source]
+            if edge.shape is None or not all(state.knows(c.operation) for c in edge.candidates if c.known):
                 written.append(self._cell.edges[edge.number](state.given))
                 continue
-            packed += [together.sums[edge.number]] if edge.number in together.sums else []
             for c in edge.candidates:
                 if isinstance(c.operation, Zero) and c.known:
                     zeros.append(c)
-                elif c.number not in together.done:
+                else:
                     self._add(state, edge, c)
             offsets += offset_of(edge, self._mixtures[edge.number])
-        parts = packed + self._lowered()
+        parts = self._lowered()
         if zeros and not parts:  # nothing but zeros: let one of them say of what shape
             zero = zeros[0]
             parts.append(zero.operation(self._states[zero.source].x) * self._weights[zero.edge][zero.place])

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from archgrad.added_noise import AddedNoise, noise_of
 from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.exactness import as_defined, is_exactly
-from archgrad.fast.recognise import fits, is_known, output_size
+from archgrad.fast.recognise import fits, is_known, is_known_with_noise, output_size
 
 __all__ = [
     "Candidate",
@@ -56,6 +57,8 @@ class Candidate(NamedTuple):
     """Number of its mixing weight, counted through all edges."""
     known: bool
     """Whether it may be computed in another way than by calling it."""
+    noise: AddedNoise | None = None
+    """What calling it adds to its output, where it would be known otherwise."""
 
 
 class Edge(NamedTuple):
@@ -79,11 +82,18 @@ class Layout(NamedTuple):
 
     def lowered(self) -> list[Candidate]:
         """Return the known candidates of lowered edges."""
-        return [c for edges in self.entering for edge in edges if edge.shape for c in edge.candidates if c.known]
+        return [c for c in self._on_lowered_edges() if c.known]
+
+    def lowered_or_noisy(self) -> list[Candidate]:
+        """Return these and those that would be known without their noise, in the order in which the plain path runs."""
+        return [c for c in self._on_lowered_edges() if c.known or c.noise]
 
     def is_whole(self) -> bool:
-        """Return whether every candidate that runs is known and on a lowered edge."""
-        return all(edge.shape and all(c.known for c in edge.candidates) for edges in self.entering for edge in edges)
+        """Return whether every candidate that runs is on a lowered edge and is known, or would be without its noise."""
+        return len(self.lowered_or_noisy()) == sum(len(edge.candidates) for edges in self.entering for edge in edges)
+
+    def _on_lowered_edges(self) -> Iterator[Candidate]:
+        return (c for edges in self.entering for edge in edges if edge.shape for c in edge.candidates)
 
 
 def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
@@ -126,6 +136,8 @@ def is_readable(operation: nn.Module, x: Tensor) -> bool:
 def known_operations(cell: Cell) -> frozenset[int] | None:
     """Return the identities of candidates that may be computed together; None if the cell has an edge of its own kind.
 
+    Those to whose output noise is added are among them.
+
     An operation that stands in several places, or shares a BatchNorm or buffers with another, is not among them: its
     statistics move in an order that only calling it keeps.
     """
@@ -134,7 +146,11 @@ def known_operations(cell: Cell) -> frozenset[int] | None:
         return None
     operations = [operation for edge in edges for operation in cast(LayerChoice, edge).candidates]
     alone = sharing_nothing(operations)
-    return frozenset(id(operation) for operation in operations if id(operation) in alone and is_known(operation))
+    return frozenset(
+        id(operation)
+        for operation in operations
+        if id(operation) in alone and (is_known(operation) or is_known_with_noise(operation))
+    )
 
 
 def sharing_nothing(operations: Sequence[nn.Module]) -> set[int]:
@@ -171,9 +187,12 @@ def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], k
         operations = cast(LayerChoice, edge).candidates
         shape = layout.shapes[source]
         candidates = tuple(
-            Candidate(source, node - cell.n_inputs, m, number, k, first + k, id(m) in known and fits(m, dtype, device))
+            Candidate(
+                source, node - cell.n_inputs, m, number, k, first + k, fit and noise is None, noise if fit else None
+            )
             for k in mixture.active
             for m in (operations[k],)
+            for fit, noise in ((id(m) in known and fits(m, dtype, device), noise_of(m)),)
         )
         first += len(operations)
         gives: set[Shape | None] = set()

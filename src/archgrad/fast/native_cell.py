@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.added_noise import AddedNoise
 from archgrad.cell import Cell
-from archgrad.choices import Mixture
+from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import track, uses_batch
@@ -42,7 +43,7 @@ def evaluate(
 
     Args:
         cell: A cell with open edges.
-        states: Its inputs, (B, C, H, W) each.
+        states: Its inputs, (B, C, H, W) each, of all channels.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
         layout: Of this pass.
         kept: Keeps the recorded program.
@@ -50,14 +51,18 @@ def evaluate(
     """
     if not native.takes(*states) or any(x.shape != states[0].shape for x in states):
         return None
-    if states[0].shape[1] > NATIVE_UP_TO or any(mixture.straight_through for mixture in mixtures):
+    if states[0].shape[1] > NATIVE_UP_TO * cell.partial_channels or any(m.straight_through for m in mixtures):
+        return None
+    edges = [mixture.edge for mixture in mixtures if mixture.edge is not None] if cell.partial_channels > 1 else []
+    if edges and len(edges) < len(mixtures):
         return None
     with torch.inference_mode(False):  # what is kept serves other passes, too
-        recorded = kept.find(("whole", kind), lambda: _record(cell, layout))
-    if recorded is None:
+        recorded = kept.find(("whole", kind, bool(edges)), lambda: _record(cell, layout, weighted=bool(edges)))
+    if recorded is None or not all(skip.training for skip in recorded.noisy):
         return None
     weights, projections = recorded.weights(), recorded.projections()
-    mixing = torch.cat([mixture.weights for mixture in mixtures])[recorded.mixing]
+    every = [mixture.weights for mixture in mixtures] + ([torch.stack(edges)] if edges else [])
+    mixing = torch.cat(every)[recorded.mixing]
     if not native.takes(states[0], *weights, *projections, mixing):
         return None
     y, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
@@ -75,7 +80,9 @@ class _Recorded(NamedTuple):
     projected: list[nn.Conv2d | FactorizedReduce]
     """What the projections are of."""
     mixing: Tensor
-    """(K,), which mixing weights are used, counted through all edges."""
+    """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
+    noisy: list[nn.Module]
+    """To whose output noise is added, in training mode."""
     tracked: list[tuple[int, list[nn.BatchNorm2d], Tensor]]
     """Number of pixels, norms, and the row of the statistics that each would have seen."""
 
@@ -93,9 +100,9 @@ class _Recorded(NamedTuple):
         ]
 
 
-def _record(cell: Cell, layout: Layout) -> _Recorded | None:
+def _record(cell: Cell, layout: Layout, *, weighted: bool) -> _Recorded | None:
     try:
-        return _Recorder(cell, layout).recorded()
+        return _Recorder(cell, layout, weighted).recorded()
     except _UnknownError:
         return None
 
@@ -117,15 +124,18 @@ class _Found(NamedTuple):
 class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
-    def __init__(self, cell: Cell, layout: Layout) -> None:
-        self.steps: list[native.Step] = []
+    def __init__(self, cell: Cell, layout: Layout, weighted: bool) -> None:
+        self.steps: list[native.Step | native.Weave | native.Halve | native.Noisy] = []
         self.convolved: list[nn.Conv2d] = []
         self.projected: list[nn.Conv2d | FactorizedReduce] = []
         self.mixing: list[int] = []
+        self.noisy: list[nn.Module] = []
         self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
         self.of_state = list(range(cell.n_inputs))
-        """The image that each state is."""
-        self._cell = cell
+        """The image that operations read of each state."""
+        self.whole = self.of_state
+        """The image that each state is; the same unless channels are partial."""
+        self._cell, self._layout, self._weighted = cell, layout, weighted
         _require(layout.is_whole())
         self._batch, self._channels, height, width = cast("tuple[int, int, int, int]", layout.shapes[0])
         self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
@@ -133,9 +143,14 @@ class _Recorder:
         self._eps: set[float] = set()
         self._pooled: dict[tuple[int, native.Pool], int] = {}
         self._first_halves: dict[int, int] = {}
+        self._halved: dict[int, int] = {}
+        if cell.partial_channels > 1:
+            self.whole = list(self.of_state)
+            for state, image in enumerate(self.whole):
+                self.of_state[state] = self._append(native.Weave((image,), cell.partial_channels, mixes=False))
         entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
         leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
-        for candidate in layout.lowered():
+        for candidate in layout.lowered_or_noisy():
             if isinstance(candidate.operation, Zero):
                 continue
             entering[candidate.node].append(candidate)
@@ -143,6 +158,8 @@ class _Recorder:
         for state in range(cell.n_inputs + cell.n_nodes):
             if state >= cell.n_inputs:
                 self._enter(entering[state - cell.n_inputs])
+                if cell.partial_channels > 1:
+                    self._pass_by(state)
             self._pool(state, leaving[state])
             self._halve(state, leaving[state])
         _require(self._rows > 0)  # sums alone are done as well without
@@ -150,13 +167,46 @@ class _Recorder:
     def recorded(self) -> _Recorded:
         """Return what was recorded."""
         first = self._cell.n_inputs
-        outputs = self.of_state[first:] if self._cell.output == "concat" else self.of_state[-1:]
+        outputs = self.whole[first:] if self._cell.output == "concat" else self.whole[-1:]
         tracked = []
         for count, seen in self.tracked.items():
             norms, rows = zip(*seen, strict=True)
             tracked.append((count, list(norms), torch.tensor(rows, device="cpu")))
         program = native.Program(first, tuple(self.steps), tuple(outputs))
-        return _Recorded(program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), tracked)
+        return _Recorded(
+            program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), self.noisy, tracked
+        )
+
+    def _append(self, step: native.Weave | native.Halve | native.Noisy) -> int:
+        """Record a step that is no stage, and return the first image that it gives."""
+        first = len(self._sizes)
+        size = self._sizes[step.reads[-1]]
+        if isinstance(step, native.Halve):
+            size = grid_size(size)
+        self.steps.append(step)
+        self._sizes += [size] * step.counts[0]
+        return first
+
+    def _pass_by(self, state: int) -> None:
+        """Record what passes by on the way into a node, whose sum of operations was recorded last."""
+        mixed = self.of_state[state]
+        size = self._sizes[mixed]
+        passing = []
+        for source in range(state):
+            image = self.whole[source]
+            if self._sizes[image] != size:
+                if source not in self._halved:
+                    self._halved[source] = self._append(native.Halve((image,)))
+                image = self._halved[source]
+            _require(self._sizes[image] == size)
+            passing.append(image)
+        if self._weighted:
+            n_weights = sum(len(cast(LayerChoice, edge).candidates) for edge in self._cell.edges)
+            edges = self._layout.entering[state - self._cell.n_inputs]
+            self.mixing += [n_weights + edge.number for edge in edges]
+        step = native.Weave((mixed, *passing), self._cell.partial_channels, weighted=self._weighted)
+        self.whole.append(self._append(step))
+        self.of_state[state] = self.whole[-1] + 1
 
     def _pool(self, state: int, operations: Sequence[nn.Module]) -> None:
         """Record the pools of a state, each once for all edges."""
@@ -185,8 +235,12 @@ class _Recorder:
     def _enter(self, candidates: Sequence[Candidate]) -> None:
         """Record the sum that enters a node."""
         terms: list[_Found] = []
-        values: list[_Found] = []
+        values = [
+            self._add_noise(c, c.noise) for c in candidates if c.noise
+        ]  # which takes random numbers, in this order
         for candidate in candidates:
+            if candidate.noise:
+                continue
             source, operation, number = candidate.source, candidate.operation, candidate.number
             kind, image = kind_of(operation), self.of_state[source]
             if kind in (nn.Identity, PoolBN):
@@ -204,6 +258,17 @@ class _Recorder:
         _require(bool(candidates))
         self.of_state.append(len(self._sizes))
         self._record(terms + values, summed=True)
+
+    def _add_noise(self, candidate: Candidate, noise: AddedNoise) -> _Found:
+        """Record a skip connection with noise."""
+        skip, image = candidate.operation, self.of_state[candidate.source]
+        if isinstance(skip, FactorizedReduce):
+            found = self._reduce(image, skip)
+            image = len(self._sizes)
+            self._record([found])
+        self.noisy.append(skip)
+        image = self._append(native.Noisy((image,), noise))
+        return _Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=candidate.number)
 
     def _project(self, image: int, stages: Sequence[Any], *, relu: bool) -> _Found:
         """A projection and its BatchNorm, with a depthwise convolution before them if there are three stages."""

@@ -12,8 +12,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.added_noise import noise_of
 from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
-from archgrad.exactness import as_defined, is_exactly, kind_of
+from archgrad.exactness import as_defined, is_exactly, is_exactly_but_hooked, kind_of
 from archgrad.fast import native
 from archgrad.fast.depthwise import Geometry
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
@@ -22,6 +23,7 @@ __all__ = [
     "as_native_pool",
     "fits",
     "is_known",
+    "is_known_with_noise",
     "is_pointwise",
     "is_projection",
     "kind_of",
@@ -55,6 +57,15 @@ def is_known(operation: nn.Module) -> bool:
     if kind in _SEQUENCES:
         return is_exactly(operation, kind) and _is_sequence(operation, _SEQUENCES[kind])
     return False
+
+
+def is_known_with_noise(operation: nn.Module) -> bool:
+    """Return whether the operation is a known skip connection to whose output noise is added, and nothing else done."""
+    kind = kind_of(operation)
+    if kind not in (nn.Identity, FactorizedReduce) or noise_of(operation) is None:
+        return False
+    exact = is_exactly_but_hooked(operation, kind)
+    return exact and (kind is nn.Identity or _is_reduction(cast(FactorizedReduce, operation)))
 
 
 def _is_pool(pool: nn.Module | None) -> bool:

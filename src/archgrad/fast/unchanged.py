@@ -100,9 +100,14 @@ class Parts:
             list(map(len, tables)),
             list(chain.from_iterable(map(dict.values, tables))),
             list(map(type, self.modules)),
-            any(chain.from_iterable(map(_HOOKS, self.own))) and list(map(any, map(_HOOKS, self.own))),
+            any(chain.from_iterable(map(_HOOKS, self.own))) and self._hooks(),
             list(map(dict.__contains__, self.own, repeat("forward"))),
         )
+
+    def _hooks(self) -> list[tuple[Any, ...]]:
+        """Number of the module and hooks, table by table, of those that have any."""
+        tables = ((k, table) for k, own in enumerate(self.own) for table in _HOOKS(own) if table)
+        return [(k, *table.values()) for k, table in tables]
 
 
 class Unchanged:

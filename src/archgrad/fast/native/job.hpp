@@ -10,7 +10,7 @@
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 5;
+constexpr int64_t INTERFACE = 6;
 
 enum Pool : int64_t { NONE, MAX, MEAN };
 
@@ -37,6 +37,13 @@ struct Job {
     void* d_input;          // (B, H, W, C); summed over jobs in a row that share it
     void* d_weight;         // (C, k, k)
     void* d_projection;     // (O, C)
+    // weave: output = what was mixed (result, of O channels; null: nothing) woven with what passes by (input, of C
+    // channels, summed over all jobs with strength as its weight, (1,), null: 1); all but input and strength are the first
+    // job's
+    void* part;  // (B, h, w, O): the first channels of the output
+    // unweave: with `grad` (null: zero) as the gradient by the output, those by result, input and (products, (1,)) weight
+    const void* grad_part;  // (B, h, w, O): gradient by `part`; null: zero
+    void* d_result;         // (B, h, w, O)
 
     int64_t batch, in_height, in_width, channels, height, width, outputs;
     int64_t kernel, stride, padding, dilation;

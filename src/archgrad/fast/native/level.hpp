@@ -10,6 +10,7 @@ namespace LEVEL {
 #include "pools.hpp"
 #include "grids.hpp"
 #include "stages.hpp"
+#include "weave.hpp"
 }  // namespace LEVEL
 
 #define EXPORT_NAMED(pass, name, T, level) \
@@ -23,6 +24,8 @@ EXPORT(transform, LEVEL)
 EXPORT(combine, LEVEL)
 EXPORT(reduce, LEVEL)
 EXPORT(backpropagate, LEVEL)
+EXPORT(weave, LEVEL)
+EXPORT(unweave, LEVEL)
 
 #undef EXPORT
 #undef EXPORT_AT

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 __all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes"]
 
-_INTERFACE = 5  # of `job.hpp`
+_INTERFACE = 6  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 
@@ -33,7 +33,7 @@ class Job(ctypes.Structure):
             for name in (
                 *("input", "weight", "projection", "result", "mean", "variance", "strength", "offset", "output"),
                 *("grad", "products", "totals", "by_grad", "by_result", "constant"),
-                *("d_input", "d_weight", "d_projection"),
+                *("d_input", "d_weight", "d_projection", "part", "grad_part", "d_result"),
             )
         ),
         *(
@@ -75,7 +75,7 @@ def image_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
 
 
 def call(name: str, jobs: Sequence[Job], dtype: torch.dtype) -> None:
-    """Run one of the four passes: "transform", "combine", "reduce" or "backpropagate"."""
+    """Run a pass: "transform", "combine", "reduce" or "backpropagate" of a stage; "weave" or "unweave"."""
     if not jobs:
         return
     function = _function(f"archgrad_{name}_{_NAMES[dtype]}_{_level_for(jobs, dtype)}")

@@ -18,7 +18,9 @@ from archgrad.fast.composition import gradients_where
 from archgrad.fast.native.library import image_like
 from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
 from archgrad.fast.native.native_stage import run
+from archgrad.fast.native.noisy import Noisy
 from archgrad.fast.native.plan import Plan
+from archgrad.fast.native.weaving import Halve, Weave
 
 __all__ = ["Program", "Step", "run_program"]
 
@@ -29,6 +31,13 @@ class Step(NamedTuple):
     plan: Plan
     reads: tuple[int, ...]
     """The image of each input of the plan, none twice."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """How many images, weights, projections, terms and values a program has of it."""
+        plan = self.plan
+        images, terms = (1, len(plan.normalised)) if plan.summed else (len(plan.units), 0)
+        return images, plan.n_weights, plan.n_projections, terms, len(plan.values)
 
 
 class _Share(NamedTuple):
@@ -41,7 +50,7 @@ class _Share(NamedTuple):
     terms: slice
     """Mixing weights of the units with a BatchNorm."""
     values: slice
-    """Mixing weights of the others."""
+    """Mixing weights of the others, or of what passes by."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Program:
     """Stages that read images and append their outputs to them; images 0 to `n_inputs` - 1 are given."""
 
     n_inputs: int
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Weave | Halve | Noisy, ...]
     outputs: tuple[int, ...]
     """The images that are returned, joined along the channels; each is an output of a step."""
 
@@ -62,11 +71,9 @@ class Program:
             begin, ends[which] = ends[which], ends[which] + n
             return slice(begin, ends[which])
 
-        for plan, _ in self.steps:
-            images = take(0, 1 if plan.summed else len(plan.units))
-            weights, projections = take(1, plan.n_weights), take(2, plan.n_projections)
-            terms = take(3, len(plan.normalised) if plan.summed else 0)
-            shares.append(_Share(images, weights, projections, terms, take(3, len(plan.values))))
+        for step in self.steps:
+            kinds = zip((0, 1, 2, 3, 3), step.counts, strict=True)
+            shares.append(_Share(*(take(which, n) for which, n in kinds)))
         return shares
 
     def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
@@ -108,7 +115,11 @@ class _Program(torch.autograd.Function):
         images = list(inputs)
         means, variances, inverses = [], [], []
         results: list[Tensor] = []
-        for (plan, reads), share in zip(program.steps, program.shares, strict=True):
+        for step, share in zip(program.steps, program.shares, strict=True):
+            if not isinstance(step, Step):
+                images.extend(step.forward([images[i] for i in step.reads], mixing[share.values]))
+                continue
+            plan, reads = step
             operands = Operands([images[i] for i in reads], weights[share.weights], projections[share.projections])
             values = mixing[share.values] if plan.values else None
             outputs, normalised = forward(plan, operands, _scale(plan, mixing, share), None, values, None)
@@ -135,33 +146,47 @@ class _Program(torch.autograd.Function):
         if g is None:
             return (None,) * len(needed)
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(program, mixing, tensors, g, needed[1:])
+            return None, *_differentiable_gradients(program, mixing, tensors, made, g, needed[1:])
         inputs, weights, projections = program.split(tensors)
         need_inputs, need_weights, need_projections = program.split(needed[2:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
         results = [dense(x) for x in results]
         wanted = list(need_inputs)  # of every image, whether anything asks for its gradient
-        for (plan, reads), share in zip(program.steps, program.shares, strict=True):
-            own = (*need_weights[share.weights], *need_projections[share.projections], needed[1] and plan.summed)
-            wanted += [any(own) or any(wanted[i] for i in reads)] * (share.images.stop - share.images.start)
+        for step, share in zip(program.steps, program.shares, strict=True):
+            mixes = needed[1] and share.values.stop > share.terms.start
+            own = (*need_weights[share.weights], *need_projections[share.projections], mixes)
+            wanted += [any(own) or any(wanted[i] for i in step.reads)] * (share.images.stop - share.images.start)
         of_image = dict(zip(program.outputs, _part(g, len(program.outputs)), strict=True))
         by_mixing = torch.zeros_like(mixing) if needed[1] else None
         by_weights: list[Tensor | None] = [None] * len(weights)
         by_projections: list[Tensor | None] = [None] * len(projections)
         end = len(results)
-        for (plan, reads), share in zip(reversed(program.steps), reversed(program.shares), strict=True):
-            rows = slice(end - len(plan.normalised), end)
+        for step, share in zip(reversed(program.steps), reversed(program.shares), strict=True):
+            rows = slice(end - len(step.plan.normalised) if isinstance(step, Step) else end, end)
             end = rows.start
             gs = [of_image.pop(i, None) for i in range(share.images.start, share.images.stop)]
             if all(part is None for part in gs):
                 continue
-            targets: list[Target | None] = [None] * len(reads)
-            for t, i in enumerate(reads):
+            targets: list[Target | None] = [None] * len(step.reads)
+            for t, i in enumerate(step.reads):
                 if wanted[i]:
                     adds = i in of_image
                     if not adds:
                         of_image[i] = image_like(images[i], *images[i].shape[1:])
                     targets[t] = Target(of_image[i], adds)
+            if not isinstance(step, Step):
+                own_mixing = step.backward(
+                    [images[i] for i in step.reads],
+                    images[share.images],
+                    mixing[share.values],
+                    gs,
+                    targets,
+                    to_weights=by_mixing is not None,
+                )
+                if own_mixing is not None and by_mixing is not None:
+                    by_mixing[share.values] = own_mixing
+                continue
+            plan, reads = step
             found = backward(
                 plan,
                 Operands([images[i] for i in reads], weights[share.weights], projections[share.projections]),
@@ -205,15 +230,25 @@ def _part(g: Tensor, n: int) -> list[Tensor]:
 
 
 def _differentiable_gradients(
-    program: Program, mixing: Tensor, tensors: Sequence[Tensor], g: Tensor, needed: Sequence[bool]
+    program: Program,
+    mixing: Tensor,
+    tensors: Sequence[Tensor],
+    made: Sequence[Tensor],
+    g: Tensor,
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients by (mixing, *tensors), differentiable again: computed once more, stage by stage."""
+    """The gradients by (mixing, *tensors), differentiable again: computed once more, step by step."""
     # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
     arguments = [t.view_as(t) for t in (mixing, *tensors)]
     mixing, tensors = arguments[0], arguments[1:]
     inputs, weights, projections = program.split(tensors)
     images = list(inputs)
-    for (plan, reads), share in zip(program.steps, program.shares, strict=True):
+    for step, share in zip(program.steps, program.shares, strict=True):
+        if not isinstance(step, Step):
+            own = made[share.images.start - program.n_inputs : share.images.stop - program.n_inputs]
+            images.extend(step.composed([images[i] for i in step.reads], own, mixing[share.values]))
+            continue
+        plan, reads = step
         scale = _scale(plan, mixing, share)
         matrices = [p.flatten(1) for p in projections[share.projections]]
         channels = matrices[0].shape[0] if matrices else images[reads[0]].shape[1]

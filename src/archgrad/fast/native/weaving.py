@@ -1,0 +1,173 @@
+"""States that pass by a cell's operations, as steps of a program (see `archgrad.partial_channels`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archgrad.fast.native.library import Job, call, image_like
+from archgrad.fast.native.native_passes import Target
+from archgrad.partial_channels import interleaved
+
+__all__ = ["Halve", "Weave"]
+
+
+@dataclass(frozen=True)
+class Weave:
+    """What passes by, summed and shuffled with what was mixed, in one pass over all of them.
+
+    It gives the whole, (B, C, H, W), unless nothing was mixed, and the first C/K channels of it.
+    """
+
+    reads: tuple[int, ...]
+    """What was mixed, (B, C/K, H, W), if anything was; then what passes by, (B, C, H, W) each, whose first C/K channels
+    do not count."""
+    parts: int
+    """K."""
+    mixes: bool = True
+    """Whether anything was mixed; if not, what passes by is not shuffled."""
+    weighted: bool = False
+    """Whether what passes by has mixing weights."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """How many images, weights, projections, terms and values a program has of it."""
+        return 1 + self.mixes, 0, 0, 0, len(self.reads) - self.mixes if self.weighted else 0
+
+    def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+        """Return the images that it gives.
+
+        Args:
+            images: What it reads.
+            weights: (V,), of what passes by; empty if it is not weighted.
+        """
+        jobs = self._jobs(images, weights)
+        x = images[-1]
+        part = image_like(x, jobs[0].outputs, *x.shape[2:])
+        jobs[0].part = part.data_ptr()
+        if not self.mixes:
+            call("weave", jobs, x.dtype)
+            return [part]
+        whole = image_like(x, *x.shape[1:])
+        jobs[0].output = whole.data_ptr()
+        call("weave", jobs, x.dtype)
+        return [whole, part]
+
+    def backward(
+        self,
+        images: Sequence[Tensor],
+        made: Sequence[Tensor],
+        weights: Tensor,
+        gs: Sequence[Tensor | None],
+        targets: Sequence[Target | None],
+        *,
+        to_weights: bool,
+    ) -> Tensor | None:
+        """Write the gradients by what it reads to where they belong, and return that by the weights, (V,).
+
+        Args:
+            images: As in `forward`.
+            made: What `forward` returned.
+            weights: As there.
+            gs: The gradients by what it gives, channels_last; None for zero.
+            targets: Where the gradient by each image goes; None if it is not wanted.
+            to_weights: Whether that by the weights is wanted; None is returned if not, or if there are none.
+        """
+        jobs = self._jobs(images, weights)
+        by_whole, by_part = (None, *gs)[-2:]
+        jobs[0].grad = None if by_whole is None else by_whole.data_ptr()
+        jobs[0].grad_part = None if by_part is None else by_part.data_ptr()
+        by_weights = torch.empty_like(weights) if to_weights and self.weighted else None
+        if self.mixes and (mixed := targets[0]) is not None:
+            assert not mixed.adds  # nothing else reads it
+            jobs[0].d_result = mixed.image.data_ptr()
+        for k, (job, target) in enumerate(zip(jobs, targets[self.mixes :], strict=True)):
+            if target is not None:
+                job.d_input, job.adds = target.image.data_ptr(), target.adds
+            if by_weights is not None:
+                job.products = by_weights.data_ptr() + k * by_weights.element_size()
+        call("unweave", jobs, images[0].dtype)
+        return by_weights
+
+    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+        """What `forward` returned, from differentiable operations."""
+        passing = list(images[self.mixes :])
+        if self.weighted:
+            passing = [weight * x for weight, x in zip(weights.unbind(), passing, strict=True)]
+        total = sum(passing[1:], start=passing[0])
+        own = total.shape[1] // self.parts
+        if not self.mixes:
+            return [total[:, :own]]
+        whole = interleaved(images[0], total[:, own:])
+        return [whole, whole[:, :own]]
+
+    def _jobs(self, images: Sequence[Tensor], weights: Tensor) -> list[Job]:
+        batch, channels, height, width = images[-1].shape
+        jobs = [
+            Job(
+                input=x.data_ptr(), batch=batch, channels=channels, outputs=channels // self.parts,
+                height=height, width=width, in_height=height, in_width=width,
+            )
+            for x in images[self.mixes :]
+        ]  # fmt: skip
+        if self.mixes:
+            jobs[0].result = images[0].data_ptr()
+        for k, job in enumerate(jobs if self.weighted else ()):
+            job.strength = weights.data_ptr() + k * weights.element_size()
+        return jobs
+
+
+@dataclass(frozen=True)
+class Halve:
+    """The 2x2 max pool of an image, (B, C, ceil(H/2), ceil(W/2)), of which windows over the edge see what is inside."""
+
+    reads: tuple[int]
+    """The image."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """How many images, weights, projections, terms and values a program has of it."""
+        return 1, 0, 0, 0, 0
+
+    def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+        """Return the pool; as `Weave.forward`."""
+        (x,) = images
+        pooled = image_like(x, x.shape[1], *((n + 1) // 2 for n in x.shape[2:]))
+        call("transform", [self._job(x, pooled)], x.dtype)
+        return [pooled]
+
+    def backward(
+        self,
+        images: Sequence[Tensor],
+        made: Sequence[Tensor],
+        weights: Tensor,
+        gs: Sequence[Tensor | None],
+        targets: Sequence[Target | None],
+        *,
+        to_weights: bool,
+    ) -> None:
+        """Write the gradient by the image to where it belongs; as `Weave.backward`."""
+        (x,), (pooled,), (g,), (target,) = images, made, gs, targets
+        if g is None or target is None:
+            return
+        ones = x.new_ones(x.shape[1])
+        job = self._job(x, pooled)
+        job.grad, job.by_grad = g.data_ptr(), ones.data_ptr()
+        job.d_input, job.adds = target.image.data_ptr(), target.adds
+        call("backpropagate", [job], x.dtype)
+
+    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+        """What `forward` returned, from differentiable operations."""
+        return [F.max_pool2d(images[0], 2, ceil_mode=True)]
+
+    def _job(self, x: Tensor, pooled: Tensor) -> Job:
+        batch, channels, in_height, in_width = x.shape
+        return Job(
+            input=x.data_ptr(), result=pooled.data_ptr(), batch=batch, channels=channels, outputs=channels,
+            in_height=in_height, in_width=in_width, height=pooled.shape[2], width=pooled.shape[3],
+            pool=1, kernel=2, stride=2,
+        )  # fmt: skip
