@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-# Small tensors gain nothing from threads, and tests run in several processes at once, which wait for each other's cores.
+# Small tensors gain nothing from threads, and tests run in several processes at once, which wait for each other.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +20,22 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.exactness import as_defined, is_exactly
-from archgrad.fast.recognise import fits, is_known, output_size
+from archgrad.fast.branches import Branch, branch_of, output_size
+from archgrad.fast.recognise import fits
 
 __all__ = [
     "Candidate",
     "Edge",
     "Layout",
+    "OneEdge",
+    "Wiring",
     "are_ordinary",
     "beside",
     "is_as_defined",
-    "is_readable",
     "known_operations",
     "lay_out",
     "offset_of",
+    "readable",
     "sharing_nothing",
 ]
 
@@ -54,8 +57,8 @@ class Candidate(NamedTuple):
     """Its place among the candidates of its edge."""
     number: int
     """Number of its mixing weight, counted through all edges."""
-    known: bool
-    """Whether it may be computed in another way than by calling it."""
+    branch: Branch | None
+    """What it consists of, if it may be computed in another way than by calling it."""
 
 
 class Edge(NamedTuple):
@@ -79,11 +82,50 @@ class Layout(NamedTuple):
 
     def lowered(self) -> list[Candidate]:
         """Return the known candidates of lowered edges."""
-        return [c for edges in self.entering for edge in edges if edge.shape for c in edge.candidates if c.known]
+        return [c for edges in self.entering for edge in edges if edge.shape for c in edge.candidates if c.branch]
 
     def is_whole(self) -> bool:
         """Return whether every candidate that runs is known and on a lowered edge."""
-        return all(edge.shape and all(c.known for c in edge.candidates) for edges in self.entering for edge in edges)
+        return all(edge.shape and all(c.branch for c in edge.candidates) for edges in self.entering for edge in edges)
+
+
+class Wiring(Protocol):
+    """Layer choices from states to states: a cell's, or one by itself."""
+
+    n_inputs: int
+    n_nodes: int
+    output: str
+    """"last" or "concat"."""
+    partial_channels: int
+
+    @property
+    def edges(self) -> Iterable[nn.Module]:
+        """The layer choices, node by node."""
+
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]:
+        """(source, node) of every edge; inputs are counted first."""
+
+    def edge_by_edge(self, states: Sequence[Any]) -> Any:
+        """Return the output, every candidate as it is written."""
+
+
+class OneEdge:
+    """A layer choice by itself, wired as the only edge of a cell.
+
+    Args:
+        choice: The layer choice.
+    """
+
+    n_inputs, n_nodes, output, partial_channels = 1, 1, "last", 1
+    pairs = ((0, 1),)
+
+    def __init__(self, choice: LayerChoice) -> None:
+        self.edges = (choice,)
+
+    def edge_by_edge(self, states: Sequence[Any]) -> Any:
+        """Return what the choice does, every candidate as it is written."""
+        return self.edges[0].one_by_one(*states)
 
 
 def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
@@ -113,18 +155,16 @@ def are_ordinary(states: Sequence[object]) -> bool:
     return all(math.isfinite(cast(Tensor, x).detach().sum().item()) for x in states)
 
 
-def is_readable(operation: nn.Module, x: Tensor) -> bool:
-    """Return whether an operation by itself may be computed in another way than by calling it with `x`."""
-    return (
-        is_known(operation)
-        and fits(operation, x.dtype, x.device)
-        and output_size(operation, tuple(x.shape)) is not None
-        and all(times == 1 for times in Counter(_states_of(operation)).values())
-    )
+def readable(operation: nn.Module, x: Tensor) -> Branch | None:
+    """Return what an operation consists of, if by itself it may be computed in another way than by calling it."""
+    branch = branch_of(operation)
+    if branch is None or not fits(operation, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
+        return None
+    return branch if all(times == 1 for times in Counter(_states_of(operation)).values()) else None
 
 
-def known_operations(cell: Cell) -> frozenset[int] | None:
-    """Return the identities of candidates that may be computed together; None if the cell has an edge of its own kind.
+def known_operations(cell: Wiring) -> Mapping[int, Branch] | None:
+    """Return, by identity, candidates that may be computed together; None if the cell has an edge of its own kind.
 
     An operation that stands in several places, or shares a BatchNorm or buffers with another, is not among them: its
     statistics move in an order that only calling it keeps.
@@ -134,7 +174,8 @@ def known_operations(cell: Cell) -> frozenset[int] | None:
         return None
     operations = [operation for edge in edges for operation in cast(LayerChoice, edge).candidates]
     alone = sharing_nothing(operations)
-    return frozenset(id(operation) for operation in operations if id(operation) in alone and is_known(operation))
+    found = {id(operation): branch_of(operation) for operation in operations if id(operation) in alone}
+    return {key: branch for key, branch in found.items() if branch is not None}
 
 
 def sharing_nothing(operations: Sequence[nn.Module]) -> set[int]:
@@ -155,7 +196,9 @@ def _states_of(operation: nn.Module) -> list[int]:
     return found
 
 
-def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], known: frozenset[int]) -> Layout | None:
+def lay_out(
+    cell: Wiring, states: Sequence[Tensor], mixtures: Sequence[Mixture], known: Mapping[int, Branch]
+) -> Layout | None:
     """Return how a pass computes every edge; None if the whole cell runs as it is written.
 
     Args:
@@ -171,14 +214,22 @@ def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], k
         operations = cast(LayerChoice, edge).candidates
         shape = layout.shapes[source]
         candidates = tuple(
-            Candidate(source, node - cell.n_inputs, m, number, k, first + k, id(m) in known and fits(m, dtype, device))
+            Candidate(
+                source,
+                node - cell.n_inputs,
+                m,
+                number,
+                k,
+                first + k,
+                known.get(id(m)) if fits(m, dtype, device) else None,
+            )
             for k in mixture.active
             for m in (operations[k],)
         )
         first += len(operations)
         gives: set[Shape | None] = set()
         if shape is not None:
-            gives = {output_size(c.operation, shape) for c in candidates if c.known}
+            gives = {output_size(c.branch, shape) for c in candidates if c.branch}
         if len(gives) > 1 or None in gives:
             return None
         entering = layout.entering[node - cell.n_inputs]
@@ -198,17 +249,17 @@ def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
     return [w for k, w in enumerate(mixture.weights.unbind()) if k not in mixture.active]
 
 
-def beside(cell: Cell, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
+def beside(cell: Wiring, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
     """Return what a candidate that is not known gives on a lowered edge.
 
     Raises:
         SpaceError: As its `LayerChoice` does, if the edge's other candidates give another shape.
     """
-    choice = cast(LayerChoice, cell.edges[edge.number])
+    choice = cast(LayerChoice, list(cell.edges)[edge.number])
     output = choice.run(candidate.place, x)
     if isinstance(output, Tensor) and output.shape == edge.shape:
         return output
-    other = next(c for c in edge.candidates if c.known)
+    other = next(c for c in edge.candidates if c.branch)
     outputs = {other.place: torch.empty(cast(Shape, edge.shape), device="meta"), candidate.place: output}
     places = [c.place for c in edge.candidates if c.place in outputs]
     choice.check_outputs([outputs[k] for k in places], places)

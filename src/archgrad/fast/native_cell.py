@@ -8,18 +8,17 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.branches import Branch, Halves
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
-from archgrad.fast.lowering import Candidate, Layout
+from archgrad.fast.lowering import Candidate, Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, stages_of
+from archgrad.fast.recognise import as_native_pool
 from archgrad.fast.unchanged import StructureCache
-from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
 __all__ = ["evaluate"]
 
@@ -31,7 +30,7 @@ class _UnknownError(Exception):
 
 
 def evaluate(
-    cell: Cell,
+    cell: Wiring,
     states: Sequence[Tensor],
     mixtures: Sequence[Mixture],
     layout: Layout,
@@ -72,7 +71,7 @@ class _Recorded(NamedTuple):
     program: native.Program
     convolved: list[nn.Conv2d]
     """Depthwise convolutions in the order of their units."""
-    projected: list[nn.Conv2d | FactorizedReduce]
+    projected: list[nn.Conv2d | Halves]
     """What the projections are of."""
     mixing: Tensor
     """(K,), which mixing weights are used, counted through all edges."""
@@ -86,14 +85,12 @@ class _Recorded(NamedTuple):
     def projections(self) -> list[Tensor]:
         """The pointwise ones, (O, C, 1, 1) each."""
         return [
-            torch.cat([module.conv_1.weight, module.conv_2.weight])
-            if isinstance(module, FactorizedReduce)
-            else module.weight
-            for module in self.projected
+            torch.cat([half.weight for half in layer]) if isinstance(layer, Halves) else layer.weight
+            for layer in self.projected
         ]
 
 
-def _record(cell: Cell, layout: Layout) -> _Recorded | None:
+def _record(cell: Wiring, layout: Layout) -> _Recorded | None:
     try:
         return _Recorder(cell, layout).recorded()
     except _UnknownError:
@@ -117,10 +114,10 @@ class _Found(NamedTuple):
 class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
-    def __init__(self, cell: Cell, layout: Layout) -> None:
+    def __init__(self, cell: Wiring, layout: Layout) -> None:
         self.steps: list[native.Step] = []
         self.convolved: list[nn.Conv2d] = []
-        self.projected: list[nn.Conv2d | FactorizedReduce] = []
+        self.projected: list[nn.Conv2d | Halves] = []
         self.mixing: list[int] = []
         self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
         self.of_state = list(range(cell.n_inputs))
@@ -134,12 +131,13 @@ class _Recorder:
         self._pooled: dict[tuple[int, native.Pool], int] = {}
         self._first_halves: dict[int, int] = {}
         entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
-        leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
+        leaving: list[list[Branch]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
         for candidate in layout.lowered():
-            if isinstance(candidate.operation, Zero):
+            branch = cast(Branch, candidate.branch)
+            if branch.form == "zero":
                 continue
             entering[candidate.node].append(candidate)
-            leaving[candidate.source].append(candidate.operation)
+            leaving[candidate.source].append(branch)
         for state in range(cell.n_inputs + cell.n_nodes):
             if state >= cell.n_inputs:
                 self._enter(entering[state - cell.n_inputs])
@@ -158,13 +156,13 @@ class _Recorder:
         program = native.Program(first, tuple(self.steps), tuple(outputs))
         return _Recorded(program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), tracked)
 
-    def _pool(self, state: int, operations: Sequence[nn.Module]) -> None:
+    def _pool(self, state: int, branches: Sequence[Branch]) -> None:
         """Record the pools of a state, each once for all edges."""
         image = self.of_state[state]
         norms: dict[native.Pool, list[nn.BatchNorm2d]] = {}
-        for operation in operations:
-            if kind_of(operation) is PoolBN:
-                pool, norm = _pool_and_norm(operation)
+        for branch in branches:
+            if branch.form == "pool-norm":
+                pool, norm = _pool_and_norm(branch)
                 norms.setdefault(pool, []).append(norm)
         found: list[_Found] = []
         for pool, own in norms.items():
@@ -173,13 +171,13 @@ class _Recorder:
             found.append(_Found(image, native.Unit(0, projected=False, pool=pool), size, own))
         self._record(found)
 
-    def _halve(self, state: int, operations: Sequence[nn.Module]) -> None:
+    def _halve(self, state: int, branches: Sequence[Branch]) -> None:
         """Record the first halves of the separable convolutions of a state."""
         found: list[_Found] = []
-        for operation in operations:
-            if kind_of(operation) is SepConv:
-                self._first_halves[id(operation)] = len(self._sizes) + len(found)
-                found.append(self._project(self.of_state[state], stages_of(operation)[1:4], relu=True))
+        for branch in branches:
+            if branch.form == "separable":
+                self._first_halves[id(branch.operation)] = len(self._sizes) + len(found)
+                found.append(self._project(self.of_state[state], branch.layers[1:4], relu=True))
         self._record(found, relu=True)
 
     def _enter(self, candidates: Sequence[Candidate]) -> None:
@@ -187,19 +185,19 @@ class _Recorder:
         terms: list[_Found] = []
         values: list[_Found] = []
         for candidate in candidates:
-            source, operation, number = candidate.source, candidate.operation, candidate.number
-            kind, image = kind_of(operation), self.of_state[source]
-            if kind in (nn.Identity, PoolBN):
-                image = image if kind is nn.Identity else self._pooled[source, _pool_and_norm(operation)[0]]
+            source, branch, number = candidate.source, cast(Branch, candidate.branch), candidate.number
+            image = self.of_state[source]
+            if branch.form in ("identity", "pool-norm"):
+                image = image if branch.form == "identity" else self._pooled[source, _pool_and_norm(branch)[0]]
                 values.append(_Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=number))
                 continue
-            if kind is FactorizedReduce:
-                found = self._reduce(image, cast(FactorizedReduce, operation))
-            elif kind is SepConv:
-                found = self._project(self._first_halves[id(operation)], stages_of(operation)[5:], relu=False)
+            _require(branch.is_projection)
+            if branch.form == "reduction":
+                found = self._reduce(image, *cast("tuple[Halves, nn.BatchNorm2d]", branch.layers[1:]))
+            elif branch.form == "separable":
+                found = self._project(self._first_halves[id(branch.operation)], branch.layers[5:], relu=False)
             else:
-                _require(kind in (ReLUConvBN, DilConv) and is_projection(operation))
-                found = self._project(image, stages_of(operation)[1:], relu=True)
+                found = self._project(image, branch.layers[1:], relu=True)
             terms.append(found._replace(mixing=number))
         _require(bool(candidates))
         self.of_state.append(len(self._sizes))
@@ -221,12 +219,12 @@ class _Recorder:
         self.projected.append(pointwise)
         return _Found(image, native.Unit(0, geometry, relu=relu), size, [norm])
 
-    def _reduce(self, image: int, operation: FactorizedReduce) -> _Found:
-        even, odd = operation.conv_1.weight.shape, operation.conv_2.weight.shape
+    def _reduce(self, image: int, halves: Halves, norm: nn.BatchNorm2d) -> _Found:
+        even, odd = halves.even.weight.shape, halves.odd.weight.shape
         _require(even[0] + odd[0] == self._channels and even[1:] == odd[1:] == (self._channels, 1, 1))
-        self.projected.append(operation)
+        self.projected.append(halves)
         unit = native.Unit(0, relu=True, factorized=True)
-        return _Found(image, unit, grid_size(self._sizes[image]), [operation.bn])
+        return _Found(image, unit, grid_size(self._sizes[image]), [norm])
 
     def _record(self, found: Sequence[_Found], *, relu: bool = False, summed: bool = False) -> None:
         if not found:
@@ -249,8 +247,8 @@ class _Recorder:
         self._sizes += [size] * (1 if summed else len(found))
 
 
-def _pool_and_norm(operation: nn.Module) -> tuple[native.Pool, nn.BatchNorm2d]:
-    pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(cast(PoolBN, operation)))
+def _pool_and_norm(branch: Branch) -> tuple[native.Pool, nn.BatchNorm2d]:
+    pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
     kernel = as_native_pool(pool)
     if kernel is None:
         raise _UnknownError

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.group_key import settings_of
 from archgrad.fast.lowering import Candidate
 from archgrad.fast.pointwise import Convolution, Moments, Term, blend, project_each, suits_kernels
-from archgrad.fast.recognise import is_projection, kind_of, matrix, stages_of
-from archgrad.operations import SepConv
+from archgrad.fast.recognise import matrix
 
 __all__ = ["NOTHING", "Packed", "pack"]
 
@@ -52,10 +52,10 @@ def pack(x: Tensor, leaving: Sequence[Candidate], weights: Sequence[Sequence[Ten
     at_once = _LANES // x.shape[1]
     by_edge: dict[int, list[Candidate]] = {}
     for candidate in leaving:
-        if at_once > 1 and _suits(candidate.operation):
+        if at_once > 1 and _suits(candidate.branch):
             by_edge.setdefault(candidate.edge, []).append(candidate)
     edges = list(by_edge.values())
-    if len({tuple((c.place, settings_of(c.operation)) for c in edge) for edge in edges}) != 1 or len(edges) < 2:
+    if len({tuple((c.place, settings_of(_branch(c))) for c in edge) for edge in edges}) != 1 or len(edges) < 2:
         return NOTHING
     sums: dict[int, Tensor] = {}
     done: set[int] = set()
@@ -69,14 +69,12 @@ def pack(x: Tensor, leaving: Sequence[Candidate], weights: Sequence[Sequence[Ten
     return Packed(sums, frozenset(done))
 
 
-def _suits(operation: nn.Module) -> bool:
+def _suits(branch: Branch | None) -> bool:
     """Whether it is a sequence of projections with BatchNorms of the batch alone, without affine part."""
-    if not is_projection(operation) or not hasattr(operation, "op"):
+    if branch is None or not branch.is_projection or branch.form == "reduction":
         return False
-    norms = [layer for layer in stages_of(operation) if isinstance(layer, nn.BatchNorm2d)]
-    square = all(
-        layer.in_channels == layer.out_channels for layer in stages_of(operation) if isinstance(layer, nn.Conv2d)
-    )
+    norms = [layer for layer in branch.layers if isinstance(layer, nn.BatchNorm2d)]
+    square = all(layer.in_channels == layer.out_channels for layer in branch.layers if isinstance(layer, nn.Conv2d))
     return square and all(uses_batch(norm) and not norm.affine and not is_synchronised(norm) for norm in norms)
 
 
@@ -84,11 +82,10 @@ def _total(x: Tensor, kinds: list[tuple[Candidate, ...]], weights: Sequence[Sequ
     """The sum over kinds, the edges side by side; None if the kernels do not compute it."""
     edges = len(kinds[0])
     wide = torch.cat([x.permute(0, 2, 3, 1)] * edges, 3).permute(0, 3, 1, 2)
-    layers = [list(zip(*(stages_of(c.operation) for c in kind), strict=True)) for kind in kinds]
-    firsts = {k: _term(wide, stages[1:3], relu=True) for k, stages in enumerate(layers) if _kind(kinds[k]) is SepConv}
-    last = {
-        k: _term(wide, stages[1:-1], relu=True) for k, stages in enumerate(layers) if _kind(kinds[k]) is not SepConv
-    }
+    layers = [list(zip(*(_branch(c).layers for c in kind), strict=True)) for kind in kinds]
+    twice = [_branch(kind[0]).form == "separable" for kind in kinds]
+    firsts = {k: _term(wide, stages[1:3], relu=True) for k, stages in enumerate(layers) if twice[k]}
+    last = {k: _term(wide, stages[1:-1], relu=True) for k, stages in enumerate(layers) if not twice[k]}
     eps = {norm.eps for stages in layers for layer in stages for norm in layer if isinstance(norm, nn.BatchNorm2d)}
     if len(eps) != 1 or not suits_kernels([*firsts.values(), *last.values()], x):
         return None
@@ -106,8 +103,8 @@ def _total(x: Tensor, kinds: list[tuple[Candidate, ...]], weights: Sequence[Sequ
     return total
 
 
-def _kind(candidates: Sequence[Candidate]) -> type[nn.Module]:
-    return kind_of(candidates[0].operation)
+def _branch(candidate: Candidate) -> Branch:
+    return cast(Branch, candidate.branch)
 
 
 def _term(x: Tensor, stages: Sequence[Sequence[nn.Module]], *, relu: bool) -> Term:
