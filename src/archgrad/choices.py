@@ -7,7 +7,7 @@ them. Until then a choice only knows its candidates and its label.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -140,6 +140,8 @@ class LayerChoice(Choice):
         # A ModuleList, not a ModuleDict: a candidate may be called 'pop' or 'keys', or have a dot in its name.
         self.candidates = nn.ModuleList(candidates.values())
         """In the order of `names`; then what always runs (see `archgrad.always_on`), which competes with none."""
+        self.evaluator: Callable[[LayerChoice, Tensor], Any] | None = None
+        """Set by a fast path: computes the forward pass from (choice, x) in its own way, where x is all it is given."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -175,6 +177,12 @@ class LayerChoice(Choice):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the mixture of the active candidates' outputs on the same arguments."""
+        if self.evaluator is not None and len(args) == 1 and not kwargs:
+            return self.evaluator(self, args[0])
+        return self.one_by_one(*args, **kwargs)
+
+    def one_by_one(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what `forward` does, every candidate as it is written."""
         mixture = self.mixture
         outputs = [self.run(k, *args, **kwargs) for k in mixture.active]
         return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.straight_through)

@@ -7,7 +7,8 @@ somebody who watches all calls. Each of them makes a module run as it is written
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -19,7 +20,9 @@ from torch.utils._device import DeviceContext
 __all__ = [
     "HOOKS",
     "as_defined",
+    "as_named",
     "calls_are_watched",
+    "computes_by",
     "is_exactly",
     "is_exactly_but_hooked",
     "is_hooked",
@@ -41,6 +44,9 @@ _DEFINED: dict[type[nn.Module], tuple[object, ...]] = {}
 _NAMES: dict[type[nn.Module], frozenset[str]] = {}
 """What a class defines; an instance that defines one of these itself overrides it."""
 
+_NAMED: dict[tuple[int, str], tuple[Mapping[str, Any], Any]] = {}
+"""Tables of names, and what a name in them was."""
+
 
 def as_defined(*kinds: type[nn.Module]) -> tuple[type[nn.Module], ...]:
     """Note how classes are defined at present, so that a later change of their methods is seen; return them."""
@@ -50,15 +56,29 @@ def as_defined(*kinds: type[nn.Module]) -> tuple[type[nn.Module], ...]:
     return kinds
 
 
+def as_named(names: Mapping[str, Any], name: str) -> None:
+    """Note what a name of a person's code means, so that `methods_in_place` sees when it means something else."""
+    _NAMED.setdefault((id(names), name), (names, names[name]))
+
+
 def methods_in_place() -> bool:
-    """Return whether no class that `as_defined` noted has changed."""
-    return all(_methods(kind) == methods for kind, methods in _DEFINED.items())
+    """Return whether no class that `as_defined` noted has changed, and no name that `as_named` did."""
+    return all(_methods(kind) == methods for kind, methods in _DEFINED.items()) and all(
+        names.get(name) is value for (_, name), (names, value) in _NAMED.items()
+    )
 
 
 def kind_of(module: nn.Module) -> type[nn.Module]:
     """Return the module's class; of one whose class a fast path exchanged, the one from before."""
     kind = type(module)
     return kind.__dict__.get("turned_from", kind)
+
+
+def computes_by(kind: type[nn.Module], base: type[nn.Module]) -> bool:
+    """Return whether a class is called, and finds its parts, as `base` does; of a Sequential also what it computes."""
+    own = ("forward", "__iter__") if base is nn.Sequential else ()
+    names = ("__call__", "_wrapped_call_impl", "_call_impl", "__getattr__", "__getattribute__", *own)
+    return issubclass(kind, base) and all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
 
 
 def is_hooked(module: nn.Module) -> bool:

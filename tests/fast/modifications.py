@@ -43,6 +43,27 @@ class Reinforced(nn.Conv2d):
         return self._conv_forward(input, weight, self.bias)
 
 
+class WrittenSepConv(nn.Module):
+    """A separable convolution as a person writes it, which is known by its structure."""
+
+    def __init__(self, *, affine: bool) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.ModuleList(
+                [
+                    nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False),
+                    nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False),
+                    nn.BatchNorm2d(CHANNELS, affine=affine),
+                ]
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first[2](self.first[1](self.first[0](F.relu(x))))
+        return self.second[2](self.second[1](self.second[0](torch.relu(x))))
+
+
 class OtherSepConv(SepConv):
     """A subclass with more to it."""
 
@@ -72,6 +93,7 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
         "conv1": lambda source, node: ReLUConvBN(CHANNELS, CHANNELS, 1, affine=affine),
         "conv3": lambda source, node: ReLUConvBN(CHANNELS, CHANNELS, 3, padding=1, affine=affine),
         "own": lambda source, node: OwnConv(),
+        "written": lambda source, node: WrittenSepConv(affine=affine),
         "other": lambda source, node: OtherSepConv(CHANNELS, CHANNELS, 3, 1, affine=affine),
     }
 

@@ -10,10 +10,11 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `products`: products of many pixels with small matrices.
 - `batch_norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
 - `sums`: weighted sums in one buffer, and joined states.
-- `recognise`: which operations are known, by their exact parts; `lowering`: which edges of a cell may be computed in
-  another way than by calling them; `unchanged`: for how long that holds. All else runs as it is written.
-- `states`, `cells`: the forward pass of a cell made of these; `derived`: that of a derived cell; `alone`: that of a
-  single operation; `grids`: what a FactorizedReduce reads.
+- `recognise`: which layers are known, by their exact settings; `branches`: which operations are made of these, whoever
+  wrote them (`dataflow` reads their code); `lowering`: which edges of a cell may be computed in another way than by
+  calling them; `unchanged`: for how long that holds. All else runs as it is written.
+- `states`, `cells`: the forward pass of a cell, or of a layer choice, made of these; `derived`: that of a derived cell;
+  `alone`: that of a single operation; `grids`: what a FactorizedReduce reads.
 - `memory_format`: which networks may be given images in channels_last, as their `source` says.
 - `grouped_cell`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
   that `grouped_layers` puts side by side (`group_key` says which).

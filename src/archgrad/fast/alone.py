@@ -5,62 +5,59 @@ On the CPU, pointwise convolutions and BatchNorms of these go through `normalise
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from archgrad.exactness import calls_are_watched
-from archgrad.fast.lowering import are_ordinary, is_readable
+from archgrad.exactness import calls_are_watched, kind_of
+from archgrad.fast.branches import branch_of
+from archgrad.fast.lowering import are_ordinary, readable
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
-from archgrad.fast.recognise import is_known, is_projection
 from archgrad.fast.states import SharedFeatures
-from archgrad.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
 
 __all__ = ["FastOperation"]
 
 
 class FastOperation(nn.Module):
-    """What the classes below share; `turn` changes a module's class, and parameters and state dict stay."""
+    """What the fast class of an operation adds to its own; `turn` changes a module's class, and its state stays."""
 
     turned_from: ClassVar[type[nn.Module]]
 
     @staticmethod
     def turn(module: nn.Module) -> None:
-        """Change the class of a module to its fast one, if it has one."""
-        if type(module) in _FAST and is_known(module) and is_projection(module):
-            module.__class__ = _FAST[type(module)]
+        """Change the class of a module to a fast one, if it is a projection of a class that is not PyTorch's."""
+        if type(module).__module__.startswith("torch.") or isinstance(module, FastOperation):
+            return
+        branch = branch_of(module)
+        if branch is not None and branch.is_projection:
+            module.__class__ = _fast(type(module))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the class that this one was turned from does, (B, C', H', W'), in the memory format of `x`."""
-        if (
-            calls_are_watched()
-            or not are_ordinary([x])
-            or x.device.type != "cpu"
-            or not is_readable(self, x)
-            or not is_projection(self)
-        ):
+        if calls_are_watched() or not are_ordinary([x]) or x.device.type != "cpu":
             return self.turned_from.forward(self, x)
-        y = normalised([SharedFeatures(x, [self]).projected(self)], relu=False)[0]
+        branch = readable(self, x)
+        if branch is None or not branch.is_projection:
+            return self.turned_from.forward(self, x)
+        y = normalised([SharedFeatures(x, [branch]).projected(branch)], relu=False)[0]
         return as_written(y, channels_last=is_channels_last(x))
 
-
-class _FastReLUConvBN(FastOperation, ReLUConvBN):
-    turned_from = ReLUConvBN
-
-
-class _FastFactorizedReduce(FastOperation, FactorizedReduce):
-    turned_from = FactorizedReduce
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Let the module be pickled, though its class has no name of its own."""
+        return _turned, (kind_of(self),), self.__dict__
 
 
-class _FastSepConv(FastOperation, SepConv):
-    turned_from = SepConv
+_FAST: dict[type[nn.Module], type[FastOperation]] = {}
 
 
-class _FastDilConv(FastOperation, DilConv):
-    turned_from = DilConv
+def _fast(kind: type[nn.Module]) -> type[FastOperation]:
+    if kind not in _FAST:
+        names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+        _FAST[kind] = type(kind.__name__, (FastOperation, kind), {**names, "turned_from": kind})
+    return _FAST[kind]
 
 
-_FAST: dict[type[nn.Module], type[FastOperation]] = {
-    fast.turned_from: fast for fast in (_FastReLUConvBN, _FastFactorizedReduce, _FastSepConv, _FastDilConv)
-}
+def _turned(kind: type[nn.Module]) -> FastOperation:
+    fast = _fast(kind)
+    return fast.__new__(fast)

@@ -7,8 +7,8 @@ one node end in the same sum. So work is done state by state and node by node:
 - a `_Node` collects the summands that enter it and adds them in as few products as it can.
 
 What runs as it is written (`layout` says what) is one more summand. Cells in which the compiled kernels know everything
-are computed as a whole instead (`whole`), and cells on another device than the CPU in fewer and larger operations
-(`gathered`).
+are computed as a whole instead (`native_cell`), and cells on another device than the CPU in fewer and larger operations
+(`grouped_cell`). A layer choice that stands outside of cells is computed as a cell of one edge.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import grouped_cell, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.branches import Branch
 from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.lowering import (
     Candidate,
     Edge,
     Layout,
+    OneEdge,
+    Wiring,
     are_ordinary,
     beside,
     is_as_defined,
@@ -41,13 +44,11 @@ from archgrad.fast.lowering import (
 )
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
-from archgrad.fast.recognise import is_projection, stages_of
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
 from archgrad.fast.unchanged import StructureCache
-from archgrad.operations import PoolBN, Zero
 
-__all__ = ["CellEvaluator", "gathers"]
+__all__ = ["CellEvaluator", "ChoiceEvaluator", "gathers"]
 
 
 def gathers(x: Tensor) -> bool:
@@ -76,32 +77,66 @@ class CellEvaluator:
         if calls_are_watched() or not is_as_defined(cell, Cell) or not are_ordinary(states):
             return cell.edge_by_edge(states)
         self._kept.look(cell)
-        known = self._kept.find("known", lambda: known_operations(cell))
-        if not known:
-            return cell.edge_by_edge(states)
-        mixtures = [cast(LayerChoice, edge).mixture for edge in cell.edges]
-        x = states[0]
-        if not all(_mixes(mixture, x) for mixture in mixtures):
-            return cell.edge_by_edge(states)
-        if self._guarded:
-            states = [state.clone() for state in states]
-        split = FastSplit(states, cell.partial_channels, "The cell")
-        states = split.read
-        active = tuple(tuple(mixture.active) for mixture in mixtures)
-        low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
-        kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
-        layout = self._kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
-        if layout is None:
-            return cell.edge_by_edge(states)
-        if gathers(x):
-            output = grouped_cell.evaluate(cell, split, mixtures, layout, self._kept, kind)
-        else:
-            output = native_cell.evaluate(cell, split.whole, mixtures, layout, self._kept, kind)
-        if output is None:
-            output = _by_node(cell, split, mixtures, layout)
-        if self._guarded and cell.output == "last":  # others are joined, and so copied
-            output = output.clone()
-        return as_written(output, channels_last=is_channels_last(x))
+        output = _evaluate(cell, states, self._kept, guarded=self._guarded)
+        return cell.edge_by_edge(states) if output is None else output
+
+
+class ChoiceEvaluator:
+    """The fast forward pass of one layer choice that stands outside of cells, on the CPU."""
+
+    def __init__(self) -> None:
+        self._kept = StructureCache()
+
+    def __call__(self, choice: LayerChoice, x: Any) -> Any:
+        """Return what the choice's plain forward pass returns, in the memory format of its input.
+
+        Args:
+            choice: The layer choice, always the same.
+            x: What it is called with.
+        """
+        if calls_are_watched() or not are_ordinary([x]) or gathers(x):
+            return choice.one_by_one(x)
+        self._kept.look(choice)
+        output = None
+        if self._kept.find("gains", lambda: _gains(OneEdge(choice))):
+            output = _evaluate(OneEdge(choice), [x], self._kept)
+        return choice.one_by_one(x) if output is None else output
+
+
+def _gains(choice: OneEdge) -> bool:
+    """Whether a candidate has weights or norms that the fast path computes."""
+    known = known_operations(choice) or {}
+    return any(branch.form not in ("identity", "zero", "pool") for branch in known.values())
+
+
+def _evaluate(cell: Wiring, states: Sequence[Tensor], kept: StructureCache, *, guarded: bool = False) -> Tensor | None:
+    """Return what the plain pass of layer choices returns; None if it must run as it is written."""
+    known = kept.find("known", lambda: known_operations(cell))
+    if not known:
+        return None
+    mixtures = [cast(LayerChoice, edge).mixture for edge in cell.edges]
+    x = states[0]
+    if not all(_mixes(mixture, x) for mixture in mixtures):
+        return None
+    if guarded:
+        states = [state.clone() for state in states]
+    split = FastSplit(states, cell.partial_channels, "The cell")
+    states = split.read
+    active = tuple(tuple(mixture.active) for mixture in mixtures)
+    low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
+    layout = kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
+    if layout is None or (isinstance(cell, OneEdge) and layout.shapes[-1] is None):
+        return None
+    if gathers(x):
+        output = grouped_cell.evaluate(cast(Cell, cell), split, mixtures, layout, kept, kind)
+    else:
+        output = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
+    if output is None:
+        output = _by_node(cell, split, mixtures, layout)
+    if guarded and cell.output == "last":  # others are joined, and so copied
+        output = output.clone()
+    return as_written(output, channels_last=is_channels_last(x))
 
 
 def _mixes(mixture: Mixture, x: Tensor) -> bool:
@@ -111,7 +146,7 @@ def _mixes(mixture: Mixture, x: Tensor) -> bool:
     return same and weights.device == x.device
 
 
-def _by_node(cell: Cell, split: FastSplit, mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
+def _by_node(cell: Wiring, split: FastSplit, mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
     states = split.read
     weights = [mixture.weights.unbind() for mixture in mixtures]
     channels_last = is_channels_last(states[0])
@@ -121,7 +156,8 @@ def _by_node(cell: Cell, split: FastSplit, mixtures: Sequence[Mixture], layout: 
     every: list[SharedFeatures] = []
 
     def add(x: Tensor, own: Sequence[Candidate]) -> None:
-        every.append(SharedFeatures(x, [c.operation for c in own], channels_last=channels_last))
+        known = [c.branch for c in own if c.branch]
+        every.append(SharedFeatures(x, known, channels_last=channels_last))
 
     for number, x in enumerate(list(states)):
         add(x, leaving[number])
@@ -141,7 +177,7 @@ class _Node:
 
     def __init__(
         self,
-        cell: Cell,
+        cell: Wiring,
         states: Sequence[SharedFeatures],
         edges: Sequence[Edge],
         weights: Sequence[Sequence[Tensor]],
@@ -163,11 +199,11 @@ class _Node:
         zeros: list[Candidate] = []
         for edge in self._edges:
             state = self._states[edge.source]
-            if edge.shape is None or not all(state.knows(c.operation) for c in edge.candidates if c.known):
-                written.append(self._cell.edges[edge.number](state.given))
+            if edge.shape is None or not all(state.branch_of(c.operation) for c in edge.candidates if c.branch):
+                written.append(self._written(edge.number, state.given))
                 continue
             for c in edge.candidates:
-                if isinstance(c.operation, Zero) and c.known:
+                if c.branch and c.branch.form == "zero":
                     zeros.append(c)
                 else:
                     self._add(state, edge, c)
@@ -179,6 +215,10 @@ class _Node:
         if offsets:
             parts.append(torch.stack(offsets).sum())
         return reduce(add, parts + written)
+
+    def _written(self, number: int, x: Tensor) -> Tensor:
+        choice = cast(LayerChoice, list(self._cell.edges)[number])
+        return choice.one_by_one(x) if isinstance(self._cell, OneEdge) else choice(x)
 
     def _lowered(self) -> list[Tensor]:
         for shape, tracking in self._tracking.items():
@@ -197,24 +237,24 @@ class _Node:
         return parts
 
     def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
-        operation, weight = candidate.operation, self._weights[candidate.edge][candidate.place]
-        if not candidate.known:
+        branch, weight = candidate.branch, self._weights[candidate.edge][candidate.place]
+        if branch is None:
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
-        elif isinstance(operation, nn.Identity):
+        elif branch.form == "identity":
             self._weighted.append((state.x, weight))
-        elif isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):
-            self._weighted.append((state.pooled(operation), weight))
-        elif isinstance(operation, PoolBN):
-            self._add_pool(state, operation, weight)
-        elif is_projection(operation):
-            projected = state.projected(operation)
+        elif branch.form == "pool":
+            self._weighted.append((state.pooled(cast(nn.Module, branch.layers[0])), weight))
+        elif branch.form == "pool-norm":
+            self._add_pool(state, branch, weight)
+        elif branch.is_projection:
+            projected = state.projected(branch)
             self._projected.setdefault(settings(projected), []).append((projected, weight))
-        else:  # a ReLUConvBN of larger kernel
-            _, convolution, norm = stages_of(operation)
+        else:  # a convolution of larger kernel
+            _, convolution, norm = cast("tuple[Any, ...]", branch.layers)
             self._weighted.append((norm(convolution(state.relu)), weight))
 
-    def _add_pool(self, state: SharedFeatures, operation: PoolBN, weight: Tensor) -> None:
-        pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(operation))
+    def _add_pool(self, state: SharedFeatures, branch: Branch, weight: Tensor) -> None:
+        pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
         if not uses_batch(norm) or is_synchronised(norm):
             self._weighted.append((norm(state.pooled(pool)), weight))
             return

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.exactness import calls_are_watched
-from archgrad.fast.lowering import are_ordinary, is_as_defined, is_readable, sharing_nothing
+from archgrad.fast.lowering import are_ordinary, is_as_defined, readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
-from archgrad.fast.recognise import is_projection
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined
 from archgrad.isolation import run_isolated
@@ -42,8 +41,8 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
                 leaving[source].append(cell.operations[key])
 
     def state_of(x: Tensor, number: int) -> SharedFeatures:
-        known = [operation for operation in leaving[number] if is_readable(operation, x)] if x.dim() == 4 else []
-        return SharedFeatures(x, known, channels_last=channels_last)
+        known = [readable(operation, x) for operation in leaving[number]] if x.dim() == 4 else []
+        return SharedFeatures(x, [branch for branch in known if branch is not None], channels_last=channels_last)
 
     every = [None if x is None else state_of(x, number) for number, x in enumerate(states)]
     for pairs in cell.nodes:
@@ -62,10 +61,11 @@ def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tens
 
 
 def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:
-    if not state.knows(operation):
+    branch = state.branch_of(operation)
+    if branch is None:
         return run_isolated(operation, state.given)
-    if isinstance(operation, nn.MaxPool2d | nn.AvgPool2d):
-        return state.pooled(operation)
-    if is_projection(operation):
-        return normalised([state.projected(operation)], relu=False)[0]
+    if branch.form == "pool":
+        return state.pooled(cast(nn.Module, branch.layers[0]))
+    if branch.is_projection:
+        return normalised([state.projected(branch)], relu=False)[0]
     return operation(state.x)

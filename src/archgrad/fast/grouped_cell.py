@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
+from archgrad.fast.branches import Branch, Halves
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.fast_split import FastSplit
@@ -38,10 +39,9 @@ from archgrad.fast.grouped_layers import (
 )
 from archgrad.fast.lowering import Candidate, Edge, Layout, beside, offset_of
 from archgrad.fast.products import wide
-from archgrad.fast.recognise import is_pointwise, kind_of
+from archgrad.fast.recognise import is_pointwise
 from archgrad.fast.sums import added, weighted_total
 from archgrad.fast.unchanged import StructureCache
-from archgrad.operations import FactorizedReduce, PoolBN, Zero
 
 __all__ = ["evaluate"]
 
@@ -115,7 +115,7 @@ def _together(cell: Cell, layout: Layout) -> _Together | None:
             rest: list[Candidate] = []
             leaving[edge.source][1][edge.number] = node
             for candidate in edge.candidates:
-                settings = settings_of(candidate.operation) if candidate.known and edge.shape else None
+                settings = settings_of(candidate.branch) if candidate.branch and edge.shape else None
                 if settings is None:
                     rest.append(candidate)
                 else:
@@ -146,10 +146,10 @@ class _Node:
                 continue
             offsets += offset_of(edge, self._mixtures[edge.number])
             for c in edge.candidates:
-                if c.known and isinstance(c.operation, Zero):
+                if c.branch and c.branch.form == "zero":
                     zeros.append(c)
                     continue
-                y = c.operation(every[c.source]) if c.known else beside(self._cell, edge, c, every[c.source])
+                y = c.operation(every[c.source]) if c.branch else beside(self._cell, edge, c, every[c.source])
                 self.weighted.append((y, self._weights[c.edge][c.place]))
         parts = list(self.summands)
         if self.weighted:
@@ -185,7 +185,7 @@ class _Leaving:
         values: list[tuple[Tensor, Tensor]] = []  # (B, C, H, W) for all edges, with the weights (E,)
         layered: list[list[Candidate]] = []
         for group in self._groups.values():
-            if not is_shared(group[0].operation):
+            if not is_shared(_branch(group[0])):
                 most = max(1, _WIDEST // self._x.shape[1])
                 layered += [group[first : first + most] for first in range(0, len(group), most)]
                 continue
@@ -199,7 +199,7 @@ class _Leaving:
             everywhere.append(_mixed(values))
         relu = F.relu(self._x) if layered else self._x
         parameters = stacked(
-            [list(w) for g in layered for w in zip(*(weights_of(c.operation) for c in g), strict=True)], self._low
+            [list(w) for g in layered for w in zip(*(weights_of(_branch(c)) for c in g), strict=True)], self._low
         )
         for group in layered:
             y = self._outputs(relu, group, parameters, statistics)
@@ -215,13 +215,13 @@ class _Leaving:
 
     def _value(self, group: Sequence[Candidate], statistics: list[Statistics]) -> Tensor:
         """What a group without weights of its own makes of the state, the same for each of it."""
-        operation = group[0].operation
-        if kind_of(operation) is nn.Identity:
+        branch = _branch(group[0])
+        if branch.form == "identity":
             return self._whole
-        if kind_of(operation) is not PoolBN:
-            return operation(self._x)
-        norms = [cast(nn.BatchNorm2d, cast(PoolBN, c.operation)[1]) for c in group]
-        y, seen = normalise(cast(PoolBN, operation)[0](self._x), norms[:1], None)
+        if branch.form == "pool":
+            return group[0].operation(self._x)
+        norms = [cast(nn.BatchNorm2d, _branch(c).layers[1]) for c in group]
+        y, seen = normalise(cast(nn.Module, branch.layers[0])(self._x), norms[:1], None)
         assert seen is not None
         rows = (len(norms), -1)
         statistics.append(Statistics(norms, seen.mean.expand(rows), seen.inverse.expand(rows), seen.pixels))
@@ -237,10 +237,10 @@ class _Leaving:
             scale = torch.stack([scale[order.index(c.edge)] for c in group])
         x: Tensor = relu
         order_of_x: Order = "shared"
-        layers = list(zip(*(layers_of(c.operation) for c in group), strict=True))
+        layers = list(zip(*(layers_of(_branch(c)) for c in group), strict=True))
         for number, modules in enumerate(layers):
             first = modules[0]
-            if isinstance(first, FactorizedReduce):
+            if isinstance(first, Halves):
                 x = _both_halves(x, next(parameters), next(parameters))
             elif isinstance(first, nn.BatchNorm2d):
                 x, seen = normalise(x, cast("Any", modules), scale if number == len(layers) - 1 else None)
@@ -255,6 +255,11 @@ class _Leaving:
             else:
                 x, order_of_x = convolve(x, next(parameters), cast(nn.Conv2d, first)), "layer first"
         return x
+
+
+def _branch(candidate: Candidate) -> Branch:
+    """What a candidate consists of that runs together with others."""
+    return cast(Branch, candidate.branch)
 
 
 def _both_halves(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:

@@ -10,30 +10,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from archgrad.added_noise import AddedNoise, noise_of
 from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.exactness import as_defined, is_exactly
-from archgrad.fast.recognise import fits, is_known, is_known_with_noise, output_size
+from archgrad.fast.branches import Branch, branch_of, noisy_branch_of, output_size
+from archgrad.fast.recognise import fits
 
 __all__ = [
     "Candidate",
     "Edge",
     "Layout",
+    "OneEdge",
+    "Wiring",
     "are_ordinary",
     "beside",
     "is_as_defined",
-    "is_readable",
     "known_operations",
     "lay_out",
     "offset_of",
+    "readable",
     "sharing_nothing",
 ]
 
@@ -55,10 +57,10 @@ class Candidate(NamedTuple):
     """Its place among the candidates of its edge."""
     number: int
     """Number of its mixing weight, counted through all edges."""
-    known: bool
-    """Whether it may be computed in another way than by calling it."""
-    noise: AddedNoise | None = None
-    """What calling it adds to its output, where it would be known otherwise."""
+    branch: Branch | None
+    """What it consists of, if it may be computed in another way than by calling it."""
+    noisy: Branch | None = None
+    """The same where calling it adds noise, which only a whole cell knows."""
 
 
 class Edge(NamedTuple):
@@ -82,11 +84,11 @@ class Layout(NamedTuple):
 
     def lowered(self) -> list[Candidate]:
         """Return the known candidates of lowered edges."""
-        return [c for c in self._on_lowered_edges() if c.known]
+        return [c for c in self._on_lowered_edges() if c.branch]
 
     def lowered_or_noisy(self) -> list[Candidate]:
         """Return these and those that would be known without their noise, in the order in which the plain path runs."""
-        return [c for c in self._on_lowered_edges() if c.known or c.noise]
+        return [c for c in self._on_lowered_edges() if c.branch or c.noisy]
 
     def is_whole(self) -> bool:
         """Return whether every candidate that runs is on a lowered edge and is known, or would be without its noise."""
@@ -94,6 +96,45 @@ class Layout(NamedTuple):
 
     def _on_lowered_edges(self) -> Iterator[Candidate]:
         return (c for edges in self.entering for edge in edges if edge.shape for c in edge.candidates)
+
+
+class Wiring(Protocol):
+    """Layer choices from states to states: a cell's, or one by itself."""
+
+    n_inputs: int
+    n_nodes: int
+    output: str
+    """"last" or "concat"."""
+    partial_channels: int
+
+    @property
+    def edges(self) -> Iterable[nn.Module]:
+        """The layer choices, node by node."""
+
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]:
+        """(source, node) of every edge; inputs are counted first."""
+
+    def edge_by_edge(self, states: Sequence[Any]) -> Any:
+        """Return the output, every candidate as it is written."""
+
+
+class OneEdge:
+    """A layer choice by itself, wired as the only edge of a cell.
+
+    Args:
+        choice: The layer choice.
+    """
+
+    n_inputs, n_nodes, output, partial_channels = 1, 1, "last", 1
+    pairs = ((0, 1),)
+
+    def __init__(self, choice: LayerChoice) -> None:
+        self.edges = (choice,)
+
+    def edge_by_edge(self, states: Sequence[Any]) -> Any:
+        """Return what the choice does, every candidate as it is written."""
+        return self.edges[0].one_by_one(*states)
 
 
 def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
@@ -123,18 +164,16 @@ def are_ordinary(states: Sequence[object]) -> bool:
     return all(math.isfinite(cast(Tensor, x).detach().sum().item()) for x in states)
 
 
-def is_readable(operation: nn.Module, x: Tensor) -> bool:
-    """Return whether an operation by itself may be computed in another way than by calling it with `x`."""
-    return (
-        is_known(operation)
-        and fits(operation, x.dtype, x.device)
-        and output_size(operation, tuple(x.shape)) is not None
-        and all(times == 1 for times in Counter(_states_of(operation)).values())
-    )
+def readable(operation: nn.Module, x: Tensor) -> Branch | None:
+    """Return what an operation consists of, if by itself it may be computed in another way than by calling it."""
+    branch = branch_of(operation)
+    if branch is None or not fits(operation, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
+        return None
+    return branch if all(times == 1 for times in Counter(_states_of(operation)).values()) else None
 
 
-def known_operations(cell: Cell) -> frozenset[int] | None:
-    """Return the identities of candidates that may be computed together; None if the cell has an edge of its own kind.
+def known_operations(cell: Wiring) -> Mapping[int, Branch] | None:
+    """Return, by identity, candidates that may be computed together; None if the cell has an edge of its own kind.
 
     Those to whose output noise is added are among them.
 
@@ -146,11 +185,8 @@ def known_operations(cell: Cell) -> frozenset[int] | None:
         return None
     operations = [operation for edge in edges for operation in cast(LayerChoice, edge).candidates]
     alone = sharing_nothing(operations)
-    return frozenset(
-        id(operation)
-        for operation in operations
-        if id(operation) in alone and (is_known(operation) or is_known_with_noise(operation))
-    )
+    found = {id(m): branch_of(m) or noisy_branch_of(m) for m in operations if id(m) in alone}
+    return {key: branch for key, branch in found.items() if branch is not None}
 
 
 def sharing_nothing(operations: Sequence[nn.Module]) -> set[int]:
@@ -171,7 +207,9 @@ def _states_of(operation: nn.Module) -> list[int]:
     return found
 
 
-def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], known: frozenset[int]) -> Layout | None:
+def lay_out(
+    cell: Wiring, states: Sequence[Tensor], mixtures: Sequence[Mixture], known: Mapping[int, Branch]
+) -> Layout | None:
     """Return how a pass computes every edge; None if the whole cell runs as it is written.
 
     Args:
@@ -188,16 +226,21 @@ def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], k
         shape = layout.shapes[source]
         candidates = tuple(
             Candidate(
-                source, node - cell.n_inputs, m, number, k, first + k, fit and noise is None, noise if fit else None
+                source,
+                node - cell.n_inputs,
+                m,
+                number,
+                k,
+                first + k,
+                known.get(id(m)) if fits(m, dtype, device) else None,
             )
             for k in mixture.active
             for m in (operations[k],)
-            for fit, noise in ((id(m) in known and fits(m, dtype, device), noise_of(m)),)
         )
         first += len(operations)
         gives: set[Shape | None] = set()
         if shape is not None:
-            gives = {output_size(c.operation, shape) for c in candidates if c.known}
+            gives = {output_size(c.branch, shape) for c in candidates if c.branch}
         if len(gives) > 1 or None in gives:
             return None
         entering = layout.entering[node - cell.n_inputs]
@@ -210,6 +253,10 @@ def lay_out(cell: Cell, states: Sequence[Tensor], mixtures: Sequence[Mixture], k
     return layout
 
 
+def _without_and_with_noise(branch: Branch | None) -> tuple[Branch | None, Branch | None]:
+    return (branch, None) if branch is None or branch.noise is None else (None, branch)
+
+
 def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
     """Return the weights (value 0) of an edge's candidates that do not run, which are added for their gradient."""
     if not mixture.straight_through:
@@ -217,17 +264,17 @@ def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
     return [w for k, w in enumerate(mixture.weights.unbind()) if k not in mixture.active]
 
 
-def beside(cell: Cell, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
+def beside(cell: Wiring, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
     """Return what a candidate that is not known gives on a lowered edge.
 
     Raises:
         SpaceError: As its `LayerChoice` does, if the edge's other candidates give another shape.
     """
-    choice = cast(LayerChoice, cell.edges[edge.number])
+    choice = cast(LayerChoice, list(cell.edges)[edge.number])
     output = choice.run(candidate.place, x)
     if isinstance(output, Tensor) and output.shape == edge.shape:
         return output
-    other = next(c for c in edge.candidates if c.known)
+    other = next(c for c in edge.candidates if c.branch)
     outputs = {other.place: torch.empty(cast(Shape, edge.shape), device="meta"), candidate.place: output}
     places = [c.place for c in edge.candidates if c.place in outputs]
     choice.check_outputs([outputs[k] for k in places], places)

@@ -98,7 +98,7 @@ def _readings(network: nn.Module) -> Iterator[Reading | None]:
             if kind not in _LAYERS:
                 yield None
         elif not kind.__module__.startswith("archgrad."):
-            yield read_module(module)
+            yield read_module(module, kind)
 
 
 def _strided(modules: list[nn.Module]) -> Iterator[nn.Conv2d]:

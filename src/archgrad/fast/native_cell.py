@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.added_noise import AddedNoise
-from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.branches import Branch, Halves
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
-from archgrad.fast.lowering import Candidate, Layout
+from archgrad.fast.lowering import Candidate, Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, stages_of
+from archgrad.fast.recognise import as_native_pool
 from archgrad.fast.unchanged import StructureCache
-from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
 __all__ = ["evaluate"]
 
@@ -32,7 +31,7 @@ class _UnknownError(Exception):
 
 
 def evaluate(
-    cell: Cell,
+    cell: Wiring,
     states: Sequence[Tensor],
     mixtures: Sequence[Mixture],
     layout: Layout,
@@ -77,7 +76,7 @@ class _Recorded(NamedTuple):
     program: native.Program
     convolved: list[nn.Conv2d]
     """Depthwise convolutions in the order of their units."""
-    projected: list[nn.Conv2d | FactorizedReduce]
+    projected: list[nn.Conv2d | Halves]
     """What the projections are of."""
     mixing: Tensor
     """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
@@ -93,14 +92,12 @@ class _Recorded(NamedTuple):
     def projections(self) -> list[Tensor]:
         """The pointwise ones, (O, C, 1, 1) each."""
         return [
-            torch.cat([module.conv_1.weight, module.conv_2.weight])
-            if isinstance(module, FactorizedReduce)
-            else module.weight
-            for module in self.projected
+            torch.cat([half.weight for half in layer]) if isinstance(layer, Halves) else layer.weight
+            for layer in self.projected
         ]
 
 
-def _record(cell: Cell, layout: Layout, *, weighted: bool) -> _Recorded | None:
+def _record(cell: Wiring, layout: Layout, *, weighted: bool) -> _Recorded | None:
     try:
         return _Recorder(cell, layout, weighted).recorded()
     except _UnknownError:
@@ -124,10 +121,10 @@ class _Found(NamedTuple):
 class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
-    def __init__(self, cell: Cell, layout: Layout, weighted: bool) -> None:
+    def __init__(self, cell: Wiring, layout: Layout, weighted: bool) -> None:
         self.steps: list[native.Step | native.Weave | native.Halve | native.Noisy] = []
         self.convolved: list[nn.Conv2d] = []
-        self.projected: list[nn.Conv2d | FactorizedReduce] = []
+        self.projected: list[nn.Conv2d | Halves] = []
         self.mixing: list[int] = []
         self.noisy: list[nn.Module] = []
         self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
@@ -149,12 +146,13 @@ class _Recorder:
             for state, image in enumerate(self.whole):
                 self.of_state[state] = self._append(native.Weave((image,), cell.partial_channels, mixes=False))
         entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
-        leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
+        leaving: list[list[Branch]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
         for candidate in layout.lowered_or_noisy():
-            if isinstance(candidate.operation, Zero):
+            branch = cast(Branch, candidate.branch or candidate.noisy)
+            if branch.form == "zero":
                 continue
             entering[candidate.node].append(candidate)
-            leaving[candidate.source].append(candidate.operation)
+            leaving[candidate.source].append(branch)
         for state in range(cell.n_inputs + cell.n_nodes):
             if state >= cell.n_inputs:
                 self._enter(entering[state - cell.n_inputs])
@@ -208,13 +206,13 @@ class _Recorder:
         self.whole.append(self._append(step))
         self.of_state[state] = self.whole[-1] + 1
 
-    def _pool(self, state: int, operations: Sequence[nn.Module]) -> None:
+    def _pool(self, state: int, branches: Sequence[Branch]) -> None:
         """Record the pools of a state, each once for all edges."""
         image = self.of_state[state]
         norms: dict[native.Pool, list[nn.BatchNorm2d]] = {}
-        for operation in operations:
-            if kind_of(operation) is PoolBN:
-                pool, norm = _pool_and_norm(operation)
+        for branch in branches:
+            if branch.form == "pool-norm":
+                pool, norm = _pool_and_norm(branch)
                 norms.setdefault(pool, []).append(norm)
         found: list[_Found] = []
         for pool, own in norms.items():
@@ -223,51 +221,50 @@ class _Recorder:
             found.append(_Found(image, native.Unit(0, projected=False, pool=pool), size, own))
         self._record(found)
 
-    def _halve(self, state: int, operations: Sequence[nn.Module]) -> None:
+    def _halve(self, state: int, branches: Sequence[Branch]) -> None:
         """Record the first halves of the separable convolutions of a state."""
         found: list[_Found] = []
-        for operation in operations:
-            if kind_of(operation) is SepConv:
-                self._first_halves[id(operation)] = len(self._sizes) + len(found)
-                found.append(self._project(self.of_state[state], stages_of(operation)[1:4], relu=True))
+        for branch in branches:
+            if branch.form == "separable":
+                self._first_halves[id(branch.operation)] = len(self._sizes) + len(found)
+                found.append(self._project(self.of_state[state], branch.layers[1:4], relu=True))
         self._record(found, relu=True)
 
     def _enter(self, candidates: Sequence[Candidate]) -> None:
         """Record the sum that enters a node."""
         terms: list[_Found] = []
-        values = [
-            self._add_noise(c, c.noise) for c in candidates if c.noise
-        ]  # which takes random numbers, in this order
+        values = [self._add_noise(c) for c in candidates if c.noisy]  # which takes random numbers, in this order
         for candidate in candidates:
-            if candidate.noise:
+            branch = candidate.branch
+            if branch is None:
                 continue
-            source, operation, number = candidate.source, candidate.operation, candidate.number
-            kind, image = kind_of(operation), self.of_state[source]
-            if kind in (nn.Identity, PoolBN):
-                image = image if kind is nn.Identity else self._pooled[source, _pool_and_norm(operation)[0]]
+            source, number = candidate.source, candidate.number
+            image = self.of_state[source]
+            if branch.form in ("identity", "pool-norm"):
+                image = image if branch.form == "identity" else self._pooled[source, _pool_and_norm(branch)[0]]
                 values.append(_Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=number))
                 continue
-            if kind is FactorizedReduce:
-                found = self._reduce(image, cast(FactorizedReduce, operation))
-            elif kind is SepConv:
-                found = self._project(self._first_halves[id(operation)], stages_of(operation)[5:], relu=False)
+            _require(branch.is_projection)
+            if branch.form == "reduction":
+                found = self._reduce(image, branch)
+            elif branch.form == "separable":
+                found = self._project(self._first_halves[id(branch.operation)], branch.layers[5:], relu=False)
             else:
-                _require(kind in (ReLUConvBN, DilConv) and is_projection(operation))
-                found = self._project(image, stages_of(operation)[1:], relu=True)
+                found = self._project(image, branch.layers[1:], relu=True)
             terms.append(found._replace(mixing=number))
         _require(bool(candidates))
         self.of_state.append(len(self._sizes))
         self._record(terms + values, summed=True)
 
-    def _add_noise(self, candidate: Candidate, noise: AddedNoise) -> _Found:
+    def _add_noise(self, candidate: Candidate) -> _Found:
         """Record a skip connection with noise."""
-        skip, image = candidate.operation, self.of_state[candidate.source]
-        if isinstance(skip, FactorizedReduce):
+        skip, image = cast(Branch, candidate.noisy), self.of_state[candidate.source]
+        if skip.form == "reduction":
             found = self._reduce(image, skip)
             image = len(self._sizes)
             self._record([found])
-        self.noisy.append(skip)
-        image = self._append(native.Noisy((image,), noise))
+        self.noisy.append(skip.operation)
+        image = self._append(native.Noisy((image,), cast(AddedNoise, skip.noise)))
         return _Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=candidate.number)
 
     def _project(self, image: int, stages: Sequence[Any], *, relu: bool) -> _Found:
@@ -286,12 +283,13 @@ class _Recorder:
         self.projected.append(pointwise)
         return _Found(image, native.Unit(0, geometry, relu=relu), size, [norm])
 
-    def _reduce(self, image: int, operation: FactorizedReduce) -> _Found:
-        even, odd = operation.conv_1.weight.shape, operation.conv_2.weight.shape
+    def _reduce(self, image: int, branch: Branch) -> _Found:
+        _, halves, norm = cast("tuple[nn.Module, Halves, nn.BatchNorm2d]", branch.layers)
+        even, odd = halves.even.weight.shape, halves.odd.weight.shape
         _require(even[0] + odd[0] == self._channels and even[1:] == odd[1:] == (self._channels, 1, 1))
-        self.projected.append(operation)
+        self.projected.append(halves)
         unit = native.Unit(0, relu=True, factorized=True)
-        return _Found(image, unit, grid_size(self._sizes[image]), [operation.bn])
+        return _Found(image, unit, grid_size(self._sizes[image]), [norm])
 
     def _record(self, found: Sequence[_Found], *, relu: bool = False, summed: bool = False) -> None:
         if not found:
@@ -314,8 +312,8 @@ class _Recorder:
         self._sizes += [size] * (1 if summed else len(found))
 
 
-def _pool_and_norm(operation: nn.Module) -> tuple[native.Pool, nn.BatchNorm2d]:
-    pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(cast(PoolBN, operation)))
+def _pool_and_norm(branch: Branch) -> tuple[native.Pool, nn.BatchNorm2d]:
+    pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
     kernel = as_native_pool(pool)
     if kernel is None:
         raise _UnknownError

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from archgrad.exactness import computes_by
+
 __all__ = ["Reading", "read_module"]
 
 
@@ -81,16 +83,17 @@ _ATTRIBUTES = {"shape", "dtype", "device", "ndim", "training", "is_cuda"}
 _MODULES = (torch, F, math)
 
 
-def read_module(module: nn.Module) -> Reading | None:
+def read_module(module: nn.Module, kind: type[nn.Module]) -> Reading | None:
     """Return what the methods of a module's class do, those of its bases up to PyTorch's included.
 
     Args:
-        module: Of a class that a person wrote.
+        module: The module.
+        kind: Its class, which a person wrote.
 
     Returns:
         None if some of it cannot be read, or something of the module is called that is neither part nor method.
     """
-    found = _read_class(cast(Any, type(module)))
+    found = _read_class(cast(Any, kind))
     if found is None:
         return None
     for path in found.containers:
@@ -121,7 +124,7 @@ def _is_own_method(module: nn.Module, name: str) -> bool:
 def _read_class(kind: type) -> Reading | None:
     found = Reading()
     for base in kind.__mro__:
-        if base in (nn.Module, object):
+        if base in (nn.Module, object) or (base is nn.Sequential and computes_by(kind, base)):
             continue
         if base.__module__.startswith("torch."):
             return None  # a layer of PyTorch's with something changed

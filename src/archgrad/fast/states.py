@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import uses_batch
+from archgrad.fast.branches import Branch, Form
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.grids import both_grids, for_both_grids
 from archgrad.fast.memory_format import as_written
 from archgrad.fast.normalised import Projected, normalised, settings
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
-from archgrad.fast.recognise import as_native_pool, is_projection, kind_of, matrix, pool_settings, stages_of
-from archgrad.operations import DilConv, FactorizedReduce, PoolBN, SepConv
+from archgrad.fast.recognise import as_native_pool, matrix, pool_settings
 
 __all__ = ["SharedFeatures"]
 
@@ -33,10 +33,10 @@ class SharedFeatures:
         channels_last: Memory format of `given`; the state itself is channels_last.
     """
 
-    def __init__(self, x: Tensor, leaving: Sequence[nn.Module], *, channels_last: bool = True) -> None:
+    def __init__(self, x: Tensor, leaving: Sequence[Branch], *, channels_last: bool = True) -> None:
         self._given = x
         self._channels_last = channels_last
-        self._known = {id(m): m for m in leaving}
+        self._known = {id(branch.operation): branch for branch in leaving}
         self._pooled: dict[Any, Any] = {}
 
     @cached_property
@@ -49,9 +49,9 @@ class SharedFeatures:
         """The state as the plain path has it."""
         return as_written(self._given, channels_last=self._channels_last)
 
-    def knows(self, operation: nn.Module) -> bool:
-        """Return whether `operation`, one of those that leave, may be computed in another way than by calling it."""
-        return id(operation) in self._known
+    def branch_of(self, operation: nn.Module) -> Branch | None:
+        """Return what one of those that leave consists of, if it may be computed in another way than by calling it."""
+        return self._known.get(id(operation))
 
     @cached_property
     def relu(self) -> Tensor:
@@ -92,8 +92,8 @@ class SharedFeatures:
     def _native_pools(self) -> dict[Any, tuple[Tensor, Tensor, Tensor]]:
         """Those of `pooled_and_normalised` that the compiled kernels compute, all in one."""
         groups: dict[float, dict[Any, native.Pool]] = {}
-        for operation in self._of_kind(PoolBN).values():
-            pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", tuple(cast(PoolBN, operation)))
+        for branch in self._of_form("pool-norm").values():
+            pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
             kernel = as_native_pool(pool)
             if kernel is not None and uses_batch(norm) and not is_synchronised(norm):
                 groups.setdefault(norm.eps, {})[pool_settings(pool), norm.eps] = kernel
@@ -106,31 +106,32 @@ class SharedFeatures:
             found.update(zip(group, zip(outputs, *statistics, strict=True), strict=True))
         return found
 
-    def projected(self, operation: nn.Module) -> Projected:
-        """The last pointwise convolution of `operation`, for which `is_projection` holds, and its BatchNorm."""
-        if isinstance(operation, SepConv):
-            convolution, pointwise, norm = cast("list[Any]", stages_of(operation)[5:])
-            return Term(self._first_halves[id(operation)], matrix(pointwise), _as_convolution(convolution)), norm
-        whole, norm = self._firsts[id(operation)]
+    def projected(self, branch: Branch) -> Projected:
+        """The last pointwise convolution of a projection, and its BatchNorm."""
+        key = id(branch.operation)
+        if branch.form == "separable":
+            convolution, pointwise, norm = cast("tuple[Any, ...]", branch.layers[5:])
+            return Term(self._first_halves[key], matrix(pointwise), _as_convolution(convolution)), norm
+        whole, norm = self._firsts[key]
         if self._is_native:
             return whole, norm
         if whole.factorized:
             return Term(self.both_grids, for_both_grids(whole.projection)), norm
-        return Term(self.relu if whole.convolution is None else self._convolved[id(operation)], whole.projection), norm
+        return Term(self.relu if whole.convolution is None else self._convolved[key], whole.projection), norm
 
     @cached_property
     def _firsts(self) -> dict[int, Projected]:
         """`_first` of everything that leaves, is known and ends in a projection."""
-        return {key: self._first(m) for key, m in self._known.items() if is_projection(m)}
+        return {key: self._first(branch) for key, branch in self._known.items() if branch.is_projection}
 
-    def _first(self, operation: nn.Module) -> Projected:
+    def _first(self, branch: Branch) -> Projected:
         """The first pointwise convolution of an operation, with all that comes before it, and its BatchNorm."""
-        if isinstance(operation, FactorizedReduce):
-            projection = torch.cat([matrix(operation.conv_1), matrix(operation.conv_2)])
-            return Term(self.x, projection, relu=True, factorized=True), operation.bn
-        _, *convolutions, norm = cast("list[Any]", stages_of(operation)[:4])
-        convolution = _as_convolution(convolutions[0]) if len(convolutions) > 1 else None
-        return Term(self.x, matrix(convolutions[-1]), convolution, relu=True), norm
+        _, *before, norm = cast("list[Any]", branch.layers[:4])
+        if branch.form == "reduction":
+            (halves,) = before
+            return Term(self.x, torch.cat([*map(matrix, halves)]), relu=True, factorized=True), norm
+        convolution = _as_convolution(before[0]) if len(before) > 1 else None
+        return Term(self.x, matrix(before[-1]), convolution, relu=True), norm
 
     @cached_property
     def _is_native(self) -> bool:
@@ -138,14 +139,14 @@ class SharedFeatures:
         terms, norms = [term for term, _ in self._firsts.values()], [norm for _, norm in self._firsts.values()]
         return not any(map(is_synchronised, norms)) and suits_kernels(terms, self.x)
 
-    def _of_kind(self, *kinds: type[nn.Module]) -> dict[int, nn.Module]:
-        return {key: m for key, m in self._known.items() if kind_of(m) in kinds}
+    def _of_form(self, *forms: Form) -> dict[int, Branch]:
+        return {key: branch for key, branch in self._known.items() if branch.form in forms}
 
     @cached_property
     def _first_halves(self) -> dict[int, Tensor]:
         """Of every SepConv that leaves what its second half reads; those of equal settings are made together."""
         groups: dict[Any, list[tuple[int, Projected]]] = {}
-        for key in self._of_kind(SepConv):
+        for key in self._of_form("separable"):
             term, norm = self._firsts[key]
             if not self._is_native:
                 term = Term(self._convolved[key], term.projection)
@@ -161,8 +162,8 @@ class SharedFeatures:
         """The first depthwise convolution of every SepConv and DilConv that leaves."""
         on_all: list[tuple[int, Tensor, Geometry]] = []
         on_even: list[tuple[int, Tensor, Geometry]] = []
-        for key, operation in self._of_kind(SepConv, DilConv).items():
-            weight, geometry = _as_convolution(cast(nn.Sequential, operation.op)[1])
+        for key, branch in self._of_form("separable", "depthwise").items():
+            weight, geometry = _as_convolution(cast(nn.Module, branch.layers[1]))
             # With stride 2 and dilation 2 (and an even padding) only even rows and columns are read.
             if geometry.stride == geometry.dilation == (2, 2) and not any(p % 2 for p in geometry.padding):
                 halved = Geometry((1, 1), (geometry.padding[0] // 2, geometry.padding[1] // 2))

@@ -1,0 +1,262 @@
+"""What an operation consists of, said once: the layers that its input goes through, found by structure.
+
+An operation is *known* if it is one of the forms below, whatever its class: a layer, a sequence, or a module of a
+person's own whose code says no more than which part follows which (`dataflow`). Where a part was replaced, set
+otherwise, hooked, parametrized or has a `forward` of its own, nothing is known, and the operation runs as it is
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias, cast
+
+from torch import nn
+
+from archgrad.added_noise import AddedNoise, noise_of
+from archgrad.exactness import (
+    as_defined,
+    computes_by,
+    is_exactly,
+    is_exactly_but_hooked,
+    kind_of,
+    methods_in_place,
+)
+from archgrad.fast.dataflow import Input, Joined, Part, Relu, Shifted, Value, read_forward
+from archgrad.fast.depthwise import Geometry
+from archgrad.fast.recognise import (
+    NORMS,
+    POOLS,
+    is_convolution,
+    is_half,
+    is_norm_of,
+    is_pointwise,
+    is_pool,
+    is_zero,
+    pool_settings,
+    pooled_size,
+)
+from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
+
+__all__ = ["Branch", "Form", "Halves", "Layer", "branch_of", "noisy_branch_of", "output_size"]
+
+Form = Literal["identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable"]
+
+
+class Halves(NamedTuple):
+    """Two pointwise convolutions of stride 2, the second one pixel further, joined along the channels."""
+
+    even: nn.Conv2d
+    odd: nn.Conv2d
+
+
+Layer: TypeAlias = nn.Module | Halves
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Branch(NamedTuple):
+    """A known operation."""
+
+    operation: nn.Module
+    form: Form
+    layers: tuple[Layer, ...]
+    """What the input goes through: nothing; a Zero; a pool; a pool and a BatchNorm; ReLU, Halves, BatchNorm; or ReLU,
+    then any convolution ("convolution"), or a depthwise and a pointwise one ("depthwise"), BatchNorm; or twice the
+    latter ("separable")."""
+    needs_even: bool = False
+    """Whether it takes images of even height and width only."""
+    noise: AddedNoise | None = None
+    """What calling it adds to its output beside."""
+
+    @property
+    def is_projection(self) -> bool:
+        """Whether it ends in a pointwise convolution and a BatchNorm."""
+        if self.form == "convolution":
+            return is_pointwise(cast(nn.Conv2d, self.layers[1]))
+        return self.form in ("reduction", "depthwise", "separable")
+
+
+_FORMS: dict[str, Form] = {
+    **{"": "identity", "z": "zero", "m": "pool", "mn": "pool-norm", "rhn": "reduction"},
+    **{"rcn": "convolution", "rdn": "convolution", "rpn": "convolution"},
+    **{"rdpn": "depthwise", "rdpnrdpn": "separable"},
+}
+_RELU, _SHIFT = nn.ReLU(), nn.Identity()
+"""What stands in a chain for a ReLU by a function, and for the pixels after the first row and column."""
+
+as_defined(nn.Identity, nn.ReLU, nn.Conv2d, nn.Sequential, Zero, PoolBN, ReLUConvBN, DilConv, SepConv, FactorizedReduce)
+
+
+def branch_of(operation: nn.Module) -> Branch | None:
+    """Return what an operation consists of; None if it is not known, and must be called."""
+    if is_exactly(operation, FactorizedReduce):
+        chain, needs_even = _reduction(operation), False  # it pads odd images
+    else:
+        chain, needs_even = _chain_of(operation), True
+    return None if chain is None else _as_branch(operation, chain, needs_even=needs_even)
+
+
+def noisy_branch_of(operation: nn.Module) -> Branch | None:
+    """Return what a skip connection consists of to whose output noise is added, and nothing else done."""
+    kind, noise = kind_of(operation), noise_of(operation)
+    if noise is None or kind not in (nn.Identity, FactorizedReduce) or not is_exactly_but_hooked(operation, kind):
+        return None
+    chain = [] if kind is nn.Identity else _reduction(operation)
+    branch = None if chain is None else _as_branch(operation, chain, needs_even=False)
+    return None if branch is None else branch._replace(noise=noise)
+
+
+def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool) -> Branch | None:
+    form = _FORMS.get("".join(map(_letter, chain)))
+    if form is None or not _fits_together(chain):
+        return None
+    return Branch(operation, form, tuple(chain), needs_even and form == "reduction")
+
+
+def _chain_of(module: nn.Module | None) -> list[Layer] | None:
+    if module is None:
+        return None
+    if is_exactly(module, nn.Identity):
+        return []
+    if is_exactly(module, nn.ReLU, nn.Conv2d, Zero, *POOLS, *NORMS):
+        return [module]
+    kind = kind_of(module)
+    if kind.__module__.startswith("torch.") and kind is not nn.Sequential:
+        return None
+    in_order = computes_by(kind, nn.Sequential)
+    value = read_forward(kind.forward) if not in_order and computes_by(kind, nn.Module) else None
+    if (not in_order and value is None) or not is_exactly(module, *as_defined(kind)) or not methods_in_place():
+        return None
+    return _joined_end_to_end(list(module._modules.values())) if value is None else _follow(module, value)
+
+
+def _joined_end_to_end(parts: Sequence[nn.Module | None]) -> list[Layer] | None:
+    chain: list[Layer] = []
+    for part in parts:
+        layers = _chain_of(part)
+        if layers is None:
+            return None
+        chain += layers
+    return chain
+
+
+def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
+    """What the input has gone through at a value of the module's forward."""
+    match value:
+        case Input():
+            return []
+        case Relu(x):
+            before, layers = _follow(module, x), cast("list[Layer] | None", [_RELU])
+        case Shifted(x):
+            before, layers = _follow(module, x), [_SHIFT]
+        case Part(path, x):
+            before, layers = _follow(module, x), _chain_of(_part_at(module, path))
+        case Joined(first, second):
+            one, two = _follow(module, first), _follow(module, second)
+            if not one or not two or one[:-1] != two[:-2] or two[-2:-1] != [_SHIFT]:
+                return None
+            if not all(is_exactly(half, nn.Conv2d) for half in (one[-1], two[-1])):
+                return None
+            return [*one[:-1], Halves(*cast("list[nn.Conv2d]", [one[-1], two[-1]]))]
+    return None if before is None or layers is None else before + layers
+
+
+def _part_at(module: nn.Module, path: Sequence[str]) -> nn.Module | None:
+    """The part that code finds by these names."""
+    found: nn.Module | None = module
+    for name in path:
+        if found is None or name in found.__dict__ or hasattr(type(found), name):
+            return None
+        found = found._modules.get(name)
+    return found
+
+
+def _reduction(operation: nn.Module) -> list[Layer] | None:
+    parts = operation._modules
+    first, second, norm = (parts.get(name) for name in ("conv_1", "conv_2", "bn"))
+    if not is_exactly(first, nn.Conv2d) or not is_exactly(second, nn.Conv2d) or norm is None:
+        return None
+    return [_RELU, Halves(cast(nn.Conv2d, first), cast(nn.Conv2d, second)), norm]
+
+
+def _letter(layer: Layer) -> str:
+    if isinstance(layer, Halves):
+        return "h" if is_half(layer.even) and is_half(layer.odd) else "?"
+    if is_exactly(layer, nn.ReLU) and not layer.inplace:
+        return "r"
+    if is_exactly(layer, *NORMS):
+        return "n"
+    if is_exactly(layer, Zero):
+        return "z" if is_zero(layer) else "?"
+    if is_exactly(layer, *POOLS):
+        return "m" if is_pool(layer) else "?"
+    if is_exactly(layer, nn.Conv2d) and is_convolution(convolution := cast(nn.Conv2d, layer)):
+        return "p" if is_pointwise(convolution) else "d" if Geometry.of(convolution) is not None else "c"
+    return "?"
+
+
+def _fits_together(chain: Sequence[Layer]) -> bool:
+    """Whether each layer takes as many channels as the one before gives, and none with weights occurs twice."""
+    channels: int | None = None
+    seen: set[int] = set()
+    for layer in chain:
+        own = layer if isinstance(layer, Halves) else (layer,)
+        if not isinstance(layer, nn.ReLU) and not seen.isdisjoint(map(id, own)):
+            return False
+        seen.update(map(id, own))
+        if isinstance(layer, Halves):
+            even, odd = layer.even.weight, layer.odd.weight
+            if even.shape != odd.shape:
+                return False
+            channels = 2 * even.shape[0]
+        elif isinstance(layer, nn.Conv2d):
+            if channels not in (None, layer.weight.shape[1] * layer.groups):
+                return False
+            channels = layer.weight.shape[0]
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if not is_norm_of(layer, layer.num_features if channels is None else channels):
+                return False
+            if channels is None and layer.affine:  # behind a pool, which edges share
+                return False
+    return True
+
+
+def output_size(branch: Branch, shape: Shape) -> Shape | None:
+    """Return the shape of a known operation's output.
+
+    Args:
+        branch: The operation.
+        shape: (B, C, H, W), of its input.
+
+    Returns:
+        (B, C', H', W'); None where the operation, called, might refuse.
+    """
+    found: Shape | None = shape
+    for layer in branch.layers:
+        found = None if found is None else _size_behind(layer, found)
+    if found is None or (branch.needs_even and any(n % 2 for n in shape[2:])):
+        return None
+    # Of a single value for each channel, BatchNorm makes an error or nothing, as its mode is.
+    few = found[0] * found[2] * found[3] < 2
+    return None if few and any(isinstance(layer, nn.BatchNorm2d) for layer in branch.layers) else found
+
+
+def _size_behind(layer: Layer, shape: Shape) -> Shape | None:
+    batch, channels, *size = shape
+    if isinstance(layer, Halves):
+        takes = channels == layer.even.weight.shape[1]
+        return (batch, 2 * layer.even.weight.shape[0], *((n + 1) // 2 for n in size)) if takes else None
+    if isinstance(layer, Zero):
+        return (batch, channels, *(-(-n // layer.stride) for n in size)) if layer.stride > 0 else None
+    if is_exactly(layer, *POOLS):
+        return pooled_size(pool_settings(layer), shape)
+    if isinstance(layer, nn.BatchNorm2d):
+        return shape if channels == layer.num_features else None
+    if isinstance(layer, nn.Conv2d):
+        weight = layer.weight
+        if channels != weight.shape[1] * layer.groups or not all(layer.stride):
+            return None
+        pairs = (size, weight.shape[2:], layer.stride, cast("tuple[int, int]", layer.padding), layer.dilation)
+        size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(*pairs, strict=True)]
+        return (batch, weight.shape[0], *size) if min(size) >= 1 else None
+    return shape

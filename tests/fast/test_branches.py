@@ -1,0 +1,283 @@
+"""Operations that users write are known by their structure, whatever their class; what only looks alike is not."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import archgrad as ag
+from archgrad.exactness import kind_of
+from archgrad.fast.accelerate import restore
+from archgrad.fast.branches import branch_of
+from archgrad.operations import PoolBN, SepConv
+
+C = 4
+
+
+class Depthwise(nn.Module):
+    """With a ReLU by a function."""
+
+    def __init__(self, dilation: int = 1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(C, C, 3, padding=dilation, dilation=dilation, groups=C, bias=False)
+        self.layers = nn.ModuleList([nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Docstrings say nothing."""
+        y = F.relu(x)
+        return self.layers[1](self.layers[0](self.depthwise(y)))
+
+
+class Twice(nn.Sequential):
+    """Of two of them."""
+
+    def __init__(self) -> None:
+        super().__init__(Depthwise(), nn.Sequential(nn.Identity(), Depthwise()))
+
+
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.bn = nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.pool(x)
+        out = self.bn(out)
+        return out
+
+
+class Halve(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Conv2d(C, C // 2, 1, stride=2, bias=False) for _ in range(2))
+        self.bn = nn.BatchNorm2d(C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        return self.bn(torch.cat([self.one(x), self.two(x[:, :, 1:, 1:])], dim=1))
+
+
+class Same(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "depthwise": (Depthwise, "depthwise"),
+    "dilated": (lambda: Depthwise(2), "depthwise"),
+    "twice": (Twice, "separable"),
+    "sequence": (
+        lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)),
+        "convolution",
+    ),
+    "pool": (Pooled, "pool-norm"),
+    "same": (Same, "identity"),
+    "subclass": (lambda: type("Own", (SepConv,), {})(C, C, 3, 1), "separable"),
+}
+
+
+class Residual(Depthwise):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x
+
+
+class Gated(Depthwise):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(x) if self.training else x
+        return self.layers[1](self.layers[0](self.depthwise(y)))
+
+
+class Observed(Depthwise):
+    """Calls a part whose result it does not use."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.layers[1](x)  # noqa: F841
+        y = F.relu(x)
+        return self.layers[1](self.layers[0](self.depthwise(y)))
+
+
+class Repeated(Depthwise):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(x)
+        return self.layers[1](self.layers[0](self.layers[0](self.depthwise(y))))
+
+
+class OtherRelu(Depthwise):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[1](self.layers[0](self.depthwise(functional.relu(x))))
+
+
+class functional:  # noqa: N801 (it looks like a module)
+    relu = staticmethod(torch.tanh)
+
+
+class OtherCall(Depthwise):
+    def __call__(self, x: Tensor) -> Tensor:
+        return 2 * super().__call__(x)
+
+
+class OtherParts(Twice):
+    def __iter__(self):
+        return reversed(list(super().__iter__()))
+
+
+class OddlyHalved(Halve):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        return self.bn(torch.cat([self.one(x), self.two(x[:, :, 1:, :])], dim=1))
+
+
+class Swapped(Halve):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        return self.bn(torch.cat([self.two(x[:, :, 1:, 1:]), self.one(x)], dim=1))
+
+
+def with_own_forward() -> nn.Module:
+    module = Depthwise()
+    module.forward = lambda x: 3 * x
+    return module
+
+
+def with_hook() -> nn.Module:
+    module = Twice()
+    module[1][1].layers[0].register_forward_hook(lambda m, x, y: 2 * y)
+    return module
+
+
+def with_instance_part() -> nn.Module:
+    module = Depthwise()
+    module.__dict__["depthwise"] = nn.Tanh()
+    return module
+
+
+def with_bias() -> nn.Module:
+    module = Depthwise()
+    module.layers[0] = nn.Conv2d(C, C, 1)
+    return module
+
+
+def with_circular_padding() -> nn.Module:
+    module = Depthwise()
+    module.depthwise = nn.Conv2d(C, C, 3, padding=1, groups=C, bias=False, padding_mode="circular")
+    return module
+
+
+UNKNOWN: dict[str, Callable[[], nn.Module]] = {
+    **{
+        kind.__name__: kind
+        for kind in (Residual, Gated, Observed, Repeated, OtherRelu, OtherCall, OtherParts, OddlyHalved, Swapped)
+    },
+    "own forward": with_own_forward,
+    "hook": with_hook,
+    "part of the instance": with_instance_part,
+    "bias": with_bias,
+    "padding": with_circular_padding,
+    "inplace": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)),
+    "norm of a pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)),
+}
+
+
+class Space(nn.Module):
+    """A choice that stands alone, and an operation that does."""
+
+    def __init__(self, *candidates: nn.Module) -> None:
+        super().__init__()
+        self.choice = ag.LayerChoice(list(candidates))
+        self.alone = Depthwise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alone(self.choice(x)).mean((2, 3))
+
+
+def results(space: nn.Module, x: Tensor, *, fast: bool) -> list[Tensor]:
+    """Output, first and second derivatives, and buffers after a pass in training."""
+    net = ag.Supernet(copy.deepcopy(space), fast=fast)
+    with torch.no_grad():
+        for alpha in net.alphas.values():
+            alpha.copy_(torch.arange(float(alpha.numel())).view_as(alpha) / 7)
+    inputs = [x.clone().requires_grad_(), *net.parameters()]
+    y = net(inputs[0])
+    first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True, allow_unused=True)
+    second = torch.autograd.grad(sum(g.tanh().sum() for g in first if g is not None), inputs, allow_unused=True)
+    return [y, *(g for g in (*first, *second) if g is not None), *net.buffers()]
+
+
+def image(size: int = 6) -> Tensor:
+    return torch.randn(3, C, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def agree(*candidates: nn.Module, size: int = 6) -> None:
+    torch.manual_seed(0)
+    space = Space(*candidates).double()
+    plain, fast = (results(space, image(size), fast=fast) for fast in (False, True))
+    assert len(plain) == len(fast)
+    for a, b in zip(plain, fast, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_by_structure(name: str) -> None:
+    build, form = KNOWN[name]
+    branch = branch_of(build())
+    assert branch is not None
+    assert branch.form == form
+    agree(build(), build(), nn.Identity())
+
+
+@pytest.mark.usefixtures("backend")
+def test_all_at_once() -> None:
+    agree(*(build() for build, _ in KNOWN.values()))
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_looks_alike_runs_as_it_is_written(name: str) -> None:
+    assert branch_of(UNKNOWN[name]()) is None
+    if "Halve" in str(type(UNKNOWN[name]()).__mro__):  # another size
+        agree(UNKNOWN[name](), Halve())
+    else:
+        agree(UNKNOWN[name](), Depthwise(), nn.Identity())
+
+
+def test_a_reduction_of_odd_images_says_what_the_written_one_does() -> None:
+    assert branch_of(Halve()).form == "reduction"
+    agree(Halve(), Halve())
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        ag.Supernet(Space(Halve(), Halve()).double())(image(5))
+
+
+def test_a_class_or_name_that_changes_later_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(Depthwise):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers[1](self.layers[0](self.depthwise(torch.relu(x))))
+
+    net = ag.Supernet(Space(Later(), nn.Identity()).double())
+    before = net(image())
+    monkeypatch.setattr(Later, "forward", lambda self, x: x)
+    assert not torch.equal(net(image()), before)
+    monkeypatch.undo()
+    assert torch.equal(net.eval()(image()), net(image()))
+    monkeypatch.setitem(globals(), "F", functional)
+    assert branch_of(Depthwise()) is None
+
+
+def test_fast_operations_are_pickled_and_restored_as_what_they_are() -> None:
+    torch.manual_seed(0)
+    net = ag.Supernet(Space(PoolBN("max", C, 1), nn.Identity()).double()).eval()
+    alone = net.network.alone
+    assert type(alone) is not Depthwise
+    assert isinstance(alone, Depthwise)
+    assert kind_of(alone) is Depthwise
+    again = pickle.loads(pickle.dumps(alone))
+    assert torch.equal(again(image()), alone(image()))
+    assert repr(again) == repr(alone)
+    restore(net.network)
+    assert type(alone) is Depthwise
+    assert net.network.choice.evaluator is None
