@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from archgrad.nested import map_tensors
 from archgrad.operations import is_skip
 from archgrad.supernet import Supernet
 
-__all__ = ["noisy_skips"]
+__all__ = ["noisy_skips", "take_off_noise"]
 
 
 @contextmanager
@@ -48,15 +49,30 @@ def noisy_skips(supernet: Supernet, factor: float) -> Iterator[None]:
             "skip_noise needs a candidate that is called 'skip...', but this space has none. Leave it out."
         )
 
-    def noisy(module: nn.Module, _: Any, output: Any) -> Any:
-        return map_tensors(output, added) if module.training else output
-
-    def added(x: Tensor) -> Tensor:
-        # In the order of the shape and not of the memory, so that the noise is the same in every memory format.
-        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype)
-        return x + noise * (factor * x.detach().std())
-
     with ExitStack() as stack:
         for skip in skips if factor > 0.0 else ():
-            stack.callback(skip.register_forward_hook(noisy).remove)
+            stack.callback(skip.register_forward_hook(_Noise(factor)).remove)
         yield
+
+
+def take_off_noise(network: nn.Module) -> None:
+    """Take what `noisy_skips` put on a network off a copy of it."""
+    for module in network.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, _Noise):
+                del module._forward_hooks[key]
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """A forward hook."""
+
+    factor: float
+
+    def __call__(self, module: nn.Module, _: Any, output: Any) -> Any:
+        return map_tensors(output, self._added) if module.training else output
+
+    def _added(self, x: Tensor) -> Tensor:
+        # In the order of the shape and not of the memory, so that the noise is the same in every memory format.
+        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype)
+        return x + noise * (self.factor * x.detach().std())

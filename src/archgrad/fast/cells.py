@@ -34,6 +34,7 @@ from archgrad.fast.lowering import (
     Layout,
     are_ordinary,
     beside,
+    gradient_of_zeros,
     is_as_defined,
     known_operations,
     lay_out,
@@ -86,14 +87,14 @@ class CellEvaluator:
             return cell.edge_by_edge(states)
         if self._guarded:
             states = [state.clone() for state in states]
-        split = FastSplit(states, cell.partial_channels, "The cell")
-        states = split.read
+        split = FastSplit(states, cell.partial_channels, cell.where)
+        whole, states = states, split.read
         active = tuple(tuple(mixture.active) for mixture in mixtures)
         low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
         kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
         layout = self._kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
         if layout is None:
-            return cell.edge_by_edge(states)
+            return cell.edge_by_edge(whole)
         if gathers(x):
             output = grouped_cell.evaluate(cell, split, mixtures, layout, self._kept, kind)
         elif cell.partial_channels > 1:
@@ -117,7 +118,7 @@ def _mixes(mixture: Mixture, x: Tensor) -> bool:
 def _by_node(cell: Cell, split: FastSplit, mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
     states = split.read
     weights = [mixture.weights.unbind() for mixture in mixtures]
-    channels_last = is_channels_last(states[0])
+    channels_last = is_channels_last(split.whole[0])  # of a part of the channels it cannot be told
     leaving: list[list[Candidate]] = [[] for _ in layout.shapes]
     for c in layout.lowered():
         leaving[c.source].append(c)
@@ -172,7 +173,7 @@ class _Node:
         """Return the sum."""
         written: list[Tensor] = []
         offsets: list[Tensor] = []
-        zeros: list[Candidate] = []
+        zeros: list[Edge] = []
         packed: list[Tensor] = []
         for edge in self._edges:
             state, together = self._states[edge.source], self._packed[edge.source]
@@ -182,15 +183,15 @@ class _Node:
                 continue
             packed += [together.sums[edge.number]] if edge.number in together.sums else []
             for c in edge.candidates:
-                if isinstance(c.operation, Zero) and c.known:
-                    zeros.append(c)
-                elif c.number not in together.done:
+                if not (isinstance(c.operation, Zero) and c.known) and c.number not in together.done:
                     self._add(state, edge, c)
             offsets += offset_of(edge, self._mixtures[edge.number])
+            zeros += [edge] if edge.gives_zeros() else []
         parts = packed + self._lowered()
         if zeros and not parts:  # nothing but zeros: let one of them say of what shape
-            zero = zeros[0]
+            zero = zeros[0].candidates[0]
             parts.append(zero.operation(self._states[zero.source].x) * self._weights[zero.edge][zero.place])
+        offsets += [gradient_of_zeros(e, self._states[e.source].x, self._weights[e.number]) for e in zeros]
         if offsets:
             parts.append(torch.stack(offsets).sum())
         return reduce(add, parts + written)

@@ -21,6 +21,7 @@ from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast.recognise import fits, is_known, output_size
+from archgrad.operations import Zero
 
 __all__ = [
     "Candidate",
@@ -28,6 +29,7 @@ __all__ = [
     "Layout",
     "are_ordinary",
     "beside",
+    "gradient_of_zeros",
     "is_as_defined",
     "is_readable",
     "known_operations",
@@ -67,6 +69,10 @@ class Edge(NamedTuple):
     """Of what it gives, if it is lowered; None if it runs as it is written."""
     candidates: tuple[Candidate, ...]
     """Those that run."""
+
+    def gives_zeros(self) -> bool:
+        """Return whether nothing but zeros comes from it, as where `none` alone runs."""
+        return all(c.known and isinstance(c.operation, Zero) for c in self.candidates)
 
 
 class Layout(NamedTuple):
@@ -196,6 +202,21 @@ def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
     if not mixture.straight_through:
         return []
     return [w for k, w in enumerate(mixture.weights.unbind()) if k not in mixture.active]
+
+
+def gradient_of_zeros(edge: Edge, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Return a zero, 0-dimensional, through which an edge that gives zeros has the gradients of the plain path.
+
+    They are zeros too, for the state and the mixing weights. Without them these would have none: what depends on
+    nothing else in a pass would then keep its optimizer's decay and momentum from moving it.
+
+    Args:
+        edge: One that `gives_zeros`.
+        x: The state that it reads.
+        weights: Of every candidate of the edge.
+    """
+    nothing = x[:1, :1, :1, :1].sum() * 0.0
+    return torch.stack([nothing * weights[c.place] for c in edge.candidates]).sum()
 
 
 def beside(cell: Cell, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class _Recorder:
         self.of_state = list(range(cell.n_inputs))
         """The image that each state is."""
         self._cell = cell
-        _require(layout.is_whole())
+        _require(layout.is_whole() and not any(edge.gives_zeros() for edges in layout.entering for edge in edges))
         self._batch, self._channels, height, width = cast("tuple[int, int, int, int]", layout.shapes[0])
         self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
         self._rows = 0
