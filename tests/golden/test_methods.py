@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -72,11 +73,13 @@ def searched(
     optimizer: AlphasOptimizer,
     noise: Tensor | None = None,
     progress: tuple[Progress, ...] = (Progress(0, 1),) * 3,
+    grad_clip: float = 5.0,
+    sgd: Mapping[str, Any] = MappingProxyType({}),
     **parts: Any,
 ) -> list[dict[str, Tensor]]:
     """Take the three steps of a file; return alphas, their gradients and the losses of each."""
     supernet = supernet_of(golden, table, relaxation)
-    weights = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9, weight_decay=3e-4)
+    weights = torch.optim.SGD(supernet.weights.values(), 0.025, **{"momentum": 0.9, "weight_decay": 3e-4, **sgd})
     alphas = optimizer.first(list(supernet.alphas.values()))
     gradients: list[Tensor] = []
     alphas.register_step_pre_hook(lambda *_: gradients.append(torch.stack([a.grad for a in supernet.alphas.values()])))
@@ -84,7 +87,7 @@ def searched(
     for s in range(3):
         if noise is not None:
             parts["perturbation"] = Given(noise[s])
-        report = recorded_step(supernet, golden, s, weights, alphas, grad_clip=5.0, progress=progress[s], **parts)
+        report = recorded_step(supernet, golden, s, weights, alphas, grad_clip=grad_clip, progress=progress[s], **parts)
         found.append(
             {
                 "alphas": torch.stack([alpha.detach().clone() for alpha in supernet.alphas.values()]),

@@ -96,11 +96,6 @@ def memory_name(place: int, rule: WeightsRule) -> str:
     return f"{place} {type(rule).__name__}"
 
 
-def memory_name(place: int, rule: WeightsRule) -> str:
-    """Return what a rule's memory is called (see `Supernet.memory`): by its place among the rules, and its class."""
-    return f"{place} {type(rule).__name__}"
-
-
 def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memory: Memory) -> WeightsGradient:
     figures: dict[str, Tensor] = {}
     remembered: Memory = {}

@@ -160,7 +160,7 @@ class _Node:
         if zeros and not parts:  # nothing but zeros: let one of them say of what shape
             zero = zeros[0].candidates[0]
             parts.append(zero.operation(every[zero.source]) * self._weights[zero.edge][zero.place])
-        offsets += [gradient_of_zeros(e, every[e.source], self._weights[e.number]) for e in zeros]
+        offsets += [gradient_of_zeros(e, every[e.source], self._weights[e.number].unbind()) for e in zeros]
         if offsets:
             parts.append(torch.stack(offsets).sum())
         return added(parts) if parts else reduce(add, written)

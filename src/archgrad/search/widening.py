@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from archgrad.bilevel.weights_pass import memory_name
-from archgrad.bilevel.weights_pass import memory_name
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
-from archgrad.weights_rules import WeightsRule
 from archgrad.weights_rules import WeightsRule
 
 __all__ = ["StageState", "check_widening", "widen"]
@@ -60,7 +58,6 @@ def widen(small: StageState, large: StageState, *, seed: int, rules: Sequence[We
         large: Of the same rows; changed in place.
         seed: Of which old channels become the new ones.
         rules: Those of the weights' gradient, in their order.
-        rules: Those of the weights' gradient, in their order.
     """
     channels = _Channels(seed)
     before, after = small.supernet.network.state_dict(), large.supernet.network.state_dict()
@@ -70,10 +67,6 @@ def widen(small: StageState, large: StageState, *, seed: int, rules: Sequence[We
     large.supernet.alphas.load_state_dict(small.supernet.alphas.state_dict())
     large.supernet.generator.set_state(small.supernet.generator.get_state())
     large.supernet.kept = dict(small.supernet.kept)
-    for place, rule in enumerate(rules):
-        if (memory := small.supernet.memory.get(name := memory_name(place, rule))) is not None:
-            owners = small.supernet.owners, large.supernet.owners
-            large.supernet.memory[name] = dict(rule.widened(memory, *owners))
     for place, rule in enumerate(rules):
         if (memory := small.supernet.memory.get(name := memory_name(place, rule))) is not None:
             owners = small.supernet.owners, large.supernet.owners

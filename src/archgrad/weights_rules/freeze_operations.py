@@ -81,22 +81,6 @@ def _each_once(owners: Mapping[str, str]) -> list[str]:
     """The candidates, in the order of the memory."""
     return list(dict.fromkeys(owners.values()))
 
-    def widened(
-        self, memory: Mapping[str, Tensor], before: Mapping[str, str], after: Mapping[str, str]
-    ) -> Mapping[str, Tensor]:
-        """Return the memory by the larger network's candidates: of those that it had it is kept, new ones have none."""
-        old = {name: place for place, name in enumerate(_each_once(before))}
-        places = [old.get(name) for name in _each_once(after)]
-        return {
-            key: torch.stack([value.new_zeros(()) if k is None else value[k] for k in places])
-            for key, value in memory.items()
-        }
-
-
-def _each_once(owners: Mapping[str, str]) -> list[str]:
-    """The candidates, in the order of the memory."""
-    return list(dict.fromkeys(owners.values()))
-
 
 def gradient_match(train: Gradients, valid: Gradients, owners: Mapping[str, str]) -> tuple[Tensor, Tensor]:
     """Return the match of each owner of weights, and 1 where there is one, else 0; both (owners,), float64.
