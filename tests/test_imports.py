@@ -51,6 +51,7 @@ FLOW = (
         *("skip_dropout", "weights_rules"),
     ),
     ("supernet",),
+    ("skip_noise",),
     # the gradient of the alphas
     ("bilevel",),
     # the result, as plain data
@@ -62,7 +63,6 @@ FLOW = (
     # when a search ends and what it takes, and a method as data
     ("epoch_end",),
     ("selection", "stopping"),
-    ("skip_noise",),
     ("methods",),
     ("official",),
     # what a run is made of

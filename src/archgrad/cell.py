@@ -113,6 +113,11 @@ class Cell(Choice):
         """Return what `repr` shows beside the edges."""
         return f"label={self.label!r}, n_nodes={self.n_nodes}, n_inputs={self.n_inputs}, n_kept={self.n_kept}"
 
+    @property
+    def where(self) -> str:
+        """What messages call a cell that is searched."""
+        return f"Cell '{self._row}'"
+
     def edge_label(self, label: str, source: int, node: int) -> str:
         """Return the row of alphas of the edge from `source` to `node` in a cell called `label`."""
         return edge_row(label, source, node)
@@ -288,14 +293,14 @@ class Cell(Choice):
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """Return the cell's output for `n_inputs` states, each (B, C, H, W)."""
         if len(states) != self.n_inputs:
-            raise SpaceError(f"Cell '{self._row}' needs {self.n_inputs} inputs, but got {len(states)}.")
+            raise SpaceError(f"{self.where} needs {self.n_inputs} inputs, but got {len(states)}.")
         if self.lazy:
             raise SpaceError(f"Cell(label={self.label!r}) is open and cannot run. Call archgrad.derive first.")
         return self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
 
     def edge_by_edge(self, states: Sequence[Any]) -> Any:
         """Return what `forward` does, every operation as it is written."""
-        split = SplitStates(states, self.partial_channels, f"Cell '{self._row}'")
+        split = SplitStates(states, self.partial_channels, self.where)
         edges = iter(self.edges)
         for _ in range(self.n_nodes):
             entering = [cast(LayerChoice, next(edges)) for _ in split.read]

@@ -17,6 +17,8 @@ from archgrad.fast.accelerate import restore
 from archgrad.isolation import has_in_place, write_anew
 from archgrad.json_text import shown
 from archgrad.labels import label_choices
+from archgrad.skip_dropout import take_off_skip_dropout
+from archgrad.skip_noise import take_off_noise
 from archgrad.supernet import Supernet
 
 __all__ = ["derive"]
@@ -64,7 +66,10 @@ def derive(
     if keep_weights and searched is not None:
         _check_keeps(searched)
     if isinstance(space, Supernet):
-        network = _close(copied(space.network), architecture)
+        network = copied(space.network)
+        take_off_skip_dropout(network)  # what a search put on its skip connections is no part of the architecture
+        take_off_noise(network)
+        network = _close(network, architecture)
         restore(network)
         if not keep_weights:
             _renew(network)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from archgrad.choices import LayerChoice
 from archgrad.exactness import kind_of
 
-__all__ = ["SkipDropout", "add_skip_dropout", "identities", "set_skip_dropout"]
+__all__ = ["SkipDropout", "add_skip_dropout", "identities", "set_skip_dropout", "take_off_skip_dropout"]
 
 
 class SkipDropout(nn.Module):
@@ -52,6 +52,13 @@ def add_skip_dropout(network: nn.Module) -> None:
     """Put a `SkipDropout` that drops nothing in the place of each candidate that is an identity."""
     for choice, k in list(identities(network)):
         choice.candidates[k] = SkipDropout().train(choice.candidates[k].training)
+
+
+def take_off_skip_dropout(network: nn.Module) -> None:
+    """Put an identity back in the place of each candidate that is a `SkipDropout`."""
+    for choice, k in list(identities(network)):
+        if isinstance(choice.candidates[k], SkipDropout):
+            choice.candidates[k] = nn.Identity().train(choice.candidates[k].training)
 
 
 @torch.no_grad()

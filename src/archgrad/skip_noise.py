@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from torch import nn
+
 from archgrad.added_noise import AddedNoise
 from archgrad.choices import LayerChoice
 from archgrad.errors import OptionError
 from archgrad.operations import is_skip
 from archgrad.supernet import Supernet
 
-__all__ = ["noisy_skips"]
+__all__ = ["noisy_skips", "take_off_noise"]
 
 
 @contextmanager
@@ -48,3 +50,11 @@ def noisy_skips(supernet: Supernet, factor: float) -> Iterator[None]:
         for skip in skips if factor > 0.0 else ():
             stack.callback(skip.register_forward_hook(AddedNoise(factor)).remove)
         yield
+
+
+def take_off_noise(network: nn.Module) -> None:
+    """Take what `noisy_skips` put on a network off a copy of it."""
+    for module in network.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, AddedNoise):
+                del module._forward_hooks[key]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -72,11 +73,13 @@ def searched(
     optimizer: AlphasOptimizer,
     noise: Tensor | None = None,
     progress: tuple[Progress, ...] = (Progress(0, 1),) * 3,
+    grad_clip: float = 5.0,
+    sgd: Mapping[str, Any] = MappingProxyType({}),
     **parts: Any,
 ) -> list[dict[str, Tensor]]:
     """Take the three steps of a file; return alphas, their gradients and the losses of each."""
     supernet = supernet_of(golden, table, relaxation)
-    weights = torch.optim.SGD(supernet.weights.values(), 0.025, momentum=0.9, weight_decay=3e-4)
+    weights = torch.optim.SGD(supernet.weights.values(), 0.025, **{"momentum": 0.9, "weight_decay": 3e-4, **sgd})
     alphas = optimizer.first(list(supernet.alphas.values()))
     gradients: list[Tensor] = []
     alphas.register_step_pre_hook(lambda *_: gradients.append(torch.stack([a.grad for a in supernet.alphas.values()])))
@@ -84,7 +87,7 @@ def searched(
     for s in range(3):
         if noise is not None:
             parts["perturbation"] = Given(noise[s])
-        report = recorded_step(supernet, golden, s, weights, alphas, grad_clip=5.0, progress=progress[s], **parts)
+        report = recorded_step(supernet, golden, s, weights, alphas, grad_clip=grad_clip, progress=progress[s], **parts)
         found.append(
             {
                 "alphas": torch.stack([alpha.detach().clone() for alpha in supernet.alphas.values()]),
@@ -119,7 +122,8 @@ def assert_the_authors(found: list[dict[str, Tensor]], golden: dict[str, Tensor]
         assert (step["grad_norm"] - golden[f"{prefix}grad_norm"][s]).abs() < 1e-9
 
 
-def test_beta_decay_is_the_authors(read: Any) -> None:
+@pytest.mark.parametrize(("run", "grad_clip"), [("run", 5.0), ("clip1_weights_only", 1.0)])
+def test_beta_decay_is_the_authors(read: Any, run: str, grad_clip: float) -> None:
     golden = read("betadarts_nb201_c4_n1")
     progress = tuple(Progress(epoch, 100) for epoch in (0, 10, 50))
     assert [Linear(0.0, 50.0, "end").value(p) for p in progress] == golden["run/lambda"].tolist()
@@ -129,12 +133,24 @@ def test_beta_decay_is_the_authors(read: Any) -> None:
         relaxation=Softmax(),
         optimizer=Adam(),
         progress=progress,
+        grad_clip=grad_clip,
         regularizers=(BetaDecay(),),
     )
-    golden = {**golden, "run/grad_norm": golden["run/grad_norm_weights"]}  # the authors count the alphas in
-    assert_the_authors(found, golden, "run/", "arch_parameters")
-    terms = golden["run/lambda"] * golden["run/regularizer"]
+    golden = {**golden, f"{run}/grad_norm": golden[f"{run}/grad_norm_weights"]}  # the authors count the alphas in
+    assert_the_authors(found, golden, f"{run}/", "arch_parameters")
+    terms = golden[f"{run}/lambda"] * golden[f"{run}/regularizer"]
     assert torch.allclose(torch.stack([step["terms"] for step in found]), terms, rtol=1e-12)
+
+
+def test_beta_decay_is_a_mean_over_all_rows_of_two_tables(read: Any) -> None:
+    golden = read("betadarts_nb201_c4_n1")
+    tables = [golden[f"two_tables/alphas_{cell}"].requires_grad_() for cell in ("normal", "reduce")]
+    alphas = {str(k): row for k, row in enumerate(torch.cat(tables))}
+    rows = dict.fromkeys(alphas, ag.choices.AlphaRow(tuple("abcdefgh")))
+    value = BetaDecay().value(alphas, rows, Softmax())
+    assert (value.detach() - golden["two_tables/value"]).abs().max() < 1e-12
+    for cell, gradient in zip(("normal", "reduce"), torch.autograd.grad(value, tables), strict=True):
+        torch.testing.assert_close(gradient, golden[f"two_tables/grad/alphas_{cell}"], rtol=1e-10, atol=1e-14)
 
 
 def test_the_exponentiated_gradient_on_the_simplex_is_gaeas(read: Any) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.always_on import AuxiliarySkip
 from archgrad.errors import OptionError, SpaceError
+from archgrad.operations import PoolBN
 from archgrad.relaxation import Gumbel, Relaxation, Softmax
 from archgrad.runs import Interrupted
 from archgrad.schedules import Progress
@@ -52,6 +53,27 @@ def test_fast_and_plain_agree(relaxation: Relaxation, parts: dict[str, Any], tra
         found.append([y, *gradients, *(b.double() for b in supernet.network.buffers())])
     for fast_value, plain_value in zip(*found, strict=True):
         torch.testing.assert_close(fast_value, plain_value, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_fast_and_plain_agree_where_a_cell_runs_as_it_is_written(channels_last: bool) -> None:
+    # A pool of one pixel is what the fast path leaves to BatchNorm; dropout tells the order of the memory.
+    operations = {
+        "pool": lambda c: PoolBN("avg", c, 1),
+        "skip": lambda c: nn.Identity(),
+        "drop": lambda c: nn.Dropout(0.5),
+    }
+    candidates = {name: lambda s, n, parts=1, make=make: make(4 // parts) for name, make in operations.items()}
+    space = ag.Cell(2, candidates, label="c", partial_channels=2).double()
+    nets = [ag.Supernet(space, seed=1, fast=fast) for fast in (True, False)]
+    for size, training in ((1, False), (3, True)):
+        x = torch.randn(1, 4, size, size, dtype=torch.float64)
+        x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+        outputs = []
+        for net in nets:
+            torch.manual_seed(5)
+            outputs.append(net.train(training)([x, 2.0 * x]))
+        torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-12)
 
 
 def test_a_node_of_rows_is_what_passes_by_beside_what_was_read() -> None:

@@ -52,6 +52,16 @@ def test_the_noise_has_mean_zero_and_the_share_of_the_deviation_and_stands_on_sk
         assert torch.equal(outputs(supernet, x), plain)
 
 
+def test_a_derived_network_has_no_noise_of_the_search() -> None:
+    supernet = ag.Supernet(Skips()).train()
+    scores = {"choice": [1.0, 0.0]}
+    x = torch.randn(8, 4)
+    with noisy_skips(supernet, 0.2):
+        network = ag.derive(supernet, ag.discretize(supernet, scores=scores))
+        assert torch.equal(network.train()(x), x)
+        assert not torch.equal(supernet.network.choice["skip"](x), x)  # it stays as it is
+
+
 def test_the_noise_is_a_constant_to_the_gradient() -> None:
     supernet = ag.Supernet(Skips()).double().train()
     x = torch.randn(8, 4, dtype=torch.float64, requires_grad=True)

@@ -24,6 +24,7 @@ from archgrad.search.widening import StageState, widen
 from archgrad.selection import Likeliest, Selection, SkipLimit
 from archgrad.skip_dropout import SkipDropout, add_skip_dropout, set_skip_dropout
 from archgrad.testing import TabularSpace
+from archgrad.weights_rules import FreezeOperations, WeightsRule
 
 DATA = (torch.randn(44, 4, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3)
 GROWING = Method(
@@ -124,6 +125,20 @@ def test_dropout_follows_identities_among_candidates_alone() -> None:
     assert skips == 2  # of the normal cell; reductions skip with FactorizedReduce, as in the authors' code
     assert sum(isinstance(module, SkipDropout) for module in network.modules()) == skips
     assert isinstance(network.stem[-1], nn.Identity)
+
+
+def test_a_derived_network_has_no_dropout_of_the_search() -> None:
+    torch.manual_seed(0)
+    supernet = ag.Supernet(TabularSpace())
+    add_skip_dropout(supernet.network)
+    set_skip_dropout(supernet.network, 0.5)
+    architecture = ag.discretize(
+        supernet, scores={label: [0.0, 1.0, 0.5][: len(row.names)] for label, row in supernet.rows.items()}
+    )
+    for keep_weights in (True, False):
+        network = ag.derive(supernet, architecture, keep_weights=keep_weights)
+        assert not any(isinstance(module, SkipDropout) for module in network.modules())
+    assert any(isinstance(module, SkipDropout) for module in supernet.modules())  # it stays as it is
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -266,11 +281,13 @@ def state_of(space: nn.Module) -> StageState:
     )
 
 
-def test_a_network_of_the_same_size_that_is_widened_is_the_same_network() -> None:
-    went_on = Method(stages=(Stage(epochs=2, space={"width": 4}), Stage(epochs=2, keep=1)))
-    widened = Method(stages=(*went_on.stages[:1], Stage(epochs=2, keep=1, space={"width": 4}, widen=True)))
+@pytest.mark.parametrize("rules", [(), (FreezeOperations(0.9, 2),)], ids=["plain", "with memory"])
+def test_a_network_of_the_same_size_that_is_widened_is_the_same_network(rules: tuple[WeightsRule, ...]) -> None:
+    went_on = Method(weights_rules=rules, stages=(Stage(epochs=2, space={"width": 4}), Stage(epochs=2, keep=1)))
+    widened = replace(went_on, stages=(*went_on.stages[:1], replace(went_on.stages[1], space={"width": 4}, widen=True)))
     expected, result = found(went_on), found(widened)
     assert result.history == expected.history
+    assert any(row.get("frozen_operations") for row in result.history) == bool(rules)
     for name, value in expected.supernet.state_dict().items():
         assert torch.equal(result.supernet.state_dict()[name], value)
 

@@ -320,6 +320,17 @@ def test_the_match_of_parts_is_that_of_the_whole_batch() -> None:
         torch.testing.assert_close(parts[-1][name], weight, rtol=1e-8, atol=1e-11)
 
 
+def test_in_a_larger_network_a_candidate_keeps_its_memory_and_a_new_one_has_none() -> None:
+    memory = {"frozen": torch.tensor([1.0, 0.0]), "match_sums": torch.tensor([0.0, 3.0])}
+    before, after = {"a": "x", "b": "y"}, {"c": "new", "a": "x", "a2": "x", "b": "y"}
+    found = FreezeOperations().widened(memory, before, after)
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "frozen": [0.0, 1.0, 0.0],
+        "match_sums": [0.0, 0.0, 3.0],
+    }
+    assert Flooding(0.1).widened(memory, before, after) == memory
+
+
 def test_while_the_alphas_wait_nothing_is_measured() -> None:
     _, report = moves(weights_rules=(FreezeOperations(1.0, 1),), update_alphas=False)
     assert float(report.figures["gradient_match"]) == float(report.figures["frozen_operations"]) == 0.0

@@ -25,7 +25,7 @@ from archgrad.schedules import Progress
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import Gradients, WeightsPass, WeightsRule
 
-__all__ = ["WeightsGradient", "weights_pass"]
+__all__ = ["WeightsGradient", "memory_name", "weights_pass"]
 
 
 Memory = dict[str, dict[str, Tensor]]
@@ -91,11 +91,16 @@ def weights_pass(
             return _ruled(found, train.outputs, rules, supernet.memory)
 
 
+def memory_name(place: int, rule: WeightsRule) -> str:
+    """Return what a rule's memory is called (see `Supernet.memory`): by its place among the rules, and its class."""
+    return f"{place} {type(rule).__name__}"
+
+
 def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memory: Memory) -> WeightsGradient:
     figures: dict[str, Tensor] = {}
     remembered: Memory = {}
     for place, rule in enumerate(rules):
-        name = f"{place} {type(rule).__name__}"
+        name = memory_name(place, rule)
         ruled = rule.apply(replace(found, memory=memory.get(name, {})))
         found = replace(found, gradients=ruled.gradients)
         figures.update(ruled.figures)

@@ -37,6 +37,7 @@ from archgrad.fast.lowering import (
     Wiring,
     are_ordinary,
     beside,
+    gradient_of_zeros,
     is_as_defined,
     known_operations,
     lay_out,
@@ -120,7 +121,7 @@ def _evaluate(cell: Wiring, states: Sequence[Tensor], kept: StructureCache, *, g
         return None
     if guarded:
         states = [state.clone() for state in states]
-    split = FastSplit(states, cell.partial_channels, "The cell")
+    split = FastSplit(states, cell.partial_channels, cell.where)
     states = split.read
     active = tuple(tuple(mixture.active) for mixture in mixtures)
     low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
@@ -149,7 +150,7 @@ def _mixes(mixture: Mixture, x: Tensor) -> bool:
 def _by_node(cell: Wiring, split: FastSplit, mixtures: Sequence[Mixture], layout: Layout) -> Tensor:
     states = split.read
     weights = [mixture.weights.unbind() for mixture in mixtures]
-    channels_last = is_channels_last(states[0])
+    channels_last = is_channels_last(split.whole[0])  # of a part of the channels it cannot be told
     leaving: list[list[Candidate]] = [[] for _ in layout.shapes]
     for c in layout.lowered():
         leaving[c.source].append(c)
@@ -196,22 +197,22 @@ class _Node:
         """Return the sum."""
         written: list[Tensor] = []
         offsets: list[Tensor] = []
-        zeros: list[Candidate] = []
+        zeros: list[Edge] = []
         for edge in self._edges:
             state = self._states[edge.source]
             if edge.shape is None or not all(state.branch_of(c.operation) for c in edge.candidates if c.branch):
                 written.append(self._written(edge.number, state.given))
                 continue
             for c in edge.candidates:
-                if c.branch and c.branch.form == "zero":
-                    zeros.append(c)
-                else:
+                if not (c.branch and c.branch.form == "zero"):
                     self._add(state, edge, c)
             offsets += offset_of(edge, self._mixtures[edge.number])
+            zeros += [edge] if edge.gives_zeros() else []
         parts = self._lowered()
         if zeros and not parts:  # nothing but zeros: let one of them say of what shape
-            zero = zeros[0]
+            zero = zeros[0].candidates[0]
             parts.append(zero.operation(self._states[zero.source].x) * self._weights[zero.edge][zero.place])
+        offsets += [gradient_of_zeros(e, self._states[e.source].x, self._weights[e.number]) for e in zeros]
         if offsets:
             parts.append(torch.stack(offsets).sum())
         return reduce(add, parts + written)

@@ -37,7 +37,7 @@ from archgrad.fast.grouped_layers import (
     project,
     stacked,
 )
-from archgrad.fast.lowering import Candidate, Edge, Layout, beside, offset_of
+from archgrad.fast.lowering import Candidate, Edge, Layout, beside, gradient_of_zeros, offset_of
 from archgrad.fast.products import wide
 from archgrad.fast.recognise import is_pointwise
 from archgrad.fast.sums import added, weighted_total
@@ -116,6 +116,8 @@ def _together(cell: Cell, layout: Layout) -> _Together | None:
             leaving[edge.source][1][edge.number] = node
             for candidate in edge.candidates:
                 settings = settings_of(candidate.branch) if candidate.branch and edge.shape else None
+                if candidate.branch and candidate.branch.form == "zero" and not edge.gives_zeros():
+                    continue  # the others say all
                 if settings is None:
                     rest.append(candidate)
                 else:
@@ -139,16 +141,16 @@ class _Node:
         """Return the sum, from `every` state that comes before."""
         written: list[Tensor] = []
         offsets: list[Tensor] = []
-        zeros: list[Candidate] = []
+        zeros: list[Edge] = []
         for edge in self._edges:
             if edge.shape is None:
                 written.append(self._cell.edges[edge.number](every[edge.source]))
                 continue
             offsets += offset_of(edge, self._mixtures[edge.number])
+            if edge.candidates and edge.gives_zeros():
+                zeros.append(edge)
+                continue
             for c in edge.candidates:
-                if c.branch and c.branch.form == "zero":
-                    zeros.append(c)
-                    continue
                 y = c.operation(every[c.source]) if c.branch else beside(self._cell, edge, c, every[c.source])
                 self.weighted.append((y, self._weights[c.edge][c.place]))
         parts = list(self.summands)
@@ -156,8 +158,9 @@ class _Node:
             values, weights = zip(*self.weighted, strict=True)
             parts.append(weighted_total(values, torch.stack(weights)))
         if zeros and not parts:  # nothing but zeros: let one of them say of what shape
-            zero = zeros[0]
+            zero = zeros[0].candidates[0]
             parts.append(zero.operation(every[zero.source]) * self._weights[zero.edge][zero.place])
+        offsets += [gradient_of_zeros(e, every[e.source], self._weights[e.number].unbind()) for e in zeros]
         if offsets:
             parts.append(torch.stack(offsets).sum())
         return added(parts) if parts else reduce(add, written)

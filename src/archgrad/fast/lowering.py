@@ -31,6 +31,7 @@ __all__ = [
     "Wiring",
     "are_ordinary",
     "beside",
+    "gradient_of_zeros",
     "is_as_defined",
     "known_operations",
     "lay_out",
@@ -73,6 +74,10 @@ class Edge(NamedTuple):
     candidates: tuple[Candidate, ...]
     """Those that run."""
 
+    def gives_zeros(self) -> bool:
+        """Return whether nothing but zeros comes from it, as where `none` alone runs."""
+        return all(c.branch and c.branch.form == "zero" for c in self.candidates)
+
 
 class Layout(NamedTuple):
     """All edges in a pass, in the order in which the plain path runs them."""
@@ -108,6 +113,10 @@ class Wiring(Protocol):
     partial_channels: int
 
     @property
+    def where(self) -> str:
+        """What messages call it."""
+
+    @property
     def edges(self) -> Iterable[nn.Module]:
         """The layer choices, node by node."""
 
@@ -126,7 +135,7 @@ class OneEdge:
         choice: The layer choice.
     """
 
-    n_inputs, n_nodes, output, partial_channels = 1, 1, "last", 1
+    n_inputs, n_nodes, output, partial_channels, where = 1, 1, "last", 1, "The choice"
     pairs = ((0, 1),)
 
     def __init__(self, choice: LayerChoice) -> None:
@@ -225,17 +234,10 @@ def lay_out(
         operations = cast(LayerChoice, edge).candidates
         shape = layout.shapes[source]
         candidates = tuple(
-            Candidate(
-                source,
-                node - cell.n_inputs,
-                m,
-                number,
-                k,
-                first + k,
-                known.get(id(m)) if fits(m, dtype, device) else None,
-            )
+            Candidate(source, node - cell.n_inputs, m, number, k, first + k, *without_and_with_noise)
             for k in mixture.active
             for m in (operations[k],)
+            for without_and_with_noise in (_apart(known.get(id(m)) if fits(m, dtype, device) else None),)
         )
         first += len(operations)
         gives: set[Shape | None] = set()
@@ -253,7 +255,7 @@ def lay_out(
     return layout
 
 
-def _without_and_with_noise(branch: Branch | None) -> tuple[Branch | None, Branch | None]:
+def _apart(branch: Branch | None) -> tuple[Branch | None, Branch | None]:
     return (branch, None) if branch is None or branch.noise is None else (None, branch)
 
 
@@ -262,6 +264,21 @@ def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
     if not mixture.straight_through:
         return []
     return [w for k, w in enumerate(mixture.weights.unbind()) if k not in mixture.active]
+
+
+def gradient_of_zeros(edge: Edge, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Return a zero, 0-dimensional, through which an edge that gives zeros has the gradients of the plain path.
+
+    They are zeros too, for the state and the mixing weights. Without them these would have none: what depends on
+    nothing else in a pass would then keep its optimizer's decay and momentum from moving it.
+
+    Args:
+        edge: One that `gives_zeros`.
+        x: The state that it reads.
+        weights: Of every candidate of the edge.
+    """
+    nothing = x[:1, :1, :1, :1].sum() * 0.0
+    return torch.stack([nothing * weights[c.place] for c in edge.candidates]).sum()
 
 
 def beside(cell: Wiring, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ class _Recorder:
         self.whole = self.of_state
         """The image that each state is; the same unless channels are partial."""
         self._cell, self._layout, self._weighted = cell, layout, weighted
-        _require(layout.is_whole())
+        _require(layout.is_whole() and not any(edge.gives_zeros() for edges in layout.entering for edge in edges))
         self._batch, self._channels, height, width = cast("tuple[int, int, int, int]", layout.shapes[0])
         self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
         self._rows = 0

@@ -51,7 +51,10 @@ beta_darts = Method(
     regularizers=(BetaDecay(),),
     source="Ye et al. 2022: beta-DARTS; the factor grows from 0 towards 50 over any length (theirs: 100 epochs)",
 )
-a2m = Method(step=Flat(), source="A2M (FlatDARTS), code of AI-Tech-Research-Lab: rho 0.1, radius 0.01")
+a2m = Method(
+    step=Flat(),
+    source="Gambella, Pittorino and Roveri 2025: A2M (FlatDARTS), code of AI-Tech-Research-Lab: rho 0.1, radius 0.01",
+)
 darts = Method(source="Liu, Simonyan and Yang 2019, eq. 7 with xi = 0: DARTS, first order")
 darts_exact = Method(
     step=Unrolled(hvp="exact"),

@@ -174,7 +174,7 @@ class StageBuilder(ExitStack):
             return before
         after = self.build(number, member)
         if stage.widen:
-            widen(before, after, seed=self.seed(number, member))
+            widen(before, after, seed=self.seed(number, member), rules=self._method.weights_rules)
         after.supernet.kept = supernet.kept
         sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
         how = "goes on" if stage.widen else "begins anew"

@@ -6,15 +6,17 @@ here all sizes that grow alike draw once, so that a layer and the one that reads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from archgrad.bilevel.weights_pass import memory_name
 from archgrad.errors import OptionError
 from archgrad.supernet import Supernet
+from archgrad.weights_rules import WeightsRule
 
 __all__ = ["StageState", "check_widening", "widen"]
 
@@ -44,8 +46,10 @@ def check_widening(small: nn.Module, large: nn.Module) -> None:
 
 
 @torch.no_grad()
-def widen(small: StageState, large: StageState, *, seed: int) -> None:
+def widen(small: StageState, large: StageState, *, seed: int, rules: Sequence[WeightsRule] = ()) -> None:
     """Bring a network to where a smaller one has come: weights, alphas, running statistics, momentum, random draws.
+
+    What rules of the weights' gradient remember goes on, too.
 
     Layers that the smaller one does not have stay at their first weights.
 
@@ -53,6 +57,7 @@ def widen(small: StageState, large: StageState, *, seed: int) -> None:
         small: As trained.
         large: Of the same rows; changed in place.
         seed: Of which old channels become the new ones.
+        rules: Those of the weights' gradient, in their order.
     """
     channels = _Channels(seed)
     before, after = small.supernet.network.state_dict(), large.supernet.network.state_dict()
@@ -62,6 +67,10 @@ def widen(small: StageState, large: StageState, *, seed: int) -> None:
     large.supernet.alphas.load_state_dict(small.supernet.alphas.state_dict())
     large.supernet.generator.set_state(small.supernet.generator.get_state())
     large.supernet.kept = dict(small.supernet.kept)
+    for place, rule in enumerate(rules):
+        if (memory := small.supernet.memory.get(name := memory_name(place, rule))) is not None:
+            owners = small.supernet.owners, large.supernet.owners
+            large.supernet.memory[name] = dict(rule.widened(memory, *owners))
     large.alphas_optimizer.load_state_dict(small.alphas_optimizer.state_dict())
     weights = small.supernet.weights
     for name, weight in large.supernet.weights.items():

@@ -46,7 +46,7 @@ class FreezeOperations(WeightsRule):
         The figures are the mean match of the candidates that still learn ("gradient_match", 0 where none was measured),
         and the share of candidates that do not ("frozen_operations").
         """
-        names = list(dict.fromkeys(training.owners.values()))
+        names = _each_once(training.owners)
         zeros = torch.zeros(len(names), dtype=torch.float64, device=training.loss.device)
         sums, counts, frozen = (
             training.memory.get(name, zeros).to(zeros) for name in ("match_sums", "match_counts", "frozen")
@@ -65,6 +65,22 @@ class FreezeOperations(WeightsRule):
         figures = {"gradient_match": match, "frozen_operations": frozen.sum() / max(len(names), 1)}
         return RuleResult(gradients, figures, {"match_sums": sums, "match_counts": counts, "frozen": frozen})
 
+    def widened(
+        self, memory: Mapping[str, Tensor], before: Mapping[str, str], after: Mapping[str, str]
+    ) -> Mapping[str, Tensor]:
+        """Return the memory by the larger network's candidates: of those that it had it is kept, new ones have none."""
+        old = {name: place for place, name in enumerate(_each_once(before))}
+        places = [old.get(name) for name in _each_once(after)]
+        return {
+            key: torch.stack([value.new_zeros(()) if k is None else value[k] for k in places])
+            for key, value in memory.items()
+        }
+
+
+def _each_once(owners: Mapping[str, str]) -> list[str]:
+    """The candidates, in the order of the memory."""
+    return list(dict.fromkeys(owners.values()))
+
 
 def gradient_match(train: Gradients, valid: Gradients, owners: Mapping[str, str]) -> tuple[Tensor, Tensor]:
     """Return the match of each owner of weights, and 1 where there is one, else 0; both (owners,), float64.
@@ -77,7 +93,7 @@ def gradient_match(train: Gradients, valid: Gradients, owners: Mapping[str, str]
         valid: The same of the validation loss.
         owners: Name of the weight -> whose it is, for the weights that count.
     """
-    places = {owner: place for place, owner in enumerate(dict.fromkeys(owners.values()))}
+    places = {owner: place for place, owner in enumerate(_each_once(owners))}
     alike: defaultdict[torch.Size, list[str]] = defaultdict(list)
     device = None
     for name in owners:

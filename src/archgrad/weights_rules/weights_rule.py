@@ -73,6 +73,18 @@ class WeightsRule(ABC):
     def check_layers(self, labels: Collection[str]) -> None:
         """Raise OptionError if it does not go with a space where several choices each have these labels."""
 
+    def widened(
+        self, memory: Mapping[str, Tensor], before: Mapping[str, str], after: Mapping[str, str]
+    ) -> Mapping[str, Tensor]:
+        """Return what it remembers when the network goes on as a larger one; by default the same.
+
+        Args:
+            memory: What it gave last.
+            before: Owners of the weights until now (see `WeightsPass.owners`).
+            after: Those of the larger network, which may have more.
+        """
+        return memory
+
     @abstractmethod
     def apply(self, training: WeightsPass) -> RuleResult:
         """Return the gradients to use, and figures.
