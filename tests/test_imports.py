@@ -71,7 +71,7 @@ FLOW = (
     ("official",),
     # what a run is made of
     ("data", "cost", "zero_cost"),
-    ("named_space",),
+    ("named_space", "expected_cost"),
     ("runs",),
     ("rank_state",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from archgrad.data import Data
     from archgrad.derive import derive
     from archgrad.discretize import discretize, random_architecture
+    from archgrad.expected_cost import ExpectedCost
     from archgrad.methods import Ensemble, Method, Stage
     from archgrad.nni import DartsTrainer
     from archgrad.random_search import random_search
@@ -64,6 +65,7 @@ __all__ = [
     "DartsTrainer",
     "Data",
     "Ensemble",
+    "ExpectedCost",
     "FirstOrder",
     "Gumbel",
     "Halted",
@@ -126,6 +128,7 @@ _HOMES = {
     "DartsTrainer": "nni",
     "Data": "data",
     "Ensemble": "methods",
+    "ExpectedCost": "expected_cost",
     "FirstOrder": "bilevel",
     "Gumbel": "relaxation",
     "Halted": "runs",

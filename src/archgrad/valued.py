@@ -193,6 +193,9 @@ class ValuedLayer(ValuedModule):
         self.layer: nn.Module = self.widest(picks)
         """The layer of PyTorch that has the weights."""
 
+    multiplies = False
+    """Whether the layer has multiply-adds."""
+
     def extra_repr(self) -> str:
         """Return the arguments as they were written."""
         given = {**self.numbers, **{name: value for name, value in self.options.items() if value is not None}}
@@ -264,9 +267,9 @@ class ValuedLayer(ValuedModule):
         found = assignments(self.choices)
         return self.mixed([self.at(assignment.pick, x) for assignment in found], found)
 
-    def at(self, pick: Pick, x: Tensor) -> Any:
+    def at(self, pick: Pick, x: Tensor, **options: Any) -> Any:
         """Return what the plain layer computes of its part of `x`, filled up to the widest; by default of all."""
-        return self.run(pick, x)
+        return self.run(pick, x, **options)
 
 
 def _whole_if_even(number: Any) -> Any:

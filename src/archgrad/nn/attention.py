@@ -29,6 +29,8 @@ class MultiheadAttention(ValuedLayer):
         batch_first: Whether tensors are (batch, sequence, features).
     """
 
+    multiplies = True
+
     def __init__(
         self,
         embed_dim: Value | Number,
@@ -76,10 +78,13 @@ class MultiheadAttention(ValuedLayer):
         if not self.choices:
             return self.layer(query, key, value, **options)
         found = assignments(self.choices)
-        outputs = []
-        for pick, _ in found:
-            sizes = self.features.sizes(pick)
-            inputs = [self.features.narrow(x, -1, sizes) for x in (query, key, value)]
-            output, weights = self.run(pick, *inputs, **options)
-            outputs.append((self.features.widen(output, -1, sizes), weights))
-        return self.mixed(outputs, found)
+        return self.mixed([self.at(pick, query, key, value, **options) for pick, _ in found], found)
+
+    def at(  # type: ignore[override]
+        self, pick: Pick, query: Tensor, key: Tensor, value: Tensor, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what the attention with one set of values computes, filled up to the widest."""
+        sizes = self.features.sizes(pick)
+        inputs = [self.features.narrow(x, -1, sizes) for x in (query, key, value)]
+        output, weights = self.run(pick, *inputs, **options)
+        return self.features.widen(output, -1, sizes), weights

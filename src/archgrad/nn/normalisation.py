@@ -140,9 +140,9 @@ class LayerNorm(ValuedLayer):
         """Return the entries of the width's features."""
         return {name: self._narrow(parameter, pick) for name, parameter in self.layer.named_parameters()}
 
-    def at(self, pick: Pick, x: Tensor) -> Tensor:
+    def at(self, pick: Pick, x: Tensor, **options: Any) -> Tensor:
         """Return what one width computes."""
-        y = self.run(pick, self._narrow(x, pick))
+        y = self.run(pick, self._narrow(x, pick), **options)
         for dim, blocks in self._dims():
             y = blocks.widen(y, dim, blocks.sizes(pick))
         return cast(Tensor, y)
@@ -186,7 +186,7 @@ class GroupNorm(ValuedLayer):
         sizes = self.channels.sizes(pick)
         return {name: self.channels.narrow(x, 0, sizes) for name, x in self.layer.named_parameters()}
 
-    def at(self, pick: Pick, x: Tensor) -> Tensor:
+    def at(self, pick: Pick, x: Tensor, **options: Any) -> Tensor:
         """Return what one width computes."""
         sizes = self.channels.sizes(pick)
-        return self.channels.widen(self.run(pick, self.channels.narrow(x, 1, sizes)), 1, sizes)
+        return self.channels.widen(self.run(pick, self.channels.narrow(x, 1, sizes), **options), 1, sizes)

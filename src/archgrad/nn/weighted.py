@@ -35,6 +35,7 @@ class WeightedLayer(ValuedLayer):
         options: See `ValuedLayer`.
     """
 
+    multiplies = True
     out_name: str
     in_name: str
     n_kernel = 0
@@ -175,10 +176,10 @@ class WeightedLayer(ValuedLayer):
             mixed["bias"] = bias * self._mixed_mask(("out",)).flatten()
         return self.with_inactive(functional_call(self.layer, mixed, (x,)))
 
-    def at(self, pick: Pick, x: Tensor) -> Tensor:
+    def at(self, pick: Pick, x: Tensor, **options: Any) -> Tensor:
         """Return what the layer computes with one size, filled up to the widest."""
         dim = x.dim() - self.n_kernel - 1
-        y = self.run(pick, self.into.narrow(x, dim, self.into.sizes(pick)))
+        y = self.run(pick, self.into.narrow(x, dim, self.into.sizes(pick)), **options)
         return self.out.widen(y, dim, self.out.sizes(pick))
 
     def _choices_of(self, axis: str) -> tuple[ValueChoice, ...]:

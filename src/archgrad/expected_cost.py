@@ -1,0 +1,307 @@
+"""What the networks of a space cost: in the mean over the alphas, with a gradient, and each of them exactly.
+
+The rows of alphas decide independently. A part of the network that depends on the rows r1, r2, ... costs
+c(a1, a2, ...) where they decide so, and nothing where a decision leaves it out. Its mean is the sum over all a of
+p_r1[a1] p_r2[a2] ... c(a1, a2, ...), where p are the expected weights of the relaxation: linear in each row. The mean of
+the network is the sum over its parts, and what does not depend on a choice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.architecture import Architecture, as_architecture
+from archgrad.cell import Cell
+from archgrad.choices import Choice, LayerChoice, Mixture
+from archgrad.copying import copied
+from archgrad.cost import measured_cost
+from archgrad.decision import taken_candidates
+from archgrad.derive import derive
+from archgrad.discretize import decide
+from archgrad.errors import OptionError
+from archgrad.fast.accelerate import restore
+from archgrad.repeat import Repeat
+from archgrad.supernet import Supernet
+from archgrad.valued import ValuedLayer, ValuedModule
+from archgrad.values import Number, ValueChoice
+
+__all__ = ["Cost", "CostRange", "ExpectedCost"]
+
+Cost = Literal["multiply-adds", "parameters", "activations"]
+_DRAWN = 101
+"""Networks that are drawn for the median."""
+
+At = Mapping[str, "int | None"]
+"""Place of the candidate that each row takes; None, or no entry, where it takes none."""
+
+
+class CostRange(NamedTuple):
+    """Costs of networks of a space."""
+
+    smallest: int
+    median: int
+    """Of networks that are drawn with every candidate equally likely."""
+    largest: int
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """What must be decided so that a part is in the network."""
+
+    rows: tuple[str, ...]
+    holds: Callable[[At], bool]
+    share: float = 1.0
+    """Probability that the part is left when the rows decide so."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the network that depends on choices."""
+
+    path: str
+    rows: tuple[str, ...]
+    costs: Tensor
+    """Of the shape of the rows, float64; 0 where the part is left out."""
+    share: float
+
+    def mean(self, p: Mapping[str, Tensor]) -> Tensor:
+        mean = self.costs.to(p[self.rows[0]])
+        for row in self.rows:
+            mean = torch.tensordot(p[row], mean, dims=1)
+        return self.share * mean
+
+    def at(self, at: At) -> int:
+        places = [at.get(row) for row in self.rows]
+        return 0 if None in places else int(self.costs[tuple(cast("list[int]", places))])
+
+
+class ExpectedCost:
+    """What the networks of a space cost.
+
+    Parts are modules in candidates, cells and repeated blocks, and layers with open numbers; each is measured once for
+    each combination of what it depends on. What a module of a person's own computes between them, by functions such as
+    `torch.matmul`, must cost the same in all networks.
+
+    Of the edges of a cell that keeps only some of them, each is counted in the mean as often as if all were equally
+    likely to be kept.
+
+    Args:
+        space: A module with open choices, or a `Supernet`; stays as it is.
+        input_shape: Of one sample, without the batch.
+        cost: "multiply-adds" of a prediction (see `archgrad.cost.count_multiply_adds`), trained "parameters", or
+            "activations": the numbers that convolutions, linear layers and attentions return for one sample.
+
+    Raises:
+        OptionError: There is no such cost, or the networks cannot take such inputs.
+    """
+
+    def __init__(self, space: nn.Module, input_shape: Sequence[int], cost: Cost = "multiply-adds") -> None:
+        if cost not in get_args(Cost):
+            raise OptionError(f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}.")
+        self.cost = cost
+        network = copied(space.network if isinstance(space, Supernet) else space)
+        restore(network)
+        self._supernet = Supernet(network, fast=False).eval()
+        self._labels = {id(entry.choice): entry.label for entry in self._supernet.choices}
+        self.rows = self._supernet.rows
+        """The rows of alphas, by label."""
+        parts = list(self._find(self._supernet.network, "", ()))
+        calls = self._calls(input_shape, [module for _, module, _ in parts])
+        occurs = Counter(id(module) for _, module, _ in parts)
+        seen: Counter[int] = Counter()
+        self._parts: list[_Part] = []
+        for path, module, conditions in parts:
+            if cost == "parameters" and seen[id(module)]:
+                continue  # a module that occurs twice has its parameters once
+            every = calls.get(id(module), [])
+            each = len(every) // occurs[id(module)]
+            begin = each * seen[id(module)]
+            seen[id(module)] += 1
+            part = self._measured(path, module, conditions, every[begin : begin + each])
+            if bool(part.costs.any()):
+                self._parts.append(part)
+        first = {label: [1.0] + [0.0] * (len(row.names) - 1) for label, row in self.rows.items()}
+        reference = Architecture(decide(self._supernet.network, self._supernet.choices, first))
+        plain = derive(self._supernet.network, reference).eval()
+        whole = measured_cost(plain, cost, lambda: plain(self._sample(input_shape)))
+        self.constant = whole - sum(part.at(self._at(reference)) for part in self._parts)
+        """Of what does not depend on a choice."""
+
+    def _sample(self, input_shape: Sequence[int]) -> Tensor:
+        like = next(self._supernet.network.parameters(), torch.empty(0))
+        return torch.zeros((1, *input_shape), dtype=like.dtype, device=like.device)
+
+    # The parts, and what each depends on.
+
+    def _find(
+        self, module: nn.Module, path: str, conditions: tuple[_Condition, ...]
+    ) -> Iterator[tuple[str, nn.Module, tuple[_Condition, ...]]]:
+        if isinstance(module, ValuedLayer) and module.choices:
+            yield path, module, conditions
+        elif isinstance(module, Repeat):
+            for number, block in enumerate(module.blocks):
+                yield from self._find(block, f"{path}.{number}", (*conditions, self._deeper(module, number)))
+        elif isinstance(module, Cell):
+            label = self._labels[id(module)]
+            if module.partial_channels > 1:
+                raise OptionError(
+                    f"The cell '{label}' has partial_channels={module.partial_channels}: what is derived of it is "
+                    f"wider than what is searched, so that its cost is not known before. Build it with partial_channels=1."
+                )
+            for (source, node), edge in zip(module.pairs, module.edges, strict=True):
+                kept = node if module.n_kept is None else min(module.n_kept, node)
+                row = module.edge_label(label, source, node)
+                yield from self._candidates(cast(LayerChoice, edge), row, path, conditions, kept / node)
+        elif isinstance(module, LayerChoice):
+            yield from self._candidates(module, self._labels[id(module)], path, conditions, 1.0)
+        elif any(isinstance(part, Choice | ValuedModule) for part in module.modules()):
+            for name, child in module.named_children():
+                yield from self._find(child, f"{path}.{name}".lstrip("."), conditions)
+        elif conditions:
+            yield path, module, conditions
+
+    def _candidates(
+        self, choice: LayerChoice, row: str, path: str, conditions: tuple[_Condition, ...], share: float
+    ) -> Iterator[tuple[str, nn.Module, tuple[_Condition, ...]]]:
+        for k, name in enumerate(choice.names):
+            taken = _Condition((row,), lambda at, k=k: at.get(row) == k, share)  # type: ignore[misc]
+            yield from self._find(choice.candidates[k], f"{row}={name}", (*conditions, taken))
+
+    def _deeper(self, repeat: Repeat, number: int) -> _Condition:
+        def holds(at: At) -> bool:
+            return repeat.depth_at(self._pick(at)) > number
+
+        return _Condition(tuple(dict.fromkeys(self._labels[id(choice)] for choice in repeat.choices)), holds)
+
+    def _pick(self, at: At) -> Callable[[ValueChoice], Number]:
+        return lambda choice: choice.values[cast(int, at[self._labels[id(choice)]])]
+
+    # What each part costs.
+
+    def _calls(self, input_shape: Sequence[int], modules: Sequence[nn.Module]) -> dict[int, list[Any]]:
+        """Return the arguments of every call of the modules in a pass that runs all of them, by identity."""
+        calls: dict[int, list[Any]] = {}
+
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls.setdefault(id(module), []).append((args, kwargs))
+
+        hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in {id(m): m for m in modules}.values()]
+        like = self._sample(input_shape)
+        sizes = {label: (row.n_chosen, len(row.names)) for label, row in self.rows.items()}
+        mixtures = {
+            label: Mixture(like.new_full(size, 1 / size[1]), tuple(range(size[1]))) for label, size in sizes.items()
+        }
+        try:
+            with torch.no_grad():
+                self._supernet.forward_at(mixtures, like)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise OptionError(
+                f"The networks of the space cannot take one input of shape {tuple(input_shape)}: {error}. Give the "
+                f"shape of one sample, without the batch."
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return calls
+
+    def _measured(self, path: str, module: nn.Module, conditions: tuple[_Condition, ...], calls: list[Any]) -> _Part:
+        own = [self._labels[id(choice)] for choice in module.choices] if isinstance(module, ValuedLayer) else []
+        rows = tuple(dict.fromkeys([row for condition in conditions for row in condition.rows] + own))
+        costs = torch.zeros([len(self.rows[row].names) for row in rows], dtype=torch.float64)
+        known: dict[tuple[int, ...], int] = {}
+        share = 1.0
+        for condition in conditions:
+            share *= condition.share
+        for places in itertools.product(*map(range, costs.shape)):
+            at = dict(zip(rows, places, strict=True))
+            if all(condition.holds(at) for condition in conditions):
+                key = tuple(at[row] for row in own)
+                if key not in known:
+                    known[key] = self._cost_of(module, at, calls)
+                costs[places] = known[key]
+        return _Part(path, rows, costs, share)
+
+    def _cost_of(self, module: nn.Module, at: At, calls: list[Any]) -> int:
+        if not isinstance(module, ValuedLayer):
+            return measured_cost(module, self.cost, lambda: [module(*args, **kwargs) for args, kwargs in calls])
+        pick = self._pick(at)
+        plain = module.skeleton(pick)
+        if not module.multiplies and self.cost != "parameters":
+            return 0
+        return measured_cost(plain, self.cost, lambda: [module.at(pick, *args, **kwargs) for args, kwargs in calls])
+
+    # What is asked.
+
+    def expected(self, supernet: Supernet) -> Tensor:
+        """Return the mean cost over the alphas of a supernet of the space, 0-dimensional, with a gradient."""
+        alphas, relaxation = supernet.alphas, supernet.relaxation
+        return self.mean({label: relaxation.expected(alphas[label], row) for label, row in self.rows.items()})
+
+    def mean(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean cost where each row takes its candidates with these probabilities, (K,) each, by label."""
+        whole = next(iter(probabilities.values())).new_tensor(float(self.constant))
+        return whole + sum(part.mean(probabilities) for part in self._parts)
+
+    def of(self, architecture: Architecture | Any) -> int:
+        """Return the cost of the derived network of an architecture of the space."""
+        at = self._at(as_architecture(architecture))
+        return self.constant + sum(part.at(at) for part in self._parts)
+
+    def where(self, architecture: Architecture | Any) -> dict[str, int]:
+        """Return where the cost of an architecture sits: path or candidate -> its cost, the largest first."""
+        at = self._at(as_architecture(architecture))
+        found: dict[str, int] = {"what does not depend on a choice": self.constant}
+        for part in self._parts:
+            found[part.path] = found.get(part.path, 0) + part.at(at)
+        return dict(sorted(((path, n) for path, n in found.items() if n), key=lambda item: -item[1]))
+
+    def range(self) -> CostRange:
+        """Return the costs of the smallest, the median and the largest network.
+
+        Smallest and largest are found by changing one row at a time until none helps, which finds them where a
+        candidate that costs more than another does so whatever the other rows take.
+        """
+        generator = torch.Generator().manual_seed(0)
+        drawn = []
+        for _ in range(_DRAWN):
+            scores = {row: torch.rand(len(r.names), generator=generator).tolist() for row, r in self.rows.items()}
+            drawn.append(self._decided(scores))
+        ends = [self._extreme(sign) for sign in (1, -1)]
+        return CostRange(min(ends[0], *drawn), sorted(drawn)[_DRAWN // 2], max(ends[1], *drawn))
+
+    def _decided(self, scores: Mapping[str, Sequence[float]]) -> int:
+        return self.of(Architecture(decide(self._supernet.network, self._supernet.choices, scores)))
+
+    def _extreme(self, sign: int) -> int:
+        at = dict.fromkeys(self.rows, 0)
+
+        def cost() -> int:
+            scores = {label: [float(k == at[label]) for k in range(len(row.names))] for label, row in self.rows.items()}
+            return self._decided(scores)
+
+        best = cost()
+        better = True
+        while better:
+            better = False
+            for label, row in self.rows.items():
+                for k in range(len(row.names)):
+                    before, at[label] = at[label], k
+                    if sign * (found := cost()) < sign * best:
+                        best, better = found, True
+                    else:
+                        at[label] = before
+        return best
+
+    def _at(self, architecture: Architecture) -> dict[str, int | None]:
+        at: dict[str, int | None] = {}
+        for row, names in taken_candidates(architecture.choices).items():
+            known = self.rows[row].names if row in self.rows else ()
+            at[row] = next((known.index(name) for name in names if name in known), None)
+        return at
