@@ -2,8 +2,8 @@
 
 The rows of alphas decide independently. A part of the network that depends on the rows r1, r2, ... costs
 c(a1, a2, ...) where they decide so, and nothing where a decision leaves it out. Its mean is the sum over all a of
-p_r1[a1] p_r2[a2] ... c(a1, a2, ...), where p are the expected weights of the relaxation: linear in each row. The mean of
-the network is the sum over its parts, and what does not depend on a choice.
+p_r1[a1] p_r2[a2] ... c(a1, a2, ...), where p are the expected weights of the relaxation: linear in each row. The mean
+of the network is the sum over its parts, and what does not depend on a choice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture, as_architecture
 from archgrad.cell import Cell
+from archgrad.checks import is_whole
 from archgrad.choices import Choice, LayerChoice, Mixture
 from archgrad.copying import copied
 from archgrad.cost import measured_cost
@@ -27,6 +28,7 @@ from archgrad.derive import derive
 from archgrad.discretize import decide
 from archgrad.errors import OptionError
 from archgrad.fast.accelerate import restore
+from archgrad.nested import tensors_in
 from archgrad.repeat import Repeat
 from archgrad.supernet import Supernet
 from archgrad.valued import ValuedLayer, ValuedModule
@@ -94,7 +96,7 @@ class ExpectedCost:
 
     Args:
         space: A module with open choices, or a `Supernet`; stays as it is.
-        input_shape: Of one sample, without the batch.
+        inputs: A batch of one sample, as the network takes it; or the shape of the sample, without the batch.
         cost: "multiply-adds" of a prediction (see `archgrad.cost.count_multiply_adds`), trained "parameters", or
             "activations": the numbers that convolutions, linear layers and attentions return for one sample.
 
@@ -102,7 +104,7 @@ class ExpectedCost:
         OptionError: There is no such cost, or the networks cannot take such inputs.
     """
 
-    def __init__(self, space: nn.Module, input_shape: Sequence[int], cost: Cost = "multiply-adds") -> None:
+    def __init__(self, space: nn.Module, inputs: Any, cost: str = "multiply-adds") -> None:
         if cost not in get_args(Cost):
             raise OptionError(f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}.")
         self.cost = cost
@@ -113,12 +115,17 @@ class ExpectedCost:
         self.rows = self._supernet.rows
         """The rows of alphas, by label."""
         parts = list(self._find(self._supernet.network, "", ()))
-        calls = self._calls(input_shape, [module for _, module, _ in parts])
+        cuda = [like.device] if (like := self._like()).is_cuda else []
+        with torch.random.fork_rng(cuda):
+            self._measure(parts, self._sample(inputs))
+
+    def _measure(self, parts: Sequence[tuple[str, nn.Module, tuple[_Condition, ...]]], sample: Any) -> None:
+        calls = self._calls(sample, [module for _, module, _ in parts])
         occurs = Counter(id(module) for _, module, _ in parts)
         seen: Counter[int] = Counter()
         self._parts: list[_Part] = []
         for path, module, conditions in parts:
-            if cost == "parameters" and seen[id(module)]:
+            if self.cost == "parameters" and seen[id(module)]:
                 continue  # a module that occurs twice has its parameters once
             every = calls.get(id(module), [])
             each = len(every) // occurs[id(module)]
@@ -130,13 +137,18 @@ class ExpectedCost:
         first = {label: [1.0] + [0.0] * (len(row.names) - 1) for label, row in self.rows.items()}
         reference = Architecture(decide(self._supernet.network, self._supernet.choices, first))
         plain = derive(self._supernet.network, reference).eval()
-        whole = measured_cost(plain, cost, lambda: plain(self._sample(input_shape)))
+        whole = measured_cost(plain, self.cost, lambda: plain(sample))
         self.constant = whole - sum(part.at(self._at(reference)) for part in self._parts)
         """Of what does not depend on a choice."""
 
-    def _sample(self, input_shape: Sequence[int]) -> Tensor:
-        like = next(self._supernet.network.parameters(), torch.empty(0))
-        return torch.zeros((1, *input_shape), dtype=like.dtype, device=like.device)
+    def _like(self) -> Tensor:
+        return next(iter(self._supernet.alphas.values()))
+
+    def _sample(self, inputs: Any) -> Any:
+        if not isinstance(inputs, Sequence) or not all(map(is_whole, inputs)):
+            return inputs
+        like = self._like()
+        return torch.zeros((1, *inputs), dtype=like.dtype, device=like.device)
 
     # The parts, and what each depends on.
 
@@ -153,7 +165,7 @@ class ExpectedCost:
             if module.partial_channels > 1:
                 raise OptionError(
                     f"The cell '{label}' has partial_channels={module.partial_channels}: what is derived of it is "
-                    f"wider than what is searched, so that its cost is not known before. Build it with partial_channels=1."
+                    f"wider than what is searched, so that its cost is not known. Build it with partial_channels=1."
                 )
             for (source, node), edge in zip(module.pairs, module.edges, strict=True):
                 kept = node if module.n_kept is None else min(module.n_kept, node)
@@ -185,7 +197,7 @@ class ExpectedCost:
 
     # What each part costs.
 
-    def _calls(self, input_shape: Sequence[int], modules: Sequence[nn.Module]) -> dict[int, list[Any]]:
+    def _calls(self, sample: Any, modules: Sequence[nn.Module]) -> dict[int, list[Any]]:
         """Return the arguments of every call of the modules in a pass that runs all of them, by identity."""
         calls: dict[int, list[Any]] = {}
 
@@ -193,18 +205,20 @@ class ExpectedCost:
             calls.setdefault(id(module), []).append((args, kwargs))
 
         hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in {id(m): m for m in modules}.values()]
-        like = self._sample(input_shape)
+        like = self._like()
         sizes = {label: (row.n_chosen, len(row.names)) for label, row in self.rows.items()}
         mixtures = {
-            label: Mixture(like.new_full(size, 1 / size[1]), tuple(range(size[1]))) for label, size in sizes.items()
+            label: Mixture(torch.full(size, 1 / size[1]).to(like), tuple(range(size[1])))
+            for label, size in sizes.items()
         }
         try:
             with torch.no_grad():
-                self._supernet.forward_at(mixtures, like)
+                self._supernet.forward_at(mixtures, sample)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise OptionError(
-                f"The networks of the space cannot take one input of shape {tuple(input_shape)}: {error}. Give the "
-                f"shape of one sample, without the batch."
+                f"The networks of the space cannot take one input of shape "
+                f"{', '.join(str(tuple(x.shape[1:])) for x in tensors_in(sample))}: {error}. Give the shape of one "
+                f"sample, without the batch."
             ) from error
         finally:
             for hook in hooks:

@@ -139,7 +139,7 @@ def test_spaces_that_come_with_archgrad_have_costs(name: str) -> None:
 
 
 def test_what_has_no_cost_is_refused() -> None:
-    with pytest.raises(OptionError, match="cost must be one of multiply-adds, .*, but got cost='time'"):
+    with pytest.raises(OptionError, match=r"cost must be one of multiply-adds, .*, but got cost='time'"):
         ag.ExpectedCost(made(), SHAPE, "time")
     with pytest.raises(OptionError, match=r"cannot take one input of shape \(3, 6, 6\)"):
         ag.ExpectedCost(made(), (3, 6, 6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.stage_builder import StageBuilder
-from archgrad.search.trial import try_out
+from archgrad.search.trial import first_inputs, try_out
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -106,7 +107,9 @@ def search(options: SearchOptions) -> SearchResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        builder = stack.enter_context(StageBuilder(space_of(options.space, data), options, device))
+        builder = stack.enter_context(
+            StageBuilder(space_of(options.space, data), options, device, partial(first_inputs, data))
+        )
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         config = {

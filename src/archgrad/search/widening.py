@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from archgrad.errors import OptionError
+from archgrad.regularizers import Regularizer
 from archgrad.supernet import Supernet
 
 __all__ = ["StageState", "check_widening", "widen"]
@@ -25,6 +26,8 @@ class StageState(NamedTuple):
     supernet: Supernet
     weights_optimizer: Optimizer
     alphas_optimizer: Optimizer
+    regularizers: tuple[Regularizer, ...] = ()
+    """Those of the method, for this supernet."""
 
 
 def check_widening(small: nn.Module, large: nn.Module) -> None:
