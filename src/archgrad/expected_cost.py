@@ -39,6 +39,8 @@ __all__ = ["Cost", "CostRange", "ExpectedCost"]
 Cost = Literal["multiply-adds", "parameters", "activations"]
 _DRAWN = 101
 """Networks that are drawn for the median."""
+_TRIED = 8
+"""Networks that are built to see what does not depend on a choice."""
 
 At = Mapping[str, "int | None"]
 """Place of the candidate that each row takes; None, or no entry, where it takes none."""
@@ -92,7 +94,8 @@ class ExpectedCost:
     `torch.matmul`, must cost the same in all networks.
 
     Of the edges of a cell that keeps only some of them, each is counted in the mean as often as if all were equally
-    likely to be kept.
+    likely to be kept. Where a space drops layers that nothing uses (`after_derive`), the cost of a network is measured
+    on the network itself, and the mean counts these layers as if they stayed.
 
     Args:
         space: A module with open choices, or a `Supernet`; stays as it is.
@@ -108,6 +111,7 @@ class ExpectedCost:
         if cost not in get_args(Cost):
             raise OptionError(f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}.")
         self.cost = cost
+        self._range: CostRange | None = None
         network = copied(space.network if isinstance(space, Supernet) else space)
         restore(network)
         self._supernet = Supernet(network, fast=False).eval()
@@ -134,12 +138,33 @@ class ExpectedCost:
             part = self._measured(path, module, conditions, every[begin : begin + each])
             if bool(part.costs.any()):
                 self._parts.append(part)
-        first = {label: [1.0] + [0.0] * (len(row.names) - 1) for label, row in self.rows.items()}
-        reference = Architecture(decide(self._supernet.network, self._supernet.choices, first))
-        plain = derive(self._supernet.network, reference).eval()
-        whole = measured_cost(plain, self.cost, lambda: plain(sample))
-        self.constant = whole - sum(part.at(self._at(reference)) for part in self._parts)
+        self._sampled = sample
+        self._known: dict[Architecture, int] = {}
+        generator = torch.Generator().manual_seed(0)
+        tried = [self._drawn(generator) for _ in range(_TRIED)]
+        rest = [self._built(found) - self._sum(found) for found in tried]
+        self.constant = max(rest)
         """Of what does not depend on a choice."""
+        self.is_sum = len(set(rest)) == 1
+        """Whether each network costs the sum of its parts; not so where a space drops what nothing uses."""
+
+    def _drawn(self, generator: torch.Generator) -> Architecture:
+        scores = {row: torch.rand(len(r.names), generator=generator).tolist() for row, r in self.rows.items()}
+        return self._decided(scores)
+
+    def _decided(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+        return Architecture(decide(self._supernet.network, self._supernet.choices, scores))
+
+    def _built(self, architecture: Architecture) -> int:
+        if architecture not in self._known:
+            with torch.random.fork_rng([self._like().device] if self._like().is_cuda else []):
+                plain = derive(self._supernet.network, architecture).eval()
+                self._known[architecture] = measured_cost(plain, self.cost, lambda: plain(self._sampled))
+        return self._known[architecture]
+
+    def _sum(self, architecture: Architecture) -> int:
+        at = self._at(architecture)
+        return sum(part.at(at) for part in self._parts)
 
     def _like(self) -> Tensor:
         return next(iter(self._supernet.alphas.values()))
@@ -265,8 +290,8 @@ class ExpectedCost:
 
     def of(self, architecture: Architecture | Any) -> int:
         """Return the cost of the derived network of an architecture of the space."""
-        at = self._at(as_architecture(architecture))
-        return self.constant + sum(part.at(at) for part in self._parts)
+        found = as_architecture(architecture)
+        return self.constant + self._sum(found) if self.is_sum else self._built(found)
 
     def where(self, architecture: Architecture | Any) -> dict[str, int]:
         """Return where the cost of an architecture sits: path or candidate -> its cost, the largest first."""
@@ -282,23 +307,20 @@ class ExpectedCost:
         Smallest and largest are found by changing one row at a time until none helps, which finds them where a
         candidate that costs more than another does so whatever the other rows take.
         """
+        if self._range is not None:
+            return self._range
         generator = torch.Generator().manual_seed(0)
-        drawn = []
-        for _ in range(_DRAWN):
-            scores = {row: torch.rand(len(r.names), generator=generator).tolist() for row, r in self.rows.items()}
-            drawn.append(self._decided(scores))
+        drawn = [self.of(self._drawn(generator)) for _ in range(_DRAWN)]
         ends = [self._extreme(sign) for sign in (1, -1)]
-        return CostRange(min(ends[0], *drawn), sorted(drawn)[_DRAWN // 2], max(ends[1], *drawn))
-
-    def _decided(self, scores: Mapping[str, Sequence[float]]) -> int:
-        return self.of(Architecture(decide(self._supernet.network, self._supernet.choices, scores)))
+        self._range = CostRange(min(ends[0], *drawn), sorted(drawn)[_DRAWN // 2], max(ends[1], *drawn))
+        return self._range
 
     def _extreme(self, sign: int) -> int:
         at = dict.fromkeys(self.rows, 0)
 
         def cost() -> int:
             scores = {label: [float(k == at[label]) for k in range(len(row.names))] for label, row in self.rows.items()}
-            return self._decided(scores)
+            return self.of(self._decided(scores))
 
         best = cost()
         better = True

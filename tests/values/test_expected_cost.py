@@ -69,6 +69,7 @@ def test_the_mean_is_that_over_all_networks_and_each_costs_what_it_is_built_to_c
     for seed, alpha in enumerate(supernet.alphas.values()):
         alpha.data.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(seed)))
     costs = ag.ExpectedCost(supernet, SHAPE, cost)
+    assert costs.is_sum
     p = {label: torch.softmax(alpha.detach(), 0) for label, alpha in supernet.alphas.items()}
     every = every_architecture(supernet)
     mean = sum(
@@ -136,6 +137,15 @@ def test_spaces_that_come_with_archgrad_have_costs(name: str) -> None:
     costs = ag.ExpectedCost(space, shape)
     found = ag.random_architecture(space, seed=1)
     assert costs.of(found) == ag.cost.count_multiply_adds(ag.derive(space, found), shape)
+
+
+def test_a_space_that_drops_layers_has_the_cost_of_the_network_itself() -> None:
+    space = ag.spaces.tiny()
+    costs = ag.ExpectedCost(space, (1, 8, 8), "parameters")
+    assert not costs.is_sum
+    for seed in range(4):
+        found = ag.random_architecture(space, seed=seed)
+        assert costs.of(found) == ag.cost.count_parameters(ag.derive(space, found))
 
 
 def test_what_has_no_cost_is_refused() -> None:
