@@ -55,6 +55,7 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
     "flooding": {"level": 0.5},
     "freeze-operations": {"interval": 1},
     "skip-count": {"limit": 99},
+    "cost-budget": {"limit": 1e12},
     "perturbation-based": {"tune_epochs": 0},
 }
 """Options with which a part takes less time, or does within two steps what it does later by default."""

@@ -27,6 +27,10 @@ FLOW = (
     # what a person writes: a module with open choices
     ("added_noise", "mixture", "nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
+    # numbers that are open, and the layers that take them
+    ("values",),
+    ("channel_blocks", "valued"),
+    ("nn", "repeat"),
     ("cell",),
     ("operations", "labels"),
     ("spaces",),
@@ -67,7 +71,7 @@ FLOW = (
     ("official",),
     # what a run is made of
     ("data", "cost", "zero_cost"),
-    ("named_space",),
+    ("named_space", "expected_cost"),
     ("runs",),
     ("rank_state",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         export,
         losses,
         methods,
+        nn,
         official,
         optimizers,
         perturbations,
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     from archgrad.data import Data
     from archgrad.derive import derive
     from archgrad.discretize import discretize, random_architecture
+    from archgrad.expected_cost import ExpectedCost
     from archgrad.methods import Ensemble, Method, Stage
     from archgrad.nni import DartsTrainer
     from archgrad.random_search import random_search
     from archgrad.relaxation import Gumbel, Simplex, Softmax
+    from archgrad.repeat import Repeat
     from archgrad.report import draw_architecture, write_report
     from archgrad.retrain import RetrainResult, retrain
     from archgrad.runs import Halted, Interrupted
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from archgrad.stopping import Stop
     from archgrad.study import Study, StudyResult, study
     from archgrad.supernet import Supernet
+    from archgrad.values import ValueChoice
 
 __version__ = "0.1.0"
 
@@ -61,6 +65,7 @@ __all__ = [
     "DartsTrainer",
     "Data",
     "Ensemble",
+    "ExpectedCost",
     "FirstOrder",
     "Gumbel",
     "Halted",
@@ -69,6 +74,7 @@ __all__ = [
     "LayerChoice",
     "Method",
     "Progress",
+    "Repeat",
     "RetrainResult",
     "SearchResult",
     "Simplex",
@@ -80,6 +86,7 @@ __all__ = [
     "StudyResult",
     "Supernet",
     "Unrolled",
+    "ValueChoice",
     "always_on",
     "architectures",
     "bilevel",
@@ -92,6 +99,7 @@ __all__ = [
     "export",
     "losses",
     "methods",
+    "nn",
     "official",
     "optimizers",
     "perturbations",
@@ -120,6 +128,7 @@ _HOMES = {
     "DartsTrainer": "nni",
     "Data": "data",
     "Ensemble": "methods",
+    "ExpectedCost": "expected_cost",
     "FirstOrder": "bilevel",
     "Gumbel": "relaxation",
     "Halted": "runs",
@@ -128,6 +137,7 @@ _HOMES = {
     "LayerChoice": "choices",
     "Method": "methods",
     "Progress": "schedules",
+    "Repeat": "repeat",
     "RetrainResult": "retrain",
     "SearchResult": "search",
     "Simplex": "relaxation",
@@ -139,6 +149,7 @@ _HOMES = {
     "StudyResult": "study",
     "Supernet": "supernet",
     "Unrolled": "bilevel",
+    "ValueChoice": "values",
     "derive": "derive",
     "discretize": "discretize",
     "draw_architecture": "report",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from archgrad.errors import OptionError
 from archgrad.nested import tensors_in
 
-__all__ = ["count_multiply_adds", "count_parameters", "count_prediction_parameters"]
+__all__ = ["count_multiply_adds", "count_parameters", "count_prediction_parameters", "measured_cost"]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -63,6 +64,38 @@ def count_prediction_parameters(module: nn.Module, input_shape: Sequence[int]) -
     return sum(parameter.numel() for parameter, gradient in used if gradient is not None)
 
 
+def measured_cost(module: nn.Module, cost: str, run: Callable[[], Any]) -> int:
+    """Return what a module costs for one sample.
+
+    Args:
+        module: Whose parameters and layers are counted.
+        cost: "multiply-adds", trained "parameters", or "activations": the numbers that convolutions, linear layers and
+            attentions return.
+        run: Runs it for one sample.
+    """
+    if cost == "parameters":
+        return count_parameters(module)
+    returned: list[int] = []
+    hooks = []
+    if cost == "activations":
+        layers = [part for part in module.modules() if isinstance(part, _MULTIPLY)]
+        hooks = [part.register_forward_hook(lambda *call: returned.append(_first_numel(call[2]))) for part in layers]
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), _evaluating(module):
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(returned) if cost == "activations" else counter.get_total_flops() // 2
+
+
+_MULTIPLY = (_ConvNd, nn.Linear, nn.MultiheadAttention)
+
+
+def _first_numel(output: Any) -> int:
+    return next(tensors_in(output)).numel()
+
+
 def _predict(module: nn.Module, input_shape: Sequence[int]) -> Any:
     reference = next(module.parameters(), torch.empty(0))
     sample = torch.zeros((1, *input_shape), dtype=reference.dtype, device=reference.device)
@@ -79,9 +112,12 @@ def _predict(module: nn.Module, input_shape: Sequence[int]) -> Any:
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     training = [part for part in module.modules() if part.training]
+    whole = torch.backends.mha.get_fastpath_enabled()  # attention in one step, of which nothing can be counted
     module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(whole)
         for part in training:
             part.training = True

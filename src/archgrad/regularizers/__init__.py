@@ -1,9 +1,10 @@
 """What is added to the alphas' loss: one term a file."""
 
 from archgrad.regularizers.beta_decay import BetaDecay
+from archgrad.regularizers.cost_penalty import CostBudget, CostPenalty
 from archgrad.regularizers.dirichlet_kl import DirichletKL
 from archgrad.regularizers.entropy import Entropy
 from archgrad.regularizers.regularizer import Regularizer
 from archgrad.regularizers.zero_one import ZeroOne
 
-__all__ = ["BetaDecay", "DirichletKL", "Entropy", "Regularizer", "ZeroOne"]
+__all__ = ["BetaDecay", "CostBudget", "CostPenalty", "DirichletKL", "Entropy", "Regularizer", "ZeroOne"]

@@ -15,13 +15,23 @@ from archgrad.search.meter import Meter
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.supernet import Supernet
 
-__all__ = ["FIGURES", "LOSSES", "add_step", "further_columns", "known", "log_alphas", "of_alphas", "watched"]
+__all__ = [
+    "FIGURES",
+    "LOSSES",
+    "add_step",
+    "further_columns",
+    "known",
+    "log_alphas",
+    "of_alphas",
+    "watched",
+]
 
 LOSSES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FIGURES = (*LOSSES, "alphas_entropy", "skip_connections")
 """What the progress display shows."""
 
 _NO_SIGNS = ("epoch", "learning_rate", "temperature", "skipped_steps", "alphas_gradient_norm", "weights_gradient_norm")
+_NO_HEALTH = ("train_", "valid_", "regularizer_", "derived_", "multiplier_")
 
 
 def add_step(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, metrics: NamedMetrics) -> None:
@@ -62,7 +72,7 @@ def watched(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
     return {
         name: (history[0].get(name), row[name])
         for name in row
-        if row[name] is not None and name not in _NO_SIGNS and not name.startswith(("train_", "valid_", "regularizer_"))
+        if row[name] is not None and name not in _NO_SIGNS and not name.startswith(_NO_HEALTH)
     }
 
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from archgrad.data import as_data
 from archgrad.named_space import space_of
@@ -14,6 +15,7 @@ from archgrad.search.loaders import Halves
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.stage_builder import StageBuilder
+from archgrad.search.trial import first_inputs
 
 __all__ = ["estimated_seconds"]
 
@@ -33,7 +35,9 @@ def estimated_seconds(options: SearchOptions) -> float:
     with ExitStack() as stack:
         data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        builder = stack.enter_context(StageBuilder(space_of(options.space, data), options, device))
+        builder = stack.enter_context(
+            StageBuilder(space_of(options.space, data), options, device, partial(first_inputs, data))
+        )
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         samples = len(data.train_targets)

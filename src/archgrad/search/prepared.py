@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from archgrad.architecture import Architecture
@@ -19,7 +20,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.stage_builder import StageBuilder
-from archgrad.search.trial import try_out
+from archgrad.search.trial import first_inputs, try_out
 
 __all__ = ["Prepared", "prepared"]
 
@@ -48,7 +49,9 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        builder = stack.enter_context(StageBuilder(space_of(options.space, data), options, device))
+        builder = stack.enter_context(
+            StageBuilder(space_of(options.space, data), options, device, partial(first_inputs, data))
+        )
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         config = {

@@ -38,6 +38,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
+from archgrad.search.terms import of_regularizers, say_remarks
 from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
@@ -100,7 +101,7 @@ class SearchTask(Task[Architecture]):
 
     def _use(self, state: StageState) -> None:
         self._state = state
-        self.supernet, self._weights_optimizer, self._alphas_optimizer = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer, self._regularizers = state
         self.network = self.supernet.network
 
     @property
@@ -138,6 +139,7 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
+        say_remarks(self._regularizers if self.epoch == 0 else (), self.progress.message)
         if self.members.over(self.history):
             self._begin_member()
         place = method.place_of(self._search_epoch)
@@ -205,7 +207,7 @@ class SearchTask(Task[Architecture]):
                     weights_first=method.weights_first,
                     accumulation=options.accumulation,
                     progress=self._done(),
-                    regularizers=method.regularizers,
+                    regularizers=self._regularizers,
                     perturbation=method.perturbation,
                     weights_rules=method.weights_rules,
                     alphas_grad_clip=method.alphas_grad_clip,
@@ -248,6 +250,7 @@ class SearchTask(Task[Architecture]):
             "temperature": self.supernet.relaxation.temperature(done),
             "skipped_steps": self._skipped,
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
+            **of_regularizers(self._regularizers, self.supernet, architecture),
             **self._probed(architecture, done),
         }
         if self.history and "skip_share" not in self.history[0]:
@@ -325,8 +328,9 @@ class SearchTask(Task[Architecture]):
             architecture = self.members.together(self._ended(), self.supernet)
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
-        if (note := undecided_note(architecture)) is not None:
-            self.progress.message(f"Warning: {note}")
+        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self._regularizers)):
+            if note is not None:
+                self.progress.message(f"Warning: {note}")
         return architecture
 
     def present_architecture(self) -> Architecture:

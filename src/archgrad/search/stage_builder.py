@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from archgrad.bilevel.step import check_parts
 from archgrad.data.seeds import seed_of
 from archgrad.distributed import broadcast_tensors, synchronised_norms
 from archgrad.errors import OptionError
+from archgrad.expected_cost import ExpectedCost
 from archgrad.json_text import shown
 from archgrad.labels import alpha_rows, label_choices
 from archgrad.named_space import SpaceBuilder
@@ -37,13 +39,21 @@ class StageBuilder(ExitStack):
         space: What is searched; a supernet is searched in place.
         options: Of the search; the stages of its method say which have a network of their own.
         device: Where the networks compute.
+        sample: Returns a batch of one sample, as a supernet takes it.
 
     Raises:
         OptionError: The space cannot be built as a stage asks for, or would have other rows.
     """
 
-    def __init__(self, space: nn.Module | SpaceBuilder, options: SearchOptions, device: torch.device) -> None:
+    def __init__(
+        self,
+        space: nn.Module | SpaceBuilder,
+        options: SearchOptions,
+        device: torch.device,
+        sample: Callable[[Supernet], Any],
+    ) -> None:
         super().__init__()
+        self._sample = sample
         self._space, self._method, self._options, self._device = space, options.chosen_method, options, device
         self._recorded = False
         self._check()
@@ -150,13 +160,17 @@ class StageBuilder(ExitStack):
             method.weights_rules,
             weights_first=method.weights_first,
         )
+        regularizers = tuple(
+            part.bound(lambda cost: ExpectedCost(supernet, self._sample(supernet), cost), lambda: supernet.memory)
+            for part in method.regularizers
+        )
         alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
         self.enter_context(noisy_skips(supernet, method.skip_noise))
         self.enter_context(synchronised_norms(supernet.network, enabled=options.sync_batchnorm))
         if options.cuda_graphs:
             check_recordable(supernet, self._device)
-        return StageState(supernet, optimizer, alphas_optimizer)
+        return StageState(supernet, optimizer, alphas_optimizer, regularizers)
 
     def begin(self, number: int, before: StageState, say: Callable[[str], None], member: int = 0) -> StageState:
         """Return what a stage goes on with: what the one before had, with rows pruned, or a network of its own.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from archgrad.batches import prepare
 from archgrad.buffers import frozen_buffers
@@ -18,7 +20,7 @@ from archgrad.schedules import Progress
 from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
 
-__all__ = ["try_out"]
+__all__ = ["first_inputs", "try_out"]
 
 _SAMPLES = 4
 
@@ -40,12 +42,7 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
     alpha, loss = next(iter(supernet.alphas.values())), options.loss
     with _no_trace(supernet, alpha.device), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
-        inputs, targets = first_batch(
-            data.train,
-            samples=_SAMPLES,
-            transform=data.evaluation_transform(dtype=alpha.dtype),
-            device=alpha.device,
-        )
+        inputs, targets = _first(data, alpha, _SAMPLES)
         with torch.autocast(alpha.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             prepared = prepare(inputs, dtype=alpha.dtype, channels_last=False)
             with refusals_explained(supernet.network, prepared):
@@ -60,6 +57,18 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
             "divide by the number of samples, unless a sum is meant.",
             stacklevel=3,
         )
+
+
+def first_inputs(data: Data, supernet: Supernet) -> Any:
+    """Return a batch of the first training sample's inputs, as a supernet takes them; random states stay."""
+    alpha = next(iter(supernet.alphas.values()))
+    with kept_randomness(), torch.random.fork_rng([alpha.device] if alpha.is_cuda else []):
+        return prepare(_first(data, alpha, 1)[0], dtype=alpha.dtype, channels_last=False)
+
+
+def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
+    transform = data.evaluation_transform(dtype=alpha.dtype)
+    return first_batch(data.train, samples=samples, transform=transform, device=alpha.device)
 
 
 @contextmanager

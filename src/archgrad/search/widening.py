@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from archgrad.bilevel.weights_pass import memory_name
 from archgrad.errors import OptionError
+from archgrad.regularizers import Regularizer
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import WeightsRule
 
@@ -27,6 +28,8 @@ class StageState(NamedTuple):
     supernet: Supernet
     weights_optimizer: Optimizer
     alphas_optimizer: Optimizer
+    regularizers: tuple[Regularizer, ...] = ()
+    """Those of the method, for this supernet."""
 
 
 def check_widening(small: nn.Module, large: nn.Module) -> None:

@@ -1,0 +1,204 @@
+"""What the networks of the space cost, as a term of the alphas: a penalty, or a budget with a multiplier that grows."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from archgrad.checks import check_real, check_word
+from archgrad.choices import AlphaRow
+from archgrad.errors import OptionError
+from archgrad.regularizers.regularizer import Memory, Regularizer
+from archgrad.relaxation import Relaxation
+from archgrad.schedules import Number, check_number
+
+__all__ = ["COSTS", "CostBudget", "CostPenalty", "SpaceCost"]
+
+COSTS = ("multiply-adds", "parameters", "activations")
+"""What can be counted (see `archgrad.ExpectedCost`)."""
+
+
+class SpaceCost(Protocol):
+    """What is asked of the cost of a space; `archgrad.ExpectedCost` answers it."""
+
+    @property
+    def rows(self) -> Mapping[str, AlphaRow]:
+        """The rows of alphas, by label."""
+
+    def mean(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean cost, 0-dimensional."""
+
+    def of(self, architecture: Any) -> int:
+        """Return the cost of an architecture's network."""
+
+    def range(self) -> tuple[int, int, int]:
+        """Return the costs of the smallest, the median and the largest network."""
+
+
+AnyCost = TypeVar("AnyCost", bound="_OfCost")
+
+
+class _OfCost(Regularizer):
+    """A term of the mean cost; the cost's table is not known before the space and its inputs are."""
+
+    cost: str
+    _table: SpaceCost | None = None
+
+    def bound(
+        self: AnyCost, cost_of: Callable[[str], SpaceCost], memory: Callable[[], Mapping[str, Memory]]
+    ) -> AnyCost:
+        """Return the term with the table of the space."""
+        made = copy.copy(self)
+        object.__setattr__(made, "_table", cost_of(self.cost))
+        object.__setattr__(made, "_memory", memory)
+        made.prepare()
+        return made
+
+    def prepare(self) -> None:
+        """Work out what the table tells, once; by default nothing."""
+
+    @property
+    def table(self) -> SpaceCost:
+        """What the networks of the space cost."""
+        if self._table is None:
+            raise OptionError(
+                f"{type(self).__name__} needs to know what the networks of the space cost. In a search that is so; "
+                f"elsewhere give {type(self).__name__}(...).bound(lambda cost: archgrad.ExpectedCost(space, inputs, "
+                f"cost), lambda: supernet.memory)."
+            )
+        return self._table
+
+    def mean(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
+        """Return the mean cost, where candidates that were pruned have the probability 0."""
+        probabilities = {}
+        for label, whole in self.table.rows.items():
+            p = relaxation.expected(alphas[label], rows[label])
+            if rows[label].names != whole.names:
+                places = torch.tensor([whole.names.index(name) for name in rows[label].names], device=p.device)
+                p = torch.zeros(len(whole.names), dtype=p.dtype, device=p.device).index_copy(0, places, p)
+            probabilities[label] = p
+        mean = self.table.mean(probabilities)
+        # Where no choice changes the cost, the term is a constant, of which there must be a gradient all the same.
+        return mean if mean.requires_grad else mean + 0.0 * next(iter(probabilities.values())).sum()
+
+    def figures(self, architecture: Any) -> dict[str, float]:
+        """Return the cost of the network that is derived at the end of an epoch."""
+        return {f"derived_{self.cost.replace('-', '_')}": float(self.table.of(architecture))}
+
+    @abstractmethod
+    def remark(self) -> str:
+        """Return what the networks of the space cost."""
+
+    def _sizes(self) -> str:
+        smallest, median, largest = self.table.range()
+        return f"{self.cost} of the space's networks: smallest {smallest:,}, median {median:,}, largest {largest:,}"
+
+
+@dataclass(frozen=True)
+class CostPenalty(_OfCost):
+    """The mean cost of the space's networks under the alphas, as a share of that where all candidates are equal.
+
+    The mean is exact, and linear in each row of expected weights (see `archgrad.ExpectedCost`). Source: Cai et al. 2019
+    (ProxylessNAS), eq. 6, whose cost is the latency.
+    """
+
+    weight: Number = 0.1
+    """Factor of the term, at least 0; a number or a schedule. 0 searches as without it."""
+    cost: str = "multiply-adds"
+    """What is counted: "multiply-adds", "parameters" or "activations"."""
+
+    def __post_init__(self) -> None:
+        check_number("weight", self.weight, least=0.0)
+        check_word("cost", self.cost, COSTS)
+
+    def prepare(self) -> None:
+        """Work out the mean over all networks."""
+        equal = {
+            label: torch.full((len(row.names),), row.n_chosen / len(row.names), dtype=torch.float64)
+            for label, row in self.table.rows.items()
+        }
+        object.__setattr__(self, "_equal", max(float(self.table.mean(equal)), 1.0))
+
+    def value(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
+        """Return the share: 1 where all candidates have the same weight."""
+        return self.mean(alphas, rows, relaxation) / vars(self)["_equal"]
+
+    def remark(self) -> str:
+        """Return what the networks of the space cost."""
+        return f"{self._sizes()}."
+
+
+@dataclass(frozen=True)
+class CostBudget(_OfCost):
+    """A limit of the derived network's cost: m (mean cost / limit - 1), where the multiplier m rises until it is kept.
+
+    m begins at 0. After each epoch it becomes max(0, m + rate (c / limit - 1)), where c is the cost of the network that
+    is derived then: dual ascent on the budget. m is part of the checkpoint. A stage with a network of its own, and each
+    member of an ensemble, begins at 0 again.
+    """
+
+    limit: float
+    """Most that the derived network may cost, above 0."""
+    cost: str = "multiply-adds"
+    """What is counted: "multiply-adds", "parameters" or "activations"."""
+    rate: float = 1.0
+    """How fast the multiplier rises, above 0."""
+    weight: Number = 1.0
+    """Factor of the term, at least 0; a number or a schedule."""
+
+    def __post_init__(self) -> None:
+        check_number("weight", self.weight, least=0.0)
+        check_word("cost", self.cost, COSTS)
+        check_real("rate", self.rate, above=0.0)
+        check_real("limit", self.limit, above=0.0)
+
+    def prepare(self) -> None:
+        """Refuse a budget that no network of the space keeps."""
+        if self.table.range()[0] > self.limit:
+            raise OptionError(
+                f"No network of the space keeps the budget of {self.limit:,.0f} {self.cost}: {self._sizes()}. Raise "
+                f"the limit, or add smaller candidates."
+            )
+
+    @property
+    def _key(self) -> str:
+        return f"{type(self).__name__} {self.cost}"
+
+    @property
+    def multiplier(self) -> float:
+        """The multiplier of the running epoch."""
+        memory = vars(self)["_memory"]().get(self._key, {})
+        return float(memory["multiplier"]) if "multiplier" in memory else 0.0
+
+    def value(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
+        """Return the multiplier times the share by which the mean cost is above the limit."""
+        return self.multiplier * (self.mean(alphas, rows, relaxation) / self.limit - 1.0)
+
+    def after_epoch(self, architecture: Any) -> dict[str, Memory]:
+        """Return the multiplier of the next epoch."""
+        moved = self.multiplier + self.rate * (self.table.of(architecture) / self.limit - 1.0)
+        return {self._key: {"multiplier": torch.tensor(max(0.0, moved), dtype=torch.float64)}}
+
+    def figures(self, architecture: Any) -> dict[str, float]:
+        """Return the cost of the derived network, and the multiplier of the epoch."""
+        return {**super().figures(architecture), f"multiplier_{self.cost.replace('-', '_')}": self.multiplier}
+
+    def remark(self) -> str:
+        """Return what the networks of the space cost, and the budget."""
+        return f"{self._sizes()}; the budget is {self.limit:,.0f}."
+
+    def broken(self, architecture: Any) -> str | None:
+        """Return by how much a network is above the budget; None if it keeps it."""
+        cost = self.table.of(architecture)
+        if cost <= self.limit:
+            return None
+        return (
+            f"The derived network has {cost:,} {self.cost}, more than the budget of {self.limit:,.0f}. Search for more "
+            f"epochs, or raise the rate of CostBudget (now {self.rate:g}) or the learning rate of the alphas."
+        )
