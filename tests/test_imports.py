@@ -54,7 +54,8 @@ FLOW = (
     # the gradient of the alphas
     ("bilevel",),
     # the result, as plain data
-    ("genotype", "nni_format"),
+    ("genotype", "nni_format", "nni_hub_format"),
+    ("genotype_texts",),
     ("architecture",),
     ("architectures", "margins", "nasbench"),
     ("show",),

@@ -46,11 +46,19 @@ def looks_like_nni(data: Mapping[str, Any]) -> bool:
 
 
 def looks_like_export(data: Mapping[str, Any]) -> bool:
-    """Return whether `data` may be an export of a person's own space: names and lists of indices by label."""
+    """Return whether `data` may be an export of a person's own space: names and indices of inputs by label."""
+    named = any(isinstance(value, str) for value in data.values())  # numbers alone may be anything
     return bool(data) and all(
-        isinstance(key, str) and key and ((isinstance(value, str) and value) or _is_indices(value))
+        isinstance(key, str)
+        and key
+        and ((isinstance(value, str) and value) or _is_indices(_listed(value) if named else value))
         for key, value in data.items()
     )
+
+
+def _listed(value: Any) -> Any:
+    """A single index, as NNI from 2.8 writes what a choice of one input takes, stands for a list of it."""
+    return [value] if type(value) is int else value
 
 
 def _is_indices(value: Any) -> bool:
@@ -80,7 +88,11 @@ def parse_export(data: Mapping[str, Any]) -> dict[str, Any]:
         if all(isinstance(data.get(edge), str) for edge in edges) and max(sources) < int(node):
             cells.setdefault(label, {})[node] = [[_paper_name(data[edges[source]]), source] for source in sources]
             used.update((key, *edges))
-    others = {key: value if isinstance(value, str) else sorted(value) for key, value in data.items() if key not in used}
+    others = {
+        key: value if isinstance(value, str) else sorted(_listed(value))
+        for key, value in data.items()
+        if key not in used
+    }
     return {**others, **cells}
 
 
