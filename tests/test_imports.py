@@ -65,6 +65,7 @@ FLOW = (
     ("selection", "stopping"),
     ("skip_noise",),
     ("methods",),
+    ("weight_names",),
     ("official",),
     # what a run is made of
     ("data", "cost", "zero_cost"),

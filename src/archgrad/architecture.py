@@ -124,7 +124,7 @@ class Architecture:
 
     @classmethod
     def from_genotype(cls, text: str) -> Architecture:
-        """Read `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)` in the forms that the authors' code and its forks write.
+        """Read `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)` as the authors' code and its forks write it.
 
         The text is parsed, never evaluated.
 
@@ -175,7 +175,9 @@ class Architecture:
     def _from_text(cls, text: str, chosen: str | int | None) -> Architecture:
         if text.lstrip().startswith(("{", "[")) and "Genotype" not in text:
             if chosen is not None:
-                raise ArchitectureError(f"JSON has one architecture, so {shown(chosen)} cannot be chosen. Leave it out.")
+                raise ArchitectureError(
+                    f"JSON has one architecture, so {shown(chosen)} cannot be chosen. Leave it out."
+                )
             data = parse_json(text)
             if isinstance(data, dict) and looks_exported(data):
                 return cls.from_nni(data)
@@ -247,7 +249,9 @@ def read_text(path: PathLike) -> str:
     try:
         return read_file(path, most=MAX_TEXT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ArchitectureError(f"{where} must be UTF-8 text, but byte {error.start} is not. Save it as UTF-8.") from None
+        raise ArchitectureError(
+            f"{where} must be UTF-8 text, but byte {error.start} is not. Save it as UTF-8."
+        ) from None
     except (OSError, ValueError) as error:
         raise ArchitectureError(
             f"The architecture {where} cannot be read: {_reason(error)}. "

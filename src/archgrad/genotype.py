@@ -1,6 +1,6 @@
 """The text form of a cell pair, `Genotype(normal=[...], normal_concat=..., ...)`: parsed, never evaluated.
 
-The authors write two pairs a node in one list; their forks also nest them by node, name the node in each, or add a score.
+The authors write two pairs a node in one list; forks also nest them by node, name the node in each, or add a score.
 
 The text looks like Python, but Python's parser is not for foreign text: deep nesting overflows its stack and ends the
 process (on 3.10 and 3.13 at least). This form has a fixed depth, so a reader of its own is short, and cannot do more.
@@ -234,8 +234,10 @@ def _nodes(cell: str, given: list[Any]) -> dict[str, list[Any]]:
     for key, edges in grouped.items():
         for operation, source, node in edges:
             if node not in (None, int(key)):
-                raise _refusal(f"names the node in all edges of a cell or in none, but '{cell}' has node {node} and "
-                               f"{shown((operation, source))} for node {key}")
+                raise _refusal(
+                    f"names the node in all edges of a cell or in none, but '{cell}' has node {node} and "
+                    f"{shown((operation, source))} for node {key}"
+                )
     return {key: [[operation, source] for operation, source, _ in edges] for key, edges in grouped.items()}
 
 

@@ -120,6 +120,6 @@ def _call_at(text: str, start: int) -> str:
             if depth == 0:
                 return text[start : end + 1]
     raise ArchitectureError(
-        f"A genotype ends within {_MAX_CHARACTERS} characters and has at most {_MAX_DEPTH} brackets in one another, but "
-        f"{shown(text[start : start + 60])} does not. Take an intact file."
+        f"A genotype ends within {_MAX_CHARACTERS} characters and has at most {_MAX_DEPTH} brackets in one another, "
+        f"but {shown(text[start : start + 60])} does not. Take an intact file."
     )

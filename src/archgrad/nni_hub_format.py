@@ -87,6 +87,8 @@ def split_hub(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], 
     sizes = {key: others.pop(key) for key in _SIZES if type(others.get(key)) is int}
     choices: dict[str, Any] = dict(cells)
     for key, value in others.items():
+        if key in cells:
+            raise ArchitectureError(f"{shown(key)} is both a cell and another choice. Export it again.")
         if type(value) is int:
             choices[key] = [value]
         elif isinstance(value, list | tuple) and value and all(type(index) is int for index in value):

@@ -23,8 +23,8 @@ def make_parser() -> Parser:
     parser.add_argument(
         "script",
         metavar="SCRIPT.py",
-        help="A Python program that imports nni; what follows it are the script's own arguments. It is run as it is, so "
-        "name only one that you trust.",
+        help="A Python program that imports nni; what follows it are the script's own arguments. It is run as it is, "
+        "so name only one that you trust.",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""NNI's evaluators: the loss, the optimizer of the weights and the data of a search, and plain training of its result."""
+"""NNI's evaluators: the loss, the optimizer of the weights and the data of a search, and training of its result."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class Trainer:
         for name, value in others.items():
             if name not in _OFF or value not in _OFF[name]:
                 may = f"only {_OFF[name][0]!r}" if name in _OFF else "not taken"
-                raise OptionError(f"{name}={value!r} is Lightning's, which does not train here: it is {may}. Leave it out.")
+                raise OptionError(
+                    f"{name}={value!r} is Lightning's, which does not train here: it is {may}. Leave it out."
+                )
         self.grad_clip = gradient_clip_val or 0.0
         self.device = _device(accelerator, gpus)
         self.quiet = not enable_progress_bar or progress_bar_refresh_rate == 0

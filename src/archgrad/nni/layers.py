@@ -71,7 +71,7 @@ class InputChoice(OpenInputs, metaclass=FixedWhenBuilt):
             raise SpaceError(_NO_PRIOR)
         if n_chosen is None:
             raise SpaceError(
-                "n_chosen=None lets a search take any number of inputs, but archgrad's takes a fixed one. Give a number."
+                "n_chosen=None lets a search take any number of inputs, but archgrad's takes a fixed one. Give one."
             )
         super().__init__(n_candidates, n_chosen, reduction, label_or_number(label))
 
@@ -134,14 +134,15 @@ class Cell(nn.Module):
             label=label_or_number(label),
         )
         self.postprocessor = postprocessor
-        derived = self.graph.concat if isinstance(self.graph, DerivedCell) else None
         nodes = range(num_predecessors, num_predecessors + num_nodes)
-        if derived is not None and set(derived) - set(nodes):
-            raise SpaceError(
-                f"This cell has {num_nodes} nodes, but the architecture joins {list(derived)}. "
-                f"Build the model as it was built for the search."
-            )
-        self.output_node_indices = list(nodes if derived is None else derived)
+        self.output_node_indices = list(nodes)
+        if isinstance(self.graph, DerivedCell):
+            if len(self.graph.nodes) != num_nodes:
+                raise SpaceError(
+                    f"This cell has {num_nodes} nodes, but the architecture has {len(self.graph.nodes)}. "
+                    f"Build the model as it was built for the search."
+                )
+            self.output_node_indices = list(self.graph.concat)
 
     def forward(self, *inputs: Any) -> Any:
         """Return the output of the cell for its inputs, given one by one or as a list."""

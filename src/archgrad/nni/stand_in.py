@@ -105,7 +105,7 @@ _NOT_PROVIDED: Mapping[str, str] = {
          "get_experiment_id", "get_trial_id", "get_sequence_id"),
         f"the result of the search itself; trials are {_TRIALS}",
     ),
-    **dict.fromkeys(("Experiment", "experiment", "tuner", "assessor", "compression", "profiler"), "a program of its own"),
+    **dict.fromkeys(("Experiment", "tuner", "assessor", "compression", "profiler"), "a program of its own"),
     "Mutator": "LayerChoice, InputChoice and Cell, written into the model",
 }  # fmt: skip
 """Name of NNI's -> what to use in its place."""

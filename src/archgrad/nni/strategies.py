@@ -8,7 +8,7 @@ from typing import Any
 from archgrad.errors import OptionError
 from archgrad.methods import Method, Stage
 from archgrad.optimizers import Adam
-from archgrad.relaxation import Softmax, SoftGumbel
+from archgrad.relaxation import SoftGumbel, Softmax
 from archgrad.sizes import check_whole
 
 __all__ = ["DARTS", "GumbelDARTS"]

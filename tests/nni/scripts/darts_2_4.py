@@ -78,7 +78,8 @@ if __name__ == "__main__":
     trainer.fit()
     final_architecture = trainer.export()
     print("Final architecture:", trainer.export())
-    json.dump(trainer.export(), open("checkpoint.json", "w"))
+    with open("checkpoint.json", "w") as file:
+        json.dump(final_architecture, file)
 
     with fixed_arch("checkpoint.json"):
         model = CNN()
