@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nni_problems import Line, trainer
 
 import archgrad as ag
 from archgrad.cli.main import main
@@ -90,6 +91,16 @@ def test_what_is_not_provided_says_what_to_use() -> None:
         nni.nas.evaluator.FunctionalEvaluator  # noqa: B018
     with pytest.raises(ImportError):
         from archgrad.nni.retiarii import no_such_name  # noqa: F401
+
+
+def test_an_experiment_with_a_trainer_exports_what_the_trainer_does() -> None:
+    from archgrad.nni.retiarii.experiment.pytorch import RetiariiExperiment
+
+    made = trainer(Line())
+    experiment = RetiariiExperiment(Line(), made)
+    experiment.run()
+    assert made.history
+    assert experiment.export_top_models() == made.export() == {"choice": "a"}
 
 
 def test_a_script_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

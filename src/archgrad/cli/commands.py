@@ -16,7 +16,7 @@ COMMANDS = {
     "query": "Look an architecture up in the table of a benchmark.",
     "convert": "Write an architecture or weights in the form of another program.",
     "nni-run": "Run a script that was written for NNI, with archgrad under NNI's names.",
-    "doctor": "Show versions, kernels, devices and disk, and what is missing for which feature.",
+    "doctor": "Show what this installation has, and what is missing for which feature.",
     "spaces": "List the search spaces.",
     "steps": "List the bilevel steps: how the gradient of the alphas is computed.",
     "relaxations": "List the relaxations: how alphas become mixing weights.",
