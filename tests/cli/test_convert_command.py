@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,10 @@ def test_the_ending_tells_the_form_and_a_log_its_epoch(tmp_path: Path, capsys: p
     log.write_text(f"epoch 0\n{DARTS_V2.to_genotype()}\nepoch 1\n{ag.architectures.DARTS_V1.to_genotype()}\n")
     assert main(["convert", f"{log}@0", str(tmp_path / "out.txt")]) == 0
     assert (tmp_path / "out.txt").read_text() == DARTS_V2.to_genotype() + "\n"
-    with pytest.warns(UserWarning, match="2 genotypes; the last was taken"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
         assert main(["convert", str(log), str(tmp_path / "last.json")]) == 0
+    assert "2 genotypes; the last was taken, that of epoch 1" in capsys.readouterr().err
     assert main(["convert", f"{log}@5", str(tmp_path / "none.json")]) == 2
     assert "no genotype of the epoch 5" in capsys.readouterr().err
 
