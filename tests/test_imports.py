@@ -27,6 +27,10 @@ FLOW = (
     # what a person writes: a module with open choices
     ("mixture", "nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
+    # numbers that are open, and the layers that take them
+    ("values",),
+    ("channel_blocks", "valued"),
+    ("nn", "repeat"),
     ("cell",),
     ("operations", "labels"),
     ("spaces",),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         export,
         losses,
         methods,
+        nn,
         official,
         optimizers,
         perturbations,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from archgrad.nni import DartsTrainer
     from archgrad.random_search import random_search
     from archgrad.relaxation import Gumbel, Simplex, Softmax
+    from archgrad.repeat import Repeat
     from archgrad.report import draw_architecture, write_report
     from archgrad.retrain import RetrainResult, retrain
     from archgrad.runs import Halted, Interrupted
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from archgrad.stopping import Stop
     from archgrad.study import Study, StudyResult, study
     from archgrad.supernet import Supernet
+    from archgrad.values import ValueChoice
 
 __version__ = "0.1.0"
 
@@ -69,6 +72,7 @@ __all__ = [
     "LayerChoice",
     "Method",
     "Progress",
+    "Repeat",
     "RetrainResult",
     "SearchResult",
     "Simplex",
@@ -80,6 +84,7 @@ __all__ = [
     "StudyResult",
     "Supernet",
     "Unrolled",
+    "ValueChoice",
     "always_on",
     "architectures",
     "bilevel",
@@ -92,6 +97,7 @@ __all__ = [
     "export",
     "losses",
     "methods",
+    "nn",
     "official",
     "optimizers",
     "perturbations",
@@ -128,6 +134,7 @@ _HOMES = {
     "LayerChoice": "choices",
     "Method": "methods",
     "Progress": "schedules",
+    "Repeat": "repeat",
     "RetrainResult": "retrain",
     "SearchResult": "search",
     "Simplex": "relaxation",
@@ -139,6 +146,7 @@ _HOMES = {
     "StudyResult": "study",
     "Supernet": "supernet",
     "Unrolled": "bilevel",
+    "ValueChoice": "values",
     "derive": "derive",
     "discretize": "discretize",
     "draw_architecture": "report",

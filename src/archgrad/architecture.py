@@ -21,8 +21,8 @@ from archgrad.nni_hub_format import looks_like_hub, split_hub
 __all__ = ["Architecture", "CellDecision", "Decision", "as_architecture", "last_of_run"]
 
 FORMAT = "archgrad.architecture"
-VERSION = 2
-"""The newest version that is read. Version 2 allows nodes without edges; version 1 is read for ever.
+VERSION = 3
+"""The newest version that is read. Version 2 allows nodes without edges, version 3 numbers; version 1 is read for ever.
 
 Written is the lowest version that can say the same, so that files of before stay as they are to the byte, and earlier
 releases, which read version 1 alone, refuse only what they would misread. For the same reason the output of a cell has
@@ -44,10 +44,10 @@ class Architecture:
     """The decision of every choice of a space: deeply immutable, hashable, and equal when it decides the same.
 
     Args:
-        choices: Label -> decision: a candidate's name (layer choice), ascending indices (input choice), or for a cell
-            node -> [[operation, source], ...], strongest first, with "concat" -> the nodes that make up its output
-            where these are not all that have edges. The cell "cell" of the space "nasbench201" gives out its last node
-            even without "concat", since files of earlier releases do not say so.
+        choices: Label -> decision: a candidate's name (layer choice), a number (value choice), ascending indices
+            (input choice), or for a cell node -> [[operation, source], ...], strongest first, with "concat" -> the
+            nodes that make up its output where these are not all that have edges. The cell "cell" of the space
+            "nasbench201" gives out its last node even without "concat", since files of earlier releases do not say so.
         space: Name of the space that the choices belong to; None for a space without a name.
         provenance: Where the architecture comes from, any JSON data; does not count in comparisons.
 
@@ -86,7 +86,8 @@ class Architecture:
     def to_json(self) -> str:
         """Return JSON: the same text for the same content, choices sorted, one node or row per line.
 
-        It is of version 1, which every release reads, unless a node has no edges: that takes version 2.
+        It is of version 1, which every release reads, unless a node has no edges, which takes version 2, or a decision
+        is a number, which takes version 3.
         """
         return format_json(self.to_dict())
 
@@ -115,7 +116,7 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """Read JSON of version 1 or 2.
+        """Read JSON of version 1, 2 or 3.
 
         Raises:
             ArchitectureError: The text is anything else.
@@ -148,7 +149,7 @@ class Architecture:
             cells, sizes, paper = split_hub(data)
             source = {"source": "NNI 2.8 to 3.0", **sizes}
             return cls(cells, space=PAPER_SPACE if paper else None, provenance=source)
-        if isinstance(data, Mapping) and not looks_like_nni(data) and looks_like_export(data):
+        if isinstance(data, Mapping) and not looks_like_nni(data) and looks_like_export(data, of_numbers=True):
             return cls(parse_export(data), provenance={"source": "an export in the shape of NNI 2.4"})
         choices, version = parse_nni(data)
         return cls(choices, space=PAPER_SPACE, provenance={"source": f"NNI {version}"})
@@ -211,16 +212,19 @@ class Architecture:
             problem = f"{missing[0]!r} is missing" if missing else f"this one has {shown(unknown[0])}"
             raise ArchitectureError(f"An architecture has the keys {', '.join(_REQUIRED + _OPTIONAL)}, but {problem}.")
         architecture = cls(data["choices"], space=data.get("space"), provenance=data.get("provenance", {}))
-        if _least_version(architecture.choices) > version:
-            raise ArchitectureError(
-                f"In a file of version {version} every node of a cell must list at least one [operation, source], but "
-                f'a node is []. Write "version": {_least_version(architecture.choices)}.'
-            )
+        if (least := _least_version(architecture.choices)) > version:
+            rule, got = {
+                2: ("every node of a cell must list at least one [operation, source]", "a node is []"),
+                3: ("a decision is no number", "there is one"),
+            }[least]
+            raise ArchitectureError(f'In a file of version {version} {rule}, but {got}. Write "version": {least}.')
         return architecture
 
 
 def _least_version(choices: Mapping[str, Decision]) -> int:
     """The lowest version of the format that can say these decisions."""
+    if any(isinstance(decision, int | float) for decision in choices.values()):
+        return 3
     cells = [decision for decision in choices.values() if isinstance(decision, Mapping)]
     return 2 if any(empty_nodes(cell) for cell in cells) else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -15,6 +16,7 @@ __all__ = [
     "CellDecision",
     "Decision",
     "Edge",
+    "candidate_name",
     "cell_nodes",
     "edge_key",
     "edge_of_row",
@@ -23,6 +25,7 @@ __all__ = [
     "freeze_decisions",
     "joined_nodes",
     "node_row",
+    "outside_cells",
     "taken_candidates",
 ]
 
@@ -45,8 +48,9 @@ CellDecision: TypeAlias = "Mapping[str, tuple[Edge, ...] | tuple[int, ...]]"
 A single joined node is the output itself: `Cell(output="last")` decides "concat" -> [its last node]. A node may have no
 edges; nothing reads it then, and the output does not join it.
 """
-Decision: TypeAlias = "str | Sequence[int] | Mapping[str, Sequence[Any]]"
-"""A layer choice's candidate, an input choice's ascending indices, or a cell's graph (see `CellDecision`)."""
+Decision: TypeAlias = "str | int | float | Sequence[int] | Mapping[str, Sequence[Any]]"
+"""A layer choice's candidate, a value choice's number, an input choice's ascending indices, or a cell's graph (see
+`CellDecision`)."""
 
 
 def edge_key(source: int, node: int) -> str:
@@ -89,15 +93,26 @@ def taken_candidates(choices: Mapping[str, Decision]) -> dict[str, Collection[st
     """Return by row of alphas the candidates that were taken: names, or indices as text."""
     taken: dict[str, Collection[str]] = {}
     for label, decision in choices.items():
-        if isinstance(decision, str):
-            taken[label] = {decision}
-        elif isinstance(decision, Mapping):
+        if isinstance(decision, Mapping):
             for node, edges in cell_nodes(decision).items():
                 for edge in edges:
                     taken[edge_row(label, edge.source, node)] = {edge.operation}
-        elif decision:
-            taken[label] = {str(index) for index in decision}
+        elif names := set(outside_cells(decision)):
+            taken[label] = names
     return taken
+
+
+def outside_cells(decision: Decision) -> list[str]:
+    """Return what the candidates are called that a decision takes which is no cell's, as in its row of alphas."""
+    name = candidate_name(decision)
+    return [str(index) for index in decision] if name is None else [name]  # type: ignore[union-attr]
+
+
+def candidate_name(decision: Decision) -> str | None:
+    """Return what the one candidate is called that a decision takes, as in its row of alphas; None of other kinds."""
+    if isinstance(decision, str):
+        return decision
+    return repr(decision) if isinstance(decision, int | float) else None
 
 
 def freeze_decisions(choices: Any) -> Mapping[str, Decision]:
@@ -124,12 +139,15 @@ def _decision(label: str, decision: Any) -> Decision:
     where = f"Choice {shown(label)}"
     if isinstance(decision, str):
         return _name(decision, where)
+    if is_whole(decision) or (isinstance(decision, float) and math.isfinite(decision)):
+        return float(decision) if isinstance(decision, float) else int(decision)
     if isinstance(decision, (list, tuple)):
         return _indices(decision, where)
     if isinstance(decision, Mapping):
         return _cell(decision, f"Cell {shown(label)}")
     raise ArchitectureError(
-        f"{where} must be a candidate's name, a list of input indices or a cell's nodes, but is {shown(decision)}."
+        f"{where} must be a candidate's name, a number, a list of input indices or a cell's nodes, but is "
+        f"{shown(decision)}."
     )
 
 

@@ -17,7 +17,10 @@ from archgrad.fast.accelerate import restore
 from archgrad.isolation import has_in_place, write_anew
 from archgrad.json_text import shown
 from archgrad.labels import label_choices
+from archgrad.nested import is_structure, map_leaves, places
 from archgrad.supernet import Supernet
+from archgrad.valued import ValuedModule
+from archgrad.values import ChosenValue, Number, Value, ValueChoice, choices_in
 
 __all__ = ["derive"]
 
@@ -64,7 +67,7 @@ def derive(
     if keep_weights and searched is not None:
         _check_keeps(searched)
     if isinstance(space, Supernet):
-        network = _close(copied(space.network), architecture)
+        network = _close(copied(space.network), architecture, keep_weights=keep_weights)
         restore(network)
         if not keep_weights:
             _renew(network)
@@ -74,9 +77,9 @@ def derive(
             "keep_weights=True needs a supernet to take the weights from. Give supernet=..., or leave it out."
         )
     sized_for = getattr(space, "sized_for", None)
-    network = _close(copied(space) if sized_for is None else sized_for(architecture), architecture)
+    network = _close(copied(space) if sized_for is None else sized_for(architecture), architecture, keep_weights=False)
     if supernet is not None:
-        _take_weights(network, _close(copied(supernet.network), architecture))
+        _take_weights(network, _close(copied(supernet.network), architecture, keep_weights=True))
     return network
 
 
@@ -89,7 +92,7 @@ def _check_keeps(supernet: Supernet) -> None:
             )
 
 
-def _close(network: nn.Module, architecture: Architecture) -> nn.Module:
+def _close(network: nn.Module, architecture: Architecture, *, keep_weights: bool) -> nn.Module:
     labels = {id(entry.choice): entry.label for entry in label_choices(network)}
     allowed = {*labels.values(), *getattr(network, "optional_labels", ())}
     unknown = [label for label in architecture.choices if label not in allowed]
@@ -98,7 +101,9 @@ def _close(network: nn.Module, architecture: Architecture) -> nn.Module:
         raise ArchitectureError(
             f"The architecture has the unknown label {unknown[0]!r}. The labels of this space are {known}."
         )
-    closed = _replace(network, labels, architecture.choices, {})
+    builds_anew = any(isinstance(module, ValuedModule) for module in network.modules())
+    with torch.random.fork_rng(devices=[], enabled=builds_anew):
+        closed = _Closing(labels, architecture.choices, keep_weights).replaced(network)
     for module in closed.modules():
         after_derive = getattr(module, "after_derive", None)
         if after_derive is not None:
@@ -110,34 +115,72 @@ def _close(network: nn.Module, architecture: Architecture) -> nn.Module:
     return closed
 
 
-def _replace(
-    module: nn.Module,
-    labels: Mapping[int, str],
-    decisions: Mapping[str, Any],
-    done: dict[int, tuple[nn.Module, nn.Module]],
-) -> nn.Module:
-    """Return what stands for `module`; an instance that is used twice is replaced by one instance.
+class _Closing:
+    """Puts what was chosen in the place of every choice, and plain layers in that of layers with open numbers.
 
-    `done` holds (module, what stands for it) by identity; the module too, so that its identity stays taken.
+    Args:
+        labels: Of the choices, by identity.
+        decisions: Of the architecture, by label.
+        keep_weights: Whether layers of open size keep their part of the weights.
     """
-    if id(module) in done:
-        return done[id(module)][1]
-    if isinstance(module, Choice):
-        label = labels[id(module)]
-        if label not in decisions:
+
+    def __init__(self, labels: Mapping[int, str], decisions: Mapping[str, Any], keep_weights: bool) -> None:
+        self._labels, self._decisions, self._keep_weights = labels, decisions, keep_weights
+        self._done: dict[int, tuple[nn.Module, nn.Module]] = {}
+        """Module and what stands for it, by identity; the module too, so that its identity stays taken."""
+
+    def replaced(self, module: nn.Module) -> nn.Module:
+        """Return what stands for `module`; an instance that is used twice is replaced by one instance."""
+        if id(module) in self._done:
+            return self._done[id(module)][1]
+        if isinstance(module, ValuedModule):
+            plain = module.closed(self._value, keep_weights=self._keep_weights)
+            self._done[id(module)] = (module, plain)
+            self._replace_parts(plain)
+            return plain
+        if isinstance(module, Choice):
+            self._done[id(module)] = (module, self.replaced(module.fix(*self._decision(module))))
+            chosen = self._done[id(module)][1]
+            for operation in chosen.operations.values() if isinstance(chosen, DerivedCell) else [chosen]:
+                write_anew(operation)  # others may read what it reads
+            return chosen
+        self._done[id(module)] = (module, module)
+        self._replace_parts(module)
+        return module
+
+    def _decision(self, choice: Choice) -> tuple[str, Any]:
+        label = self._labels[id(choice)]
+        if label not in self._decisions:
             raise ArchitectureError(
-                f"The architecture has no decision for '{label}'. It decides {', '.join(map(repr, decisions))}."
+                f"The architecture has no decision for '{label}'. It decides {', '.join(map(repr, self._decisions))}."
             )
-        done[id(module)] = (module, _replace(module.fix(label, decisions[label]), labels, decisions, done))
-        chosen = done[id(module)][1]
-        for operation in chosen.operations.values() if isinstance(chosen, DerivedCell) else [chosen]:
-            write_anew(operation)  # others may read what it reads
-        return chosen
-    done[id(module)] = (module, module)
-    for name, child in module._modules.items():
-        if child is not None:
-            module._modules[name] = _replace(child, labels, decisions, done)
-    return module
+        return label, self._decisions[label]
+
+    def _value(self, choice: ValueChoice) -> Number:
+        return choice.value(*self._decision(choice))
+
+    def _replace_parts(self, module: nn.Module) -> None:
+        for name, child in list(module._modules.items()):
+            if isinstance(child, ValueChoice):
+                self._hold_number(module, name, child)
+            elif child is not None:
+                module._modules[name] = self.replaced(child)
+        for name, held in list(vars(module).items()):
+            if isinstance(held, Value) or (is_structure(held) and any(isinstance(v, Value) for _, v in places(held))):
+                vars(module)[name] = map_leaves(held, lambda v: self._number(v) if isinstance(v, Value) else v)
+
+    def _hold_number(self, module: nn.Module, name: str, choice: ValueChoice) -> None:
+        """Give a module the number as the attribute that held the choice; containers of modules get a module."""
+        if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            module._modules[name] = ChosenValue(self._number(choice))
+        else:
+            del module._modules[name]
+            vars(module)[name] = self._number(choice)
+
+    def _number(self, value: Value) -> Any:
+        """Return the number; None where the architecture does not decide it, since no layer that is left reads it."""
+        decided = all(self._labels.get(id(choice)) in self._decisions for choice in choices_in(value))
+        return value.at(self._value) if decided else None
 
 
 def _renew(network: nn.Module) -> None:

@@ -12,6 +12,8 @@ from archgrad.architecture import Architecture
 from archgrad.choices import Choice
 from archgrad.labels import LabelledChoice
 from archgrad.supernet import Supernet
+from archgrad.valued import ValuedModule
+from archgrad.values import ValueChoice
 
 __all__ = ["decide", "discretize", "random_architecture"]
 
@@ -95,14 +97,20 @@ def decide(
         if id(module) in seen:
             return
         seen.add(id(module))
-        if isinstance(module, Choice):
+        if isinstance(module, ValuedModule):  # a value choice is reached through what reads it
+            for choice in module.choices:
+                visit(choice)
+            for part in module.inside(lambda choice: choice.value(labels[id(choice)], decisions[labels[id(choice)]])):
+                visit(part)
+        elif isinstance(module, Choice):
             label = labels[id(module)]
             if label not in decisions:
                 decisions[label] = module.decide(label, probabilities)
             visit(module.reached(label, decisions[label]))
         else:
             for child in module.children():
-                visit(child)
+                if not isinstance(child, ValueChoice):
+                    visit(child)
 
     visit(network)
     return decisions

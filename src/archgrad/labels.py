@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 from archgrad.cell import Cell
 from archgrad.choices import AlphaRow, Choice
 from archgrad.errors import SpaceError
+from archgrad.valued import ValuedModule
+from archgrad.values import ValueChoice
 
 __all__ = ["LabelledChoice", "alpha_rows", "edges_of_nodes", "label_choices"]
 
@@ -35,9 +37,10 @@ def label_choices(space: nn.Module) -> list[LabelledChoice]:
 
     Raises:
         SpaceError: Two choices share a label but not their kind, candidates or rule, or one of them never asked to
-            share it.
+            share it; or no layer reads a value choice.
     """
     found = list(_find(space))
+    _check_read(space, found)
     first: dict[str, tuple[LabelledChoice, dict[str, AlphaRow] | None]] = {}
     for entry in found:
         rows = None if isinstance(entry.choice, Cell) and entry.choice.lazy else entry.choice.rows(entry.label)
@@ -123,6 +126,20 @@ def _find(space: nn.Module) -> Iterator[LabelledChoice]:
         if isinstance(module, Choice) and id(module) not in owned:
             yield LabelledChoice(module.label or _written(path, wrappers), path, module)
         wrappers |= {f"{path}.{name}".lstrip(".") for name in _inside(module)}
+
+
+def _check_read(space: nn.Module, found: list[LabelledChoice]) -> None:
+    """Raise SpaceError if a value choice is used by nothing, so that its alphas would stay as they begin."""
+    values = [entry for entry in found if isinstance(entry.choice, ValueChoice)]
+    if not values:
+        return
+    read = {id(c) for module in space.modules() if isinstance(module, ValuedModule) for c in module.choices}
+    for entry in values:
+        if id(entry.choice) not in read:
+            raise SpaceError(
+                f"No layer reads the value choice '{entry.label}', at {_place(entry)}. Give it to a layer of "
+                f"archgrad.nn, to archgrad.Repeat, or, for use in forward, to archgrad.nn.Scalar; or leave it out."
+            )
 
 
 def _written(path: str, wrappers: set[str]) -> str:

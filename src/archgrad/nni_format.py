@@ -47,20 +47,23 @@ def looks_like_nni(data: Mapping[str, Any]) -> bool:
     return any(isinstance(key, str) and _KEY.fullmatch(key) for key in data)
 
 
-def looks_like_export(data: Mapping[str, Any]) -> bool:
-    """Return whether `data` may be an export of a person's own space: names and indices of inputs by label."""
-    named = any(isinstance(value, str) for value in data.values())  # numbers alone may be anything
+def looks_like_export(data: Mapping[str, Any], *, of_numbers: bool = False) -> bool:
+    """Return whether `data` may be an export of a person's own space: names, numbers and lists of indices by label.
+
+    Args:
+        data: Any mapping.
+        of_numbers: Whether it may hold nothing but numbers, as much other data does.
+    """
+    if not of_numbers and all(map(_is_number, data.values())):
+        return False
     return bool(data) and all(
-        isinstance(key, str)
-        and key
-        and ((isinstance(value, str) and value) or _is_indices(_listed(value) if named else value))
+        isinstance(key, str) and key and ((isinstance(value, str) and value) or _is_indices(value) or _is_number(value))
         for key, value in data.items()
     )
 
 
-def _listed(value: Any) -> Any:
-    """A single index, as NNI from 2.8 writes what a choice of one input takes, stands for a list of it."""
-    return [value] if type(value) is int else value
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_indices(value: Any) -> bool:
@@ -90,11 +93,7 @@ def parse_export(data: Mapping[str, Any]) -> dict[str, Any]:
         if all(isinstance(data.get(edge), str) for edge in edges) and max(sources) < int(node):
             cells.setdefault(label, {})[node] = [[_paper_name(data[edges[source]]), source] for source in sources]
             used.update((key, *edges))
-    others = {
-        key: value if isinstance(value, str) else sorted(_listed(value))
-        for key, value in data.items()
-        if key not in used
-    }
+    others = {key: sorted(value) if _is_indices(value) else value for key, value in data.items() if key not in used}
     return {**others, **cells}
 
 
@@ -133,7 +132,7 @@ def format_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
     switches: dict[str, Any] = {}
     for label, decision in choices.items():
         if not isinstance(decision, Mapping):
-            edges[label] = decision if isinstance(decision, str) else list(decision)
+            edges[label] = decision if isinstance(decision, str | int | float) else list(decision)
             continue
         nodes = {str(node): kept for node, kept in cell_nodes(decision).items()}
         twice = any(len({source for _, source in kept}) < len(kept) for kept in nodes.values())

@@ -84,23 +84,24 @@ def split_hub(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], 
     """
     cells = parse_hub(data)
     others = {key: value for key, value in data.items() if not (isinstance(key, str) and _KEY.fullmatch(key))}
-    sizes = {key: others.pop(key) for key in _SIZES if type(others.get(key)) is int}
+    paper = set(cells) <= set(_PAPER_CELLS) and set(others) <= set(_SIZES)
+    sizes = {key: others.pop(key) for key in _SIZES if paper and type(others.get(key)) is int}
     choices: dict[str, Any] = dict(cells)
     for key, value in others.items():
         if key in cells:
             raise ArchitectureError(f"{shown(key)} is both a cell and another choice. Export it again.")
-        if type(value) is int:
-            choices[key] = [value]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            choices[key] = value  # an open number, or the index of an input alone
         elif isinstance(value, list | tuple) and value and all(type(index) is int for index in value):
             choices[key] = sorted(value)
         elif isinstance(value, str) and value:
             choices[key] = value
         else:
             raise ArchitectureError(
-                f"{shown(key)} must be a candidate's name or the indices of inputs, but is {shown(value)}. "
+                f"{shown(key)} must be a candidate's name, a number or the indices of inputs, but is {shown(value)}. "
                 f"Export it again."
             )
-    return choices, sizes, set(choices) <= set(_PAPER_CELLS)
+    return choices, sizes, paper
 
 
 def format_hub(choices: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def format_hub(choices: Mapping[str, Any], *, lists: bool = False) -> dict[str, 
 
 def _entries(choices: Mapping[str, Any], lists: bool) -> Iterator[tuple[str, Any]]:
     for label, decision in choices.items():
-        if isinstance(decision, str):
+        if isinstance(decision, str | int | float):
             yield label, decision
         elif not isinstance(decision, Mapping):
             alone = len(decision) == 1 and not lists

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.decision import Edge, cell_nodes, edge_row, joined_nodes
+from archgrad.decision import Edge, candidate_name, cell_nodes, edge_row, joined_nodes
 from archgrad.terminal import printable
 
 __all__ = ["connection_notes", "to_dot", "to_text"]
@@ -120,8 +120,8 @@ def _tree(branches: list[_Branch], gutter: str, architecture: Architecture, widt
 def _summary(decision: Any) -> str:
     if decision is None:
         return ""
-    if isinstance(decision, str):
-        return f" = {printable(decision)}"
+    if (name := candidate_name(decision)) is not None:
+        return f" = {printable(name)}"
     if isinstance(decision, Mapping):
         nodes = cell_nodes(decision)
         return f": cell of {_count(len(nodes), 'node')} on {_count(min(nodes), 'input')}"

@@ -1,4 +1,4 @@
-"""JSON of both versions: read for ever, written so that two files can be compared by eye, refused when damaged."""
+"""JSON of all versions: read for ever, written so that two files can be compared by eye, refused when damaged."""
 
 import json
 import pathlib
@@ -15,6 +15,7 @@ from archgrad.json_text import natural_order
 
 PINNED = pathlib.Path(__file__).parent / "architecture_version_1.json"
 PINNED_2 = pathlib.Path(__file__).parent / "architecture_version_2.json"
+PINNED_3 = pathlib.Path(__file__).parent / "architecture_version_3.json"
 
 
 def test_the_pinned_version_1_file_loads_for_ever():
@@ -82,6 +83,13 @@ def test_a_nasbench201_file_of_before_outputs_were_recorded_gives_out_its_last_n
     cell = json.loads(NASBENCH201_1)["choices"]["cell"]
     for choices, space in (({"cell": cell}, "mine"), ({"mine": cell}, "nasbench201")):  # another's cell means all nodes
         assert joined_nodes(next(iter(Architecture(choices, space=space).choices.values()))) == (1, 2, 3)
+
+
+def test_the_pinned_version_3_file_loads_for_ever_and_is_written_as_it_stands():
+    text = PINNED_3.read_text(encoding="utf-8")
+    architecture = Architecture.from_json(text)
+    assert dict(architecture.choices) == {"body": "conv", "drop": 0.25, "width": 16}
+    assert architecture.to_json() == text
 
 
 def test_what_version_1_can_say_is_written_as_version_1():
@@ -190,7 +198,7 @@ BAD_TEXTS = {
     "version text": (document(version="1"), "'version' must be an integer"),
     "version true": (document(version=True), "'version' must be an integer"),
     "version 1.0": (document(version=1.0), "'version' must be an integer"),
-    "a newer version with new keys": (document(version=3, novelty=1), "written by a newer archgrad.*Update archgrad"),
+    "a newer version with new keys": (document(version=4, novelty=1), "written by a newer archgrad.*Update archgrad"),
     "a node without edges in version 1": (
         document(choices={"n": {"2": [["a", 0]], "3": []}}),
         'version 1 every node of a cell must list at least one .* Write "version": 2',

@@ -110,7 +110,7 @@ BAD_CHOICES = {
     "label empty": ({"": "a"}, "non-empty str"),
     "label no str": ({1: "a"}, "non-empty str, but 'choices' has 1"),
     "candidate empty": ({"conv": ""}, "Choice 'conv' must take a candidate by its non-empty name"),
-    "decision of a wrong type": ({"conv": 3}, "Choice 'conv' must be .* but is 3"),
+    "decision of a wrong type": ({"conv": True}, "Choice 'conv' must be .* but is True"),
     "decision None": ({"conv": None}, "but is None"),
     "no input chosen": ({"join": []}, "lists none"),
     "input index negative": ({"join": [-1]}, r"ascending indices from 0, but is \[-1\]"),

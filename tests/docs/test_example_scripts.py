@@ -129,6 +129,17 @@ def test_methods_are_compared_with_random_ones_by_mean_and_spread(run: Run) -> N
     assert "mean of 6" not in report
 
 
+def test_the_numbers_that_are_found_build_a_plain_network(run: Run) -> None:
+    lines = run("width_and_depth.py --epochs 1 --out runs")
+    found = dict(line.split(": ") for line in lines if re.fullmatch(r"[\w/]+: \d+", line))
+    assert {"depth", "kernel", "width"} <= set(found)
+    space = names_of("width_and_depth.py")["OpenNet"]()
+    network = ag.derive(space, {label: int(value) for label, value in found.items()})
+    assert f"{ag.cost.count_parameters(network):,} parameters" in lines
+    assert network.stem.out_channels == int(found["width"])
+    assert lines[-1].startswith("Test accuracy: ")
+
+
 def test_what_is_derived_stays_within_the_limit(run: Run) -> None:
     lines = run("limit_parameters.py --limit 3000 --epochs 1 --out runs")
     counts = [int(line.split()[0].replace(",", "")) for line in lines if "parameters, test accuracy" in line]

@@ -96,6 +96,37 @@ def test_an_unlabelled_choice_outside_a_wrapped_model_asks_for_a_label() -> None
         nn.LayerChoice([torch.nn.Identity()])
 
 
+class Sized(nni.nas.nn.pytorch.ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        width = nn.ValueChoice([2, 4], label="width")
+        self.first = nn.Linear(4, width)
+        self.blocks = nn.Repeat(lambda place: nn.Sequential(nn.Linear(width, width), nn.ReLU()), (1, 3))
+        self.last = nni.nas.nn.pytorch.MutableLinear(width, 2)
+        self.drop = nn.Dropout(nni.choice("rate", [0.25, 0.5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.last(self.blocks(self.first(x))))
+
+
+def test_open_numbers_are_plain_numbers_of_plain_layers() -> None:
+    choices = {"width": 2, "model/1": 3, "rate": 0.25}
+    derived = ag.derive(Sized(), ag.Architecture(choices))
+    with fixed_arch(choices):
+        fixed = Sized()
+    shapes = {name: value.shape for name, value in fixed.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in derived.state_dict().items()}
+    assert shapes["blocks.2.0.weight"] == (2, 2)
+    assert fixed.drop.p == 0.25
+    assert {type(module) for module in fixed.modules()} - {Sized} == {
+        torch.nn.Linear, torch.nn.Sequential, torch.nn.ReLU, torch.nn.Dropout,
+    }  # fmt: skip
+    assert isinstance(fixed.first, nn.Linear)
+    assert isinstance(Sized().first, nn.Linear)
+    assert not isinstance(fixed.drop, nn.Linear)
+    assert ag.Supernet(Sized())(torch.randn(3, 4)).shape == (3, 2)
+
+
 def test_what_is_fixed_is_known_inside_and_forgotten_after() -> None:
     current_model = nni.nas.space.current_model
     with fixed_arch(CHOICES):
@@ -109,7 +140,9 @@ def test_what_is_fixed_is_known_inside_and_forgotten_after() -> None:
         (lambda: nn.LayerChoice([torch.nn.Identity()], prior=[1.0]), "prior"),
         (lambda: nn.InputChoice(3, None), "n_chosen=None"),
         (lambda: nn.Cell([torch.nn.Identity()], 2, merge_op="loose_end"), "merge_op must be 'all'"),
-        (lambda: nn.Repeat(torch.nn.Identity(), (1, 3)), "depth must be"),
+        (lambda: nn.Repeat(torch.nn.Identity(), 1.5), "depth must be"),
+        (lambda: nn.Repeat([torch.nn.Identity()], 2), "a block for each repetition"),
+        (lambda: nn.ValueChoice([1, 2], prior=[0.5, 0.5]), "prior"),
         (
             lambda: nni.retiarii.evaluator.pytorch.Classification(max_epochs=1, val_check_interval=2),
             "val_check_interval",

@@ -20,6 +20,7 @@ from archgrad.fast.source import Reading, read_module
 from archgrad.fast.unchanged import Parts
 from archgrad.isolation import has_in_place
 from archgrad.operations import FactorizedReduce
+from archgrad.values import ValueChoice
 
 __all__ = ["Code", "accepts_channels_last", "as_written", "is_channels_last", "works_in_place"]
 
@@ -92,7 +93,7 @@ def _readings(network: nn.Module) -> Iterator[Reading | None]:
     for module in network.modules():
         kind = kind_of(module)
         if isinstance(module, Choice | DerivedCell):
-            if kind not in (Cell, DerivedCell, LayerChoice, InputChoice):
+            if kind not in (Cell, DerivedCell, LayerChoice, InputChoice, ValueChoice):
                 yield None
         elif kind.__module__.startswith("torch.nn."):
             if kind not in _LAYERS:

@@ -19,6 +19,7 @@ from archgrad.isolation import write_anew
 from archgrad.json_text import parse_json, shown
 from archgrad.nni_format import parse_export
 from archgrad.nni_hub_format import parse_hub
+from archgrad.values import ValueChoice
 
 __all__ = ["FixedWhenBuilt", "Frozen", "current_model", "fixed_arch", "frozen_now"]
 
@@ -72,7 +73,7 @@ def _are_whole(value: Any) -> bool:
 
 
 class FixedWhenBuilt(ABCMeta):
-    """Makes a class of choices whose calls return, inside `fixed_arch`, the plain module that was taken."""
+    """Makes a class of choices whose calls return, inside `fixed_arch`, the plain module or number that was taken."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """Return a new choice, or what is left of it."""
@@ -81,7 +82,9 @@ class FixedWhenBuilt(ABCMeta):
         return choice if frozen is None else _closed(choice, frozen)
 
 
-def _closed(choice: Choice, frozen: Frozen) -> nn.Module:
+def _closed(choice: Choice, frozen: Frozen) -> Any:
+    if isinstance(choice, ValueChoice):
+        return choice.value(str(choice.label), frozen.decision(choice))
     plain = choice.fix(str(choice.label), frozen.decision(choice))
     # What `derive` does for a whole network: others may read what an operation reads.
     operations = getattr(plain, "operations", None)

@@ -15,8 +15,11 @@ from archgrad.choices import LayerChoice as OpenLayers
 from archgrad.errors import SpaceError
 from archgrad.nni.frozen import FixedWhenBuilt, frozen_now
 from archgrad.nni.numbering import label_or_number
+from archgrad.repeat import Repeat as OpenRepeat
+from archgrad.values import Number, Value
+from archgrad.values import ValueChoice as OpenValue
 
-__all__ = ["Cell", "InputChoice", "LayerChoice", "Repeat"]
+__all__ = ["Cell", "InputChoice", "LayerChoice", "Repeat", "ValueChoice", "choice"]
 
 _NO_PRIOR = "prior has no meaning in a search by gradients, whose alphas start by the seed. Leave it out."
 
@@ -161,28 +164,49 @@ def _builder(candidate: Candidate) -> BuildCandidate:
     return build
 
 
-class Repeat(nn.Sequential):
-    """A block several times in a row.
+class ValueChoice(OpenValue, metaclass=FixedWhenBuilt):
+    """One of several numbers; inside `fixed_arch` a call of this class returns the number that was taken.
+
+    Args:
+        candidates: Different numbers. They are given to the layers of this module, also in arithmetic.
+        prior: Not taken: a search by gradients has none.
+        label: See `LayerChoice`.
+    """
+
+    def __init__(
+        self, candidates: Sequence[Number], *, prior: Sequence[float] | None = None, label: str | None = None
+    ) -> None:
+        if prior is not None:
+            raise SpaceError(_NO_PRIOR)
+        super().__init__(candidates, label_or_number(label))
+
+
+def choice(label: str, candidates: Sequence[Number]) -> Any:
+    """Return a `ValueChoice`, or inside `fixed_arch` its number (NNI 3: `nni.choice`)."""
+    return ValueChoice(candidates, label=label)
+
+
+def Repeat(blocks: Any, depth: Any, *, label: str | None = None) -> nn.Module:  # noqa: N802 (it stands for a module)
+    """Return a block several times in a row.
 
     Args:
         blocks: A module, which is copied, a function of the number of the repetition that builds one, or a list of
             either.
-        depth: How many, at least 1.
-        label: Not used for a fixed depth.
+        depth: How many, at least 1; a pair (fewest, most), of which the search chooses one; or an open number.
+        label: Of the choice that a pair becomes; see `LayerChoice`.
     """
-
-    def __init__(self, blocks: Any, depth: int, *, label: str | None = None) -> None:
-        del label
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise SpaceError(
-                f"depth must be a whole number of at least 1, but got {depth!r}. A depth that is searched is written "
-                f"as LayerChoice({{'on': block, 'off': torch.nn.Identity()}}) for each block that may be left out."
-            )
-        makers = list(blocks) if isinstance(blocks, list | tuple | nn.ModuleList) else [blocks] * depth
-        if len(makers) < depth:
-            raise SpaceError(f"Repeat needs {depth} blocks, but got {len(makers)}. Give as many.")
-        super().__init__(*(_block(maker, place) for place, maker in enumerate(makers[:depth])))
+    if isinstance(depth, tuple | list) and len(depth) == 2 and all(type(end) is int for end in depth):
+        depth = ValueChoice(list(range(depth[0], depth[1] + 1)), label=label)
+    if isinstance(depth, Value):
+        return OpenRepeat(lambda place: _block(blocks, place), depth)
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+        raise SpaceError(f"depth must be a whole number of at least 1, a pair of them or open, but got {depth!r}.")
+    return nn.Sequential(*(_block(blocks, place) for place in range(depth)))
 
 
-def _block(maker: Any, place: int) -> nn.Module:
-    return copy.deepcopy(maker) if isinstance(maker, nn.Module) else maker(place)
+def _block(blocks: Any, place: int) -> nn.Module:
+    if isinstance(blocks, list | tuple | nn.ModuleList):
+        if place >= len(blocks):
+            raise SpaceError(f"Repeat needs a block for each repetition, but got {len(blocks)}. Give more.")
+        blocks = blocks[place]
+    return copy.deepcopy(blocks) if isinstance(blocks, nn.Module) else blocks(place)

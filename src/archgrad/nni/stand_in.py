@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from archgrad.errors import OptionError
 from archgrad.nni import evaluators, experiments, frozen, hub, layers, numbering, strategies
+from archgrad.nni.open_layers import OPEN_LAYERS
 from archgrad.nni.trainer import DartsTrainer
 
 __all__ = ["MODULES", "install"]
@@ -21,7 +22,7 @@ _TRIALS = "archgrad.random_search(...), or a study over seeds and methods (archg
 _METHODS = "another method of archgrad.search(method=...); `archgrad methods` lists them"
 _OWN_STEPS = "archgrad.search(loss=..., metrics=..., weights_optimizer=...)"
 _SPACES = "a space of archgrad.spaces, or one that is written with LayerChoice, InputChoice and Cell"
-_NUMBERS = "LayerChoice over modules of the sizes in question"
+_NUMBERS = "ValueChoice over numbers, or LayerChoice over modules"
 
 
 def _same(wrapped: Any) -> Any:
@@ -33,7 +34,9 @@ _TRAINING = {
     name: getattr(evaluators, name)
     for name in ("Classification", "ClassificationModule", "Lightning", "Regression", "RegressionModule", "Trainer")
 } | {"DataLoader": DataLoader}
-_LAYERS = {name: getattr(layers, name) for name in layers.__all__} | {
+_LAYERS = {name: getattr(layers, name) for name in layers.__all__ if name != "choice"} | {
+    **OPEN_LAYERS,
+    **{f"Mutable{name}": layer for name, layer in OPEN_LAYERS.items()},
     "ModelSpace": numbering.ModelSpace,
     "MutableModule": nn.Module,
     "ParametrizedModule": nn.Module,
@@ -49,7 +52,7 @@ _CONTEXT = {"model_context": frozen.fixed_arch, "current_model": frozen.current_
 _WRAPPERS = {"model_wrapper": numbering.model_wrapper, "basic_unit": _same, "serialize": _same}
 
 MODULES: Mapping[str, Mapping[str, Any]] = {
-    "": {"trace": _same, "DartsTrainer": DartsTrainer},
+    "": {"trace": _same, "choice": layers.choice, "DartsTrainer": DartsTrainer},
     "retiarii": {**_WRAPPERS, **_FIXED},
     "retiarii.nn": {},
     "retiarii.nn.pytorch": _LAYERS,
@@ -96,8 +99,8 @@ _NOT_PROVIDED: Mapping[str, str] = {
         _SPACES,
     ),
     **dict.fromkeys(
-        ("ValueChoice", "ValueChoiceX", "MaybeChoice", "Categorical", "CategoricalMultiple", "Numerical", "choice",
-         "uniform", "quniform", "loguniform", "randint", "normal", "frozen_context", "ModelParameterChoice"),
+        ("ValueChoiceX", "MaybeChoice", "Categorical", "CategoricalMultiple", "Numerical", "uniform",
+         "quniform", "loguniform", "randint", "normal", "frozen_context", "ModelParameterChoice"),
         _NUMBERS,
     ),
     **dict.fromkeys(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archgrad.architecture import Architecture, Decision
+from archgrad.decision import candidate_name, outside_cells
 from archgrad.report.cell_drawing import cell_graph
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.origin import digest, origin
@@ -200,10 +201,10 @@ def kept_decisions(runs: Sequence[Run]) -> list[Decisions]:
 
 
 def _decided(label: str, decision: Decision) -> Iterator[tuple[tuple[int, int, int] | None, str]]:
-    if isinstance(decision, str):
-        yield None, decision
+    if (name := candidate_name(decision)) is not None:
+        yield None, name
     elif isinstance(decision, Mapping):
         graph = cell_graph(label, decision)
         yield from (((edge.source, edge.node, graph.n_inputs), edge.operation) for edge in graph.edges)
     else:
-        yield from ((None, f"input {chosen}") for chosen in decision)
+        yield from ((None, f"input {chosen}") for chosen in outside_cells(decision))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archgrad.decision import edge_key, edge_row
+from archgrad.decision import edge_key, edge_row, outside_cells
 from archgrad.report.cell_drawing import cell_graph, forming_texts
 from archgrad.report.pictures import candidates_of, edge_pairs
 from archgrad.report.read import Frame
@@ -64,9 +64,8 @@ def _choice(label: str, frames: Sequence[Frame]) -> dict[str, Any]:
     names: dict[str, None] = {}
     chosen: list[list[str]] = []
     for frame in frames:
-        decision = frame.architecture.choices.get(label, ())
         names.update(dict.fromkeys(frame.probabilities.get(label, {})))
-        chosen.append([decision] if isinstance(decision, str) else [str(k) for k in decision])
+        chosen.append(outside_cells(frame.architecture.choices.get(label, ())))
         names.update(dict.fromkeys(chosen[-1]))
     order = list(names)
     return {

@@ -117,7 +117,7 @@ def cell_graphs(architecture: Architecture, probabilities: Probabilities) -> lis
 
 
 def choice_rows(architecture: Architecture, probabilities: Probabilities) -> list[ChoiceRow]:
-    """Return the rows of an architecture's layer and input choices."""
+    """Return the rows of an architecture's choices that are no cells."""
     return [
         choice_row(label, decision, probabilities.get(label))
         for label, decision in architecture.choices.items()

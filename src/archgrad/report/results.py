@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.decision import cell_nodes
+from archgrad.decision import candidate_name, cell_nodes, outside_cells
 from archgrad.errors import OptionError, RunError
 from archgrad.files import partial_file
 from archgrad.report.charts import format_value
@@ -167,7 +167,7 @@ def _short(architecture: Architecture, most: int = 90) -> str:
             edges = sum(len(kept) for kept in nodes.values())
             taken = f"cell of {len(nodes)} nodes and {edges} edges"
         else:
-            taken = decision if isinstance(decision, str) else f"inputs {', '.join(map(str, decision))}"
+            taken = candidate_name(decision) or f"inputs {', '.join(outside_cells(decision))}"
         parts.append(f"{label} = {taken}")
     text = f"{architecture.space or 'unnamed space'}: {'; '.join(parts) or 'no choices'}"
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

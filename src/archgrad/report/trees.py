@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from archgrad.decision import Decision, candidate_name, outside_cells
 from archgrad.report.scene import Box, Curve, Group, Item, Label, Scene, clean_text, shorten, text_width
 
 __all__ = ["ChoiceRow", "all_candidates_fit", "choice_row", "tree_scene"]
@@ -18,7 +19,7 @@ _MANY_CANDIDATES = 400
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRow:
-    """A layer or input choice as it is drawn."""
+    """A choice that is no cell as it is drawn."""
 
     label: str
     candidates: tuple[str, ...]
@@ -30,17 +31,17 @@ class ChoiceRow:
 
 
 def choice_row(
-    label: str, decision: str | Sequence[int], probabilities: Mapping[str, float] | Sequence[float] | None
+    label: str, decision: Decision, probabilities: Mapping[str, float] | Sequence[float] | None
 ) -> ChoiceRow:
     """Return a choice's row.
 
     Args:
         label: The choice's label.
-        decision: A candidate's name, or the indices of the chosen inputs.
+        decision: Of a choice that is no cell.
         probabilities: Candidate -> probability, or one probability an input; None where unknown.
     """
-    inputs = not isinstance(decision, str)
-    chosen = [decision] if isinstance(decision, str) else [str(index) for index in decision]
+    inputs = candidate_name(decision) is None
+    chosen = outside_cells(decision)
     if isinstance(probabilities, Mapping):
         known = dict(probabilities)
     else:

@@ -1,0 +1,192 @@
+"""Normalisations of open width: each width is normalised over the channels that it has, and over no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from archgrad.channel_blocks import ChannelBlocks
+from archgrad.valued import ValuedLayer, assignments
+from archgrad.values import Number, Pick, Value
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "LayerNorm"]
+
+
+class _BatchNorm(ValuedLayer):
+    """BatchNorm of open width; the arguments are said at `BatchNorm2d`."""
+
+    kind_of_layer: type[nn.Module]
+
+    def __init__(
+        self,
+        num_features: Value | Number,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track_running_stats}
+        super().__init__(self.kind_of_layer, {"num_features": num_features}, options)
+
+    def lay_out(self, picks: Sequence[Pick]) -> None:
+        """Lay out the channels."""
+        self.features = ChannelBlocks(self.numbers["num_features"], picks, "num_features")
+
+    def widest(self, picks: Sequence[Pick]) -> nn.Module:
+        """Return the widest BatchNorm."""
+        return self.kind(self.features.total, **self.options)
+
+    def sliced(self, pick: Pick) -> dict[str, Tensor]:
+        """Return the entries of the width's channels."""
+        return self._slices(self.features.sizes(pick))
+
+    def _slices(self, sizes: Sequence[int]) -> dict[str, Tensor]:
+        every = {**dict(self.layer.named_parameters()), **dict(self.layer.named_buffers())}
+        return {name: self.features.narrow(x, 0, sizes) if x.dim() else x for name, x in every.items()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, widest, ...) of (B, widest, ...)."""
+        if not self.choices:
+            return cast(Tensor, self.layer(x))
+        found = assignments(self.choices)
+        sizes = self.features.union([assignment.pick for assignment in found])
+        y = self._normalised(x, sizes)
+        ones = y.new_ones(())
+        mask: Any = 0.0
+        for pick, weight in found:
+            own = self.features.sizes(pick)
+            mask = mask + self.features.widen((weight * ones).expand(sum(own)), 0, own)
+        return cast(Tensor, self.with_inactive(y * mask.view(-1, *(1,) * (x.dim() - 2))))
+
+    def _normalised(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the normalised channels of blocks of these sizes, filled up to the widest."""
+        if tuple(sizes) == self.features.widest:
+            self.features.check(x, 1)
+            return cast(Tensor, self.layer(x))
+        parts = self._slices(sizes)
+        y = functional_call(self.layer, parts, (self.features.narrow(x, 1, sizes),))
+        if not self.features.is_one and self.layer.training:  # copies, where a single block has views
+            at = torch.nonzero(self.features.mask(sizes)).flatten().to(x.device)
+            for name, buffer in self.layer.named_buffers():
+                if buffer.dim():
+                    buffer.index_copy_(0, at, parts[name])
+        return self.features.widen(y, 1, sizes)
+
+
+class BatchNorm1d(_BatchNorm):
+    """`torch.nn.BatchNorm1d`, of which the width may be open; arguments as of `BatchNorm2d`."""
+
+    kind_of_layer = nn.BatchNorm1d
+
+
+class BatchNorm2d(_BatchNorm):
+    """`torch.nn.BatchNorm2d`, of which the width may be open.
+
+    A channel is normalised by its own statistics, so the mixture is the normalised widest input times the weight of the
+    widths that have the channel. Channels that no width of a pass has leave no trace in the running statistics.
+
+    Args:
+        num_features: Channels; a sum stands for channels that were concatenated.
+        eps: As in `torch.nn.BatchNorm2d`.
+        momentum: As in `torch.nn.BatchNorm2d`.
+        affine: Whether there is a scale and a shift.
+        track_running_stats: Whether evaluation uses running statistics.
+    """
+
+    kind_of_layer = nn.BatchNorm2d
+
+
+class BatchNorm3d(_BatchNorm):
+    """`torch.nn.BatchNorm3d`, of which the width may be open; arguments as of `BatchNorm2d`."""
+
+    kind_of_layer = nn.BatchNorm3d
+
+
+class LayerNorm(ValuedLayer):
+    """`torch.nn.LayerNorm`, over the features that a width has alone.
+
+    Args:
+        normalized_shape: Features in the last dimension, or in the last ones, open or not.
+        eps: As in `torch.nn.LayerNorm`.
+        elementwise_affine: Whether there is a scale.
+        bias: Whether there is a shift beside the scale.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Value | int | Sequence[Value | int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        several = isinstance(normalized_shape, Sequence)
+        shape = tuple(normalized_shape) if several else (normalized_shape,)  # type: ignore[arg-type]
+        options = {"eps": eps, "elementwise_affine": elementwise_affine, "bias": bias}
+        super().__init__(nn.LayerNorm, {"normalized_shape": shape}, options)
+
+    def lay_out(self, picks: Sequence[Pick]) -> None:
+        """Lay out the features of each dimension."""
+        self.features = [ChannelBlocks(n, picks, "normalized_shape") for n in self.numbers["normalized_shape"]]
+
+    def widest(self, picks: Sequence[Pick]) -> nn.Module:
+        """Return the widest LayerNorm."""
+        return nn.LayerNorm(tuple(blocks.total for blocks in self.features), **self.options)
+
+    def sliced(self, pick: Pick) -> dict[str, Tensor]:
+        """Return the entries of the width's features."""
+        return {name: self._narrow(parameter, pick) for name, parameter in self.layer.named_parameters()}
+
+    def at(self, pick: Pick, x: Tensor) -> Tensor:
+        """Return what one width computes."""
+        y = self.run(pick, self._narrow(x, pick))
+        for dim, blocks in self._dims():
+            y = blocks.widen(y, dim, blocks.sizes(pick))
+        return cast(Tensor, y)
+
+    def _narrow(self, x: Tensor, pick: Pick) -> Tensor:
+        for dim, blocks in self._dims():
+            x = blocks.narrow(x, dim, blocks.sizes(pick))
+        return x
+
+    def _dims(self) -> list[tuple[int, ChannelBlocks]]:
+        return list(zip(range(-len(self.features), 0), self.features, strict=True))
+
+
+class GroupNorm(ValuedLayer):
+    """`torch.nn.GroupNorm`, over the channels that a width has alone.
+
+    Args:
+        num_groups: Groups, open or not.
+        num_channels: Channels, open or not.
+        eps: As in `torch.nn.GroupNorm`.
+        affine: Whether there is a scale and a shift.
+    """
+
+    def __init__(
+        self, num_groups: Value | Number, num_channels: Value | Number, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        numbers = {"num_groups": num_groups, "num_channels": num_channels}
+        super().__init__(nn.GroupNorm, numbers, {"eps": eps, "affine": affine})
+
+    def lay_out(self, picks: Sequence[Pick]) -> None:
+        """Lay out the channels."""
+        self.channels = ChannelBlocks(self.numbers["num_channels"], picks, "num_channels")
+
+    def widest(self, picks: Sequence[Pick]) -> nn.Module:
+        """Return a GroupNorm of the widest scale and shift."""
+        groups = self.numbers["num_groups"]
+        return nn.GroupNorm(1 if isinstance(groups, Value) else int(groups), self.channels.total, **self.options)
+
+    def sliced(self, pick: Pick) -> dict[str, Tensor]:
+        """Return the entries of the width's channels."""
+        sizes = self.channels.sizes(pick)
+        return {name: self.channels.narrow(x, 0, sizes) for name, x in self.layer.named_parameters()}
+
+    def at(self, pick: Pick, x: Tensor) -> Tensor:
+        """Return what one width computes."""
+        sizes = self.channels.sizes(pick)
+        return self.channels.widen(self.run(pick, self.channels.narrow(x, 1, sizes)), 1, sizes)
