@@ -48,20 +48,19 @@ def main() -> None:
     dist = Path(sys.argv[1]).resolve()
     wheel, source = only(dist, "*.whl"), only(dist, "*.tar.gz")
     build = "import setuptools.build_meta as b; b.build_wheel('out')"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         level = looked_at(wheel, folder / "wheel")
         assert level != "None", f"{wheel.name} has no compiled kernels: is there a C++ compiler with OpenMP?"
         print(f"{wheel.name}: kernels for {level}")
-        with tarfile.open(source) as archive:
-            archive.extractall(folder, filter="data")
-        project = folder / source.name.removesuffix(".tar.gz")
-        run(sys.executable, "-c", build, folder=project)
-        again = looked_at(only(project / "out", "*.whl"), folder / "again")
-        print(f"{source.name}: builds a wheel with kernels for {again}")
-        run(sys.executable, "-c", build.replace("out", "bare"), folder=project, CXX="false", CC="false")
-        bare = looked_at(only(project / "bare", "*.whl"), folder / "bare")
-        print(f"{source.name}: without a compiler it builds one with kernels for {bare}, which `archgrad doctor` says")
+        for name, compilers in (("with", {}), ("without", {"CC": "false", "CXX": "false"})):
+            with tarfile.open(source) as archive:  # a folder each, since a build leaves its objects behind
+                archive.extractall(folder / name, filter="data")
+            project = folder / name / source.name.removesuffix(".tar.gz")
+            run(sys.executable, "-c", build, folder=project, **compilers)
+            level = looked_at(only(project / "out", "*.whl"), folder / f"{name}-wheel")
+            assert (level == "None") == bool(compilers), f"{source.name} {name} a compiler: kernels for {level}"
+            print(f"{source.name}: {name} a compiler it builds a wheel with kernels for {level}")
 
 
 main()

@@ -226,7 +226,8 @@ def network_to_state_dict(network: nn.Module) -> dict[str, Tensor]:
             f"The authors' training network is what derive makes of darts_cifar(..., stage='retrain'), but got a "
             f"{type(network).__name__}{' with open choices' if isinstance(network, DartsNetwork) else ''}."
         )
-    if any(isinstance(operation, nn.Sequential) for graph in cells for operation in graph.operations.values()):
+    derived = [cast(DerivedCell, graph) for graph in cells]
+    if any(isinstance(operation, nn.Sequential) for graph in derived for operation in graph.operations.values()):
         raise SpaceError(
             "The pools of this network are followed by a BatchNorm, as in pt.darts, and those of the authors are not. "
             "Keep its state_dict() as it is."

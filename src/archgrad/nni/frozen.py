@@ -55,7 +55,7 @@ class Frozen:
         elif isinstance(choice, LayerChoice) and type(value) is int:
             value = choice.names[value] if 0 <= value < len(choice.names) else value
         elif isinstance(choice, InputChoice):
-            value = [value] if type(value) is int else sorted(value) if _are_whole(value) else value
+            value = sorted(value) if isinstance(value, list | tuple) and _are_whole(value) else value
         if value is None:
             known = ", ".join(map(repr, [*self.data][:8])) or "none"
             raise ArchitectureError(

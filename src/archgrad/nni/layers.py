@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -46,7 +46,7 @@ class LayerChoice(OpenLayers, metaclass=FixedWhenBuilt):
             raise SpaceError(_NO_PRIOR)
         super().__init__(candidates, label_or_number(label))
 
-    def __getitem__(self, name: int | str) -> nn.Module:  # type: ignore[override]
+    def __getitem__(self, name: int | str) -> nn.Module:
         return super().__getitem__(self.names[name] if isinstance(name, int) else name)
 
 
@@ -159,7 +159,7 @@ def _builder(candidate: Candidate) -> BuildCandidate:
     def build(source: int, node: int) -> nn.Module:
         if isinstance(candidate, nn.Module):
             return copy.deepcopy(candidate)
-        return cast(Callable[..., nn.Module], candidate)(node, 0, source)
+        return candidate(node, 0, source)
 
     return build
 

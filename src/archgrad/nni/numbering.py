@@ -59,7 +59,7 @@ def _numbered(cls: M, separator: str) -> M:
         with _building(self, separator):
             build(self, *args, **kwargs)
 
-    cls.__init__ = numbered_init  # type: ignore[misc]
+    cls.__init__ = numbered_init  # type: ignore[method-assign]
     return cls
 
 
