@@ -55,6 +55,8 @@ def test_a_script_of_nni_2_10_with_its_own_space(own_nni: Path, capsys: pytest.C
     exported = ast.literal_eval(said["Exported"])
     assert exported["model_1"] in ("0", "1")
     assert exported["skip"] in (0, 1)
+    assert exported["model_2"] in (1, 2)
+    assert exported["feature"] in (4, 8)
     assert {exported["cell/input_2_0"], exported["cell/input_2_1"]} == {0, 1}
     assert {exported[f"cell/op_{n}_{k}"] for n in (2, 3) for k in (0, 1)} <= {"pool", "conv"}
     assert float(said["Accuracy"]) >= 0.9

@@ -40,14 +40,16 @@ class ModelSpace(nn.Module):
             num_predecessors=2,
             label="cell",
         )
-        self.tail = nn.Repeat(lambda place: nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()), 2)
-        self.fc = nn.Linear(8, 2)
+        self.tail = nn.Repeat(lambda place: nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()), (1, 2))
+        feature = nn.ValueChoice([4, 8], label="feature")
+        self.fc1 = nn.Linear(8, feature)
+        self.fc2 = nn.Linear(feature, 2)
 
     def forward(self, x):
         x = F.relu(self.conv1(x))
         x = self.dropout(self.skip([x, self.conv2(x)]))
         x = self.tail(self.cell(x, x))
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return self.fc2(self.fc1(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)))
 
 
 torch.manual_seed(0)
