@@ -67,7 +67,6 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
     "retiarii.hub": {},
     "retiarii.hub.pytorch": {"DARTS": hub.DARTS},
     "retiarii.fixed": _FIXED,
-    "retiarii.utils": {},
     "nas": {},
     "nas.nn": {},
     "nas.nn.pytorch": _LAYERS,
@@ -80,7 +79,7 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
     "nas.hub.pytorch": {"DARTS": hub.DARTS},
     "nas.space": _CONTEXT,
     "nas.fixed": _FIXED,
-    "mutable": {},
+    "mutable": {"Categorical": layers.ValueChoice},
 }
 """Module below `nni` -> its names."""
 
@@ -99,7 +98,7 @@ _NOT_PROVIDED: Mapping[str, str] = {
         _SPACES,
     ),
     **dict.fromkeys(
-        ("ValueChoiceX", "MaybeChoice", "Categorical", "CategoricalMultiple", "Numerical", "uniform",
+        ("ValueChoiceX", "MaybeChoice", "CategoricalMultiple", "Numerical", "uniform",
          "quniform", "loguniform", "randint", "normal", "frozen_context", "ModelParameterChoice"),
         _NUMBERS,
     ),
