@@ -9,7 +9,7 @@ KILLS ?= 200
 SEED ?= 1
 NATIVE := $(wildcard src/archgrad/fast/native/*.hpp src/archgrad/fast/native/*.cpp)
 
-.PHONY: help demo test lint types unit results bench soak fuzz docs clean
+.PHONY: help demo test lint types unit results bench soak fuzz docs dist clean
 
 help:
 	@echo "make demo    search on real digits, retrain the result, write a report (about 3 minutes on 2 cores)"
@@ -18,6 +18,7 @@ help:
 	@echo "make results make the tables of docs/results.md again from studies/results"
 	@echo "make bench   time a search step, plain and fast"
 	@echo "make docs    build the documentation into site/"
+	@echo "make dist    build a wheel with compiled kernels and a source archive into dist/, and try both"
 	@echo "make soak    kill 200 real runs, resume them, and compare them with runs that nobody killed (KILLS=1000 for more)"
 	@echo "make fuzz    read 10,000 hostile files: run folders, checkpoints, data, models (SEED=1); change networks at random"
 	@echo "make clean   remove $(VENV), site and what tools cache"
@@ -68,5 +69,13 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html in a browser"
 
+# Without network: the tools that build are those of the virtual environment. Wheels that run on any Linux are built by
+# cibuildwheel, whose settings are in pyproject.toml.
+dist: $(READY)
+	@echo "== wheel and source archive"
+	rm -rf dist build
+	$(BIN)/python -c "import setuptools.build_meta as b; print(b.build_sdist('dist')); print(b.build_wheel('dist'))"
+	$(BIN)/python .ci/try_dist.py dist
+
 clean:
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -59,7 +59,8 @@ FLOW = (
     # the gradient of the alphas
     ("bilevel",),
     # the result, as plain data
-    ("genotype", "nni_format"),
+    ("genotype", "nni_format", "nni_hub_format"),
+    ("genotype_texts",),
     ("architecture",),
     ("architectures", "margins", "nasbench"),
     ("show",),
@@ -68,6 +69,7 @@ FLOW = (
     ("epoch_end",),
     ("selection", "stopping"),
     ("methods",),
+    ("weight_names",),
     ("official",),
     # what a run is made of
     ("data", "cost", "zero_cost"),

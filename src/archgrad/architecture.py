@@ -13,8 +13,10 @@ from archgrad.decision import CellDecision, Decision, empty_nodes, freeze_decisi
 from archgrad.errors import ArchitectureError
 from archgrad.files import partial_file, read_file
 from archgrad.genotype import format_genotype, parse_genotype
+from archgrad.genotype_texts import choose_genotype
 from archgrad.json_text import MAX_TEXT_BYTES, check_text, format_json, freeze, parse_json, shown, thaw
 from archgrad.nni_format import looks_like_export, looks_like_nni, parse_export, parse_nni
+from archgrad.nni_hub_format import looks_like_hub, split_hub
 
 __all__ = ["Architecture", "CellDecision", "Decision", "as_architecture", "last_of_run"]
 
@@ -89,13 +91,13 @@ class Architecture:
         """
         return format_json(self.to_dict())
 
-    def to_genotype(self) -> str:
-        """Return the authors' `Genotype(...)` text.
+    def to_genotype(self, *, nested: bool = False) -> str:
+        """Return the authors' `Genotype(...)` text, or one with a list of pairs for each node, as pt.darts has it.
 
         Raises:
-            ArchitectureError: This is not a pair of cells "normal" and "reduce" with two edges a node.
+            ArchitectureError: This is not a pair of cells "normal" and "reduce", with two edges a node if not nested.
         """
-        return format_genotype(self.choices)
+        return format_genotype(self.choices, nested=nested)
 
     def save(self, path: PathLike) -> None:
         """Write the JSON file at `path` in one stroke: a reader finds the old file or the whole new one.
@@ -123,7 +125,9 @@ class Architecture:
 
     @classmethod
     def from_genotype(cls, text: str) -> Architecture:
-        """Read the authors' `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)`; the text is parsed, never evaluated.
+        """Read `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)` as the authors' code and its forks write it.
+
+        The text is parsed, never evaluated.
 
         Raises:
             ArchitectureError: The text is anything else.
@@ -132,15 +136,19 @@ class Architecture:
 
     @classmethod
     def from_nni(cls, data: Mapping[str, Any]) -> Architecture:
-        """Read what NNI (1, 2.3 or 2.4, told apart by content) exported of the paper's CNN space.
+        """Read what NNI (1, 2.3, 2.4, or 2.8 to 3.0, told apart by content) exported of the paper's CNN space.
 
-        What `DartsTrainer.export()` gives of a space of one's own is read, too: labels with names or indices, and cells
-        that are not called "normal" or "reduce". NNI 1 did not keep which of a node's two edges is stronger; its edges
-        come ordered by source.
+        Exports of a space of one's own are read, too: labels with names or indices, and cells that are not called
+        "normal" or "reduce". NNI 1 and NNI from 2.8 did not keep which of a node's two edges is stronger; NNI 1's come
+        ordered by source, the others as they are listed. Widths and depths of the hub's spaces are in `provenance`.
 
         Raises:
             ArchitectureError: The data has another shape.
         """
+        if isinstance(data, Mapping) and looks_like_hub(data):
+            cells, sizes, paper = split_hub(data)
+            source = {"source": "NNI 2.8 to 3.0", **sizes}
+            return cls(cells, space=PAPER_SPACE if paper else None, provenance=source)
         if isinstance(data, Mapping) and not looks_like_nni(data) and looks_like_export(data, of_numbers=True):
             return cls(parse_export(data), provenance={"source": "an export in the shape of NNI 2.4"})
         choices, version = parse_nni(data)
@@ -148,37 +156,31 @@ class Architecture:
 
     @classmethod
     def load(cls, path: PathLike) -> Architecture:
-        """Read a file of archgrad's JSON, one of NNI's, or the authors' genotype text, told apart by content.
+        """Read a file of archgrad's JSON, one of NNI's, or genotype text, told apart by content.
 
         Args:
-            path: The file, or a run folder, of which the architecture that the run came to is read.
+            path: The file, or a run folder, of which the architecture that the run came to is read. Of a text with
+                several genotypes, such as the log of a search, the last is taken, which `provenance` says;
+                `log.txt@12` takes that of epoch 12, and `genotypes.py:NAME` the one that is called so.
 
         Raises:
             ArchitectureError: The file cannot be read or holds none of these, or the folder has no architecture.
         """
-        path = last_of_run(Path(path)) if os.path.isdir(path) else path
-        where = shown(os.fspath(path))
+        path, chosen = parted(last_of_run(Path(path)) if os.path.isdir(path) else path)
         try:
-            text = read_file(path, most=MAX_TEXT_BYTES).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ArchitectureError(
-                f"{where} must be UTF-8 text, but byte {error.start} is not. Save it as UTF-8."
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ArchitectureError(
-                f"The architecture {where} cannot be read: {_reason(error)}. "
-                f"Name a file such as RUN/checkpoints/epoch_49.json."
-            ) from None
-        try:
-            return cls._from_text(text)
+            return cls._from_text(read_text(path), chosen)
         except ArchitectureError as error:
-            raise ArchitectureError(f"{where}: {error}") from None
+            raise ArchitectureError(f"{shown(os.fspath(path))}: {error}") from None
 
     @classmethod
-    def _from_text(cls, text: str) -> Architecture:
-        if text.lstrip().startswith(("{", "[")):
+    def _from_text(cls, text: str, chosen: str | int | None) -> Architecture:
+        if text.lstrip().startswith(("{", "[")) and "Genotype" not in text:
+            if chosen is not None:
+                raise ArchitectureError(
+                    f"JSON has one architecture, so {shown(chosen)} cannot be chosen. Leave it out."
+                )
             data = parse_json(text)
-            if isinstance(data, dict) and "format" not in data and (looks_like_nni(data) or looks_like_export(data)):
+            if isinstance(data, dict) and looks_exported(data):
                 return cls.from_nni(data)
             return cls._from_data(data)
         if "Genotype" not in text:
@@ -186,7 +188,8 @@ class Architecture:
                 f"An architecture is archgrad's JSON, NNI's JSON or Genotype(...) text, but this is "
                 f"{shown(text.strip()[:60]) if text.strip() else 'empty'}. Take an intact file."
             )
-        return cls.from_genotype(text)
+        found = choose_genotype(text, chosen)
+        return cls(found.cells, space=PAPER_SPACE, provenance=found.provenance)
 
     @classmethod
     def _from_data(cls, data: Any) -> Architecture:
@@ -232,6 +235,41 @@ def _with_last_node(choices: Mapping[str, Decision]) -> Mapping[str, Decision]:
     if not isinstance(cell, Mapping) or list(cell) != _NASBENCH201_NODES or empty_nodes(cell):
         return choices
     return freeze_decisions({**choices, _NASBENCH201_CELL: {**cell, "concat": [int(_NASBENCH201_NODES[-1])]}})
+
+
+def looks_exported(data: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object is an export of NNI's shapes rather than archgrad's own file."""
+    own = set(data) & {*_REQUIRED, *_OPTIONAL}
+    return not own and (looks_like_nni(data) or looks_like_hub(data) or looks_like_export(data))
+
+
+def read_text(path: PathLike) -> str:
+    """Return the text of a file that is to be an architecture.
+
+    Raises:
+        ArchitectureError: It cannot be read, or is no text.
+    """
+    where = shown(os.fspath(path))
+    try:
+        return read_file(path, most=MAX_TEXT_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ArchitectureError(
+            f"{where} must be UTF-8 text, but byte {error.start} is not. Save it as UTF-8."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ArchitectureError(
+            f"The architecture {where} cannot be read: {_reason(error)}. "
+            f"Name a file such as RUN/checkpoints/epoch_49.json."
+        ) from None
+
+
+def parted(path: PathLike) -> tuple[PathLike, str | int | None]:
+    """Return a file and what is chosen of it: `log.txt@12` is epoch 12, `genotypes.py:NAME` the one called so."""
+    text = os.fspath(path)
+    match = re.fullmatch(r"(.+?)(?:@([0-9]{1,6})|:([A-Za-z_][A-Za-z0-9_]*))", str(text), re.DOTALL)
+    if match is None or os.path.exists(path) or not os.path.exists(match[1]):
+        return path, None
+    return match[1], int(match[2]) if match[2] else match[3]
 
 
 def _reason(error: Exception) -> str:

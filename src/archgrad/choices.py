@@ -274,7 +274,9 @@ class InputChoice(Choice):
         return sorted(sorted(range(len(row)), key=lambda i: -row[i])[: self.n_chosen])
 
     def fix(self, label: str, decision: Any) -> nn.Module:
-        """Return a module that takes the inputs numbered in `decision`."""
+        """Return a module that takes the inputs numbered in `decision`, a list or, as NNI writes it, one number."""
+        if is_whole(decision):
+            decision = [decision]
         valid = (
             isinstance(decision, Sequence)
             and not isinstance(decision, str)

@@ -1,4 +1,6 @@
-"""The authors' text form of a cell pair, `Genotype(normal=[...], normal_concat=..., ...)`: parsed, never evaluated.
+"""The text form of a cell pair, `Genotype(normal=[...], normal_concat=..., ...)`: parsed, never evaluated.
+
+The authors write two pairs a node in one list; forks also nest them by node, name the node in each, or add a score.
 
 The text looks like Python, but Python's parser is not for foreign text: deep nesting overflows its stack and ends the
 process (on 3.10 and 3.13 at least). This form has a fixed depth, so a reader of its own is short, and cannot do more.
@@ -21,12 +23,15 @@ N_INPUTS = 2
 EDGES_PER_NODE = 2
 _CELLS = ("normal", "reduce")
 _FIELDS = tuple(f"{cell}{suffix}" for cell in _CELLS for suffix in ("", "_concat"))
+_RECURRENT = ("recurrent", "concat")
 _MAX_CHARACTERS = 64 * 1024
 _MAX_STATE = 999
+_MAX_SCORE_CHARACTERS = 40
 _OPERATION = re.compile(r"[A-Za-z0-9_]+")
 _COMMENT = re.compile(r"#[^\n]*")
 _TOKEN = re.compile(
-    r"""(?: (?P<name>[A-Za-z_][A-Za-z0-9_]*) | (?P<number>[0-9]+) | (?P<mark>[()\[\],=])
+    r"""(?: (?P<name>[A-Za-z_][A-Za-z0-9_]*) | (?P<score>[-+]?[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]{1,3})?)
+    | (?P<number>[0-9]+) | (?P<mark>[()\[\],=])
     | '(?P<single>[A-Za-z0-9_]+)' | "(?P<double>[A-Za-z0-9_]+)" )\s*""",
     re.VERBOSE,
 )
@@ -40,8 +45,9 @@ def parse_genotype(text: str) -> dict[str, dict[str, list[Any]]]:
 
     Args:
         text: `Genotype(normal=[(operation, source), ...], normal_concat=..., reduce=[...], reduce_concat=...)` with two
-            pairs a node, nodes counted from 2, and the joined nodes as a list or `range(first, end)`. `NAME = ` may
-            stand before it, and comments anywhere.
+            pairs a node, nodes counted from 2, and the joined nodes as a list or `range(first, end)`. Instead there may
+            be a list of pairs for each node, triples (operation, source, node), or pairs with a score (operation,
+            source, 0.25), which is left out. `NAME = ` may stand before it, and comments anywhere.
 
     Returns:
         "normal" and "reduce" -> {node: [[operation, source], ...], "concat": joined nodes}. Whether sources and joined
@@ -70,7 +76,7 @@ def parse_genotype(text: str) -> dict[str, dict[str, list[Any]]]:
     missing = [name for name in _FIELDS if name not in fields]
     if missing:
         raise _refusal(f"has the fields {', '.join(_FIELDS)}, but {', '.join(missing)} is missing")
-    return {cell: _cell(cell, fields[cell], fields[f"{cell}_concat"]) for cell in _CELLS}
+    return {cell: {**_nodes(cell, fields[cell]), "concat": fields[f"{cell}_concat"]} for cell in _CELLS}
 
 
 class _Token(NamedTuple):
@@ -149,10 +155,15 @@ class _Reader:
 def _field(reader: _Reader) -> tuple[str, list[Any]]:
     token = reader.coming
     name = reader.take("name")
+    if name in _RECURRENT:
+        raise ArchitectureError(
+            f"A genotype of convolutional cells has the fields {', '.join(_FIELDS)}, but this one has {token}: it is "
+            f"that of a recurrent cell, for which archgrad has no space."
+        )
     if name not in _FIELDS:
         raise _refusal(f"has the fields {', '.join(_FIELDS)}, but this one has {token}")
     reader.take("=")
-    return name, _joined(reader) if name.endswith("_concat") else reader.sequence(lambda: _pair(reader))
+    return name, _joined(reader) if name.endswith("_concat") else reader.sequence(lambda: _edge_or_node(reader))
 
 
 def _joined(reader: _Reader) -> list[int]:
@@ -166,39 +177,84 @@ def _joined(reader: _Reader) -> list[int]:
     return list(range(*bounds))
 
 
-def _pair(reader: _Reader) -> list[Any]:
+def _edge_or_node(reader: _Reader) -> Any:
+    """Return an edge as (operation, source, its node if it is told), or the edges of a node as a list."""
     if reader.coming.kind not in ("(", "["):
         raise _refusal(f"needs ('operation', source) here, but has {reader.coming}")
     closing = {"(": ")", "[": "]"}[reader.take(reader.coming.kind)]
+    if reader.coming.kind in ("(", "[", closing):
+        edges = []
+        while reader.coming.kind != closing:
+            edges.append(_edge(reader))
+            if reader.coming.kind != closing:
+                reader.take(",")
+        reader.take(closing)
+        return edges
+    return _rest_of_edge(reader, closing)
+
+
+def _edge(reader: _Reader) -> tuple[str, int, int | None]:
+    if reader.coming.kind not in ("(", "["):
+        raise _refusal(f"needs ('operation', source) here, but has {reader.coming}")
+    return _rest_of_edge(reader, {"(": ")", "[": "]"}[reader.take(reader.coming.kind)])
+
+
+def _rest_of_edge(reader: _Reader, closing: str) -> tuple[str, int, int | None]:
     operation = reader.take("string")
     reader.take(",")
-    source = reader.state()
+    source, node = reader.state(), None
+    if reader.coming.kind == ",":
+        reader.take(",")
+        if reader.coming.kind == "number":
+            node = reader.state()
+        elif len(reader.coming.text) <= _MAX_SCORE_CHARACTERS:
+            reader.take("score")
     reader.take(closing)
-    return [operation, source]
+    return operation, source, node
 
 
-def _cell(cell: str, pairs: list[list[Any]], joined: list[int]) -> dict[str, list[Any]]:
-    if not pairs or len(pairs) % EDGES_PER_NODE:
-        raise _refusal(f"has {EDGES_PER_NODE} pairs for each node of '{cell}', but this one has {len(pairs)} in all")
-    nodes = {
-        str(N_INPUTS + place // EDGES_PER_NODE): pairs[place : place + EDGES_PER_NODE]
-        for place in range(0, len(pairs), EDGES_PER_NODE)
-    }
-    return {**nodes, "concat": joined}
+def _nodes(cell: str, given: list[Any]) -> dict[str, list[Any]]:
+    """Return node -> its edges, in whichever way these were told apart."""
+    if given and all(isinstance(edges, list) for edges in given):
+        grouped = {str(N_INPUTS + place): edges for place, edges in enumerate(given)}
+    elif any(isinstance(edge, list) for edge in given):
+        raise _refusal(f"has either pairs or lists of pairs, but '{cell}' has both")
+    elif given and all(node is not None for _, _, node in given):
+        numbers = sorted({node for _, _, node in given})
+        if numbers != list(range(N_INPUTS, N_INPUTS + len(numbers))):
+            raise _refusal(f"counts nodes from {N_INPUTS} without a gap, but '{cell}' has {shown(numbers)}")
+        grouped = {str(number): [edge for edge in given if edge[2] == number] for number in numbers}
+    elif not given or len(given) % EDGES_PER_NODE:
+        raise _refusal(f"has {EDGES_PER_NODE} pairs for each node of '{cell}', but this one has {len(given)} in all")
+    else:
+        grouped = {
+            str(N_INPUTS + place // EDGES_PER_NODE): given[place : place + EDGES_PER_NODE]
+            for place in range(0, len(given), EDGES_PER_NODE)
+        }
+    for key, edges in grouped.items():
+        for operation, source, node in edges:
+            if node not in (None, int(key)):
+                raise _refusal(
+                    f"names the node in all edges of a cell or in none, but '{cell}' has node {node} and "
+                    f"{shown((operation, source))} for node {key}"
+                )
+    return {key: [[operation, source] for operation, source, _ in edges] for key, edges in grouped.items()}
 
 
 def _refusal(rule: str) -> ArchitectureError:
     return ArchitectureError(f"A genotype {rule}. Its form is {_FORM}.")
 
 
-def format_genotype(choices: Mapping[str, Any]) -> str:
-    """Return the authors' text of a pair of cells.
+def format_genotype(choices: Mapping[str, Any], *, nested: bool = False) -> str:
+    """Return the text of a pair of cells.
 
     Args:
         choices: As `parse_genotype` returns it; without "concat" all nodes are joined.
+        nested: Write a list of pairs for each node, with any number of edges, as pt.darts does; not the authors' one
+            list with two pairs a node.
 
     Raises:
-        ArchitectureError: The choices are not a normal and a reduction cell with two edges a node.
+        ArchitectureError: The choices are not a normal and a reduction cell, or a node has another number of edges.
     """
     if set(choices) != set(_CELLS) or not all(isinstance(decision, Mapping) for decision in choices.values()):
         raise ArchitectureError(
@@ -213,14 +269,16 @@ def format_genotype(choices: Mapping[str, Any]) -> str:
                 f"A genotype counts nodes from {N_INPUTS}, but cell '{cell}' has nodes {', '.join(nodes)}. "
                 f"Save it as JSON."
             )
-        pairs = []
+        written = []
         for node, edges in nodes.items():
-            if len(edges) != EDGES_PER_NODE or not all(_OPERATION.fullmatch(operation) for operation, _ in edges):
+            fits = nested or len(edges) == EDGES_PER_NODE
+            if not fits or not all(_OPERATION.fullmatch(operation) for operation, _ in edges):
                 raise ArchitectureError(
                     f"A genotype has {EDGES_PER_NODE} edges a node and operations named by letters, digits and '_', "
                     f"but node {node} of '{cell}' has {shown([list(edge) for edge in edges])}. Save it as JSON."
                 )
-            pairs += [f"('{operation}', {source})" for operation, source in edges]
+            pairs = ", ".join(f"('{operation}', {source})" for operation, source in edges)
+            written.append(f"[{pairs}]" if nested else pairs)
         concat = choices[cell].get("concat", [int(node) for node in nodes])
-        parts.append(f"{cell}=[{', '.join(pairs)}], {cell}_concat=[{', '.join(str(node) for node in concat)}]")
+        parts.append(f"{cell}=[{', '.join(written)}], {cell}_concat=[{', '.join(str(node) for node in concat)}]")
     return f"Genotype({', '.join(parts)})"

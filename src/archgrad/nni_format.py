@@ -15,10 +15,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archgrad.decision import cell_nodes
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import shown
 
-__all__ = ["format_nni", "looks_like_export", "looks_like_nni", "parse_export", "parse_nni"]
+__all__ = ["format_choices", "format_nni", "looks_like_export", "looks_like_nni", "parse_export", "parse_nni"]
 
 OPERATIONS = {
     "maxpool": "max_pool_3x3",
@@ -31,6 +32,7 @@ OPERATIONS = {
 }
 """NNI's operations in the order of its indices (it does not count `none`) -> the paper's names."""
 _NNI_NAMES = {paper: nni for nni, paper in OPERATIONS.items()}
+_FILLER = "max_pool_3x3"
 _CELLS = ("normal", "reduce")
 _NODES = range(2, 6)
 _KEPT = 2
@@ -115,6 +117,37 @@ def format_nni(
     edges = {f"{label}_n{node}_p{source}": _NNI_NAMES.get(name, name) for (source, node), name in operations.items()}
     switches = {f"{label}_n{node}_switch": [source for _, source in kept] for node, kept in nodes.items()}
     return edges, switches
+
+
+def format_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return choices in the shape of NNI 2.4; edges that were dropped get its first operation, since it asks for one.
+
+    Args:
+        choices: Label -> decision, as an architecture has them.
+
+    Raises:
+        ArchitectureError: A cell does not join all its nodes, or keeps an edge twice, which this shape cannot say.
+    """
+    edges: dict[str, Any] = {}
+    switches: dict[str, Any] = {}
+    for label, decision in choices.items():
+        if not isinstance(decision, Mapping):
+            edges[label] = decision if isinstance(decision, str | int | float) else list(decision)
+            continue
+        nodes = {str(node): kept for node, kept in cell_nodes(decision).items()}
+        twice = any(len({source for _, source in kept}) < len(kept) for kept in nodes.values())
+        if twice or "concat" in decision:
+            what = "keeps an edge of a node twice" if twice else f"joins {shown(list(decision['concat']))}"
+            raise ArchitectureError(
+                f"The shape of NNI 2.4 has cells that join all nodes and keep an edge once, but cell '{label}' {what}. "
+                f"Write it as genotype text or as archgrad's JSON."
+            )
+        operations = {(source, int(node)): _FILLER for node in nodes for source in range(int(node))}
+        operations |= {(source, int(node)): name for node, kept in nodes.items() for name, source in kept}
+        of_cell, of_nodes = format_nni(label, operations, nodes)
+        edges |= of_cell
+        switches |= of_nodes
+    return {**edges, **switches}
 
 
 def parse_nni(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[Any]]], str]:

@@ -1,13 +1,13 @@
-"""The authors' weights in and out: their state dicts, read into archgrad's networks and written back.
+"""Others' weights in and the authors' out: state dicts, read into archgrad's networks and written back.
 
-Both sides have the same layers; only names and the place of the alphas differ (Liu et al. 2019).
+All sides have the same layers; only names and the place of the alphas differ (Liu et al. 2019).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,20 @@ from archgrad.operations import DARTS_PRIMITIVES, ConvPair
 from archgrad.spaces.darts import darts_cifar, darts_imagenet
 from archgrad.spaces.darts_network import DartsCell, DartsNetwork
 from archgrad.supernet import Supernet
+from archgrad.weight_names import own_names, plain_state, sizes_of
 
-__all__ = ["network_from_state_dict", "network_to_state_dict", "supernet_from_state_dict", "to_official"]
+__all__ = [
+    "network_from_state_dict",
+    "network_to_state_dict",
+    "read_network",
+    "read_supernet",
+    "supernet_from_state_dict",
+    "to_official",
+]
 
 _CELLS = ("normal", "reduce")
+_ALPHAS = {"normal": ("alphas_normal", "_arch_parameters.0"), "reduce": ("alphas_reduce", "_arch_parameters.1")}
+"""What the authors' code and its forks call the alphas, where they save them."""
 
 
 def supernet_from_state_dict(
@@ -91,6 +101,51 @@ def to_official(supernet: Supernet) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     return state, tables[0], tables[1]
 
 
+def read_supernet(
+    saved: Mapping[str, Any], alphas_normal: Tensor | None = None, alphas_reduce: Tensor | None = None
+) -> Supernet:
+    """Return a supernet with the weights of a search of the authors' code, whose sizes are told by the shapes.
+
+    Args:
+        saved: A state dict, or a checkpoint with one under "state_dict".
+        alphas_normal: (14, 8); by default those in the state dict, where a fork saves them.
+        alphas_reduce: (14, 8).
+
+    Raises:
+        ArchitectureError: There are no alphas, or names or shapes do not fit.
+    """
+    state = plain_state(saved)
+    tables = {}
+    for label, given in zip(_CELLS, (alphas_normal, alphas_reduce), strict=True):
+        held = [state.pop(name) for name in _ALPHAS[label] if name in state]
+        if given is None and not held:
+            raise ArchitectureError(
+                f"These weights have no alphas_{label}, which the authors' code does not save. Give them as a (14, 8) "
+                f"tensor: logarithms of the probabilities that the search printed, or zeros if only the weights matter."
+            )
+        tables[label] = held[0] if given is None else given
+    sizes = sizes_of(state)
+    wanted = {name: sizes[name] for name in ("channels", "cells", "num_classes")}
+    return supernet_from_state_dict(state, tables["normal"], tables["reduce"], **wanted)
+
+
+def read_network(saved: Mapping[str, Any], genotype: Architecture | str) -> nn.Module:
+    """Return a plain network with trained weights of the authors' code, of pt.darts or of NNI's hub.
+
+    Whose they are is told by their names, the sizes of the network by their shapes.
+
+    Args:
+        saved: A state dict, or a checkpoint with one under "state_dict".
+        genotype: The architecture that was trained, or its `Genotype(...)` text.
+
+    Raises:
+        ArchitectureError: Names or shapes fit none of these, or not this architecture.
+    """
+    architecture = genotype if isinstance(genotype, Architecture) else Architecture.from_genotype(genotype)
+    state = own_names(plain_state(saved), architecture.choices)
+    return _network(state, architecture, **sizes_of(state))
+
+
 def network_from_state_dict(
     state_dict: Mapping[str, Tensor],
     genotype: Architecture | str,
@@ -116,15 +171,40 @@ def network_from_state_dict(
         ArchitectureError: Names or shapes do not fit this network; the message lists them.
     """
     architecture = genotype if isinstance(genotype, Architecture) else Architecture.from_genotype(genotype)
+    sizes = {"channels": channels, "cells": cells, "num_classes": num_classes}
+    return _network(state_dict, architecture, **sizes, auxiliary=auxiliary, imagenet=imagenet)
+
+
+def _network(
+    state_dict: Mapping[str, Tensor], architecture: Architecture, *, imagenet: bool, **sizes: Any
+) -> nn.Module:
     space = darts_imagenet if imagenet else darts_cifar
-    network = derive(space(channels, cells, num_classes, auxiliary=auxiliary, stage="retrain"), architecture)
+    network = derive(space(**sizes, stage="retrain"), architecture)
     floating = next((v.dtype for v in state_dict.values() if v.is_floating_point()), torch.float32)
-    network.to(floating)
     pairs = _conv_pairs(network)
     renamed = {_own_name(name, pairs): value for name, value in state_dict.items()}
+    renamed = _normalised_pools(network, renamed)
+    network.to(floating)
     unused = _unused_parts(network)
     _load(network, {name: value for name, value in renamed.items() if not name.startswith(unused)})
     return network
+
+
+def _normalised_pools(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put a BatchNorm after the pools that have one in the weights (pt.darts'), and return the weights renamed."""
+    renamed = dict(state)
+    for name, cell in network.named_modules():
+        if not isinstance(cell, DartsCell):
+            continue
+        graph = cast(DerivedCell, cell.graph)
+        for key, operation in graph.operations.items():
+            prefix = f"{name}.graph.operations.{key}.bn."
+            if isinstance(operation, nn.MaxPool2d | nn.AvgPool2d) and f"{prefix}running_mean" in state:
+                norm = nn.BatchNorm2d(len(state[f"{prefix}running_mean"]), affine=f"{prefix}weight" in state)
+                graph.operations[key] = nn.Sequential(operation, norm)
+                for part in [part for part in state if part.startswith(prefix)]:
+                    renamed[part.replace(".bn.", ".1.")] = renamed.pop(part)
+    return renamed
 
 
 def network_to_state_dict(network: nn.Module) -> dict[str, Tensor]:
@@ -146,6 +226,12 @@ def network_to_state_dict(network: nn.Module) -> dict[str, Tensor]:
             f"The authors' training network is what derive makes of darts_cifar(..., stage='retrain'), but got a "
             f"{type(network).__name__}{' with open choices' if isinstance(network, DartsNetwork) else ''}."
         )
+    derived = [cast(DerivedCell, graph) for graph in cells]
+    if any(isinstance(operation, nn.Sequential) for graph in derived for operation in graph.operations.values()):
+        raise SpaceError(
+            "The pools of this network are followed by a BatchNorm, as in pt.darts, and those of the authors are not. "
+            "Keep its state_dict() as it is."
+        )
     pairs = _conv_pairs(network)
     return {_official_name(name, pairs): value.detach().clone() for name, value in network.state_dict().items()}
 
@@ -158,7 +244,8 @@ def _conv_pairs(network: nn.Module) -> tuple[str, ...]:
 def _own_name(name: str, pairs: tuple[str, ...]) -> str:
     name = re.sub(r"\._ops\.(\d+)\.", r".graph.operations.\1.", name)
     prefix = next((prefix for prefix in pairs if name.startswith(prefix)), None)
-    return name if prefix is None else f"{prefix}op.{name.removeprefix(prefix)}"
+    below = prefix is not None and not name.startswith(f"{prefix}op.")
+    return f"{prefix}op.{name.removeprefix(str(prefix))}" if below else name
 
 
 def _official_name(name: str, pairs: tuple[str, ...]) -> str:

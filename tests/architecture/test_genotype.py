@@ -115,7 +115,7 @@ BAD_TEXTS = {
     "cut inside a string": (whole[:20], "line 1 has"),
     "field missing": (whole.replace(", reduce_concat=[2]", ""), "reduce_concat is missing"),
     "field repeated": (whole.replace("reduce=", "normal="), "'normal' is repeated"),
-    "recurrent cell": ("Genotype(recurrent=[('tanh', 0)], concat=range(1, 9))", "but this one has 'recurrent'"),
+    "recurrent cell": ("Genotype(recurrent=[('tanh', 0)], concat=range(1, 9))", "it is that of a recurrent cell"),
     "field by position": (f"Genotype([{one}])", "needs a name here, but has '\\['"),
     "two statements": (f"{whole}\n{whole}", "nothing more here, but has 'Genotype' in line 2"),
     "attribute": (whole.replace("'a', 0", "'a'.upper(), 0"), 'has "\\.upper'),
@@ -126,10 +126,15 @@ BAD_TEXTS = {
     "arithmetic": (whole.replace("'a', 0", "'a', 0+1"), "holds names"),
     "negative source": (whole.replace("'a', 1", "'a', -1"), "has '-1"),
     "source after the node": (whole.replace("'a', 1", "'a', 2"), "Cell 'normal', node 2 .* source from 0 to 1"),
-    "source float": (whole.replace("'a', 1", "'a', 1.0"), "holds names"),
+    "source float": (whole.replace("'a', 1", "'a', 1.0"), "needs a state's number here, but has '1.0'"),
     "source huge": (whole.replace("'a', 1", "'a', " + "1" * 5000), "0 to 999"),
     "source bool": (whole.replace("'a', 1", "'a', True"), "needs a state's number here, but has 'True'"),
-    "triple": (whole.replace("'a', 1", "'a', 1, 2"), "needs '\\)' here, but has ','"),
+    "triple among pairs": (whole.replace("'a', 1", "'a', 1, 3", 1), "names the node in all edges of a cell or in none"),
+    "triple with a gap": (whole.replace("0)", "0, 2)").replace("1)", "1, 4)"), "without a gap"),
+    "four parts": (whole.replace("'a', 1", "'a', 1, 2, 3"), "needs '\\)' here, but has ','"),
+    "endless score": (whole.replace("'a', 1", "'a', 1, 0." + "1" * 5000), "needs '\\)' here"),
+    "pairs and lists": (whole.replace("('a', 1)", "[('a', 1)]", 1), "has either pairs or lists of pairs"),
+    "deeper list": (whole.replace(one, f"[[{one}]]", 1), "needs an operation in quotes|needs \\('operation'"),
     "operation number": (whole.replace("'a'", "4"), "operation in quotes"),
     "operation empty": (whole.replace("'a'", "''"), "holds names"),
     "operation with code": (whole.replace("'a'", "'a()'"), "holds names"),
@@ -182,7 +187,7 @@ def test_reading_architectures_needs_nothing_but_the_standard_library():
     folder = pathlib.Path(architectures.__file__).parent
     names = (
         *("architecture", "architectures", "checks", "decision", "errors", "files", "genotype", "json_text"),
-        *("machine", "nni_format"),
+        *("genotype_texts", "machine", "nni_format", "nni_hub_format"),
     )
     for name in names:
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):

@@ -30,6 +30,16 @@ def test_the_code_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert exported["join"] in ([0], [1])
 
 
+def test_the_script_for_nni_3_runs_with_its_imports_changed() -> None:
+    text = (GUIDE.parent / "migrating-from-nni-3.md").read_text()
+    before, changed, *_ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(before.replace("from nni.", "from archgrad.nni."), names)
+    assert set(changed.splitlines()) < set(before.replace("from nni.", "from archgrad.nni.").splitlines())
+    assert type(names["network"].layer).__name__ == {"linear": "Linear", "skip": "Identity"}[names["exported"]["layer"]]
+    assert set(names["evaluator"].history[-1]) == {"train_loss", "train_acc", "val_loss", "val_acc"}
+
+
 def test_the_guide_has_a_row_for_every_documented_argument() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", GUIDE.read_text(), flags=re.MULTILINE)
     documented = ag.DartsTrainer.__init__.__annotations__

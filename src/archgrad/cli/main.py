@@ -15,7 +15,7 @@ from archgrad.terminal import finish_output, hold_standard_streams, lost_output,
 
 __all__ = ["main"]
 
-_WRITING = ("search", "retrain", "random-search", "study", "report", "export")
+_WRITING = ("search", "retrain", "random-search", "study", "report", "export", "convert", "nni-run")
 """Commands whose result is in files, so that they have done their work also where nothing can be printed."""
 _LISTS = ("spaces", "steps", "relaxations")
 _USAGE_ERROR = 2

@@ -7,7 +7,7 @@ import os
 import re
 
 from archgrad import architectures
-from archgrad.architecture import Architecture, last_of_run
+from archgrad.architecture import Architecture, last_of_run, parted
 from archgrad.errors import ArchitectureError
 from archgrad.json_text import shown
 from archgrad.paths import from_home
@@ -16,8 +16,8 @@ __all__ = ["FORMS", "PUBLISHED", "open_architecture", "settled_name"]
 
 PUBLISHED = tuple(architectures.__all__)
 FORMS = (
-    f"a JSON file (archgrad's or NNI's), a file with Genotype(...) text, a run folder (its last architecture), or "
-    f"{', '.join(PUBLISHED)}"
+    f"a JSON file (archgrad's or NNI's), a file with Genotype(...) text (of several the last; log.txt@12 is that of "
+    f"epoch 12, genotypes.py:NAME the one called so), a run folder (its last architecture), or {', '.join(PUBLISHED)}"
 )
 
 
@@ -34,7 +34,8 @@ def settled_name(text: str, *, may_be_gone: bool = False) -> str:
     if text in PUBLISHED or _is_benchmark(text):
         return text
     path = from_home(text)
-    if not os.path.exists(path) and not may_be_gone:
+    chosen = parted(path)[1] is not None
+    if not chosen and not os.path.exists(path) and not may_be_gone:
         near = difflib.get_close_matches(text, PUBLISHED, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ArchitectureError(f"There is no architecture {shown(text)}.{hint} Give {FORMS}.")

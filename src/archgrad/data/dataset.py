@@ -49,7 +49,17 @@ class Data:
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What may be done at random to a training image."""
 
+    halves: tuple[Tensor, Tensor] | None = field(default=None, compare=False)
+    """Indices of the training samples that the weights and the alphas of a search learn from, int64; None splits them
+    by the search's seed and fraction. Two loaders of another library's search say such a split."""
+
     def __post_init__(self) -> None:
+        for indices in self.halves or ():
+            if not len(indices) or int(indices.min()) < 0 or int(indices.max()) >= len(self.train):  # type: ignore[arg-type]
+                raise DataError(
+                    f"halves must be indices from 0 to {len(self.train) - 1}, at least one for each half, but got "  # type: ignore[arg-type]
+                    f"{len(indices)} of them, {indices[:3].tolist()} and so on. Give indices of the training samples."
+                )
         for name in self.classes:
             if isinstance(name, str) and not is_unicode(name):
                 raise DataError(

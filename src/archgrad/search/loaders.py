@@ -9,11 +9,14 @@ import torch
 from archgrad.batches import check_smallest_part
 from archgrad.data import Data, InfiniteLoader, stratified_halves
 from archgrad.distributed import rank, world_size
-from archgrad.errors import DataError
+from archgrad.errors import DataError, OptionError
 from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
 
 __all__ = ["Halves", "open_streams"]
+
+_EVEN = 0.5
+"""The fraction of a split that nobody asked for."""
 
 
 class Halves(ExitStack):
@@ -43,7 +46,7 @@ def open_streams(
 ) -> tuple[InfiniteLoader, InfiniteLoader]:
     """Return endless batches for the weights and for the alphas.
 
-    The split is shuffled and stratified; both halves are augmented, as the authors do.
+    The split is shuffled and stratified, unless the data says its halves; both are augmented, as the authors do.
 
     Args:
         data: Its training samples are split.
@@ -54,12 +57,18 @@ def open_streams(
 
     Raises:
         DataError: A half is smaller than a batch, or BatchNorm would see a single sample.
+        OptionError: A fraction is given, and the data says its halves.
     """
     dtype = torch.float64 if options.precision == "64" else torch.float32
     transform = data.training_transform(
         cutout=options.cutout or None, dtype=dtype, channels_last=supernet.channels_last and data.channels > 0
     )
-    halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
+    if data.halves is not None and options.weights_fraction != _EVEN:
+        raise OptionError(
+            f"The data says itself which samples the weights and the alphas learn from, so weights_fraction="
+            f"{options.weights_fraction} has no meaning. Leave it out, or give data without halves."
+        )
+    halves = data.halves or stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
         for half, name, of_half in zip(halves, ("weights", "alphas"), (2 * seed, 2 * seed + 1), strict=True):

@@ -1,0 +1,104 @@
+"""Evaluators, strategies and the hub's space map to what archgrad has, by numbers that can be worked out by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import archgrad as ag
+import archgrad.nni as nni
+from archgrad.errors import DataError, OptionError, RunError
+from archgrad.nni_hub_format import format_hub
+from archgrad.operations import DropPath
+from archgrad.relaxation import SoftGumbel
+
+training = nni.retiarii.evaluator.pytorch
+DARTS_SPACE = nni.nas.hub.pytorch.DARTS
+
+
+def one_weight() -> nn.Linear:
+    line = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(line.weight, 2.0)
+    return line
+
+
+def test_a_regression_takes_the_step_of_its_optimizer() -> None:
+    # y = 2 x with x = 1, t = 0: the gradient of y^2 is 2 y = 4, so w' = 2 - 0.25 * 4 = 1, and then 0.5.
+    loader = DataLoader(TensorDataset(torch.ones(4, 1), torch.zeros(4, 1)), batch_size=4)
+    options: dict[str, Any] = {"train_dataloaders": loader, "val_dataloaders": loader, "gpus": 0}
+    evaluator = training.Regression(
+        learning_rate=0.25, optimizer=partial(torch.optim.SGD), max_epochs=2, enable_progress_bar=False, **options
+    )
+    evaluator.fit(line := one_weight())
+    assert line.weight.item() == pytest.approx(0.5)
+    assert [row["train_loss"] for row in evaluator.history] == pytest.approx([4.0, 1.0])
+    assert evaluator.trainer.callback_metrics["val_mse"] == pytest.approx(0.25)
+    clipped = training.Regression(
+        learning_rate=0.25, optimizer=torch.optim.SGD, gradient_clip_val=1.0, fast_dev_run=True,
+        progress_bar_refresh_rate=0, **options,
+    )  # fmt: skip
+    clipped.fit(line := one_weight())
+    assert line.weight.item() == pytest.approx(1.75)
+    with pytest.raises(DataError, match="nothing to train on"):
+        training.Regression(max_epochs=1, gpus=0).fit(one_weight())
+
+
+def test_a_module_with_steps_of_its_own_is_refused() -> None:
+    class Own(training.ClassificationModule):
+        pass
+
+    with pytest.raises(OptionError, match=r"Own has steps of its own.*archgrad\.search"):
+        Own()
+
+
+def test_strategies_are_methods() -> None:
+    strategy = nni.nas.strategy
+    method = strategy.DARTS(arc_learning_rate=0.01, warmup_epochs=1).method(3)
+    assert method.alphas_optimizer.learning_rate == 0.01
+    assert [(stage.epochs, stage.alphas_start_epoch) for stage in method.stages] == [(3, 1)]
+    assert strategy.DARTS().method(3) == ag.Method()
+    falling = strategy.GumbelDARTS(gumbel_temperature=2.0, use_temp_anneal=True, min_temp=0.5)
+    assert falling.method(3).relaxation == SoftGumbel(2.0, 0.5)
+    assert strategy.GumbelDARTS(temperature=0.7).method(3).relaxation == SoftGumbel(0.7, 0.7)
+
+
+def test_an_experiment_that_has_not_run_has_nothing_to_export() -> None:
+    experiment = nni.nas.experiment.NasExperiment(one_weight(), None, None)
+    with pytest.raises(RunError, match=r"Call run\(\) first"):
+        experiment.export_top_models(formatter="dict")
+    with pytest.raises(OptionError, match="evaluator must be Classification"):
+        experiment.run()
+
+
+def test_the_space_of_the_hub_is_the_papers() -> None:
+    arch = ag.architectures.DARTS_V2
+    with nni.nas.space.model_context(format_hub(arch.choices, lists=True) | {"width": 16}):
+        network = DARTS_SPACE(2, 3, "cifar", auxiliary_loss=True, drop_path_prob=0.3)
+    derived = ag.derive(ag.spaces.darts_cifar(2, 3, 10, auxiliary=True, stage="retrain"), arch)
+    assert network.state_dict().keys() == derived.state_dict().keys()
+    assert {module.p for module in network.modules() if isinstance(module, DropPath)} == {0.3}
+    for arguments in (((2, 4), 3, "cifar"), (2, 3, "svhn"), (2, 3, "cifar", True)):
+        with pytest.raises(OptionError):
+            DARTS_SPACE(*arguments)
+
+
+def test_a_cell_runs_between_its_two_functions() -> None:
+    class Halves(nn.Module):
+        def forward(self, states: list[Tensor]) -> list[Tensor]:
+            return [state / 2 for state in states]
+
+    with nni.retiarii.fixed_arch({"c/op_1_0": "same", "c/input_1_0": 0}):
+        cell = nni.retiarii.nn.pytorch.Cell(
+            {"same": nn.Identity(), "other": nn.Tanh()}, 1, label="c", preprocessor=Halves(),
+            postprocessor=lambda output, inputs: (output, inputs[-1]),
+        )  # fmt: skip
+    x = torch.tensor([[4.0, -2.0]])
+    output, before = cell(x)
+    assert output.tolist() == [[2.0, -1.0]]
+    assert before is x
+    assert cell.output_node_indices == [1]
