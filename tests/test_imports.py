@@ -70,6 +70,7 @@ FLOW = (
     ("named_space",),
     ("runs",),
     ("rank_state",),
+    ("tasks",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell
     # the loop, and what it runs
     ("engine",),

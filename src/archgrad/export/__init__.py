@@ -2,7 +2,7 @@
 
 from archgrad.export.description import ModelDescription
 from archgrad.export.load import describe_run, load_retrained
-from archgrad.export.predict import Prediction, predict
+from archgrad.export.predict import Prediction, predict, predict_samples
 from archgrad.export.write_model import Exported, export_onnx, export_program
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "export_program",
     "load_retrained",
     "predict",
+    "predict_samples",
 ]

@@ -11,8 +11,8 @@ from archgrad.bilevel.passes import Batch
 from archgrad.regularizers import Regularizer
 from archgrad.runs import Loggers
 from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
+from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.meter import Meter
-from archgrad.search.named_metrics import NamedMetrics
 from archgrad.supernet import Supernet
 
 __all__ = ["FIGURES", "LOSSES", "add_step", "further_columns", "known", "log_alphas", "of_alphas", "watched"]
@@ -24,8 +24,11 @@ FIGURES = (*LOSSES, "alphas_entropy", "skip_connections")
 _NO_SIGNS = ("epoch", "learning_rate", "temperature", "skipped_steps", "alphas_gradient_norm", "weights_gradient_norm")
 
 
-def add_step(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, metrics: NamedMetrics) -> None:
-    """Add a step's losses, gradient norms and metrics to the means of the epoch."""
+def add_step(
+    meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, measured: MeasuredHalves
+) -> None:
+    """Add a step's losses, gradient norms and metrics to those of the epoch."""
+    measured.add(report, train_batch, valid_batch)
     numbers = report.on_device()
     for half, batch, outputs, owner in (
         ("train", train_batch, report.train_outputs, "weights"),
@@ -34,7 +37,7 @@ def add_step(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: 
         names = (f"{half}_loss", f"{owner}_gradient_norm")
         if not all(name in numbers for name in names):
             continue  # the alphas wait
-        values = {f"{half}_{name}": value for name, value in metrics(outputs, batch[1]).items()}
+        values = {f"{half}_{name}": value for name, value in measured.of_batches(outputs, batch[1]).items()}
         values |= {name: numbers[name] for name in names}
         meter.add(values, len(batch[1]))
     meter.add(report.figures, len(train_batch[1]))
@@ -66,7 +69,7 @@ def watched(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def further_columns(means: Mapping[str, float], regularizers: Sequence[Regularizer]) -> list[str]:
+def further_columns(means: Mapping[str, float | None], regularizers: Sequence[Regularizer]) -> list[str]:
     """Return the columns of a caller's metrics and of regularisers, the same where the alphas did not learn."""
     names = [name for name in means if "gradient_norm" not in name and not name.startswith("regularizer_")]
     if "valid_loss" not in means:

@@ -27,6 +27,7 @@ from archgrad.report.results import Viewed
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.search.constant import constant_warning
 from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import task_of_search
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
@@ -106,7 +107,8 @@ def search(options: SearchOptions) -> SearchResult:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        builder = stack.enter_context(StageBuilder(space_of(options.space, data), options, device))
+        chosen = task_of_search(options, data)
+        builder = stack.enter_context(StageBuilder(space_of(options.space, data, outputs=len(chosen.task.labels)), options, device))
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         config = {
@@ -122,11 +124,12 @@ def search(options: SearchOptions) -> SearchResult:
             first,
             halves,
             options=options,
+            chosen=chosen,
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name),
         )
         with task.explained():
-            try_out(first.supernet, data, options)
+            try_out(first.supernet, data, options, chosen.task)
         engine = stack.enter_context(opened(task, options, config=config, data=data))
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:

@@ -17,7 +17,8 @@ from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary, Task
+from archgrad.engine import EpochSummary
+from archgrad.engine import Task as EngineTask
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
@@ -30,9 +31,9 @@ from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import FIGURES, LOSSES, add_step, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.members import Members
 from archgrad.search.meter import Meter
-from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
@@ -41,6 +42,7 @@ from archgrad.search.supernet_state import load_supernet_state, supernet_state
 from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
+from archgrad.tasks import Chosen, loss_on
 
 __all__ = ["SearchTask"]
 
@@ -49,7 +51,7 @@ _VERSION = 2
 """Version 1 had no stages and no stopping rules; it is read as one without."""
 
 
-class SearchTask(Task[Architecture]):
+class SearchTask(EngineTask[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
@@ -57,11 +59,12 @@ class SearchTask(Task[Architecture]):
         first: What it built for the first.
         halves: Opens the batches for the weights and for the alphas.
         options: The search's options.
+        chosen: What is learnt.
         samples: Of the training data, both halves.
         settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
     """
 
-    command, title, kind, shown = "search", "The search", "search", FIGURES
+    command, title, kind = "search", "The search", "search"
     may_differ = (*names_of(SearchRunOptions), "on_nonfinite")
     modernised = staticmethod(modernised)
 
@@ -72,6 +75,7 @@ class SearchTask(Task[Architecture]):
         halves: Halves,
         *,
         options: SearchOptions,
+        chosen: Chosen,
         samples: int,
         settings: Mapping[str, Any],
     ) -> None:
@@ -89,7 +93,12 @@ class SearchTask(Task[Architecture]):
         self._builder, self._halves, self._stage = builder, halves, -1
         self._use(first)
         self._options, self._method = options, method
-        self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
+        dtype = torch.float64 if options.precision == "64" else torch.float32
+        self._loss = loss_on(chosen.task.loss, self.device, dtype)
+        self._measured = MeasuredHalves(chosen.task, options)
+        best = [f"{half}_{chosen.task.best}" for half in ("train", "valid")]
+        self.shown = tuple(dict.fromkeys((*LOSSES, *best, *FIGURES)))
+        self._said = chosen.line if chosen.says_more else None
         self._samples, self._settings = samples, settings
         self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None
@@ -133,6 +142,9 @@ class SearchTask(Task[Architecture]):
 
     def start_epoch(self) -> None:
         options, method = self._options, self._method
+        if self._said is not None:
+            self.progress.message(self._said)
+            self._said = None
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
         if self._members.over(self.history):
@@ -208,7 +220,7 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
-            add_step(self._meter, report, train_batch, valid_batch, self._metrics)
+            add_step(self._meter, report, train_batch, valid_batch, self._measured)
         except NonFiniteError as error:
             if not skips:
                 kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
@@ -222,7 +234,8 @@ class SearchTask(Task[Architecture]):
 
     def figures(self) -> Mapping[str, Any]:
         architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))
-        return known({**self._meter.means(), **of_alphas(self.supernet, architecture)})
+        means = {**self._meter.means(), **self._measured.values(over_ranks=False)}
+        return known({**means, **of_alphas(self.supernet, architecture)})
 
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
@@ -233,7 +246,10 @@ class SearchTask(Task[Architecture]):
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
         self._architecture = self._members.together(architecture, self.supernet)
-        means, self._meter = self._meter.means_over_ranks(self.device), Meter()
+        means: dict[str, float | None] = {**self._meter.means_over_ranks(self.device)}
+        means |= self._measured.values(over_ranks=True)
+        self._meter = Meter()
+        self._measured.begin()
         row = {
             "epoch": self.epoch,
             **self._members.column,
@@ -360,7 +376,7 @@ class SearchTask(Task[Architecture]):
         }
 
     def sums_state(self) -> dict[str, Any]:
-        return {"meter": self._meter.state_dict()}
+        return {"meter": self._meter.state_dict(), "measured": self._measured.state_dict()}
 
     def check_state(self, state: Any) -> None:
         if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") not in (1, _VERSION):
@@ -394,3 +410,5 @@ class SearchTask(Task[Architecture]):
             self._meter.load_state_dict(parts[rank()]["meter"])
         else:
             self._meter = Meter.shared([part["meter"] for part in parts], world_size())
+        mine = parts[rank() :][:1] if len(parts) == world_size() else parts if rank() == 0 else ()
+        self._measured.load([part.get("measured", {}) for part in mine])

@@ -1,0 +1,92 @@
+"""The options of a search or a retraining that say what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from archgrad.data import Data
+from archgrad.errors import OptionError
+from archgrad.json_text import shown
+from archgrad.options import Options, values_of
+from archgrad.tasks.choose import Chosen, chosen_task, loss_of_name
+from archgrad.tasks.task import Task
+from archgrad.tasks.weighting import ClassWeights, class_weights_of
+
+__all__ = ["TaskOptions", "check_function"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(Options):
+    """What is learnt, and how it is measured."""
+
+    task: Task | str | None = None
+    """What is learnt: "classification", "multilabel", "regression", "segmentation", "sequence", or an
+    `archgrad.tasks.Task`. By default what the targets tell."""
+    loss: Any | str | None = None
+    """Function of (outputs, targets) (see `archgrad.losses.Loss`), or a name: "cross-entropy", "binary-cross-entropy",
+    "mse", "l1", "smooth-l1", "huber", "poisson". By default the task's own. With `accumulation` it must be one of
+    torch's, a mean over samples, or say what it averages over."""
+    metrics: Any | str | None = None
+    """What is measured besides the loss: names of metrics (in one text with commas between them), or name -> metric of
+    torchmetrics. The first one says which epoch is best. By default the task's own."""
+    class_weights: ClassWeights | str | None = None
+    """Weight of each class in the loss: "balanced" (a class weighs the more the rarer it is), or one number a class; of
+    several labels, of the samples that have the label."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("loss", "metrics"):
+            check_function(name, getattr(self, name))
+        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+            raise OptionError(
+                f"class_weights must be 'balanced' or one number a class, but got {shown(self.class_weights)}."
+            )
+
+    def task_for(self, data: Data) -> Chosen:
+        """Return the task, fitted to the data, its loss with the weights of the classes.
+
+        Raises:
+            OptionError: Task, loss, metrics, weights and targets do not go together.
+        """
+        chosen = chosen_task(self.task, data, loss=self.loss, metrics=self.metrics)
+        if self.class_weights is None:
+            return chosen
+        weights = class_weights_of(self.class_weights, data.train_targets, chosen.task)
+        return Chosen(chosen.task.weighted(weights), chosen.reason)
+
+    def plain_task(self) -> dict[str, Any]:
+        """Return those of the options that were given, as plain data for config.yaml; a task by its name."""
+        given = {name: _plain(value) for name, value in values_of(self, TaskOptions).items()}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as config.yaml holds it; None for a function, which it does not."""
+    if isinstance(value, Task):
+        return value.name
+    if isinstance(value, Mapping | tuple | list):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value if isinstance(value, str) else None
+
+
+def check_function(name: str, given: Any) -> None:
+    """Refuse a class in the place of a value, and what is neither a function nor a name.
+
+    Raises:
+        OptionError: As said.
+    """
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        raise OptionError(f"{name} must be a value, but got the class {given.__name__}. Give {given.__name__}().")
+    if given is None or callable(given):
+        return
+    if isinstance(given, str) and name != "weights_optimizer":
+        if name == "loss":
+            loss_of_name(given)
+        return
+    if name != "metrics" or not isinstance(given, Mapping | tuple | list):
+        what = "the list of weights" if name == "weights_optimizer" else "(outputs, targets)"
+        raise OptionError(f"{name} must be a function of {what}, but got {given!r}.")
