@@ -56,7 +56,7 @@ class _Positions(Task):
                 f"by ignore_index (now {self.ignore_index})."
             )
         classes = int(counted.max()) + 1
-        if len(self.labels or names) not in (0, *range(classes, 2**31)):
+        if 0 < len(self.labels or names) < classes:
             raise OptionError(
                 f"The targets reach to class {classes - 1}, but {len(self.labels or names)} classes are named. Name "
                 f"all, or mark positions that do not count by ignore_index (now {self.ignore_index})."
