@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class Problem(NamedTuple):
     data: Callable[[], Data]
     space: Callable[[], nn.Module]
     task: str
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def halves(inputs: Tensor, targets: Tensor, *, test: int = 24, **options: Any) -> Data:

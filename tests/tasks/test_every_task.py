@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,11 +52,11 @@ def derived(problem: Problem, searched: SearchResult) -> nn.Module:
 
 
 @pytest.fixture(scope="module", params=PROBLEMS)
-def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
     problem, folder = PROBLEMS[request.param], tmp_path_factory.mktemp(request.param)
     searched = search(problem, folder / "search")
     trained = retrain(problem, derived(problem, searched), folder / "retrain")
-    yield Done(request.param, problem, problem.data(), searched, trained, folder)
+    return Done(request.param, problem, problem.data(), searched, trained, folder)
 
 
 def test_the_task_is_inferred_and_its_metrics_stand_in_both_runs(done: Done) -> None:

@@ -176,7 +176,14 @@ class ModelDescription:
 
     @classmethod
     def of_lists(
-        cls, *, classes: Any, input_shape: Any, input_dtype: Any, mean: Any, std: Any, task: Any = None,
+        cls,
+        *,
+        classes: Any,
+        input_shape: Any,
+        input_dtype: Any,
+        mean: Any,
+        std: Any,
+        task: Any = None,
         outputs: Any = (),
     ) -> ModelDescription:
         """Make a description of what a JSON text says, of anyone's making.

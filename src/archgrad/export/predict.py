@@ -23,7 +23,7 @@ from archgrad.export.session import METADATA_KEY, OnnxSession
 from archgrad.json_text import shown
 from archgrad.nested import map_tensors
 
-__all__ = ["Prediction", "predict", "predict_samples"]
+__all__ = ["Prediction", "model_description", "predict", "predict_samples"]
 
 _BATCH = 64
 _BATCH_NUMBERS = 2**24  # 64 MB
@@ -212,6 +212,12 @@ def _opened(model: str | os.PathLike[str], *, top: int, weights: Weights, space:
     return _Model(*_open_onnx(path), f"'{path}'")
 
 
+def model_description(model: str | os.PathLike[str]) -> ModelDescription:
+    """Return the description of a model, as `predict` takes it; raises what `predict` does."""
+    path = Path(model)
+    return describe_run(path) if path.is_dir() else _described(path, None)
+
+
 def _open_onnx(path: Path) -> tuple[OnnxSession, ModelDescription]:
     if path.suffix.lower() in _UNPICKLED:
         raise ExportError(
@@ -222,15 +228,21 @@ def _open_onnx(path: Path) -> tuple[OnnxSession, ModelDescription]:
         what = "is neither an .onnx file nor a run folder" if path.exists() else "does not exist"
         raise ExportError(f"The model '{path}' {what}. Name what `archgrad export --onnx` wrote, or a run folder.")
     session = OnnxSession(str(path), where=f"'{path}'")
+    return session, _described(path, session)
+
+
+def _described(path: Path, session: OnnxSession | None) -> ModelDescription:
+    """Return the description beside a model, or in it."""
     beside = description_beside(path)
     if beside.is_file():
-        return session, ModelDescription.load(beside)
+        return ModelDescription.load(beside)
+    session = OnnxSession(str(path), where=f"'{path}'") if session is None else session
     if METADATA_KEY not in session.metadata:
         raise ExportError(
             f"Nothing tells the classes and normalisation of '{path}': there is no '{beside.name}' beside it, and it "
             f"says nothing itself. Name a model that `archgrad export --onnx` wrote."
         )
-    return session, ModelDescription.from_json(session.metadata[METADATA_KEY], where=f"The description in '{path}'")
+    return ModelDescription.from_json(session.metadata[METADATA_KEY], where=f"The description in '{path}'")
 
 
 def _pixels(name: str, *, image_size: int, channels: int) -> Tensor:

@@ -100,7 +100,12 @@ def export_onnx(
     if opset is not None:
         check_whole("opset", opset, least=18)
     plain, description = describe(
-        prepared(network), examples, classes=classes, mean=mean, std=std, batch_size=_checked_batch(batch_size),
+        prepared(network),
+        examples,
+        classes=classes,
+        mean=mean,
+        std=std,
+        batch_size=_checked_batch(batch_size),
         **_learnt(task),
     )
     content = _onnx_bytes(trace(plain, examples, batch_size=batch_size), description, opset)
@@ -139,7 +144,12 @@ def export_program(
     place = _checked_place(path, ".pt2", tolerance)
     examples = _examples(input_shape, input_dtype, example_inputs)
     plain, description = describe(
-        prepared(network), examples, classes=classes, mean=mean, std=std, batch_size=_checked_batch(batch_size),
+        prepared(network),
+        examples,
+        classes=classes,
+        mean=mean,
+        std=std,
+        batch_size=_checked_batch(batch_size),
         **_learnt(task),
     )
     buffer = io.BytesIO()

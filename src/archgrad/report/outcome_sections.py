@@ -53,14 +53,18 @@ def _of_classes(run: Run, pictures: Sequence[Picture]) -> str:
     names = class_names(run, len(counts))
     totals = counts.sum(axis=1)
     right = f"{int(counts.trace())} of {int(counts.sum())} test {unit}s right"
-    balanced = "; ".join(f"{name} {format_value(value, percent=True)}" for name, value in imbalance_facts(counts).items())
+    balanced = "; ".join(
+        f"{name} {format_value(value, percent=True)}" for name, value in imbalance_facts(counts).items()
+    )
     said = f"{right}; {balanced}" if balanced else right
     rows = []
     for k in sorted(range(len(names)), key=lambda k: counts[k, k] / max(totals[k], 1)):
         if totals[k]:
             overlap = counts[k, k] / (totals[k] + counts[:, k].sum() - counts[k, k])
             shares = [counts[k, k] / totals[k], *([overlap] if run.shows == "positions" else [])]
-            rows.append([escape(names[k]), str(int(totals[k])), *(format_value(share, percent=True) for share in shares)])
+            rows.append(
+                [escape(names[k]), str(int(totals[k])), *(format_value(share, percent=True) for share in shares)]
+            )
     head = ["class", f"{unit}s", "accuracy", *(["overlap (IoU)"] if run.shows == "positions" else [])]
     classes = table(head, rows[:_MOST_ROWS], name="Accuracy of each class, worst first")
     mistakes = [
@@ -153,7 +157,7 @@ def _masks(run: Run) -> str:
             for name, part in pixels
         )
         figures.append(
-            f'<figure>{drawn}<figcaption>test image {number}: {format_value(share, percent=True)} of its pixels as in '
+            f"<figure>{drawn}<figcaption>test image {number}: {format_value(share, percent=True)} of its pixels as in "
             f"the true mask</figcaption></figure>"
         )
     classes = sorted({*np.unique(run.masks.targets).tolist(), *np.unique(run.masks.predicted).tolist()})

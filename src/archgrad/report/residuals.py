@@ -40,7 +40,9 @@ def residual_scene(name: str, targets: np.ndarray, outputs: np.ndarray, *, narro
     title = f"Residuals of {shorten(clean_text(name), size=13.0, width=width - 150.0)}"
     items: list[Item] = [Label(x=4.0, y=12.0, text=title, size=13.0, anchor="start", bold=True)]
     for tick in ys:
-        items.append(Curve(commands=(("M", left, y(tick)), ("L", right, y(tick))), stroke="faint" if tick == 0 else "grid"))
+        items.append(
+            Curve(commands=(("M", left, y(tick)), ("L", right, y(tick))), stroke="faint" if tick == 0 else "grid")
+        )
         text = format_value(tick, ticks=ys)
         items.append(Label(x=left - 6.0, y=y(tick), text=text, size=_SMALL, anchor="end", fill="muted"))
     for tick in xs[:: 2 if narrow and len(xs) > 5 else 1]:

@@ -123,9 +123,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         # Everything that can be wrong with the arguments shows before a folder is written to.
         stack.enter_context(accelerated(network) if options.fast else nullcontext())
         channels_last = options.fast and accepts_channels_last(network)
-        learner = Learner(
-            network, options, task=chosen.task, device=pick_device(device), channels_last=channels_last
-        )
+        learner = Learner(network, options, task=chosen.task, device=pick_device(device), channels_last=channels_last)
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
         few = partial(first_batch, samples=2, transform=test_transform, device=learner.device)

@@ -108,7 +108,9 @@ def search(options: SearchOptions) -> SearchResult:
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
         chosen = task_of_search(options, data)
-        builder = stack.enter_context(StageBuilder(space_of(options.space, data, outputs=len(chosen.task.labels)), options, device))
+        builder = stack.enter_context(
+            StageBuilder(space_of(options.space, data, outputs=len(chosen.task.labels)), options, device)
+        )
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         config = {

@@ -68,7 +68,9 @@ class SearchRecipe(TaskOptions, TrainingOptions):
         check_real("weights_fraction", self.weights_fraction, above=0, below=1)
         check_whole("cutout", self.cutout, least=0)
         check_word("schedule", self.schedule, get_args(Schedule))
-        check_function("weights_optimizer", None if isinstance(self.weights_optimizer, Optimizer) else self.weights_optimizer)
+        check_function(
+            "weights_optimizer", None if isinstance(self.weights_optimizer, Optimizer) else self.weights_optimizer
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,7 @@ class Chosen:
 
     @property
     def says_more(self) -> bool:
-        """Whether it is another task than a run has that nobody asked for one: classes by cross-entropy and accuracy.
-        """
+        """Whether it is another task than a run has that nobody asked for one: classes by cross-entropy and accuracy."""
         plain = type(self.task) is Classification and list(self.task.metrics) == ["accuracy"]
         return not plain and type(self.task) is not Task
 

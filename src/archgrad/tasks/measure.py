@@ -70,7 +70,7 @@ class BatchMean(_Sums):
     def update(self, outputs: Any, targets: Any) -> None:
         """Add a batch."""
         value = self._function(outputs, targets)
-        if isinstance(value, Tensor) and value.numel() != 1 or not hasattr(value, "__float__"):
+        if (isinstance(value, Tensor) and value.numel() != 1) or not hasattr(value, "__float__"):
             raise OptionError(
                 f"The metric {self._name!r} must return one number a batch, but it returned "
                 f"{tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}. Return the mean."
@@ -143,9 +143,7 @@ class Measure:
         whole = copy.copy(self)
         whole._metrics = {name: copy.deepcopy(metric) for name, metric in self._metrics.items()}
         sums = [
-            (metric, state, value)
-            for metric in whole._metrics.values()
-            for state, value in metric.metric_state.items()
+            (metric, state, value) for metric in whole._metrics.values() for state, value in metric.metric_state.items()
         ]
         added = iter(sum_over_ranks([number for _, _, value in sums for number in value.double().flatten().tolist()]))
         for metric, state, value in sums:

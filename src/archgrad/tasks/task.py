@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.checks import check_word
-from archgrad.runs import check_column
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.losses import Loss
+from archgrad.runs import check_column
 
 __all__ = ["HIGHER_IS_BETTER", "LOSSES", "LOWER_IS_BETTER", "BestIs", "Shows", "Task", "class_counts", "shape_of"]
 

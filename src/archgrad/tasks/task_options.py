@@ -10,11 +10,10 @@ from torch import nn
 
 from archgrad.data import Data
 from archgrad.errors import OptionError
-from archgrad.json_text import shown
 from archgrad.options import Options, values_of
 from archgrad.tasks.choose import Chosen, chosen_task, loss_of_name
 from archgrad.tasks.task import Task
-from archgrad.tasks.weighting import ClassWeights, class_weights_of
+from archgrad.tasks.weighting import ClassWeights, class_weights_of, numbers_of
 
 __all__ = ["TaskOptions", "check_function"]
 
@@ -34,17 +33,15 @@ class TaskOptions(Options):
     """What is measured besides the loss: names of metrics (in one text with commas between them), or name -> metric of
     torchmetrics. The first one says which epoch is best. By default the task's own."""
     class_weights: ClassWeights | str | None = None
-    """Weight of each class in the loss: "balanced" (a class weighs the more the rarer it is), or one number a class; of
-    several labels, of the samples that have the label."""
+    """Weight of each class in the loss: "balanced" (a class weighs the more the rarer it is), or one number a class (in
+    one text with commas between them); of several labels, of the samples that have the label."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("loss", "metrics"):
             check_function(name, getattr(self, name))
-        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
-            raise OptionError(
-                f"class_weights must be 'balanced' or one number a class, but got {shown(self.class_weights)}."
-            )
+        if isinstance(self.class_weights, str):
+            numbers_of(self.class_weights)
 
     def task_for(self, data: Data) -> Chosen:
         """Return the task, fitted to the data, its loss with the weights of the classes.

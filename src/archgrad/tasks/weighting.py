@@ -14,7 +14,7 @@ from archgrad.json_text import shown
 from archgrad.losses import Loss
 from archgrad.tasks.task import Task
 
-__all__ = ["ClassWeights", "class_weights_of", "loss_on"]
+__all__ = ["ClassWeights", "class_weights_of", "loss_on", "numbers_of"]
 
 ClassWeights = Sequence[float]
 
@@ -41,7 +41,7 @@ def class_weights_of(given: Any, targets: Tensor, task: Task) -> Tensor:
     labels = task.labels
     if task.shows == "values":
         raise OptionError(f"class_weights go with classes, but the task is {task.name!r}. Leave them out.")
-    if isinstance(given, str):
+    if isinstance(given, str) and (given := numbers_of(given)) is None:
         return _balanced(targets, task)
     weights = torch.as_tensor(given, dtype=torch.float32).flatten()
     if len(weights) != len(labels) or not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
@@ -52,6 +52,18 @@ def class_weights_of(given: Any, targets: Tensor, task: Task) -> Tensor:
     if not bool(weights.isfinite().all()):
         raise OptionError(f"class_weights must be finite, but got {shown(weights.tolist())}.")
     return weights
+
+
+def numbers_of(text: str) -> list[float] | None:
+    """Return weights that were typed, with commas between them; None for "balanced".
+
+    Raises:
+        OptionError: The text is neither.
+    """
+    try:
+        return None if text == "balanced" else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"class_weights must be 'balanced' or one number a class, but got {shown(text)}.") from None
 
 
 def _balanced(targets: Tensor, task: Task) -> Tensor:
