@@ -127,7 +127,7 @@ def test_accuracy_counts_the_samples_that_are_classified_rightly() -> None:
     made.train_step(0, INPUTS, TARGETS)
     hits = int(((INPUTS @ WEIGHT.T).argmax(1) == TARGETS).sum())
     assert hits > 0
-    assert made.totals.means()["train_accuracy"] == hits / 3
+    assert made.measure.values() == {"accuracy": hits / 3}
 
 
 def test_learning_rate_and_drop_path_are_those_of_the_epoch() -> None:

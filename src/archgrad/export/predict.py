@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _BATCH_NUMBERS = 2**24  # 64 MB
 _UNPICKLED = (".pt2", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a model makes of one image or sample.
 
@@ -46,7 +46,7 @@ class Prediction:
     classes: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
-    positions: Tensor | None = None
+    positions: Tensor | None = field(default=None, compare=False)
 
 
 def predict(

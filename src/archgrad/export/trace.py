@@ -174,10 +174,11 @@ def trace(network: nn.Module, examples: Examples, *, batch_size: int | None = No
             dynamic_shapes = None if batch_size else (map_tensors(inputs, lambda _: any_size),)
             program = export(network, (inputs,), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:  # the tracer raises nearly anything, down to what the network itself raises
+        size = "any size" if batch_size is None else f"{batch_size} samples"
+        nor = ", nor on a fixed batch size, unless batch_size is given" if batch_size is None else ""
         raise ExportError(
-            f"The network {type(network).__name__} cannot be written as one graph for batches of "
-            f"{'any size' if batch_size is None else f'{batch_size} samples'}: {_first_lines(error)} Its forward must "
-            f"not depend on the values in a batch{', nor on a fixed batch size (or give one)' if batch_size is None else ''}."
+            f"The network {type(network).__name__} cannot be written as one graph for batches of {size}: "
+            f"{_first_lines(error)} Its forward must not depend on the values in a batch{nor}."
         ) from error
     _drop_unused(program)
     _drop_source(program)

@@ -62,9 +62,9 @@ def export_onnx(
 
     The file takes `inputs` (batch, ...), images normalised, and gives `logits` (batch, classes), for batches of any
     size. A network that has learnt something else gives `outputs` of any shape, and one that returns several tensors
-    `outputs.NAME` or `outputs.0`, `outputs.1`, ... Where the network takes a dict of tensors, the file has an input of each key's name; where it takes a tuple,
-    `inputs.0`, `inputs.1`, ... It holds no auxiliary head, no source code and no path; up to 2 GB. Its metadata hold
-    the description, too.
+    `outputs.NAME` or `outputs.0`, `outputs.1`, ... Where the network takes a dict of tensors, the file has an input of
+    each key's name; where it takes a tuple, `inputs.0`, `inputs.1`, ... It holds no auxiliary head, no source code and
+    no path; up to 2 GB. Its metadata hold the description, too.
 
     Args:
         network: A plain module, as `derive` or `load_retrained` return it, of any mode and device; left as it is.

@@ -162,9 +162,9 @@ def _masks(run: Run) -> str:
         )
     classes = sorted({*np.unique(run.masks.targets).tolist(), *np.unique(run.masks.predicted).tolist()})
     named = class_names(run, len(run.classes))
+    texts = {k: named[k] if 0 <= k < len(named) else f"{k}: not counted" for k in classes[:_MOST_ROWS]}
     keys = "".join(
-        f'<span><i style="background:rgb{_colour(k)}"></i>{escape(named[k] if 0 <= k < len(named) else f"{k}: not counted")}</span>'
-        for k in classes[:_MOST_ROWS]
+        f'<span><i style="background:rgb{_colour(k)}"></i>{escape(text)}</span>' for k, text in texts.items()
     )
     return (
         f'<h3>Masks</h3><p class="hint">Image, true mask and predicted mask of the first test images.</p>'

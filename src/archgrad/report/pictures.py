@@ -322,7 +322,7 @@ def residual_pictures(run: Run) -> list[Picture]:
         picture = Picture(
             slug=f"residuals-{slug(name)}" if len(names) > 1 else "residuals",
             title=f"Residuals of {name}",
-            caption="Predicted minus true value of each test sample, over the true value; a perfect network's lie on 0.",
+            caption="Predicted minus true value of each test sample, over the true value; where all is right it is 0.",
             wide=scenes[0],
             narrow=scenes[1],
         )

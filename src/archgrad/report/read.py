@@ -128,7 +128,9 @@ class Run:
     @property
     def best(self) -> tuple[str, bool]:
         """The metric that "best" goes by, and whether its highest value is best."""
-        return str(self._task.get("best", "accuracy")), self._task.get("best_is", "highest") != "lowest"
+        measured = (name.removeprefix("valid_") for name in self.metrics.columns if name.startswith("valid_"))
+        first = next((name for name in measured if name != "loss"), "accuracy")  # of a search, which has no summary
+        return str(self._task.get("best", first)), self._task.get("best_is", "highest") != "lowest"
 
     @property
     def threshold(self) -> float:

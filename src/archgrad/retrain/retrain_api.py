@@ -139,6 +139,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
                 data.train,
                 batch_size=options.batch_size,
                 seed=options.seed,
+                sampling_weights=options.sampling_weights(data),
                 transform=training_transform,
                 device=learner.device,
                 rank=rank(),
@@ -160,9 +161,10 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             lambda: evaluate(
                 learner, data, transform=test_transform, batch_size=options.batch_size, workers=options.workers
             ),
-            said=chosen.line if chosen.says_more else "",
         )
-        engine = stack.enter_context(opened(task, options, config=config, data=data, architecture=architecture))
+        engine = stack.enter_context(
+            opened(task, options, config=config, data=data, architecture=architecture, said=chosen.line)
+        )
         if options.drop_path not in (0.0, Recipe.drop_path) and not learner.has_drop_path:  # the default asks for none
             task.progress.message(f"The network has no paths to drop, so drop_path={options.drop_path} does nothing.")
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from archgrad.data import InfiniteLoader
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary, RunOptions
-from archgrad.engine import Task as EngineTask
+from archgrad.engine import EpochSummary, RunOptions, Task
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
 from archgrad.options import names_of
@@ -30,14 +29,13 @@ _VERSION = 1
 _STEPS_BETWEEN_LOOKS = 20
 
 
-class RetrainTask(EngineTask[Evaluation | None]):
+class RetrainTask(Task[Evaluation | None]):
     """Trains a network; its result is the evaluation after the last epoch.
 
     Args:
         learner: Takes the steps.
         stream: Gives the batches.
         evaluate: Evaluates the network on the test set; None where there is none.
-        said: Said when it starts.
 
     Attributes:
         best_value: Of the task's metric that "best" goes by, on the test set so far.
@@ -47,9 +45,7 @@ class RetrainTask(EngineTask[Evaluation | None]):
     command, title, kind = "retrain", "Retraining", "retraining"
     may_differ = (*names_of(RunOptions), "on_nonfinite")
 
-    def __init__(
-        self, learner: Learner, stream: InfiniteLoader, evaluate: Callable[[], Evaluation | None], *, said: str = ""
-    ) -> None:
+    def __init__(self, learner: Learner, stream: InfiniteLoader, evaluate: Callable[[], Evaluation | None]) -> None:
         recipe = self._recipe = learner.recipe
         super().__init__(
             learner.network,
@@ -62,7 +58,7 @@ class RetrainTask(EngineTask[Evaluation | None]):
         self.steps_between_looks = 1 if learner.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
         self.best_value: float | None = None
         self.best_epoch: int | None = None
-        self._learner, self._evaluate, self._said = learner, evaluate, said
+        self._learner, self._evaluate = learner, evaluate
         best = learner.task.best
         self.shown = tuple(dict.fromkeys(f"{part}_{name}" for part in ("train", "test") for name in ("loss", best)))
         self._evaluation: Evaluation | None = None
@@ -82,9 +78,6 @@ class RetrainTask(EngineTask[Evaluation | None]):
     # --- an epoch -----------------------------------------------------------------------------------------------------
 
     def start_epoch(self) -> None:
-        if self._said:
-            self.progress.message(self._said)
-            self._said = ""
         self._learner.start_epoch(self.epoch)
 
     def take_step(self, batches: Sequence[tuple[Any, Tensor]]) -> None:

@@ -14,12 +14,23 @@ from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.meter import Meter
 from archgrad.supernet import Supernet
+from archgrad.tasks import Task
 
-__all__ = ["FIGURES", "LOSSES", "add_step", "further_columns", "known", "log_alphas", "of_alphas", "watched"]
+__all__ = [
+    "FIGURES",
+    "LOSSES",
+    "add_step",
+    "figures_of",
+    "further_columns",
+    "known",
+    "log_alphas",
+    "of_alphas",
+    "watched",
+]
 
 LOSSES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FIGURES = (*LOSSES, "alphas_entropy", "skip_connections")
-"""What the progress display shows."""
+"""What the progress display shows of any search."""
 
 _NO_SIGNS = ("epoch", "learning_rate", "temperature", "skipped_steps", "alphas_gradient_norm", "weights_gradient_norm")
 
@@ -43,6 +54,11 @@ def add_step(
     meter.add(report.figures, len(train_batch[1]))
     terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
     meter.add(terms, len(valid_batch[1]))
+
+
+def figures_of(task: Task) -> tuple[str, ...]:
+    """Return the columns that the progress display shows first."""
+    return tuple(dict.fromkeys((*LOSSES, *(f"{half}_{task.best}" for half in ("train", "valid")), *FIGURES)))
 
 
 def known(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def open_streams(
     transform = data.training_transform(
         cutout=options.cutout or None, dtype=dtype, channels_last=supernet.channels_last and data.channels > 0
     )
+    weights = options.sampling_weights(data)
     halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
@@ -69,6 +70,7 @@ def open_streams(
                     batch_size=options.batch_size,
                     seed=of_half,
                     indices=half,
+                    sampling_weights=None if weights is None else weights[half],
                     transform=transform,
                     device=device,
                     rank=rank(),

@@ -8,6 +8,7 @@ from typing import Any
 from archgrad.bilevel import StepReport
 from archgrad.bilevel.passes import Batch
 from archgrad.data import Data
+from archgrad.distributed import rank, world_size
 from archgrad.search.meter import accuracy
 from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.search_options import SearchOptions
@@ -65,27 +66,34 @@ class MeasuredHalves:
             if outputs is not None:  # the alphas wait
                 self._halves[half].add(outputs, batch[1])
 
-    def values(self, *, over_ranks: bool) -> dict[str, float | None]:
-        """Return the columns of the epoch so far."""
-        found: dict[str, float | None] = {}
-        for half, measure in self._halves.items() if self._names else ():
-            measure = measure.over_ranks() if over_ranks else measure
-            found |= {f"{half}_{name}": value for name, value in measure.values().items()}
-        return found
+    def values(self) -> dict[str, float | None]:
+        """Return the columns of the epoch so far, of this process."""
+        of_halves = self._halves.items() if self._names else ()
+        return {f"{half}_{name}": value for half, part in of_halves for name, value in part.values().items()}
+
+    def end(self) -> dict[str, float | None]:
+        """Return the columns of the epoch, of all processes, and begin the next."""
+        self._halves = {half: measure.over_ranks() for half, measure in self._halves.items()}
+        values = self.values()
+        self.begin()
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Return this process's sums of the epoch so far."""
         return {half: measure.state() for half, measure in self._halves.items()}
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Take over sums of one process, or of several added up; runs of earlier versions have none.
+        """Take over the sums of as many processes as there are, or of others, which process 0 adds up.
+
+        Runs of earlier versions have none.
 
         Raises:
             KeyError, TypeError, ValueError: They are something else.
         """
+        mine = states[rank() :][:1] if len(states) == world_size() else states if rank() == 0 else ()
         self.begin()
         for half, measure in self._halves.items():
-            measure.load([state[half] for state in states if half in state])
+            measure.load([state[half] for state in mine if half in state])
 
 
 def _none(outputs: Any, targets: Any) -> dict[str, float]:

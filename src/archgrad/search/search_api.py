@@ -132,7 +132,7 @@ def search(options: SearchOptions) -> SearchResult:
         )
         with task.explained():
             try_out(first.supernet, data, options, chosen.task)
-        engine = stack.enter_context(opened(task, options, config=config, data=data))
+        engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0

@@ -17,8 +17,7 @@ from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary
-from archgrad.engine import Task as EngineTask
+from archgrad.engine import EpochSummary, Task
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.json_text import shown
@@ -29,7 +28,7 @@ from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import FIGURES, LOSSES, add_step, further_columns, known, log_alphas, of_alphas, watched
+from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.loaders import Halves
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.members import Members
@@ -51,7 +50,7 @@ _VERSION = 2
 """Version 1 had no stages and no stopping rules; it is read as one without."""
 
 
-class SearchTask(EngineTask[Architecture]):
+class SearchTask(Task[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:
@@ -93,12 +92,10 @@ class SearchTask(EngineTask[Architecture]):
         self._builder, self._halves, self._stage = builder, halves, -1
         self._use(first)
         self._options, self._method = options, method
-        dtype = torch.float64 if options.precision == "64" else torch.float32
-        self._loss = loss_on(chosen.task.loss, self.device, dtype)
+        self._dtype = torch.float64 if options.precision == "64" else torch.float32
+        self._loss = loss_on(chosen.task.loss, self.device, self._dtype)
         self._measured = MeasuredHalves(chosen.task, options)
-        best = [f"{half}_{chosen.task.best}" for half in ("train", "valid")]
-        self.shown = tuple(dict.fromkeys((*LOSSES, *best, *FIGURES)))
-        self._said = chosen.line if chosen.says_more else None
+        self.shown = figures_of(chosen.task)
         self._samples, self._settings = samples, settings
         self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None
@@ -142,9 +139,6 @@ class SearchTask(EngineTask[Architecture]):
 
     def start_epoch(self) -> None:
         options, method = self._options, self._method
-        if self._said is not None:
-            self.progress.message(self._said)
-            self._said = None
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
         if self._members.over(self.history):
@@ -192,8 +186,7 @@ class SearchTask(EngineTask[Architecture]):
 
     def _cast(self, batch: Batch) -> Batch:
         """Bring inputs that are no images (those have their transform) to the weights' precision."""
-        dtype = torch.float64 if self._options.precision == "64" else torch.float32
-        return prepare(batch[0], dtype=dtype, channels_last=False), batch[1]
+        return prepare(batch[0], dtype=self._dtype, channels_last=False), batch[1]
 
     def take_step(self, batches: Sequence[Batch]) -> None:
         options, method = self._options, self._method
@@ -234,8 +227,7 @@ class SearchTask(EngineTask[Architecture]):
 
     def figures(self) -> Mapping[str, Any]:
         architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))
-        means = {**self._meter.means(), **self._measured.values(over_ranks=False)}
-        return known({**means, **of_alphas(self.supernet, architecture)})
+        return known({**self._meter.means(), **self._measured.values(), **of_alphas(self.supernet, architecture)})
 
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
@@ -246,10 +238,8 @@ class SearchTask(EngineTask[Architecture]):
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
         self._architecture = self._members.together(architecture, self.supernet)
-        means: dict[str, float | None] = {**self._meter.means_over_ranks(self.device)}
-        means |= self._measured.values(over_ranks=True)
+        means = {**self._meter.means_over_ranks(self.device), **self._measured.end()}
         self._meter = Meter()
-        self._measured.begin()
         row = {
             "epoch": self.epoch,
             **self._members.column,
@@ -410,5 +400,4 @@ class SearchTask(EngineTask[Architecture]):
             self._meter.load_state_dict(parts[rank()]["meter"])
         else:
             self._meter = Meter.shared([part["meter"] for part in parts], world_size())
-        mine = parts[rank() :][:1] if len(parts) == world_size() else parts if rank() == 0 else ()
-        self._measured.load([part.get("measured", {}) for part in mine])
+        self._measured.load([part.get("measured", {}) for part in parts])

@@ -14,13 +14,13 @@ from archgrad.data import Data
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.losses import Loss
+from archgrad.tasks.base_task import LOSSES, Task
 from archgrad.tasks.classification import Classification, described_targets
 from archgrad.tasks.multilabel import Multilabel
 from archgrad.tasks.positions import Segmentation, Sequence
 from archgrad.tasks.regression import Regression
-from archgrad.tasks.task import LOSSES, Task
 
-__all__ = ["TASKS", "Chosen", "chosen_task", "loss_of_name"]
+__all__ = ["TASKS", "Chosen", "chosen_task", "loss_of_name", "metrics_by_name"]
 
 TASKS: Mapping[str, type[Task]] = {
     "classification": Classification,
@@ -44,15 +44,11 @@ class Chosen:
     """In words; empty where the caller named it."""
 
     @property
-    def says_more(self) -> bool:
-        """Whether it is another task than a run has that nobody asked for one: classes by cross-entropy and accuracy."""
-        plain = type(self.task) is Classification and list(self.task.metrics) == ["accuracy"]
-        return not plain and type(self.task) is not Task
-
-    @property
     def line(self) -> str:
-        """Return what a run says of it."""
+        """Return what a run says of it; nothing of classes that are measured by accuracy, and of a caller's loss."""
         task = self.task
+        if type(task) is Task or (type(task) is Classification and list(task.metrics) == ["accuracy"]):
+            return ""
         metrics = ", ".join(task.metrics) or "the loss alone"
         return f"Task: {task.name}{f', as {self.reason}' if self.reason else ''}; measured by {metrics}."
 
@@ -78,15 +74,18 @@ def chosen_task(given: Task | str | None, data: Data, *, loss: Any = None, metri
     if loss is not None:
         changes["loss"] = loss_of_name(loss) if isinstance(loss, str) else loss
     if metrics is not None:
-        if isinstance(metrics, str):
-            metrics = tuple(name.strip().replace("-", "_") for name in metrics.split(","))
-        best = None
-        if callable(metrics):
-            metrics, best = {getattr(metrics, "__name__", "metric"): metrics}, "loss"
-        changes |= {"metrics": metrics, "best": best, "best_is": None}
+        best = "loss" if callable(metrics) else None  # as nothing tells which value of a function is best
+        changes |= {"metrics": metrics_by_name(metrics), "best": best, "best_is": None}
     if changes:
         task = replace(task, **changes)
     return Chosen(task.fitted(data.train_targets, data.classes), reason)
+
+
+def metrics_by_name(given: Any) -> Any:
+    """Return names of metrics one by one, or name -> metric, of whatever form a caller gave."""
+    if isinstance(given, str):
+        return tuple(name.strip().replace("-", "_") for name in given.split(","))
+    return {getattr(given, "__name__", "metric"): given} if callable(given) else given
 
 
 def _named(given: Any) -> Task:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from archgrad.errors import OptionError
 from archgrad.losses import Loss
+from archgrad.tasks.base_task import Task, class_counts, shape_of
 from archgrad.tasks.metric_names import made_metrics, of_classes
-from archgrad.tasks.task import Task, class_counts, shape_of
 
 __all__ = ["Classification", "with_class_weights", "with_label_smoothing"]
 

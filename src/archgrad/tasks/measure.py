@@ -14,7 +14,7 @@ from torch import Tensor
 from archgrad.distributed import sum_over_ranks, world_size
 from archgrad.errors import OptionError
 from archgrad.nested import map_tensors
-from archgrad.tasks.task import Task
+from archgrad.tasks.base_task import Task
 
 __all__ = ["BatchMean", "HitRate", "MadeLater", "Measure"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
+from archgrad.tasks.base_task import Task
 from archgrad.tasks.measure import HitRate, MadeLater
-from archgrad.tasks.task import Task
 
 __all__ = ["Makers", "made_metrics", "of_classes", "of_labels", "of_values"]
 

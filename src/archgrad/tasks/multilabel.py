@@ -12,9 +12,9 @@ from torch import Tensor
 from archgrad.checks import check_real
 from archgrad.errors import OptionError
 from archgrad.losses import Loss
+from archgrad.tasks.base_task import Task, shape_of
 from archgrad.tasks.classification import described_targets
 from archgrad.tasks.metric_names import made_metrics, of_labels
-from archgrad.tasks.task import Task, shape_of
 
 __all__ = ["Multilabel", "binary_cross_entropy"]
 

@@ -14,9 +14,9 @@ from archgrad.checks import is_whole
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.losses import Loss, loss_kind
+from archgrad.tasks.base_task import Task, class_counts, shape_of
 from archgrad.tasks.classification import described_targets, with_class_weights, with_label_smoothing
 from archgrad.tasks.metric_names import made_metrics, of_classes
-from archgrad.tasks.task import Task, class_counts, shape_of
 
 __all__ = ["Segmentation", "Sequence"]
 

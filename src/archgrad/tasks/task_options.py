@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from archgrad.checks import check_word
 from archgrad.data import Data
 from archgrad.errors import OptionError
 from archgrad.options import Options, values_of
-from archgrad.tasks.choose import Chosen, chosen_task, loss_of_name
-from archgrad.tasks.task import Task
-from archgrad.tasks.weighting import ClassWeights, class_weights_of, numbers_of
+from archgrad.tasks.base_task import Task
+from archgrad.tasks.choose import Chosen, chosen_task, loss_of_name, metrics_by_name
+from archgrad.tasks.weighting import ClassWeights, class_weights_of, numbers_of, sampling_weights_of
 
 __all__ = ["TaskOptions", "check_function"]
 
@@ -36,8 +38,14 @@ class TaskOptions(Options):
     """Weight of each class in the loss: "balanced" (a class weighs the more the rarer it is), or one number a class (in
     one text with commas between them); of several labels, of the samples that have the label."""
 
+    sampling: ClassWeights | str | None = None
+    """How often samples are drawn: "balanced" (each class as often), or one number a training sample, in relation to
+    each other; drawn with replacement, from the seed alone. By default each once an epoch."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.sampling, str):
+            check_word("sampling", self.sampling, ("balanced",))
         for name in ("loss", "metrics"):
             check_function(name, getattr(self, name))
         if isinstance(self.class_weights, str):
@@ -46,19 +54,40 @@ class TaskOptions(Options):
     def task_for(self, data: Data) -> Chosen:
         """Return the task, fitted to the data, its loss with the weights of the classes.
 
+        With a loss of the caller's, no task and targets that are no class numbers it is one of the caller's own.
+
         Raises:
             OptionError: Task, loss, metrics, weights and targets do not go together.
         """
+        if self.task is None and callable(self.loss) and not data.classes and self.class_weights is None:
+            task = Task(loss=self.loss)
+            if self.metrics is not None:
+                task = replace(task, metrics=metrics_by_name(self.metrics), best="loss")
+            return Chosen(task)
         chosen = chosen_task(self.task, data, loss=self.loss, metrics=self.metrics)
         if self.class_weights is None:
             return chosen
         weights = class_weights_of(self.class_weights, data.train_targets, chosen.task)
         return Chosen(chosen.task.weighted(weights), chosen.reason)
 
+    def sampling_weights(self, data: Data) -> Tensor | None:
+        """Return how often each training sample is drawn, (N,); None for each once.
+
+        Raises:
+            OptionError: See `sampling_weights_of`.
+        """
+        return None if self.sampling is None else sampling_weights_of(self.sampling, data.train_targets)
+
     def plain_task(self) -> dict[str, Any]:
         """Return those of the options that were given, as plain data for config.yaml; a task by its name."""
         given = {name: _plain(value) for name, value in values_of(self, TaskOptions).items()}
+        if isinstance(given["sampling"], list):  # as long as the data
+            given["sampling"] = f"{len(given['sampling'])} numbers, hash {_hash(given['sampling'])}"
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _hash(numbers: list[float]) -> str:
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

@@ -12,9 +12,9 @@ from torch import Tensor
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.losses import Loss
-from archgrad.tasks.task import Task
+from archgrad.tasks.base_task import Task
 
-__all__ = ["ClassWeights", "class_weights_of", "loss_on", "numbers_of"]
+__all__ = ["ClassWeights", "class_weights_of", "loss_on", "numbers_of", "sampling_weights_of"]
 
 ClassWeights = Sequence[float]
 
@@ -51,6 +51,38 @@ def class_weights_of(given: Any, targets: Tensor, task: Task) -> Tensor:
         )
     if not bool(weights.isfinite().all()):
         raise OptionError(f"class_weights must be finite, but got {shown(weights.tolist())}.")
+    return weights
+
+
+def sampling_weights_of(given: Any, targets: Tensor) -> Tensor:
+    """Return how often each training sample is drawn, in relation to the others.
+
+    Args:
+        given: "balanced", with which each class is drawn as often; or a number for each sample.
+        targets: (N, ...), of the training samples.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        OptionError: There are not as many, one is negative or not finite, or all are 0; or samples have not one class
+            each.
+    """
+    if isinstance(given, str):
+        if given != "balanced":
+            raise OptionError(f"sampling must be 'balanced' or one number a sample, but got {shown(given)}.")
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise OptionError(
+                "sampling='balanced' draws each class as often, but the samples have not one class each. Give one "
+                "number a sample, or leave it out."
+            )
+        return 1.0 / torch.bincount(targets)[targets].double()
+    weights = torch.as_tensor(given, dtype=torch.float64).flatten()
+    if len(weights) != len(targets) or not bool((weights >= 0).all() & weights.isfinite().all() & (weights > 0).any()):
+        raise OptionError(
+            f"sampling must be 'balanced', or {len(targets)} finite numbers of at least 0, one a training sample and "
+            f"not all 0, but got {len(weights)} numbers from {shown(float(weights.min()) if len(weights) else None)}."
+        )
     return weights
 
 

@@ -146,6 +146,7 @@ class Task:
         pair = self.auxiliary and isinstance(output, tuple | list)
         parts = list(output) if pair else [output]
         if len(parts) not in (1, 2):
+            self.check(output, samples)
             raise OptionError(
                 f"The network must return its outputs, or in training mode a pair (outputs, outputs of an auxiliary "
                 f"head), but it returned {len(parts)} things. Return one of these, or give a Task with auxiliary=False "
