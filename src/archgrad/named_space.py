@@ -115,7 +115,8 @@ def _builder_of(given: Any, data: Data, outputs: int) -> SpaceBuilder:
         kind = "class" if isinstance(given, type) else "function"
         told = ", ".join(known_of(data, outputs)) or "nothing"
         raise SpaceError(
-            f"The space must be a module, or built from {told} alone, which is what {shown(data.name)} tells, but got the {kind} {name}. "
+            f"The space must be a module, or built from {told} alone, which is what {shown(data.name)} tells, but got "
+            f"the {kind} {name}. "
             f"Give {name}(...), or functools.partial with {', '.join(needed)}."
         )
     return SpaceBuilder(name, given, {key: value for key, value in known.items() if key not in bound}, bound)

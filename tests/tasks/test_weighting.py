@@ -86,10 +86,13 @@ def test_what_has_no_weight_is_not_drawn() -> None:
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], targets: torch.Tensor, message: str) -> None:
+    def asked() -> None:
+        recipe, given = Recipe(**options), data(targets)
+        recipe.task_for(given)
+        recipe.sampling_weights(given)
+
     with pytest.raises(OptionError, match=message):
-        recipe = Recipe(**options)
-        recipe.task_for(data(targets))
-        recipe.sampling_weights(data(targets))
+        asked()
 
 
 @pytest.mark.parametrize(

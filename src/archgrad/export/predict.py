@@ -81,21 +81,21 @@ def predict(
         RunError: The run folder cannot be used.
         OptionError: An option is outside its range, or onnxruntime is missing.
     """
-    model = _opened(model, top=top, weights=weights, space=space)
-    shape, where = model.description.input_shape, model.where
-    if not model.description.is_image or shape[1] != shape[2] or shape[1] > LARGEST_SIDE:
+    opened = _opened(model, top=top, weights=weights, space=space)
+    shape, where = opened.description.input_shape, opened.where
+    if not opened.description.is_image or shape[1] != shape[2] or shape[1] > LARGEST_SIDE:
         raise ExportError(
-            f"{where} takes {model.description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 "
+            f"{where} takes {opened.description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 "
             f"channels and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Give samples "
             f"(predict_samples, --data), or call the network itself with such inputs."
         )
-    transform = ImageTransform(mean=model.description.mean, std=model.description.std)
+    transform = ImageTransform(mean=opened.description.mean, std=opened.description.std)
     found: list[Prediction] = []
-    batch = model.description.batch_size or max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
+    batch = opened.description.batch_size or max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
     for start in range(0, len(images), batch):
         names = [os.fspath(image) for image in images[start : start + batch]]
         pixels = torch.stack([_pixels(name, image_size=shape[1], channels=shape[0]) for name in names])
-        found += model.predict(names, transform(pixels, None), top=top)
+        found += opened.predict(names, transform(pixels, None), top=top)
     return found
 
 
@@ -125,9 +125,9 @@ def predict_samples(
         RunError: The run folder cannot be used.
         OptionError: An option is outside its range, or onnxruntime is missing.
     """
-    model = _opened(model, top=top, weights=weights, space=space)
+    opened = _opened(model, top=top, weights=weights, space=space)
     data = as_data(data)
-    description = model.description
+    description = opened.description
     transform = ImageTransform(mean=description.mean, std=description.std) if data.channels else None
     batches = evaluation_batches(
         data.train if data.test is None else data.test,
@@ -137,7 +137,7 @@ def predict_samples(
     found: list[Prediction] = []
     for inputs, _ in batches:
         names = [str(len(found) + number) for number in range(count(inputs))]
-        found += model.predict(names, prepare(inputs, dtype=torch.float32, channels_last=False), top=top)
+        found += opened.predict(names, prepare(inputs, dtype=torch.float32, channels_last=False), top=top)
     return found
 
 

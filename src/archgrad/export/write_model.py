@@ -195,7 +195,7 @@ def _onnx_bytes(program: Any, description: ModelDescription, opset: int | None) 
             dynamo=True,
             input_names=[each.name for each in description.inputs],
             output_names=[each.name for each in description.outputs] or ["logits"],
-            **({} if opset is None else {"opset_version": opset}),
+            opset_version=opset,
             verbose=False,
         )
         assert converted is not None

@@ -131,6 +131,7 @@ class DartsTrainer:
 
         learnt: dict[str, Any]
         if task is None:
+            assert callable(loss)  # as was checked above
             learnt = {"loss": ObservedLoss(loss, self._begin), "metrics": metrics}
         else:
             fitted = chosen_task(task, samples, loss=loss, metrics=None if callable(metrics) else metrics).task

@@ -104,7 +104,8 @@ class _Seen:
 
     def __init__(self, learner: Learner, samples: int) -> None:
         self._learner, self._samples = learner, samples
-        self.measure, self.counts = Measure(learner.task), None
+        self.measure = Measure(learner.task)
+        self.counts: Tensor | None = None
         self._parts: list[tuple[Tensor, Tensor]] | None = []
         self._loss = in_parts(learner.loss)
         self._sums = torch.zeros(2, dtype=torch.float64)

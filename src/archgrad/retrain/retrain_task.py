@@ -115,7 +115,7 @@ class RetrainTask(Task[Evaluation | None]):
             **_columns("test", test),
             "weights_gradient_norm": means["weights_gradient_norm"],
         }
-        if evaluation and task.better(value := evaluation.value(task.best), self.best_value):
+        if evaluation and task.better(value := evaluation.value(str(task.best)), self.best_value):
             self.best_value, self.best_epoch = value, self.epoch
             if self.folder is not None:
                 self.folder.save_tensors("weights/best.safetensors", self._learner.weights())

@@ -46,7 +46,8 @@ class MeasuredHalves:
     def __init__(self, task: Task, options: SearchOptions) -> None:
         own = callable(options.metrics)
         plain = task.shows == "classes" or type(task) is Task
-        self.of_batches = NamedMetrics(options.metrics if own else accuracy if plain else _none)
+        means: Any = options.metrics if own else accuracy if plain else _none
+        self.of_batches = NamedMetrics(means)
         self._task = task
         self._names = [] if own else [name for name in task.metrics if not (plain and name == "accuracy")]
         self.begin()

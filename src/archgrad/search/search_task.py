@@ -396,8 +396,5 @@ class SearchTask(Task[Architecture]):
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
         load_supernet_state(self.supernet, state)
-        if len(parts) == world_size():
-            self._meter.load_state_dict(parts[rank()]["meter"])
-        else:
-            self._meter = Meter.shared([part["meter"] for part in parts], world_size())
+        self._meter = Meter.loaded([part["meter"] for part in parts], rank(), world_size())
         self._measured.load([part.get("measured", {}) for part in parts])

@@ -82,7 +82,8 @@ class _Positions(Task):
             raise OptionError(
                 f"The network must return scores of shape {self.outputs_are} with {samples} samples and {classes} "
                 f"classes, but it returned {shape}. "
-                + ("Return outputs.movedim(-1, 1)." if fits and last else f"Build it for {classes} classes.")
+                f"Build it for {classes} classes"
+                + (", or return outputs.movedim(-1, 1) if its classes come last." if fits and last else ".")
             )
 
     def smoothed(self, label_smoothing: float) -> Loss:
