@@ -9,12 +9,13 @@ KILLS ?= 200
 SEED ?= 1
 NATIVE := $(wildcard src/archgrad/fast/native/*.hpp src/archgrad/fast/native/*.cpp)
 
-.PHONY: help demo test lint types unit bench soak fuzz docs clean
+.PHONY: help demo test lint types unit results bench soak fuzz docs clean
 
 help:
 	@echo "make demo    search on real digits, retrain the result, write a report (about 3 minutes on 2 cores)"
 	@echo "make test    lint, type-check and test"
 	@echo "make lint types unit   the parts of make test"
+	@echo "make results make the tables of docs/results.md again from studies/results"
 	@echo "make bench   time a search step, plain and fast"
 	@echo "make docs    build the documentation into site/"
 	@echo "make soak    kill 200 real runs, resume them, and compare them with runs that nobody killed (KILLS=1000 for more)"
@@ -53,6 +54,9 @@ soak: $(READY)
 fuzz: $(READY)
 	@echo "== 10,000 hostile files (five minutes); what breaks a law is kept in runs/fuzz"
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fuzz.py --inputs 10000 --seed $(SEED)
+
+results: $(READY)
+	$(BIN)/python studies/make_page.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/search_step.py

@@ -158,6 +158,7 @@ def test_what_a_space_does_not_have_is_refused_by_the_search() -> None:
 
 def test_presets_and_short_forms_mean_the_same() -> None:
     assert MethodOptions().choose_method() == replace(darts, source="")
+    assert MethodOptions(method="default").choose_method() is darts  # as docs/results.md has it
     assert MethodOptions(method="darts-second-order").choose_method() is darts_second_order
     short = {"step": Unrolled(), "relaxation": Gumbel(), "weights_first": True, "alphas_learning_rate": 0.01}
     assert MethodOptions(**short).choose_method() == replace(
@@ -171,7 +172,7 @@ def test_presets_and_short_forms_mean_the_same() -> None:
     for option, value in (("step", Unrolled()), ("weights_first", False)):
         with pytest.raises(OptionError, match=f"{option} contradicts the method"):
             found("gdas", **{option: value})
-    with pytest.raises(OptionError, match=r"no method 'dart'. Known are a2m, beta-darts, darts"):
+    with pytest.raises(OptionError, match=r"no method 'dart'. Known are default, a2m, beta-darts, darts"):
         found("dart")
 
 

@@ -16,6 +16,7 @@ import pytest
 from archgrad.errors import OptionError, RunError
 from archgrad.nasbench import OPERATIONS
 from archgrad.study import load_study, study
+from archgrad.study.kept import from_csv as rows_kept
 from archgrad.study.study_tables import from_csv
 
 ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
@@ -93,7 +94,7 @@ architectures: {{all-conv: "{ALL_CONV}"}}
 """,
         encoding="utf-8",
     )
-    whole = study(file, out, jobs=2, threads=1, quiet=True)
+    whole = study(file, out, jobs=2, threads=1, quiet=True, keep=tmp_path / "kept.csv")
     assert list(whole.failed) == ["searches/nasbench201/digits/broken/seed-0"]
     assert "alphas_learning_rate" in next(iter(whole.failed.values())) or "learning_rate" in str(whole.failed)
     rows = {row.method: row for row in whole.rows}
@@ -107,6 +108,17 @@ architectures: {{all-conv: "{ALL_CONV}"}}
     assert float(courses[0]["seconds"]) < float(courses[1]["seconds"])
     assert float(courses[1]["score"]) == rows["darts"].mean
     assert "broken" in whole.report.read_text(encoding="utf-8")
+    kept = rows_kept((tmp_path / "kept.csv").read_text(encoding="utf-8"))
+    assert [row.method for row in kept if row.method != "random"] == [
+        "darts", "all-conv", "searches/nasbench201/digits/broken/seed-0",
+    ]  # fmt: skip
+    assert "learning_rate" in kept[-1].failed
+    assert kept[0].course[1] == kept[0].score == rows["darts"].mean
+    assert [60 * minutes for minutes in kept[0].course_minutes] == pytest.approx(
+        [float(point["seconds"]) for point in courses], rel=1e-4
+    )
+    assert "torch" in kept[0].versions
+    assert "cores" in kept[0].hardware
 
 
 def test_a_plan_that_is_neither_a_study_nor_a_path_is_refused(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import pytest
 from archgrad.errors import DataError
 from archgrad.study.judging import Result
 from archgrad.study.study_tables import from_csv, to_csv, to_markdown
-from archgrad.study.summary import agreement, mean_ranks, rows_of
+from archgrad.study.summary import agreed, agreement, mean_ranks, rows_of
 
 
 def result(method: str, seed: int, score: float, **changed: Any) -> Result:
     values: dict[str, Any] = {
-        "space": "tiny", "data": "digits", "judge": "short", "search_seconds": 30.0, "train_seconds": None,
+        "space": "tiny", "data": "digits", "judge": "short", "search_seconds": 30.0,
+        "selection_seconds": 6.0, "train_seconds": None,
         "parameters": None, "multiply_adds": None, "choices": "{}",
     }  # fmt: skip
     return Result(**values | {"method": method, "seed": seed, "score": score} | changed)
@@ -27,8 +28,16 @@ def test_mean_spread_and_interval() -> None:
     (row,) = rows_of(scores)
     assert (row.n, row.mean, row.deviation, row.worst, row.best) == (3, 2.0, 1.0, 1.0, 3.0)
     assert row.high - row.mean == pytest.approx(4.302652729911275 / math.sqrt(3))  # Student's t, two degrees, 97.5 %
-    assert row.search_minutes == 0.5
+    assert (row.search_minutes, row.selection_minutes) == (0.5, 0.1)
     assert math.isnan(row.gain)
+
+
+def test_an_interval_ends_where_accuracies_do() -> None:
+    # Of 2 % and 98 % the mean is 50 and the half-width 12.7 * 67.9 / sqrt(2) = 609.9.
+    (row,) = rows_of([result("darts", 0, 2.0), result("darts", 1, 98.0)])
+    assert (row.low, row.high) == (0.0, 100.0)
+    (row,) = rows_of([result("darts", seed, 100.0) for seed in (0, 1)])
+    assert (row.low, row.high) == (100.0, 100.0)
 
 
 def test_one_score_has_no_spread() -> None:
@@ -50,11 +59,16 @@ def test_gain_is_over_the_mean_of_random_architectures() -> None:
 
 def test_agreement_is_the_share_of_the_commonest_decision() -> None:
     cells = [
-        {"cell": {"1": [["conv", 0]], "2": [["conv", 0], ["skip", 1]]}, "head": "wide"},
-        {"cell": {"1": [["conv", 0]], "2": [["skip", 0], ["skip", 1]]}, "head": "wide"},
-        {"cell": {"1": [["conv", 0]], "2": [["pool", 0], ["skip", 1]]}, "head": "narrow"},
+        {"cell": {"1": [["conv", 0]], "2": [["conv", 0], ["skip", 1]], "concat": [2]}, "head": "wide"},
+        {"cell": {"1": [["conv", 0]], "2": [["skip", 0], ["skip", 1]], "concat": [2]}, "head": "wide"},
+        {"cell": {"1": [["conv", 0]], "2": [["pool", 0], ["skip", 1]], "concat": [2]}, "head": "narrow"},
     ]
-    assert agreement([json.dumps(cell) for cell in cells]) == pytest.approx((1 + 1 / 3 + 1 + 2 / 3) / 4)
+    # That the cell gives out its second node, nobody has decided.
+    texts = [json.dumps(cell) for cell in cells]
+    assert agreement(texts) == pytest.approx((1 + 1 / 3 + 1 + 2 / 3) / 4)
+    assert list(agreed(texts).items())[:3] == [
+        ("cell/0->1", ("conv", 3)), ("cell/1->2", ("skip", 3)), ("head", ("wide", 2)),
+    ]  # fmt: skip
     assert math.isnan(agreement(["{}"]))
 
 
@@ -73,7 +87,7 @@ def test_mean_ranks_and_their_critical_difference() -> None:
 def test_results_survive_csv() -> None:
     scores = [
         result("darts", 0, 12.5, parameters=7, choices='{"a":"b,c"}'),
-        result("random", 1, 3.25, search_seconds=None),
+        result("random", 1, 3.25, search_seconds=None, selection_seconds=None),
     ]
     assert from_csv(to_csv(scores)) == scores
     assert to_csv([]) == ""

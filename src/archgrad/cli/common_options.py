@@ -29,7 +29,7 @@ __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settle
 _LONGEST_PATH = 4096
 _AUTO = "auto"
 _OPTIONS = [f"{kind}_options" for kind in OWN_KINDS]
-NOT_KEPT = (*OF_ONE_CALL, "out", "dotted", "stored_method")
+NOT_KEPT = (*OF_ONE_CALL, "out", "dotted", "stored_method", "jobs")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
 
 

@@ -16,7 +16,7 @@ from archgrad.cli.parts import RELAXATIONS, STEPS
 from archgrad.errors import OptionError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS, classes_of, method_of_tree, only_name, options_of, tree_of
-from archgrad.search.short_forms import preset
+from archgrad.search.short_forms import DEFAULT, preset
 from archgrad.typed_names import is_own
 
 __all__ = ["OF_THE_METHOD", "add_method_options", "make_method"]
@@ -84,7 +84,7 @@ def make_method(values: Mapping[str, Any]) -> Method:
         OptionError: There is no such part or option, or parts do not go together.
     """
     stored = values["stored_method"]
-    tree = copy.deepcopy(tree_of(Method() if values["method"] is None else preset(values["method"])))
+    tree = copy.deepcopy(tree_of(preset(values["method"] or DEFAULT)))
     if values["method"] is None and stored is not None:
         tree.update(copy.deepcopy(dict(stored)))
     typed: set[str] = set()

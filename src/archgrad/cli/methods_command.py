@@ -9,8 +9,9 @@ from typing import Any
 
 from archgrad.cli.main import COMMANDS
 from archgrad.cli.parser import Parser, dashed
+from archgrad.methods import presets
 from archgrad.methods.tree import KINDS, classes_of, options_of, tree_of
-from archgrad.search.short_forms import PRESETS
+from archgrad.search.short_forms import DEFAULT, PRESETS
 from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
@@ -24,6 +25,9 @@ def make_parser() -> Parser:
 def run(arguments: Sequence[str]) -> int:
     """Print the methods, then the parts."""
     make_parser().parse_args(list(arguments))
+    say(
+        f"{DEFAULT}\n  {presets.DEFAULT.replace('_', '-')}, which is taken without a method; docs/results.md says why\n"
+    )
     for preset, method in PRESETS.items():
         say(f"{preset.replace('_', '-')}\n  {method.source}")
         for place, value in tree_of(method).items():

@@ -33,7 +33,7 @@ from archgrad.retrain.recipe import RetrainOptions
 from archgrad.runs import Interrupted, seeded
 from archgrad.terminal import say
 
-__all__ = ["make_parser", "run"]
+__all__ = ["arguments_of", "make_parser", "run"]
 
 _RANDOM = "random"
 _FIRST = ("arch", "space", "data", "channels", "cells", "epochs", "batch_size", "seed", "device", "out")
@@ -73,31 +73,42 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(parser: Parser, values: dict[str, Any], taken_over: str | None) -> None:
-    resume = values["resume"] is not None
-    out = Path(values["resume"]) if resume else None
+def arguments_of(parser: Parser, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what `archgrad.retrain` is told by the options, but for its run folder.
+
+    Args:
+        parser: As `make_parser` gives it.
+        values: Of the command line, data settled; the space is settled.
+
+    Raises:
+        OptionError: There is no such space or architecture, or an option does not go with the others.
+        DataError: The data is not there, or damaged.
+    """
     with raise_on_all_ranks(), local_rank_zero_first():
         data = data_options.open_data(values)
-    architecture = _architecture(values, data, out)
+    architecture = _architecture(values, data, None if values["resume"] is None else Path(values["resume"]))
     if values["space"] is None:
         values["space"] = architecture.space
     if values["space"] is None:
         raise OptionError("The architecture does not name its space. Give --space, as for the search.")
     values["space"] = space_options.settled_name(values["space"])
-    out = settled_folder(values, _name(values))
     network, sizes = _network(architecture, values, data)
+    return {
+        "network": network,
+        "data": data,
+        "architecture": architecture,
+        "config": {**kept(values), **sizes},
+        **{name: values[name] for name in parser.passed_on},
+    }
+
+
+def _run(parser: Parser, values: dict[str, Any], taken_over: str | None) -> None:
+    given = arguments_of(parser, values)
+    out = settled_folder(values, _name(values))
     if taken_over and rank() == 0 and not values["quiet"]:
         print(taken_over, flush=True)
     try:
-        result = retrain(
-            network,
-            data,
-            architecture=architecture,
-            run_dir=out,
-            resume=resume,
-            config={**kept(values), **sizes},
-            **{name: values[name] for name in parser.passed_on},
-        )
+        result = retrain(**given, run_dir=out, resume=values["resume"] is not None)
     except Interrupted as interruption:
         if rank() == 0:
             say(

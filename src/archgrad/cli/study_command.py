@@ -8,6 +8,7 @@ from pathlib import Path
 
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
+from archgrad.cli.study_check import checked, to_text
 from archgrad.runs import Interrupted
 from archgrad.study import load_study, study
 from archgrad.study.study_api import StudyOptions
@@ -36,18 +37,40 @@ def make_parser() -> Parser:
         help="Run each process as a job of SLURM, with these parameters of submitit's AutoExecutor as JSON, such as "
         '\'{"slurm_partition": "gpu", "timeout_min": 240}\'. Needs pip install archgrad[slurm].',
     )
-    parser.passed_on = parser.add_options_of(StudyOptions, "study", skip=("plan", "out", "slurm"))
+    parser.add_argument(
+        "--keep",
+        type=str | None,
+        metavar="FILE.csv",
+        help="Write this CSV file as well: one row a score, with all that tables and pictures are made of, and commit, "
+        "versions and hardware of each run; small enough for a repository.",
+    )
+    parser.add_argument(
+        "--check",
+        type=bool,
+        default=False,
+        help="Run nothing: read the file and all its options, time a few steps of each kind of run, and print how many "
+        "runs there are and how long they take.",
+    )
+    parser.passed_on = parser.add_options_of(StudyOptions, "study", skip=("plan", "out", "slurm", "keep"))
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the study, and print its tables; status 1 if a run failed."""
+    """Run the study, and print its tables; status 1 if a run failed. Or say what it would be."""
     parser = make_parser()
     values = parser.parse_args(list(arguments)).as_dict()
     plan = load_study(values["plan"])
+    if values["check"]:
+        parts = []
+        for part in checked(plan):
+            parts.append(part)
+            say(f"{part.name}: {part.seconds / 60:.2f} min", error=True)
+        say(to_text(plan, parts))
+        return 0
     out = Path(values["out"] or Path("runs") / Path(values["plan"]).stem)
     try:
-        result = study(plan, out, slurm=values["slurm"], **{name: values[name] for name in parser.passed_on})
+        passed_on = {name: values[name] for name in (*parser.passed_on, "slurm", "keep")}
+        result = study(plan, out, **passed_on)
     except Interrupted as interruption:
         again = " ".join(["archgrad study", *map(shlex.quote, arguments)])
         say(f"Study {interruption}; what is done is kept. Go on with it:\n  {again}")

@@ -16,6 +16,7 @@ from archgrad.data.augment import Augmentation, channel_statistics, statistics_o
 from archgrad.data.cache import key_of, load_tensors, make_file_once, only_process, save_tensors, save_text
 from archgrad.data.dataset import Data, check_class_targets
 from archgrad.data.decode import LARGEST_SIDE, Header, ImageFiles, decode_all, pixel_histogram, read_headers
+from archgrad.data.image_cache import hold, make_room
 from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, read_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.errors import ArchitectureError, DataError
@@ -82,9 +83,13 @@ def _load_folder(path: Path, root: Path, image_size: int | None, limit: int) -> 
         if (data := _from_cache(decoded, path, limit)) is not None:  # made while we waited
             return data
         if listing is None:
-            plain = make_file_once(root / "unpacked" / f"{key_of(*stamp)}.tar", partial(decompress, path))
+            plain = root / "unpacked" / f"{key_of(*stamp)}.tar"
+            while not hold(make_file_once(plain, partial(decompress, path))):
+                pass  # removed by another process just now
             listing = list_classes(read_tar(plain, path), path)
-        return _from_images(listing, path, decoded, image_size, limit)
+        data = _from_images(listing, path, decoded, image_size, limit)
+    make_room(root)
+    return data
 
 
 @dataclass
@@ -155,6 +160,7 @@ def _from_cache(decoded: Path, path: Path, limit: int) -> Data | None:
     if not decoded.is_file() or decoded.stat().st_size > limit or (stored := load_tensors(decoded)) is None:
         return None
     tensors, metadata = stored
+    hold(decoded)
     try:
         classes = tuple(str(name) for name in parse_json(metadata["classes"]))
         facts = _facts_from(parse_json(metadata["facts"]))

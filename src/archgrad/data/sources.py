@@ -17,6 +17,7 @@ from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
 from archgrad.data.dataset import Data, check_class_targets
+from archgrad.data.image_cache import decoded_root
 from archgrad.data.image_folder import load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
@@ -55,6 +56,7 @@ def load(
             (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`), or
             `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
+            For decoded images ARCHGRAD_CACHE wins over ARCHGRAD_DATA; it may be "off".
         download: Download what is missing; False only uses what is there.
         image_size: For `folder:PATH`: height and width in pixels; by default what most images have (see `load_folder`).
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
@@ -68,7 +70,7 @@ def load(
     """
     if name.startswith("folder:"):
         path = from_home(name.removeprefix("folder:"))
-        return load_folder(path, root=cache_root(root), image_size=image_size, memory_limit=memory_limit)
+        return load_folder(path, root=decoded_root(root), image_size=image_size, memory_limit=memory_limit)
     if image_size is not None or memory_limit is not None:
         raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
     if name.endswith(".npz"):

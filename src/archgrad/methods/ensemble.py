@@ -25,7 +25,8 @@ class Ensemble:
     the share of the members that took the same, from 0 to 1: how far the decision can be trusted to come again.
 
     The members run one after the other in one run folder. After each epoch the architecture is that of all members so
-    far, the running one included.
+    far, the running one included. `archgrad search --jobs N` runs them side by side, each in a folder of its own, with
+    the same result.
     """
 
     members: int = 8

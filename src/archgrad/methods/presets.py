@@ -43,6 +43,10 @@ __all__ = [
     "snas",
 ]
 
+DEFAULT = "darts"
+"""The preset that a search takes without a method, and under the name `default`: the best at the cost of DARTS over
+several spaces, as far as `docs/results.md` shows one."""
+
 beta_darts = Method(
     regularizers=(BetaDecay(),),
     source="Ye et al. 2022: beta-DARTS; the factor grows from 0 towards 50 over any length (theirs: 100 epochs)",

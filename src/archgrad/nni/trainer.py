@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from archgrad import methods
 from archgrad.architecture import Architecture
 from archgrad.bilevel import BilevelStep, FirstOrder, Unrolled
 from archgrad.checks import check_real
@@ -158,7 +159,7 @@ class DartsTrainer:
             search,
             self._supernet,
             samples,
-            step=step,
+            method=replace(methods.darts, step=step),  # whatever a search takes by default
             epochs=num_epochs,
             batch_size=batch_size,
             seed=seed,

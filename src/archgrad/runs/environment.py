@@ -16,14 +16,17 @@ import torch
 from archgrad.errors import OptionError
 from archgrad.fast.native import instruction_set
 from archgrad.machine import machine_memory
+from archgrad.runs.commit import commit_of
 
 __all__ = ["peak_memory_mb", "pick_device", "record_environment"]
 
+_CHECKOUT = Path(__file__).parents[3]
+"""Of an installation that is no checkout, some folder that holds no `.git`."""
 _PACKAGES = ("archgrad", "torch", "torchvision", "lightning-fabric", "numpy", "scikit-learn", "safetensors")
 
 
 def record_environment(*, seed: int, data: str | None = None) -> dict[str, Any]:
-    """Return JSON data about this process: time, command line, seed, versions and hardware; and what data it reads.
+    """Return JSON data about this process: time, command line, seed, commit, versions and hardware; and what it reads.
 
     Args:
         seed: The run's seed.
@@ -34,6 +37,7 @@ def record_environment(*, seed: int, data: str | None = None) -> dict[str, Any]:
         "command_line": shlex.join(sys.argv),
         "seed": seed,
         **({} if data is None else {"data": data}),
+        **({} if (commit := commit_of(_CHECKOUT)) is None else {"commit": commit}),
         "versions": {"python": platform.python_version(), **_package_versions(), **_cuda_versions()},
         "hardware": {
             "platform": platform.platform(),

@@ -34,7 +34,7 @@ _OWN_FILES = (
     "architecture.json", "metrics.csv", "timings.csv", "environment.json", "summary.json",
     "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
-_OWN_FOLDERS = ("checkpoints", "weights", "report", "candidates")
+_OWN_FOLDERS = ("checkpoints", "weights", "report", "candidates", "members")
 
 
 class RunFolder:

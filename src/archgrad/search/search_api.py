@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.data import as_data
-from archgrad.distributed import (
-    local_rank_zero_first,
-    own_device,
-    process_group,
-    raise_on_all_ranks,
-    rank,
-)
-from archgrad.engine import opened
-from archgrad.machine import check_main_guard
+from archgrad.distributed import rank
 from archgrad.margins import agreement_of, margins_of, undecided_note
-from archgrad.methods.tree import tree_of
-from archgrad.named_space import space_of
 from archgrad.options import takes
 from archgrad.report.results import Viewed
-from archgrad.runs import Halted, Interrupted, pick_device, seeded
+from archgrad.runs import Halted, Interrupted
 from archgrad.search.constant import constant_warning
-from archgrad.search.loaders import Halves
-from archgrad.search.measured_halves import task_of_search
-from archgrad.search.search_options import SearchOptions, SearchRunOptions
-from archgrad.search.search_task import SearchTask
-from archgrad.search.settings import settings_of
-from archgrad.search.stage_builder import StageBuilder
-from archgrad.search.trial import try_out
+from archgrad.search.prepared import prepared
+from archgrad.search.search_options import SearchOptions
 from archgrad.stopping import Stop
 from archgrad.supernet import Supernet
 
@@ -98,41 +81,7 @@ def search(options: SearchOptions) -> SearchResult:
         Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
             `result` has what the run came to so far.
     """
-    check_main_guard()
-    method = options.chosen_method
-    device = pick_device(own_device(options.device))
-
-    with ExitStack() as stack:
-        stack.enter_context(process_group())
-        with raise_on_all_ranks(), local_rank_zero_first():
-            data = as_data(options.data)
-        stack.enter_context(seeded(options.seed))
-        chosen = task_of_search(options, data)
-        builder = stack.enter_context(
-            StageBuilder(space_of(options.space, data, outputs=len(chosen.task.labels)), options, device)
-        )
-        first = builder.build(0)
-        halves = stack.enter_context(Halves(data, options, device))
-        config = {
-            **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
-            **options.recipe(),
-            "method": tree_of(method),
-            **options.kept(SearchRunOptions),
-            "device": str(device),
-            **(options.config or {}),
-        }
-        task = SearchTask(
-            builder,
-            first,
-            halves,
-            options=options,
-            chosen=chosen,
-            samples=len(data.train_targets),
-            settings=settings_of(options, config, data.name),
-        )
-        with task.explained():
-            try_out(first.supernet, data, options, chosen.task)
-        engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
+    with prepared(options) as (task, engine, data):
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0

@@ -61,6 +61,9 @@ class SearchTask(Task[Architecture]):
         chosen: What is learnt.
         samples: Of the training data, both halves.
         settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
+
+    Attributes:
+        members: Of the ensemble, and where the search stands among them.
     """
 
     command, title, kind = "search", "The search", "search"
@@ -80,12 +83,12 @@ class SearchTask(Task[Architecture]):
     ) -> None:
         method = options.chosen_method
         self._further_epochs = method.selection.further_epochs(first.supernet)
-        self._members = Members(method, options.total_epochs + self._further_epochs, seed=options.seed)
+        self.members = Members(method, options.total_epochs + self._further_epochs, seed=options.seed)
         super().__init__(
             first.supernet.network,
             halves.open(first.supernet, options.seed),
             device=next(iter(first.supernet.alphas.values())).device,
-            epochs=self._members.epochs,
+            epochs=self.members.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
         )
@@ -94,9 +97,8 @@ class SearchTask(Task[Architecture]):
         self._options, self._method = options, method
         self._dtype = torch.float64 if options.precision == "64" else torch.float32
         self._loss = loss_on(chosen.task.loss, self.device, self._dtype)
-        self._measured = MeasuredHalves(chosen.task, options)
-        self.shown = figures_of(chosen.task)
-        self._samples, self._settings = samples, settings
+        self._measured, self.shown = MeasuredHalves(chosen.task, options), figures_of(chosen.task)
+        self._samples, self.settings = samples, settings
         self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None
         self._rate, self._updates_alphas = 0.0, True
@@ -109,16 +111,16 @@ class SearchTask(Task[Architecture]):
     @property
     def stop(self) -> Stop | None:
         """Why the search ends before its last epoch, if it does; the members of an ensemble end one by one."""
-        return self._members.stop(self.history) if self._method.ensemble is None else None
+        return self.members.stop(self.history) if self._method.ensemble is None else None
 
     @property
     def _own_epoch(self) -> int:
         """The epoch that is running, or comes next, counted from the first of its member."""
-        return self.epoch - self._members.first_epoch
+        return self.epoch - self.members.first_epoch
 
     @property
     def finished(self) -> bool:
-        return self.told_to_stop or self._members.all_over(self.history)
+        return self.told_to_stop or self.members.all_over(self.history)
 
     @property
     def batches_done(self) -> int:
@@ -141,12 +143,12 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
-        if self._members.over(self.history):
+        if self.members.over(self.history):
             self._begin_member()
         place = method.place_of(self._search_epoch)
         if place.number != self._stage:
             self._stage = place.number
-            self._use(self._builder.begin(place.number, self._state, self.progress.message, self._members.number))
+            self._use(self._builder.begin(place.number, self._state, self.progress.message, self.members.number))
         self.supernet.train()
         self._builder.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
@@ -174,11 +176,11 @@ class SearchTask(Task[Architecture]):
 
     def _begin_member(self) -> None:
         """Keep what the member that has ended decided, and begin the next as the search with its seed would."""
-        self.progress.message(self._members.next(self._ended(), self.epoch))
-        seed_everything(self._members.seed)
-        self._use(self._builder.build(0, self._members.number))
-        self.streams = self._halves.open(self.supernet, self._members.seed)
-        seed_for_rank(self._members.seed)
+        self.progress.message(self.members.next(self._ended(), self.epoch))
+        seed_everything(self.members.seed)
+        self._use(self._builder.build(0, self.members.number))
+        self.streams = self._halves.open(self.supernet, self.members.seed)
+        seed_for_rank(self.members.seed)
         self._stage = -1
 
     def _done(self) -> Done:
@@ -237,12 +239,11 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = self._members.together(architecture, self.supernet)
-        means = {**self._meter.means_over_ranks(self.device), **self._measured.end()}
-        self._meter = Meter()
+        self._architecture = self.members.together(architecture, self.supernet)
+        means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
-            **self._members.column,
+            **self.members.column,
             "learning_rate": self._rate,
             **{name: means.get(name) for name in LOSSES},
             **of_alphas(self.supernet, architecture),
@@ -255,33 +256,32 @@ class SearchTask(Task[Architecture]):
         }
         if self.history and "skip_share" not in self.history[0]:
             del row["skip_share"]  # a run of before there was this column goes on with its own
-        self._members.remember(architecture)
+        self.members.remember(architecture)
         images = sum(self.streams[0].samples_in_batch(self._own_epoch * steps + index) for index in range(steps))
         return EpochSummary(row, known(row), images)
 
     def _own_architecture(self, epoch: int) -> Architecture:
         """Return what the running member's alphas decide at the end of an epoch (0-based), with its provenance."""
         weights = sum(weight.numel() for weight in self.supernet.weights.values())
-        settings = {"search": {**self._settings, "weights": weights}} if self._settings else {}
+        settings = {"search": {**self.settings, "weights": weights}} if self.settings else {}
         return discretize(
             self.supernet,
             space=getattr(self.network, "space_name", None),
-            provenance={"epoch": epoch, "seed": self._members.seed, **settings},
+            provenance={"epoch": epoch, "seed": self.members.seed, **settings},
             scores=self._method.selection.scores(self.supernet),
         )
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
-        return self._members.together(self._own_architecture(epoch), self.supernet)
+        return self.members.together(self._own_architecture(epoch), self.supernet)
 
     def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
         """Return what the stopping rule measures."""
         stopping = self._method.stopping
         if stopping is None:
             return {}
-        probed = stopping.probe(self._end(architecture, done))
-        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
-        return found
+        probed: dict[str, float | None] = dict(stopping.probe(self._end(architecture, done)))
+        return send_state(probed)  # type: ignore[no-any-return]  # processes must decide alike
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
@@ -322,10 +322,10 @@ class SearchTask(Task[Architecture]):
 
         Says as well if the alphas hardly moved, and how close each decision was.
         """
-        if self._members.stop(self.history) is None:
+        if self.members.stop(self.history) is None:
             architecture = self._architecture or self._architecture_after(self.epoch - 1)
         else:
-            architecture = self._members.together(self._ended(), self.supernet)
+            architecture = self.members.together(self._ended(), self.supernet)
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
         if (note := undecided_note(architecture)) is not None:
@@ -338,10 +338,10 @@ class SearchTask(Task[Architecture]):
 
     def _ended(self) -> Architecture:
         """Return what the member that has ended decided: by its last alphas, or by those that it was stopped for."""
-        stop = self._members.stop(self.history)
+        stop = self.members.stop(self.history)
         if stop is None:
             return self._own_architecture(self.epoch - 1)
-        architecture = self._members.remembered(stop.epoch)
+        architecture = self.members.remembered(stop.epoch)
         epoch = architecture.provenance["epoch"] + 1
         self.progress.message(
             f"Stopped after epoch {self.epoch}: {stop.reason}. The result is the architecture of epoch {epoch}."
@@ -355,7 +355,7 @@ class SearchTask(Task[Architecture]):
             "format": _FORMAT,
             "version": _VERSION,
             **supernet_state(self.supernet),
-            **self._members.state_dict(),
+            **self.members.state_dict(),
             "supernet": dict(self.supernet.state_dict()),
             "generator": self.supernet.generator.get_state(),
             "weights_optimizer": self._weights_optimizer.state_dict(),
@@ -378,15 +378,15 @@ class SearchTask(Task[Architecture]):
             )
 
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
-        self._members.load_state_dict(state)
+        self.members.load_state_dict(state)
         ended = count_in(state, "epoch") - (count_in(state, "step") == 0)  # the last epoch that a step was taken in
-        ended = min(max(ended - self._members.first_epoch, 0), self._options.total_epochs - 1)
+        ended = min(max(ended - self.members.first_epoch, 0), self._options.total_epochs - 1)
         self._stage = self._method.place_of(ended).number
-        number, member = self._method.network_stage(self._stage), self._members.number
+        number, member = self._method.network_stage(self._stage), self.members.number
         if number or member:
             self._use(self._builder.build(number, member))
         if member:
-            self.streams = self._halves.open(self.supernet, self._members.seed)
+            self.streams = self._halves.open(self.supernet, self.members.seed)
         names = {name.removeprefix("network.") for name in state["supernet"]}
         place_buffers(self.network, parts, names, device=self.device)
         self.supernet.load_state_dict(state["supernet"])

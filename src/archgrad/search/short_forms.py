@@ -9,29 +9,31 @@ from typing import Any
 from archgrad import methods
 from archgrad.bilevel import BilevelStep, Unrolled
 from archgrad.errors import OptionError
-from archgrad.methods import Method, Stage
+from archgrad.methods import Method, Stage, presets
 from archgrad.methods.tree import KINDS, classes_of, defaults_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
 from archgrad.options import Options
 from archgrad.relaxation import Relaxation
 
-__all__ = ["PRESETS", "MethodOptions", "modernised", "preset"]
+__all__ = ["DEFAULT", "PRESETS", "MethodOptions", "modernised", "preset"]
 
 _OF_ADAM = ("learning_rate", "betas", "weight_decay")
 
+DEFAULT = "default"
+"""What the method is called that a search takes without one; which preset it is, `archgrad.methods.presets` says."""
 PRESETS = {name: value for name in methods.__all__ if isinstance(value := getattr(methods, name), Method)}
 """The published methods by their Python name."""
 
 
 def preset(name: str) -> Method:
-    """Return a published method by its name, spelled with "_" or "-".
+    """Return a published method by its name, spelled with "_" or "-", or the one that is called "default".
 
     Raises:
         OptionError: There is none.
     """
-    found = PRESETS.get(name.replace("-", "_"))
+    found = PRESETS.get(presets.DEFAULT if name == DEFAULT else name.replace("-", "_"))
     if found is None:
-        known = ", ".join(each.replace("_", "-") for each in PRESETS)
+        known = ", ".join(each.replace("_", "-") for each in (DEFAULT, *PRESETS))
         raise OptionError(f"There is no method '{name}'. Known are {known}.")
     return found
 
@@ -41,20 +43,21 @@ class MethodOptions(Options):
     """The options of a search that choose its method."""
 
     method: Method | str | None = None
-    """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default "darts";
-    `step`, `relaxation` and `weights_first` are short for parts of it, and `alphas_...` win over its numbers."""
+    """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
+    "default", which at present is "darts", the paper's; docs/results.md has the evidence. `step`, `relaxation` and
+    `weights_first` are short for parts of it, and `alphas_...` win over its numbers."""
     step: BilevelStep | str | None = None
-    """How the alphas' gradient is computed, or a name as in `archgrad steps`; `FirstOrder()` if not given."""
+    """How the alphas' gradient is computed, or a name as in `archgrad steps`. By default as the method says."""
     relaxation: Relaxation | str | None = None
-    """How alphas become mixing weights, or a name as in `archgrad relaxations`; `Softmax()` if not given."""
+    """How alphas become mixing weights, or a name as in `archgrad relaxations`. By default as the method says."""
     weights_first: bool | None = None
-    """Update the weights before the alphas in each step, as GDAS does. By default as the method says, else not."""
+    """Update the weights before the alphas in each step, as GDAS does. By default as the method says."""
     alphas_learning_rate: float | None = None
     """Of the alphas' optimizer; above 0. By default as the method says, else 0.0003."""
     alphas_betas: tuple[float, float] | None = None
-    """Of the alphas' Adam; each from 0 to below 1. By default 0.5 and 0.999."""
+    """Of the alphas' Adam; each from 0 to below 1. By default as the method says, else 0.5 and 0.999."""
     alphas_weight_decay: float | None = None
-    """Of the alphas' Adam, added to the gradient; at least 0. By default 0.001."""
+    """Of the alphas' Adam, added to the gradient; at least 0. By default as the method says, else 0.001."""
 
     def choose_method(self) -> Method:
         """Return the method that is asked for by itself or by short forms.
@@ -66,7 +69,9 @@ class MethodOptions(Options):
         method = self.method
         if isinstance(method, type):
             raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
-        base = preset(method) if isinstance(method, str) else Method() if method is None else method
+        base = preset(method) if isinstance(method, str) else method
+        if base is None:
+            base = replace(preset(DEFAULT), source="")  # short forms may make another of it
         if not isinstance(base, Method):
             raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
         given: dict[str, Any] = {

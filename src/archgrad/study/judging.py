@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import TypedDict
 
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError
-from archgrad.nasbench import Table, load_table, parse_arch, query
+from archgrad.nasbench import Table, load_table, parse_arch, query, unit_of
 from archgrad.report.read import Run, read_run
 from archgrad.study.jobs import Candidate, retraining_folder
 from archgrad.study.study_file import Judge, Study
 
-__all__ = ["Point", "Result", "judged"]
+__all__ = ["Point", "Result", "accuracies_of", "judged"]
 
 _ALL = 10_000
 """Most epochs of a search that are looked up."""
@@ -35,6 +36,7 @@ class Result:
         seed: Of the search or the draw.
         score: Percent.
         search_seconds: That the search took; None where there was none.
+        selection_seconds: Of further epochs, in which the search's selection decides; None where there was no search.
         train_seconds: That the retraining took; None for a table.
         parameters: Of the retrained network; None for a table.
         multiply_adds: Of the retrained network, for one input; None for a table, and where they cannot be counted.
@@ -48,6 +50,7 @@ class Result:
     seed: int
     score: float
     search_seconds: float | None
+    selection_seconds: float | None
     train_seconds: float | None
     parameters: int | None
     multiply_adds: int | None
@@ -77,6 +80,11 @@ class Point:
     epoch: int
     seconds: float
     score: float
+
+
+def accuracies_of(table: Table) -> list[str]:
+    """Return the columns of a table that are accuracies in percent, which architectures can be judged by."""
+    return [column for column in table.columns if unit_of(column) == "%"]
 
 
 def judged(
@@ -138,7 +146,7 @@ def _architecture(
 
 def _scores(judge: Judge, table: Table, architecture: Architecture) -> dict[str, float]:
     found = {score.column: score.value for score in query(table, architecture).scores}
-    return {column: found[column] for column in judge.columns or table.columns}
+    return {column: found[column] for column in judge.columns or accuracies_of(table)}
 
 
 def _looked_up(
@@ -149,7 +157,7 @@ def _looked_up(
             **_place(candidate),
             judge=f"{judge.name} {column}",
             score=score,
-            search_seconds=_seconds(run),
+            **_spent(run),
             train_seconds=None,
             parameters=None,
             multiply_adds=None,
@@ -184,7 +192,7 @@ def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None
         **_place(candidate),
         judge=judge.name,
         score=100 * accuracy,
-        search_seconds=_seconds(run),
+        **_spent(run),
         train_seconds=_seconds(retraining),
         parameters=parameters if isinstance(parameters, int) else None,
         multiply_adds=multiply_adds if isinstance(multiply_adds, int) else None,
@@ -205,6 +213,26 @@ def _place(candidate: Candidate) -> _Place:
 
 def _seconds(run: Run | None) -> float | None:
     return None if run is None else sum(run.timings.columns.get("seconds", ()))
+
+
+class _Spent(TypedDict):
+    search_seconds: float | None
+    selection_seconds: float | None
+
+
+def _spent(run: Run | None) -> _Spent:
+    """The time of a search, and of what its selection adds: epochs after those that it was planned for."""
+    total, planned = _seconds(run), None if run is None else run.config.get("epochs")
+    if run is None or total is None or run.command != "search" or not isinstance(planned, int):
+        return {"search_seconds": total, "selection_seconds": None}
+    seconds = run.timings.columns.get("seconds", ())
+    members = run.metrics.columns.get("member", (0.0,) * len(seconds))
+    own: Counter[float] = Counter()
+    after = 0.0
+    for member, spent in zip(members, seconds, strict=False):
+        after += spent if own[member] >= planned else 0.0
+        own[member] += 1
+    return {"search_seconds": total - after, "selection_seconds": after}
 
 
 def _choices(architecture: Architecture) -> str:

@@ -11,12 +11,14 @@ from pathlib import Path
 from archgrad.architecture import Architecture
 from archgrad.discretize import random_architecture
 from archgrad.errors import OptionError, RunError
+from archgrad.files import write_text
 from archgrad.named_space import SPACES
 from archgrad.options import Options, takes
 from archgrad.runs.config import plain_config, read_config, write_config
 from archgrad.sizes import check_whole
 from archgrad.study.jobs import candidates_of, jobs_of
 from archgrad.study.judging import Result, judged
+from archgrad.study.kept import kept_of, to_csv
 from archgrad.study.runner import Pool, Processes, run_jobs
 from archgrad.study.study_file import Study, load_study
 from archgrad.study.study_progress import StudyProgress
@@ -63,6 +65,9 @@ class StudyOptions(Options):
     slurm: Mapping[str, object] | None = None
     """Run each process as a job of SLURM, with these parameters of `submitit.AutoExecutor`, such as
     {"slurm_partition": "gpu", "timeout_min": 240}; needs `pip install archgrad[slurm]`."""
+    keep: str | os.PathLike[str] | None = None
+    """CSV file that is written as well: one row a score, with all that tables and pictures are made of, and commit,
+    versions and hardware of each run; small enough for a repository."""
     quiet: bool = False
     """Show no progress."""
 
@@ -104,8 +109,11 @@ def study(options: StudyOptions) -> StudyResult:
         outcomes = run_jobs(
             todo, pool, folder=folder, workers=options.jobs, on_start=progress.started, on_end=progress.ended
         )
-    results, points = judged(plan, candidates_of(plan, folder), folder, drawn)
+    candidates = candidates_of(plan, folder)
+    results, points = judged(plan, candidates, folder, drawn)
     report = write_study_report(plan, results, points, outcomes, folder)
+    if options.keep is not None:
+        write_text(Path(options.keep), to_csv(kept_of(plan, candidates, results, points, outcomes, folder)))
     failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
     return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
 

@@ -45,7 +45,7 @@ class Judge:
     table: str | None = None
     """CSV file of a tabular benchmark (see `archgrad.nasbench.load_table`); every epoch of a search is looked up."""
     columns: tuple[str, ...] = ()
-    """Columns of the table; all if empty."""
+    """Columns of the table that are accuracies; all of those if empty."""
     retrain: Mapping[str, Any] | None = None
     """Options of `archgrad retrain`; space, data and image size are those of the search unless they are given."""
 

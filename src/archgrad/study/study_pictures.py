@@ -65,8 +65,13 @@ def seed_picture(rows: Sequence[Row], results: Sequence[Result]) -> Picture:
     )
 
 
-def rank_picture(ranks: Ranks) -> Picture:
-    """Draw each mean rank with a bar as long as the critical difference: bars that do not overlap differ."""
+def rank_picture(ranks: Ranks, name: str = "mean-ranks") -> Picture:
+    """Draw each mean rank with a bar as long as the critical difference: bars that do not overlap differ.
+
+    Args:
+        ranks: Of at least two methods.
+        name: Of the picture, among those of the page.
+    """
     strips = [
         _Strip(name=method, low=rank - ranks.difference / 2, middle=rank, high=rank + ranks.difference / 2)
         for method, rank in zip(ranks.methods, ranks.ranks, strict=True)
@@ -74,7 +79,7 @@ def rank_picture(ranks: Ranks) -> Picture:
     title = f"Mean rank over {ranks.blocks} blocks"
     told = ", ".join(f"{method} {rank:.2f}" for method, rank in zip(ranks.methods, ranks.ranks, strict=True))
     return Picture(
-        slug="mean-ranks",
+        slug=name,
         title=title,
         caption=f"1 is best. Methods whose bars overlap may rank differently by chance: the critical difference of "
         f"Nemenyi's test at 5 % is {ranks.difference:.2f}.",

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from archgrad.files import write_text
-from archgrad.report.elements import facts, figure, grid, notes, table
+from archgrad.report.elements import details, facts, figure, grid, notes, table
 from archgrad.report.page import page
 from archgrad.report.read import flatten
 from archgrad.report.svg import escape
@@ -17,7 +17,7 @@ from archgrad.study.runner import Outcome
 from archgrad.study.study_file import Study
 from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
 from archgrad.study.study_tables import HEAD, cells_of, to_csv, to_markdown
-from archgrad.study.summary import Row, mean_ranks, rows_of
+from archgrad.study.summary import Row, agreed, agreement, mean_ranks, rows_of, unranked
 
 __all__ = ["write_study_report"]
 
@@ -46,7 +46,7 @@ def write_study_report(
     write_text(folder / "courses.csv", to_csv(points))
     write_text(folder / "summary.csv", to_csv(rows))
     write_text(folder / "summary.md", to_markdown(rows))
-    sections = [_overview(study, outcomes), *_places(rows, results, points), _settings(study)]
+    sections = [_overview(study, results, outcomes), *_places(rows, results, points), _settings(study)]
     links = [
         ("overview", "Overview"),
         *((f"place-{k}", name) for k, name in enumerate(_names(rows))),
@@ -65,7 +65,7 @@ def _keys(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys((row.space, row.data, row.judge) for row in rows))
 
 
-def _overview(study: Study, outcomes: Mapping[str, Outcome]) -> str:
+def _overview(study: Study, results: Sequence[Result], outcomes: Mapping[str, Outcome]) -> str:
     done = sum(outcome.done for outcome in outcomes.values())
     hours = sum(outcome.seconds for outcome in outcomes.values()) / 3600
     failed = [f"{name} failed: {outcome.reason}" for name, outcome in outcomes.items() if not outcome.done]
@@ -75,8 +75,42 @@ def _overview(study: Study, outcomes: Mapping[str, Outcome]) -> str:
     )
     return (
         '<section id="overview" aria-labelledby="overview-title"><h2 id="overview-title">Overview</h2>'
-        f'<p class="hint">{escape(hint)}</p>{notes(failed)}</section>'
+        f'<p class="hint">{escape(hint)}</p>{notes(failed)}{_over_all(results)}</section>'
     )
+
+
+def _over_all(results: Sequence[Result]) -> str:
+    """How methods rank over several spaces, data sets and judges together."""
+    places = {(result.space, result.data, result.judge) for result in results}
+    return _ranking(results, "mean-ranks-over-all") if len(places) > 1 else ""
+
+
+def _ranking(results: Sequence[Result], name: str) -> str:
+    """The picture of mean ranks, Friedman's test, and who has no rank."""
+    ranks = mean_ranks(results)
+    if ranks is None:
+        return ""
+    said = f"Friedman's test that all methods are alike: p = {ranks.p_value:.3g}. "
+    left = unranked(results, ranks)
+    hint = ("" if math.isnan(ranks.p_value) else said) + (
+        f"Without a rank, as they have no score of their own for every seed: {', '.join(left)}." if left else ""
+    )
+    return figure(rank_picture(ranks, name)) + (f'<p class="hint">{escape(hint)}</p>' if hint else "")
+
+
+def _agreement(results: Sequence[Result]) -> str:
+    """Which decisions the seeds of each method agree on."""
+    parts = []
+    for method in dict.fromkeys(result.method for result in results):
+        choices = [result.choices for result in results if result.method == method]
+        if len(choices) > 1 and method != "random":
+            cells = [
+                [escape(label), escape(taken), f"{count} of {len(choices)}"]
+                for label, (taken, count) in agreed(choices).items()
+            ]
+            content = table(["decision", "most take", "seeds"], cells, name=f"Agreement of the seeds of {method}")
+            parts.append(details(f"{method}: {agreement(choices):.0%}", content))
+    return f"<h3>Agreement of seeds</h3>{''.join(parts)}" if parts else ""
 
 
 def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Point]) -> list[str]:
@@ -86,16 +120,12 @@ def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Poi
         scores = [result for result in results if (result.space, result.data, result.judge) == key]
         course = [point for point in points if (point.space, point.data, point.judge) == key]
         cells = [[escape(cell) for cell in cells_of(row)] for row in sorted(own, key=lambda row: -row.mean)]
-        ranks = mean_ranks(scores)
-        pictures = [seed_picture(own, scores), *([] if ranks is None else [rank_picture(ranks)])]
-        p_value = "" if ranks is None or math.isnan(ranks.p_value) else (
-            f'<p class="hint">Friedman\'s test that all methods are alike: p = {ranks.p_value:.3g}.</p>'
-        )  # fmt: skip
         sections.append(
             f'<section id="place-{k}" aria-labelledby="place-{k}-title"><h2 id="place-{k}-title">{escape(name)}</h2>'
             + table(HEAD, cells, name=f"Scores: {name}")
-            + "".join(figure(picture) for picture in pictures)
-            + p_value
+            + figure(seed_picture(own, scores))
+            + _ranking(scores, f"mean-ranks-{k}")
+            + _agreement(scores)
             + grid([figure(picture) for picture in course_pictures(course)])
             + "</section>"
         )

@@ -73,7 +73,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 HEAD = (
     "method", "n", "mean %", "± sd", "95 % interval", "worst", "best", "gain over random", "agreement",
-    "search min", "train min", "parameters",
+    "search min", "select min", "train min", "parameters",
 )  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def cells_of(row: Row) -> list[str]:
         "" if math.isnan(row.gain) else f"{row.gain:+.2f}",
         _text(row.agreement),
         _text(row.search_minutes),
+        _text(row.selection_minutes) if row.selection_minutes else "",
         _text(row.train_minutes),
         "" if math.isnan(row.parameters) else f"{row.parameters:,.0f}",
     ]

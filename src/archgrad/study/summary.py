@@ -8,13 +8,13 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from scipy import stats
 
+from archgrad.decision import freeze_decisions, taken_candidates
 from archgrad.study.judging import Result
 
-__all__ = ["Ranks", "Row", "agreement", "mean_ranks", "rows_of"]
+__all__ = ["Ranks", "Row", "agreed", "agreement", "mean_ranks", "rows_of", "unranked"]
 
 _LARGEST = (("parameters", "most-parameters"), ("multiply_adds", "most-multiply-adds"))
 
@@ -31,13 +31,14 @@ class Row:
         n: Number of scores.
         mean: Percent.
         deviation: Sample standard deviation, percent; NaN for one score.
-        low: Lower end of the 95 % interval of the mean (Student's t), percent; NaN for one score.
-        high: Its upper end.
+        low: Lower end of the 95 % interval of the mean (Student's t), percent; no less than 0, and NaN for one score.
+        high: Its upper end, 100 at most.
         worst: Percent.
         best: Percent.
         gain: Mean less that of the random architectures, percentage points; NaN without any.
         agreement: Mean over the decisions of the share of seeds that took the commonest one; NaN for one score.
         search_minutes: Mean; NaN where nothing was searched.
+        selection_minutes: Mean of what followed the search to select; NaN where nothing was searched.
         train_minutes: Mean; NaN where nothing was trained.
         parameters: Mean; NaN where it is not known.
     """
@@ -56,6 +57,7 @@ class Row:
     gain: float
     agreement: float
     search_minutes: float
+    selection_minutes: float
     train_minutes: float
     parameters: float
 
@@ -114,13 +116,14 @@ def _row(space: str, data: str, judge: str, method: str, results: Sequence[Resul
         n=n,
         mean=mean,
         deviation=deviation,
-        low=mean - half,
-        high=mean + half,
+        low=mean - half if math.isnan(half) else max(mean - half, 0.0),
+        high=mean + half if math.isnan(half) else min(mean + half, 100.0),
         worst=min(scores),
         best=max(scores),
         gain=mean - random,
         agreement=agreement([result.choices for result in results]),
         search_minutes=_mean([result.search_seconds for result in results]) / 60,
+        selection_minutes=_mean([result.selection_seconds for result in results]) / 60,
         train_minutes=_mean([result.train_seconds for result in results]) / 60,
         parameters=_mean([result.parameters for result in results]),
     )
@@ -142,20 +145,21 @@ def agreement(choices: Sequence[str]) -> float:
     """
     if len(choices) < 2:
         return math.nan
+    return _mean([count / len(choices) for _, count in agreed(choices).values()])
+
+
+def agreed(choices: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Return by row of alphas what most architectures took there, and how many of them; the most agreed first.
+
+    Args:
+        choices: Decisions of each as JSON.
+    """
     taken: dict[str, Counter[str]] = {}
     for text in choices:
-        for place, decision in _decisions("", json.loads(text)):
-            taken.setdefault(place, Counter())[decision] += 1
-    return _mean([max(counter.values()) / len(choices) for counter in taken.values()])
-
-
-def _decisions(place: str, value: Any) -> list[tuple[str, str]]:
-    """Each edge or choice with what was taken there."""
-    if isinstance(value, dict):
-        return [one for key, inner in value.items() for one in _decisions(f"{place}/{key}", inner)]
-    if isinstance(value, list) and value and all(isinstance(edge, list) for edge in value):
-        return [(f"{place}<-{edge[1:]}", str(edge[0])) for edge in value]
-    return [(place, json.dumps(value))]
+        for label, candidates in taken_candidates(freeze_decisions(json.loads(text))).items():
+            taken.setdefault(label, Counter())[", ".join(sorted(candidates))] += 1
+    common = {label: counter.most_common(1)[0] for label, counter in taken.items()}
+    return dict(sorted(common.items(), key=lambda each: (-each[1][1], each[0])))
 
 
 def mean_ranks(results: Sequence[Result]) -> Ranks | None:
@@ -185,6 +189,11 @@ def mean_ranks(results: Sequence[Result]) -> Ranks | None:
         difference=quantile * math.sqrt(k * (k + 1) / (6 * n)),
         p_value=_friedman(ranks, k),
     )
+
+
+def unranked(results: Sequence[Result], ranks: Ranks) -> list[str]:
+    """Return the methods that have scores but no rank, the random architectures aside."""
+    return [name for name in dict.fromkeys(r.method for r in results) if name not in (*ranks.methods, "random")]
 
 
 def _friedman(ranks: Sequence[Sequence[float]], k: int) -> float:

@@ -1,0 +1,80 @@
+"""How long a search will take, from a few of its steps."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from archgrad.data import as_data
+from archgrad.named_space import space_of
+from archgrad.runs import Progress, pick_device, seeded
+from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import task_of_search
+from archgrad.search.search_options import SearchOptions
+from archgrad.search.search_task import SearchTask
+from archgrad.search.stage_builder import StageBuilder
+
+__all__ = ["estimated_seconds"]
+
+_STEPS = 3
+
+
+def estimated_seconds(options: SearchOptions) -> float:
+    """Return the seconds that a search of these options takes by the time of a few steps of each of its stages.
+
+    Nothing is written. What is done once an epoch, such as the measurements of a stopping rule, is not counted, and a
+    search that stops early is counted as if it did not.
+
+    Raises:
+        ArchgradError: The search could not begin.
+    """
+    method, device = options.chosen_method, pick_device(options.device)
+    with ExitStack() as stack:
+        data = as_data(options.data)
+        stack.enter_context(seeded(options.seed))
+        chosen = task_of_search(options, data)
+        space = space_of(options.space, data, outputs=len(chosen.task.labels))
+        builder = stack.enter_context(StageBuilder(space, options, device))
+        first = builder.build(0)
+        halves = stack.enter_context(Halves(data, options, device))
+        samples = len(data.train_targets)
+        task = SearchTask(builder, first, halves, options=options, chosen=chosen, samples=samples, settings={})
+        task.progress = Progress("search", (), epochs=task.epochs, steps=1, device=device, quiet=True)
+        further = method.selection.further_epochs(first.supernet)
+        seconds = step = 0.0
+        for epoch, epochs in _alike(options):
+            task.epoch = epoch
+            step = _step_seconds(task)
+            seconds += epochs * task.batches_per_epoch * step
+        seconds += further * task.batches_per_epoch * step
+    return seconds * (1 if method.ensemble is None else method.ensemble.members)
+
+
+def _alike(options: SearchOptions) -> Iterator[tuple[int, int]]:
+    """Yield the first of epochs whose steps cost the same, 0-based, and their number."""
+    method, total = options.chosen_method, options.total_epochs
+    last = total if method.stopping is None else method.stopping.longest(total)
+    begin = 0
+    for stage in method.stages:
+        end = total if stage.epochs is None else begin + stage.epochs
+        for first, after in ((begin, begin + stage.alphas_start_epoch), (begin + stage.alphas_start_epoch, end)):
+            if first < min(after, last):
+                yield first, min(after, last) - first
+        begin = end
+
+
+def _step_seconds(task: SearchTask) -> float:
+    """Return the median time of a step, the first ones aside."""
+    task.step = 0
+    task.start_epoch()
+    batches = zip(*(stream.batches(task.batches_done) for stream in task.streams), strict=True)
+    taken = []
+    for step in range(min(_STEPS + 1, task.batches_per_epoch)):
+        task.step = step
+        began = time.perf_counter()
+        task.take_step(next(batches))
+        task.settle()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:] or taken)

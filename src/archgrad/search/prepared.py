@@ -1,0 +1,77 @@
+"""What a search needs before its first step: the data, the supernet, the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from archgrad.architecture import Architecture
+from archgrad.data import Data, as_data
+from archgrad.distributed import local_rank_zero_first, own_device, process_group, raise_on_all_ranks
+from archgrad.engine import Engine, opened
+from archgrad.machine import check_main_guard
+from archgrad.methods.tree import tree_of
+from archgrad.named_space import space_of
+from archgrad.runs import pick_device, seeded
+from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import task_of_search
+from archgrad.search.search_options import SearchOptions, SearchRunOptions
+from archgrad.search.search_task import SearchTask
+from archgrad.search.settings import settings_of
+from archgrad.search.stage_builder import StageBuilder
+from archgrad.search.trial import try_out
+
+__all__ = ["Prepared", "prepared"]
+
+
+class Prepared(NamedTuple):
+    """A search that can begin, or go on."""
+
+    task: SearchTask
+    engine: Engine[Architecture]
+    data: Data
+
+
+@contextmanager
+def prepared(options: SearchOptions) -> Iterator[Prepared]:
+    """Open a search: check its options, build its supernet, open its run folder and read its last checkpoint.
+
+    Raises:
+        ArchgradError: As `archgrad.search` does.
+    """
+    check_main_guard()
+    method = options.chosen_method
+    device = pick_device(own_device(options.device))
+
+    with ExitStack() as stack:
+        stack.enter_context(process_group())
+        with raise_on_all_ranks(), local_rank_zero_first():
+            data = as_data(options.data)
+        stack.enter_context(seeded(options.seed))
+        chosen = task_of_search(options, data)
+        space = space_of(options.space, data, outputs=len(chosen.task.labels))
+        builder = stack.enter_context(StageBuilder(space, options, device))
+        first = builder.build(0)
+        halves = stack.enter_context(Halves(data, options, device))
+        config = {
+            **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
+            **options.recipe(),
+            "method": tree_of(method),
+            **options.kept(SearchRunOptions),
+            "device": str(device),
+            **(options.config or {}),
+        }
+        task = SearchTask(
+            builder,
+            first,
+            halves,
+            options=options,
+            chosen=chosen,
+            samples=len(data.train_targets),
+            settings=settings_of(options, config, data.name),
+        )
+        with task.explained():
+            try_out(first.supernet, data, options, chosen.task)
+        engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
+        yield Prepared(task, engine, data)

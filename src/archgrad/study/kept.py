@@ -1,0 +1,231 @@
+"""What is kept of a study: a small CSV file, one row for each score, from which all tables can be made again."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from archgrad.errors import ArchgradError, DataError
+from archgrad.files import read_file
+from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
+from archgrad.study.jobs import Candidate, retraining_folder
+from archgrad.study.judging import Point, Result
+from archgrad.study.runner import Outcome
+from archgrad.study.study_file import Study
+
+__all__ = ["Evidence", "Kept", "from_csv", "kept_of", "to_csv"]
+
+_MINUTE = 60.0
+_BETWEEN = ";"
+_PACKAGES = ("python", "archgrad", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a run ran on; empty texts where there was no run, as where a table judges a random architecture.
+
+    Attributes:
+        commit: Of archgrad's repository; empty for an installation that is no checkout.
+        versions: Of Python, archgrad and torch.
+        hardware: Processor, cores, threads and GPUs.
+    """
+
+    commit: str = ""
+    versions: str = ""
+    hardware: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """One score of a study, or one run that failed.
+
+    Attributes:
+        space: Name in the study.
+        data: Name in the study.
+        judge: Name in the study, and the column if it is a table; empty for a run that failed.
+        method: Name of a method or a baseline; of a run that failed, the run.
+        seed: Of the search or the draw.
+        score: Percent; None for a run that failed.
+        course: Scores of the architectures after each epoch, where a table judges.
+        course_minutes: From the beginning of the search to the end of each of these epochs.
+        search_minutes: That the search took.
+        selection_minutes: Of further epochs, in which the search's selection decides.
+        train_minutes: That the retraining took.
+        parameters: Of the retrained network.
+        multiply_adds: Of the retrained network, for one input.
+        choices: The architecture's decisions as JSON.
+        commit: As in `Evidence`.
+        versions: As in `Evidence`.
+        hardware: As in `Evidence`.
+        failed: The last lines of a run that failed.
+    """
+
+    space: str
+    data: str
+    judge: str
+    method: str
+    seed: int | None
+    score: float | None
+    course: tuple[float, ...] = ()
+    course_minutes: tuple[float, ...] = ()
+    search_minutes: float | None = None
+    selection_minutes: float | None = None
+    train_minutes: float | None = None
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    choices: str = ""
+    commit: str = ""
+    versions: str = ""
+    hardware: str = ""
+    failed: str = ""
+
+    @property
+    def result(self) -> Result:
+        """The score as the tables take it."""
+        assert self.score is not None
+        assert self.seed is not None
+        return Result(
+            space=self.space,
+            data=self.data,
+            judge=self.judge,
+            method=self.method,
+            seed=self.seed,
+            score=self.score,
+            search_seconds=_times(self.search_minutes, _MINUTE),
+            selection_seconds=_times(self.selection_minutes, _MINUTE),
+            train_seconds=_times(self.train_minutes, _MINUTE),
+            parameters=self.parameters,
+            multiply_adds=self.multiply_adds,
+            choices=self.choices,
+        )
+
+    @property
+    def points(self) -> list[Point]:
+        """The scores of the epochs, as the pictures take them."""
+        assert self.seed is not None
+        place = {"space": self.space, "data": self.data, "judge": self.judge, "method": self.method}
+        return [
+            Point(**place, seed=self.seed, epoch=epoch, seconds=minutes * _MINUTE, score=score)
+            for epoch, (score, minutes) in enumerate(zip(self.course, self.course_minutes, strict=True))
+        ]
+
+
+def kept_of(
+    study: Study,
+    candidates: Sequence[Candidate],
+    results: Sequence[Result],
+    points: Sequence[Point],
+    outcomes: Mapping[str, Outcome],
+    folder: Path,
+) -> list[Kept]:
+    """Return what is kept: a row for each score, then one for each run that failed.
+
+    Args:
+        study: What was compared.
+        candidates: What was judged.
+        results: Every score.
+        points: The scores of each epoch's architecture.
+        outcomes: How each job ended.
+        folder: Of the study.
+    """
+    places = {(one.space, one.data, one.method, one.seed): one for one in candidates}
+    judges = {judge.name: judge for judge in study.judges}
+    courses: dict[tuple[str, str, str, str, int], list[Point]] = {}
+    for point in points:
+        courses.setdefault((point.space, point.data, point.judge, point.method, point.seed), []).append(point)
+    rows = []
+    for one in results:
+        candidate = places[one.space, one.data, one.method, one.seed]
+        judge = judges.get(one.judge)
+        run = candidate.run if judge is None else retraining_folder(folder, judge, candidate)
+        course = courses.get((one.space, one.data, one.judge, one.method, one.seed), [])
+        evidence = Evidence() if run is None else _evidence(run)
+        rows.append(
+            Kept(
+                space=one.space,
+                data=one.data,
+                judge=one.judge,
+                method=one.method,
+                seed=one.seed,
+                score=one.score,
+                course=tuple(point.score for point in course),
+                course_minutes=tuple(point.seconds / _MINUTE for point in course),
+                search_minutes=_times(one.search_seconds, 1 / _MINUTE),
+                selection_minutes=_times(one.selection_seconds, 1 / _MINUTE),
+                train_minutes=_times(one.train_seconds, 1 / _MINUTE),
+                parameters=one.parameters,
+                multiply_adds=one.multiply_adds,
+                choices=one.choices,
+                **vars(evidence),
+            )
+        )
+    failed = [(name, outcome.reason) for name, outcome in outcomes.items() if not outcome.done]
+    empty = Kept(space="", data="", judge="", method="", seed=None, score=None)
+    return rows + [replace(empty, method=name, failed=reason or "no reason was given") for name, reason in failed]
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _evidence(run: Path) -> Evidence:
+    """What a run's folder says of where it ran."""
+    try:
+        found: Any = parse_json(read_file(run / "environment.json", most=MAX_TEXT_BYTES).decode("utf-8"))
+        versions, hardware = found["versions"], found["hardware"]
+        gpus = [f", {gpu['name']}" for gpu in hardware["gpus"]]
+        return Evidence(
+            commit=str(found.get("commit", "")),
+            versions=", ".join(f"{name} {versions[name]}" for name in _PACKAGES if name in versions),
+            hardware=f"{hardware['processor']}, {hardware['cores']} cores, threads of a run: {hardware['threads']}"
+            + "".join(gpus),
+        )
+    except (OSError, ArchgradError, ValueError, KeyError, TypeError):
+        return Evidence()
+
+
+def to_csv(rows: Sequence[Kept]) -> str:
+    """Return rows as CSV with a header; numbers have six digits, several stand in one cell with `;` between."""
+    text = io.StringIO()
+    names = [each.name for each in fields(Kept)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(getattr(row, name)) for name in names})
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return _BETWEEN.join(map(_cell, value))
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def from_csv(text: str) -> list[Kept]:
+    """Read rows that `to_csv` wrote.
+
+    Raises:
+        DataError: A row is broken.
+    """
+    kinds = get_type_hints(Kept)
+    rows = []
+    for row in csv.DictReader(io.StringIO(text)):
+        try:
+            rows.append(Kept(**{each.name: _read(kinds[each.name], row[each.name]) for each in fields(Kept)}))
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"A row of a study is broken ({shown(row)}): {error}. Take an intact copy.") from None
+    return rows
+
+
+def _read(kind: Any, cell: str) -> Any:
+    if kind is str:
+        return cell
+    if kind == tuple[float, ...]:
+        return tuple(float(each) for each in cell.split(_BETWEEN) if each)
+    if cell == "":
+        return None
+    return int(cell) if kind == int | None else float(cell)
