@@ -194,13 +194,14 @@ class ModelDescription:
         for name, value in {"classes": classes, "mean": mean, "std": std}.items():
             if not isinstance(value, list):
                 raise OptionError(f"{name} must be a list, but is {shown(value)}.")
-        tensors, batches = [], set()
+        tensors: list[TensorOutput] = []
+        batches: set[Any] = set()
         for each in outputs:
             if not isinstance(each, Mapping) or not isinstance(each.get("shape"), list) or not each["shape"]:
                 raise OptionError(f"Each output must have name and shape, but got {shown(each)}.")
             tensors.append(TensorOutput(str(each.get("name")), tuple(each["shape"][1:])))
             batches.add(each["shape"][0])
-        batch = next(iter(batches)) if len(batches) == 1 else "batch"
+        batch: Any = next(iter(batches)) if len(batches) == 1 else "batch"
         return cls(
             classes=tuple(classes),
             input_shape=input_shape,

@@ -281,7 +281,7 @@ class SearchTask(Task[Architecture]):
         if stopping is None:
             return {}
         probed: dict[str, float | None] = dict(stopping.probe(self._end(architecture, done)))
-        return send_state(probed)  # type: ignore[no-any-return]  # processes must decide alike
+        return send_state(probed)  # processes must decide alike
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""

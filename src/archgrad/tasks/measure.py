@@ -19,7 +19,7 @@ from archgrad.tasks.base_task import Task
 __all__ = ["BatchMean", "HitRate", "MadeLater", "Measure"]
 
 
-class MadeLater(partial):  # type: ignore[type-arg]
+class MadeLater(partial):
     """What makes a metric when it is first needed, so that its package is not imported before."""
 
 
