@@ -76,6 +76,7 @@ FLOW = (
     ("named_space", "expected_cost"),
     ("runs",),
     ("rank_state",),
+    ("tasks",),
     ("report",),  # drawn from run files alone; the search logs a picture of its cell
     # the loop, and what it runs
     ("engine",),

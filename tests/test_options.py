@@ -15,6 +15,7 @@ from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.options import Options, docs_of, names_of, signature_of, takes, values_of
 from archgrad.retrain.recipe import RetrainOptions
 from archgrad.search.search_options import SearchOptions
+from archgrad.tasks import TaskOptions
 
 FUNCTIONS = [(ag.search, SearchOptions), (ag.retrain, RetrainOptions)]
 
@@ -125,7 +126,7 @@ def test_every_option_is_documented_where_help_shows_it(function: Any, options: 
 
 
 def test_what_search_and_retrain_share_they_have_from_the_same_classes() -> None:
-    own = set(names_of(RunOptions)) | set(names_of(TrainingOptions))
+    own = {*names_of(RunOptions), *names_of(TrainingOptions), *names_of(TaskOptions)}
     shared = set(names_of(SearchOptions)) & set(names_of(RetrainOptions))
     # These mean something else in each: passes over half of the data or all, a speed with or without rounding.
     assert shared - own == {"data", "epochs", "cutout", "fast"}

@@ -77,13 +77,14 @@ class SpaceBuilder:
                 )
 
 
-def space_of(given: Any, data: Data) -> nn.Module | SpaceBuilder:
+def space_of(given: Any, data: Data, *, outputs: int = 0) -> nn.Module | SpaceBuilder:
     """Return the space itself, or what builds the one of a name, function or class for the data.
 
     Args:
         given: A module, a name as in `archgrad spaces`, or a function or class that returns a module; it is given what
             `known_of` the data it has parameters for.
         data: Tells classes, channels and size of the images.
+        outputs: How many classes, labels or values there are, where the data does not tell.
 
     Raises:
         SpaceError: It is none of these, or the named one is for images and the data has none.
@@ -91,7 +92,7 @@ def space_of(given: Any, data: Data) -> nn.Module | SpaceBuilder:
     if isinstance(given, nn.Module | SpaceBuilder):
         return given
     if not isinstance(given, str):
-        return _builder_of(given, data)
+        return _builder_of(given, data, outputs)
     build = SPACES.get(given.replace("_", "-"))
     if build is None:
         near = difflib.get_close_matches(given, SPACES, n=1)
@@ -100,29 +101,30 @@ def space_of(given: Any, data: Data) -> nn.Module | SpaceBuilder:
             f"There is no space {shown(given)}.{hint} Known are {', '.join(SPACES)}; of your own, give the module."
         )
     check_takes(given, data)
-    return SpaceBuilder(given, build, _fitting(build, data), {})
+    return SpaceBuilder(given, build, _fitting(build, data, outputs), {})
 
 
-def _builder_of(given: Any, data: Data) -> SpaceBuilder:
+def _builder_of(given: Any, data: Data, outputs: int) -> SpaceBuilder:
     if not callable(given):
         raise SpaceError(f"The space must be a torch.nn.Module or a name, but got {type(given).__name__}.")
     bound = dict(given.keywords) if isinstance(given, functools.partial) else {}
-    known = _fitting(given, data)
+    known = _fitting(given, data, outputs)
     name = getattr(given, "__name__", type(given).__name__)
     needed = missing(inspect.signature(given).parameters, known)
     if needed:
         kind = "class" if isinstance(given, type) else "function"
+        told = ", ".join(known_of(data, outputs)) or "nothing"
         raise SpaceError(
-            f"The space must be a module, or built from {', '.join(known_of(data)) or 'nothing'} alone, which is what "
-            f"{shown(data.name)} tells, but got the {kind} {name}. "
+            f"The space must be a module, or built from {told} alone, which is what {shown(data.name)} tells, but got "
+            f"the {kind} {name}. "
             f"Give {name}(...), or functools.partial with {', '.join(needed)}."
         )
     return SpaceBuilder(name, given, {key: value for key, value in known.items() if key not in bound}, bound)
 
 
-def _fitting(build: Callable[..., Any], data: Data) -> dict[str, int]:
+def _fitting(build: Callable[..., Any], data: Data, outputs: int) -> dict[str, int]:
     parameters = inspect.signature(build).parameters
-    return {name: value for name, value in known_of(data).items() if name in parameters}
+    return {name: value for name, value in known_of(data, outputs).items() if name in parameters}
 
 
 def check_takes(name: str, data: Data) -> None:
@@ -134,12 +136,13 @@ def check_takes(name: str, data: Data) -> None:
         )
 
 
-def known_of(data: Data) -> dict[str, int]:
+def known_of(data: Data, outputs: int = 0) -> dict[str, int]:
     """Return what data tells of the space that is to fit it: its parameters by name.
 
-    Data of values tells no classes, and inputs that are no images (C, H, W) no channels and size.
+    Data of values tells no classes, and inputs that are no images (C, H, W) no channels and size. What a network gives
+    out is called `num_classes` whatever it learns.
     """
-    known = {"num_classes": len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    known = {"num_classes": outputs or len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
     return {name: value for name, value in known.items() if value}
 
 

@@ -26,6 +26,7 @@ from archgrad.report.read import Table, read_table
 from archgrad.retrain import retrain
 from archgrad.runs import RunFolder, check_seed, seeded
 from archgrad.sizes import check_whole
+from archgrad.tasks import chosen_task
 
 __all__ = ["RandomSearchOptions", "RandomSearchResult", "random_search"]
 
@@ -38,8 +39,9 @@ class RandomSearchResult:
     """What a random search came to.
 
     Attributes:
-        architecture: The candidate with the highest validation accuracy.
-        history: One row a candidate: accuracy on the validation half, and the best so far.
+        architecture: The candidate that is best on the validation half.
+        history: One row a candidate: what the task is measured by first (of classes the accuracy) on the validation
+            half, and the best so far.
         run_dir: Where the run lies.
     """
 
@@ -59,7 +61,7 @@ class RandomSearchOptions(Options):
     space: nn.Module | str | Callable[..., nn.Module]
     """A module with open choices, the name of one in `archgrad.spaces`, or a function or class that builds one."""
     data: Data | Any
-    """As for `archgrad.search`, with classes."""
+    """As for `archgrad.search`; what is learnt is what its targets tell."""
     _: KW_ONLY
     run_dir: str | os.PathLike[str]
     """The run folder, where candidates, metrics and the best architecture so far are written."""
@@ -133,7 +135,7 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
     path, seed = Path(options.run_dir), options.seed
     with ExitStack() as stack:
         stack.enter_context(seeded(seed))
-        given = space_of(options.space, data)
+        given = space_of(options.space, data, outputs=len(chosen_task(None, data).task.labels))
         space = given if isinstance(given, nn.Module) else given()
         folder = stack.enter_context(_opened(path, options))
         best, spent = _so_far(path)
@@ -158,16 +160,18 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
                 quiet=options.quiet,
                 **options.training(),
             )
-            accuracy = trained.test_accuracy
-            if accuracy is None:
-                raise OptionError("A random search compares accuracies, but this data has no classes.")
-            if best is None or accuracy > best[0]:
-                best = accuracy, drawn
+            assert trained.task is not None
+            metric = trained.task.best
+            value = trained.test_metrics.get(str(metric))
+            if value is None:
+                raise OptionError(f"A random search compares {metric}, but candidate {done} has none. Give more data.")
+            if best is None or trained.task.better(value, best[0]):
+                best = value, drawn
             spent.append(sum(read_table(place / "timings.csv").columns["seconds"]))
             folder.save_architecture(best[1], epoch=done)
             folder.timings.append({"epoch": done, "seconds": spent[-1]})
             # Last, as a candidate counts once it stands here.
-            folder.metrics.append({"epoch": done, "valid_accuracy": accuracy, "best_valid_accuracy": best[0]})
+            folder.metrics.append({"epoch": done, f"valid_{metric}": value, f"best_valid_{metric}": best[0]})
             done += 1
     assert best is not None  # there is at least one candidate
     return RandomSearchResult(architecture=best[1], history=read_table(path / "metrics.csv"), run_dir=path)
@@ -194,7 +198,7 @@ def _so_far(path: Path) -> tuple[tuple[float, Architecture] | None, list[float]]
     if not done:
         return None, []
     best = (
-        metrics.columns["best_valid_accuracy"][-1],
+        next(column for name, column in metrics.columns.items() if name.startswith("best_valid_"))[-1],
         Architecture.load(path / "checkpoints" / f"epoch_{done - 1}.json"),
     )
     return best, list(read_table(path / "timings.csv").columns["seconds"][:done])

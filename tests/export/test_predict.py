@@ -281,9 +281,11 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
 ) -> None:
     expected = predict(exported.path, digits[:40])
     sizes: list[int] = []
-    call = session.OnnxSession.__call__
+    run = session.OnnxSession._run
     monkeypatch.setattr(
-        session.OnnxSession, "__call__", lambda self, inputs: (sizes.append(len(inputs)), call(self, inputs))[1]
+        session.OnnxSession,
+        "_run",
+        lambda self, inputs, names: (sizes.append(len(inputs)), run(self, inputs, names))[1],
     )
     monkeypatch.setattr(session, "_LEAST_MEMORY", 2**15)
     found = predict(exported.path, digits[:40])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from archgrad.data import Augmentation, Data, TensorSamples
 from archgrad.operations import DropPath
+from archgrad.tasks import Classification, Task
 
 CLASSES = 3
 
@@ -31,6 +32,10 @@ class SmallNetwork(nn.Module):
         x = x + self.drop_path(self.path(x))
         logits = self.classifier(self.dropout(x.flatten(1)))
         return (logits, auxiliary_logits) if self.training and auxiliary_logits is not None else logits
+
+
+def classification(classes: int) -> Task:
+    return Classification().fitted(torch.arange(classes), [str(number) for number in range(classes)])
 
 
 def small_network(**options: Any) -> SmallNetwork:

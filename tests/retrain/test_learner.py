@@ -17,7 +17,7 @@ from archgrad.retrain import Recipe
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.totals import NonfiniteStep
 
-from .small import small_network
+from .small import classification, small_network
 
 CPU = torch.device("cpu")
 INPUTS = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.0, 1.0]], dtype=torch.float64)
@@ -46,7 +46,7 @@ def gradient(weight: Tensor, smoothing: float = 0.0) -> Tensor:
 
 def learner(network: nn.Module, **options: Any) -> Learner:
     recipe = Recipe(**{"precision": "64", "grad_clip": 0.0, "weight_decay": 0.0, **options})
-    made = Learner(network, recipe, classes=2, device=CPU, channels_last=False)
+    made = Learner(network, recipe, task=classification(2), device=CPU, channels_last=False)
     made.start_epoch(0)
     return made
 
@@ -127,12 +127,12 @@ def test_accuracy_counts_the_samples_that_are_classified_rightly() -> None:
     made.train_step(0, INPUTS, TARGETS)
     hits = int(((INPUTS @ WEIGHT.T).argmax(1) == TARGETS).sum())
     assert hits > 0
-    assert made.totals.means()["train_accuracy"] == hits / 3
+    assert made.measure.values() == {"accuracy": hits / 3}
 
 
 def test_learning_rate_and_drop_path_are_those_of_the_epoch() -> None:
     network = small_network()
-    made = Learner(network, Recipe(epochs=4), classes=3, device=CPU, channels_last=False)
+    made = Learner(network, Recipe(epochs=4), task=classification(3), device=CPU, channels_last=False)
     seen = []
     for epoch in range(4):
         made.start_epoch(epoch)
@@ -148,7 +148,7 @@ def test_the_fast_path_changes_the_layout_and_only_rounding() -> None:
         network = small_network(channels=2)
         network.dropout.p = 0.0
         with accelerated(network) if fast else nullcontext():
-            made = Learner(network, Recipe(precision="64"), classes=3, device=CPU, channels_last=fast)
+            made = Learner(network, Recipe(precision="64"), task=classification(3), device=CPU, channels_last=fast)
             formats: list[bool] = []
             network.stem[0].register_forward_hook(lambda m, x, y, f=formats: f.append(x[0].is_contiguous()))
             made.start_epoch(0)
@@ -161,7 +161,7 @@ def test_the_fast_path_changes_the_layout_and_only_rounding() -> None:
 
 def test_bf16_keeps_weights_and_loss_in_32_bits() -> None:
     network = small_network()
-    made = Learner(network, Recipe(precision="bf16"), classes=3, device=CPU, channels_last=True)
+    made = Learner(network, Recipe(precision="bf16"), task=classification(3), device=CPU, channels_last=True)
     seen = []
     network.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     made.start_epoch(0)
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
 
 def test_a_skipped_step_leaves_weights_momentum_and_statistics_as_they_were() -> None:
     network = small_network()
-    made = Learner(network, Recipe(on_nonfinite="skip"), classes=3, device=CPU, channels_last=False)
+    made = Learner(network, Recipe(on_nonfinite="skip"), task=classification(3), device=CPU, channels_last=False)
     made.start_epoch(0)
     inputs, targets = torch.rand(8, 1, 6, 6), torch.arange(8) % 3
     made.train_step(0, inputs, targets)

@@ -95,8 +95,12 @@ def test_exact_is_a_step_in_python_as_on_the_command_line() -> None:
     ("option", "message"),
     [
         ({"loss": nn.CrossEntropyLoss}, r"loss must be a value, but got the class CrossEntropyLoss. Give CrossEntropy"),
-        ({"loss": "cross_entropy"}, r"loss must be a function of \(outputs, targets\), but got 'cross_entropy'"),
-        ({"metrics": {"accuracy": len}}, r"metrics must be a function of \(outputs, targets\), but got \{"),
+        (
+            {"loss": "cross-entropi"},
+            r"loss must be one of cross-entropy, .* or in Python a function .* 'cross-entropy'\?",
+        ),
+        ({"loss": 3}, r"loss must be a function of \(outputs, targets\), but got 3"),
+        ({"metrics": 0.5}, r"metrics must be a function of \(outputs, targets\), but got 0.5"),
         ({"weights_optimizer": "adam"}, "weights_optimizer must be a function of the list of weights, but got 'adam'"),
     ],
 )

@@ -16,9 +16,11 @@ from archgrad.distributed import rank, restarted
 from archgrad.engine import OF_ONE_CALL
 from archgrad.errors import OptionError, RunError
 from archgrad.json_text import shown, shown_text
+from archgrad.options import names_of
 from archgrad.rank_state import send_state
 from archgrad.runs import read_config
 from archgrad.search.short_forms import modernised
+from archgrad.tasks import TaskOptions
 from archgrad.terminal import say
 from archgrad.typed_names import OWN_KINDS, is_own
 
@@ -180,7 +182,12 @@ def show_first(parser: Parser, names: Sequence[str]) -> None:
 
 def kept(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that go into config.yaml."""
-    return {name: value for name, value in values.items() if name not in NOT_KEPT}
+    of_task = names_of(TaskOptions)  # which runs of earlier versions do not have
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in NOT_KEPT and not (name in of_task and value is None)
+    }
 
 
 def settled_folder(values: Mapping[str, Any], name: str) -> Path:

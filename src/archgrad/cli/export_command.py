@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,17 @@ def make_parser() -> Parser:
         "--tolerance",
         type=float,
         default=1e-4,
-        help="Largest difference from the network's own logits that passes, as a share of the largest logit.",
+        help="Largest difference from the network's own outputs that passes, as a share of the largest one.",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int | None,
+        help="Write a file for batches of this many samples alone, as some devices need it. By default of any size.",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int | None,
+        help="Version of ONNX's operators, at least 18. By default the newest that the converter is sure of.",
     )
     group = parser.add_argument_group(
         "inputs of the network", "A run tells them itself; runs of older versions do so where they are one tensor."
@@ -82,16 +92,18 @@ def run(arguments: Sequence[str]) -> int:
     description = describe_run(folder, input_shape=shape, input_dtype=dtype)
     space = space_of_run(folder, options.space, description)
     network = load_retrained(folder, weights=options.weights, space=space)
-    described = asdict(description)
+    described = {each.name: getattr(description, each.name) for each in fields(description) if each.name != "outputs"}
+    described["batch_size"] = options.batch_size
     if inputs and inputs.given is not None:
         described |= {"input_shape": None, "input_dtype": None, "example_inputs": inputs.given}
+    what = "logits" if description.shows in ("classes", "labels") else "outputs"
     if options.onnx is not None:
-        file = export_onnx(network, options.onnx, tolerance=options.tolerance, **described)
-        say(f"{file.path}: ONNX, logits within {file.max_difference:.2g} of torch's; see {file.description_path}")
+        file = export_onnx(network, options.onnx, tolerance=options.tolerance, opset=options.opset, **described)
+        say(f"{file.path}: ONNX, {what} within {file.max_difference:.2g} of torch's; see {file.description_path}")
     if options.torch is not None:
         file = export_program(network, options.torch, tolerance=options.tolerance, **described)
         say(
-            f"{file.path}: exported program, logits within {file.max_difference:.2g} of the network's; "
+            f"{file.path}: exported program, {what} within {file.max_difference:.2g} of the network's; "
             f"see {file.description_path}"
         )
     if options.onnx is not None and description.is_image:

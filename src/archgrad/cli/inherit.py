@@ -9,8 +9,11 @@ from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.cli.own_code import own_again, settled_own, stored_options, typed_again
+from archgrad.cli.parser import dashed
 from archgrad.errors import OptionError, RunError
+from archgrad.options import names_of
 from archgrad.runs import read_config
+from archgrad.tasks import TASKS, TaskOptions
 from archgrad.typed_names import OWN_KINDS, is_own
 
 __all__ = ["inherit", "retraining_of"]
@@ -65,6 +68,12 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
         ):
             values["image_size"] = stored["image_size"]
             said += f" --image-size {stored['image_size']}"
+    for name in names_of(TaskOptions):
+        value = stored.get(name)
+        known = isinstance(value, str) and (name != "task" or value in TASKS)
+        if known and values.get(name) is None and dashed(f"--{name}") not in typed:
+            values[name] = value
+            said += f" {dashed(f'--{name}')} {shlex.quote(str(value))}"
     return f"As the search: {said}" if said else None
 
 
@@ -79,7 +88,12 @@ def retraining_of(arch: Path, architecture: Architecture, values: Mapping[str, A
     space = "" if architecture.space == values["space"] else f" --space {shlex.quote(values['space'])}"
     data = f" --data {shlex.quote(values['data'])}{typed_again('data', values)}"
     size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
-    return f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}{size}"
+    task = "".join(
+        f" {dashed(f'--{name}')} {shlex.quote(values[name])}"
+        for name in names_of(TaskOptions)
+        if isinstance(values.get(name), str)
+    )
+    return f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}{size}{task}"
 
 
 def _run_of(arch: str) -> Path | None:

@@ -20,6 +20,8 @@ from archgrad.terminal import say
 
 __all__ = ["Parser", "dashed", "plain_type"]
 
+_ALSO = {"metrics": ("--metric",)}
+"""Further spellings of options."""
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -82,7 +84,8 @@ class Parser(ArgumentParser):
             kind = plain_type(hints[name])
             if kind is not None and name not in skip and (only is None or name in only):
                 text = docs.get(name, "").replace("`run_dir`", "--out")
-                group.add_argument(f"--{name}", type=kind, default=parameter.default, help=text)
+                typed = (f"--{name}", *_ALSO.get(name, ()))
+                group.add_argument(*typed, type=kind, default=parameter.default, help=text)
                 offered.append(name)
         return offered
 

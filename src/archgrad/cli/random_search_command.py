@@ -74,10 +74,12 @@ def run(arguments: Sequence[str]) -> int:
             f"  archgrad random-search --resume {folder}{own_again(values)}"
         )
         raise
-    best = result.history.last("best_valid_accuracy") or 0.0
+    name = next(name for name in result.history.columns if name.startswith("best_valid_"))
+    best, metric = result.history.last(name) or 0.0, name.removeprefix("best_valid_").replace("_", " ")
+    value = f"{100 * best:.2f} %" if metric == "accuracy" else f"{best:.4g}"
     say(
         f"\n{to_text(result.architecture)}\n"
-        f"Candidates:    {len(result.history.epochs)}, the best with a validation accuracy of {100 * best:.2f} %\n"
+        f"Candidates:    {len(result.history.epochs)}, the best with a validation {metric} of {value}\n"
         f"Run folder:    {out}\n"
         f"Next:\n"
         f"  {retraining_of(out, result.architecture, values)}\n",

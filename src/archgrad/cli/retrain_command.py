@@ -130,7 +130,13 @@ def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> A
     # Only its choices are looked at, so it is built as small as can be.
     channels, cells = (2, 3) if name.startswith("darts-") else (None, None)
     build, _ = space_options.space_builder(
-        name, data, stage="search", channels=channels, cells=cells, options=values.get("space_options", {})
+        name,
+        data,
+        stage="search",
+        channels=channels,
+        cells=cells,
+        options=values.get("space_options", {}),
+        outputs=space_options.outputs_of(values, data),
     )
     return random_architecture(build(), seed=values["seed"], name=name)
 
@@ -148,14 +154,22 @@ def _name(values: dict[str, Any]) -> str:
 
 def _summary(result: RetrainResult, out: Path) -> str:
     costs = json.loads(read_file(out / "summary.json", most=MAX_TEXT_BYTES))
-    accuracy = "no test set" if result.test_accuracy is None else f"{100 * result.test_accuracy:.2f} %"
+    title, value = _measured(result)
     unit = "sample" if costs["image_shape"] is None else "image"
     adds = "" if costs["multiply_adds"] is None else f", {costs['multiply_adds']:,} multiply-adds per {unit}"
     return (
-        f"\nTest accuracy:  {accuracy}\n"
+        f"\n{title + ':':<15} {value}\n"
         f"Network:        {costs['parameters']:,} parameters{adds}\n"
         f"Run folder:     {out}\n"
         f"Weights:        {out / 'weights' / 'last.safetensors'}\n"
         f"Next:\n"
         f"  archgrad report {shlex.quote(str(out))}\n"
     )
+
+
+def _measured(result: RetrainResult) -> tuple[str, str]:
+    """Return the name and the value of what the task is measured by first."""
+    best = "accuracy" if result.task is None else str(result.task.best)
+    value = result.test_loss if best == "loss" else result.test_metrics.get(best)
+    shown = "no test set" if value is None else f"{100 * value:.2f} %" if best == "accuracy" else f"{value:.4g}"
+    return f"Test {best.replace('_', ' ')}", shown

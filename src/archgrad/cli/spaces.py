@@ -16,6 +16,7 @@ from archgrad.data import Data
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
 from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
+from archgrad.tasks import chosen_task
 from archgrad.typed_names import is_own
 
 __all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder", "typed_space"]
@@ -88,6 +89,7 @@ def space_builder(
     cells: int | None = None,
     auxiliary: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
+    outputs: int = 0,
 ) -> tuple[SpaceBuilder, dict[str, int | None]]:
     """Return what builds a space that fits the data.
 
@@ -99,6 +101,7 @@ def space_builder(
         cells: Their number; None for the space's own default.
         auxiliary: Whether to add the auxiliary head where the space has one.
         options: Further parameters of the space, as typed with `--space.NAME`.
+        outputs: How many classes, labels or values there are, where the data does not tell.
 
     Returns:
         The builder, and the sizes that hold, None where the space has no such size.
@@ -119,7 +122,7 @@ def space_builder(
             given[name] = size
     given |= given_options("space", text, parameters, options, set_elsewhere=_SIZES)
     gets = {
-        **known_of(data),
+        **known_of(data, outputs),
         "stage": stage,
         **({"auxiliary": True} if auxiliary and stage == "retrain" else {}),
     }
@@ -152,7 +155,19 @@ def typed_space(
         cells=values["cells"],
         auxiliary=auxiliary,
         options=values.get("space_options", {}),
+        outputs=outputs_of(values, data),
     )
+
+
+def outputs_of(values: Mapping[str, Any], data: Data) -> int:
+    """Return how many classes, labels or values the task that was typed has, or that the data's targets tell.
+
+    Raises:
+        OptionError: Targets and task do not go together, or the targets do not tell which it is.
+    """
+    if values.get("task") is None and data.classes:
+        return len(data.classes)
+    return len(chosen_task(values.get("task"), data, loss=values.get("loss")).task.labels)
 
 
 def _own(text: str) -> Callable[..., Any]:

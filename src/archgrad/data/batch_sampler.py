@@ -47,6 +47,8 @@ class TrainingSampler:
         batch_size: Samples a batch and process, at least 1.
         seed: At least 0.
         shuffle: False keeps the order of `indices` in each epoch.
+        sampling_weights: (N,), at least 0 and not all 0: what an epoch takes is drawn with replacement, each sample the
+            oftener the larger its weight; None takes each once.
         rank: Number of this process, in 0..world_size-1.
         world_size: Number of processes; each batch of batch_size * world_size samples is cut into contiguous parts.
 
@@ -56,13 +58,22 @@ class TrainingSampler:
     """
 
     def __init__(
-        self, indices: Tensor, *, batch_size: int, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1
+        self,
+        indices: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        sampling_weights: Tensor | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         check_whole("batch_size", batch_size, least=1)
         check_whole("seed", seed, least=0, most=2**64 - 1)
         check_ranks(rank, world_size)
         self._indices, self._seed, self._shuffle = indices, seed, shuffle
         self._rank, self._world_size = rank, world_size
+        self._shares = None if sampling_weights is None else sampling_weights.double().cumsum(0)
         self._full = batch_size * world_size
         if len(indices) < self._full:
             processes = f" on each of {world_size} processes" if world_size > 1 else ""
@@ -99,9 +110,15 @@ class TrainingSampler:
         if epoch not in self._shuffled:
             if len(self._shuffled) > 1:  # two are kept, as workers read ahead into the next epoch
                 del self._shuffled[next(iter(self._shuffled))]
-            shuffled = torch.randperm(len(self._indices), generator=generator_of(self._seed, "order", epoch))
-            self._shuffled[epoch] = self._indices[shuffled]
+            self._shuffled[epoch] = self._indices[self._order_in(epoch)]
         return self._shuffled[epoch]
+
+    def _order_in(self, epoch: int) -> Tensor:
+        count, generator = len(self._indices), generator_of(self._seed, "order", epoch)
+        if self._shares is None:
+            return torch.randperm(count, generator=generator)
+        draws = torch.rand(count, generator=generator, dtype=torch.float64) * self._shares[-1]
+        return torch.searchsorted(self._shares, draws, right=True).clamp(max=count - 1)
 
 
 class EvaluationSampler:

@@ -34,6 +34,8 @@ class InfiniteLoader:
         seed: At least 0.
         indices: (n,) int64, the samples to use; all by default.
         shuffle: Draw a new order for each epoch.
+        sampling_weights: (n,), at least 0, one for each of the indices: samples are drawn with replacement, each the
+            oftener the larger its weight; None takes each once an epoch.
         transform: Applied to the inputs of each batch on the device, with its random numbers.
         device: Where the batches are used.
         rank: Number of this process, in 0..world_size-1.
@@ -53,6 +55,7 @@ class InfiniteLoader:
         seed: int,
         indices: Tensor | None = None,
         shuffle: bool = True,
+        sampling_weights: Tensor | None = None,
         transform: BatchTransform | None = None,
         device: torch.device | str = "cpu",
         rank: int = 0,
@@ -69,6 +72,7 @@ class InfiniteLoader:
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
+            sampling_weights=sampling_weights,
             rank=rank,
             world_size=world_size,
         )

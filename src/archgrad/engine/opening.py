@@ -29,6 +29,7 @@ def opened(
     config: Mapping[str, Any],
     data: Data,
     architecture: Architecture | None = None,
+    said: str = "",
 ) -> Iterator[Engine[Result]]:
     """Open the run of a task, bring the task to its last checkpoint, and yield the engine that runs it.
 
@@ -40,6 +41,7 @@ def opened(
         config: All that goes into config.yaml.
         data: What the task's streams read; said first, and kept in environment.json.
         architecture: Copied into the run folder.
+        said: What is said after the data.
 
     Raises:
         RunError: The run folder is in use, taken, or does not fit.
@@ -90,6 +92,8 @@ def opened(
         )
         task.progress = stack.enter_context(progress)
         progress.message(f"Data: {about.text}.")
+        if said:
+            progress.message(said)
         if moved:
             progress.message(moved)
         yield Engine(

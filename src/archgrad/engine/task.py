@@ -77,7 +77,7 @@ class Task(ABC, Generic[Result]):
     """What messages begin with."""
     kind: ClassVar[str]
     """What errors call it."""
-    shown: ClassVar[Sequence[str]]
+    shown: Sequence[str]
     """Metrics that the progress display shows."""
     may_differ: ClassVar[Sequence[str]]
     """Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on.

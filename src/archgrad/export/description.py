@@ -1,38 +1,54 @@
-"""What a program must know of an exported network besides the file itself: its inputs and its classes."""
+"""What a program must know of an exported network besides the file itself: its inputs, and what its outputs say."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from archgrad.checks import check_real, is_whole
 from archgrad.errors import ArchitectureError, ExportError, OptionError
 from archgrad.export.inputs import TensorInput, is_sizes, nested_inputs, tensor_inputs
 from archgrad.files import read_explained, write_text
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
 
-__all__ = ["ModelDescription", "description_beside"]
+__all__ = ["ModelDescription", "TensorOutput", "description_beside"]
 
 _FORMAT = "archgrad.model"
-_ONE_TENSOR, _SEVERAL = 1, 2  # versions
+_ONE_TENSOR, _SEVERAL, _OF_A_TASK = 1, 2, 3  # versions
+_SHOWS = ("classes", "labels", "values", "positions")
+
+
+class TensorOutput(NamedTuple):
+    """One tensor among the outputs of a network."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one sample, without the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """Inputs and classes of an exported network.
+    """Inputs and outputs of an exported network.
 
     Raises:
         OptionError: A value is outside its range, or does not go with the others.
 
     Attributes:
-        classes: Name of each column of the logits.
+        classes: Name of each class, label or value that the network gives: of the columns or channels of its outputs.
         input_shape: Of one sample, without the batch: (C, H, W) for images. Where the network takes several tensors, a
             tuple or dict of such, nested as they are.
         input_dtype: "float32", "int64", "int32", "uint8" or "bool", for all tensors or nested as they are.
         mean: Subtracted from each channel of an image with pixels in [0, 1]; empty for no normalisation.
         std: What each channel is divided by afterwards.
+        task: Name of what the network has learnt, what its outputs show ("classes", "labels", "values" or a class at
+            each of several "positions"), and further settings, as `archgrad.tasks.Task.described` gives them; None is a
+            classification.
+        outputs: The tensors that the network gives; empty where it is the logits alone.
+        batch_size: The only number of samples that the file takes at once; None where it takes any.
     """
 
     classes: tuple[str, ...]
@@ -40,8 +56,12 @@ class ModelDescription:
     input_dtype: Any = "float32"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    task: Mapping[str, Any] | None = None
+    outputs: tuple[TensorOutput, ...] = ()
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_task()
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise OptionError(f"classes must be at least one name, but got {shown(self.classes)}.")
         tensor_inputs(self.input_shape, self.input_dtype)
@@ -57,6 +77,25 @@ class ModelDescription:
         )
         if not numbers or not all(value > 0 for value in self.std):
             raise OptionError(f"mean must be finite and std above 0, but got {shown(self.mean)} and {shown(self.std)}.")
+
+    def _check_task(self) -> None:
+        task = self.task
+        if task is not None and (not isinstance(task, Mapping) or task.get("shows") not in _SHOWS):
+            raise OptionError(f"The task must tell its name and what it shows, but got {shown(task)}.")
+        if task is not None:
+            check_real("threshold", task.get("threshold", 0.5))
+        if self.batch_size is not None and not is_whole(self.batch_size, least=1):
+            raise OptionError(f"batch_size must be a whole number of at least 1, but got {shown(self.batch_size)}.")
+
+    @property
+    def shows(self) -> str:
+        """What the outputs show: "classes", "labels", "values" or "positions"."""
+        return "classes" if self.task is None else str(self.task["shows"])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a classifier with logits alone and batches of any size, as all were at first."""
+        return self.shows == "classes" and not self.outputs and self.batch_size is None
 
     @property
     def inputs(self) -> tuple[TensorInput, ...]:
@@ -76,18 +115,20 @@ class ModelDescription:
 
     def to_json(self) -> str:
         """Return the text of a description file."""
-        one = is_sizes(self.input_shape)
+        one, batch = self.is_plain and is_sizes(self.input_shape), self.batch_size or "batch"
         inputs = [
             {"name": each.name}
             | ({} if one else {"place": list(each.place)})
-            | {"shape": ["batch", *each.shape], "dtype": each.dtype}
+            | {"shape": [batch, *each.shape], "dtype": each.dtype}
             for each in self.inputs
         ]
+        outputs = [{"name": each.name, "shape": [batch, *each.shape], "dtype": "float32"} for each in self.outputs]
+        logits = {"name": "logits", "shape": [batch, len(self.classes)], "dtype": "float32"}
         content = {
             "format": _FORMAT,
-            "version": _ONE_TENSOR if one else _SEVERAL,
+            "version": _OF_A_TASK if not self.is_plain else _ONE_TENSOR if one else _SEVERAL,
             **({"input": inputs[0]} if one else {"inputs": inputs}),
-            "output": {"name": "logits", "shape": ["batch", len(self.classes)], "dtype": "float32"},
+            **({"output": logits} if self.is_plain else {"outputs": outputs or [logits], "task": self.task}),
             "normalisation": {"pixels": [0, 1], "mean": list(self.mean), "std": list(self.std)} if self.mean else None,
             "classes": list(self.classes),
         }
@@ -108,10 +149,10 @@ class ModelDescription:
             content = parse_json(text)
             if not isinstance(content, dict) or content.get("format") != _FORMAT:
                 raise ExportError(f"{where} does not describe a model of archgrad. Name a file that export wrote.")
-            if content.get("version") not in (_ONE_TENSOR, _SEVERAL):
+            if content.get("version") not in (_ONE_TENSOR, _SEVERAL, _OF_A_TASK):
                 raise ExportError(
-                    f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_ONE_TENSOR} and "
-                    f"{_SEVERAL}. Update archgrad, or export again."
+                    f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_ONE_TENSOR} to "
+                    f"{_OF_A_TASK}. Update archgrad, or export again."
                 )
             return cls._from_content(content)
         except (ArchitectureError, OptionError, KeyError, TypeError, ValueError) as error:
@@ -129,10 +170,22 @@ class ModelDescription:
             input_dtype=input_dtype,
             mean=normalisation["mean"],
             std=normalisation["std"],
+            task=content.get("task"),
+            outputs=content.get("outputs", []),
         )
 
     @classmethod
-    def of_lists(cls, *, classes: Any, input_shape: Any, input_dtype: Any, mean: Any, std: Any) -> ModelDescription:
+    def of_lists(
+        cls,
+        *,
+        classes: Any,
+        input_shape: Any,
+        input_dtype: Any,
+        mean: Any,
+        std: Any,
+        task: Any = None,
+        outputs: Any = (),
+    ) -> ModelDescription:
         """Make a description of what a JSON text says, of anyone's making.
 
         Raises:
@@ -141,12 +194,23 @@ class ModelDescription:
         for name, value in {"classes": classes, "mean": mean, "std": std}.items():
             if not isinstance(value, list):
                 raise OptionError(f"{name} must be a list, but is {shown(value)}.")
+        tensors: list[TensorOutput] = []
+        batches: set[Any] = set()
+        for each in outputs:
+            if not isinstance(each, Mapping) or not isinstance(each.get("shape"), list) or not each["shape"]:
+                raise OptionError(f"Each output must have name and shape, but got {shown(each)}.")
+            tensors.append(TensorOutput(str(each.get("name")), tuple(each["shape"][1:])))
+            batches.add(each["shape"][0])
+        batch: Any = next(iter(batches)) if len(batches) == 1 else "batch"
         return cls(
             classes=tuple(classes),
             input_shape=input_shape,
             input_dtype=input_dtype,
             mean=tuple(mean),
             std=tuple(std),
+            task=task,
+            outputs=tuple(tensors),
+            batch_size=None if batch == "batch" else batch,
         )
 
     @classmethod

@@ -21,9 +21,11 @@ from archgrad.export.inputs import DTYPES, nested_inputs
 from archgrad.files import read_explained
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown_text
 from archgrad.runs import load_tensors, read_config, seeded
+from archgrad.tasks import Classification
 
 __all__ = ["Weights", "describe_run", "load_retrained"]
 
+_PLAIN_TASK = Classification().described()
 Weights = Literal["last", "best"]
 """Those after the last epoch, or those of the epoch that was best on the test set."""
 
@@ -102,6 +104,7 @@ def describe_run(
             input_dtype=input_dtype,
             mean=summary["mean"],
             std=summary["std"],
+            task=None if (task := summary.get("task")) is None or task == _PLAIN_TASK else task,
         )
     except (KeyError, OptionError) as error:
         raise RunError(f"'{run / 'summary.json'}' does not describe a retraining ({error}). Retrain anew.") from error

@@ -1,17 +1,19 @@
-"""Image files in, classes out, by an ONNX model or by the network of a run."""
+"""Image files or samples in, predictions out, by an ONNX model or by the network of a run."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from archgrad.data import ImageTransform
+from archgrad.batches import count, prepare
+from archgrad.data import Data, ImageTransform, as_data, evaluation_batches
 from archgrad.data.decode import LARGEST_SIDE, decode
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError, ExportError, OptionError
@@ -19,8 +21,9 @@ from archgrad.export.description import ModelDescription, description_beside
 from archgrad.export.load import Weights, describe_run, load_retrained
 from archgrad.export.session import METADATA_KEY, OnnxSession
 from archgrad.json_text import shown
+from archgrad.nested import map_tensors
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "model_description", "predict", "predict_samples"]
 
 _BATCH = 64
 _BATCH_NUMBERS = 2**24  # 64 MB
@@ -29,17 +32,21 @@ _UNPICKLED = (".pt2", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model makes of one image.
+    """What a model makes of one image or sample.
 
     Attributes:
-        image: The file.
-        classes: Names of the likeliest classes, likeliest first.
-        probabilities: Their probabilities, 0 to 1: the softmax over all classes.
+        image: The file, or the number of the sample in its data.
+        classes: Names of the likeliest classes, likeliest first; of several labels those that are taken.
+        probabilities: Their probabilities, 0 to 1.
+        values: What a regression predicts, or the probability of each label, in the order of the names.
+        positions: Class number at each position, (H, W) of an image or (T,) of a sequence; None of anything else.
     """
 
     image: str
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+    positions: Tensor | None = field(default=None, compare=False)
 
 
 def predict(
@@ -50,7 +57,7 @@ def predict(
     weights: Weights = "last",
     space: nn.Module | None = None,
 ) -> list[Prediction]:
-    """Classify image files.
+    """Predict image files.
 
     Images of any size and colour are brought to the network's size and channels as class folders are (see
     `archgrad.data.load`): central square, resized, normalised as for the training.
@@ -60,7 +67,8 @@ def predict(
             there is none; or the run folder of a retraining. Neither is unpickled. Exported programs (.pt2) are
             refused, because reading them can run code.
         images: The files; JPEG, PNG, BMP, GIF (first picture), WebP, PPM or TIFF.
-        top: How many classes to tell, at least 1; all of them where there are fewer.
+        top: How many classes to tell, at least 1; all of them where there are fewer, or where the model tells no
+            classes.
         weights: Of a run folder, as in `load_retrained`.
         space: Of a run folder, as in `load_retrained`.
 
@@ -73,17 +81,141 @@ def predict(
         RunError: The run folder cannot be used.
         OptionError: An option is outside its range, or onnxruntime is missing.
     """
+    opened = _opened(model, top=top, weights=weights, space=space)
+    shape, where = opened.description.input_shape, opened.where
+    if not opened.description.is_image or shape[1] != shape[2] or shape[1] > LARGEST_SIDE:
+        raise ExportError(
+            f"{where} takes {opened.description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 "
+            f"channels and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Give samples "
+            f"(predict_samples, --data), or call the network itself with such inputs."
+        )
+    transform = ImageTransform(mean=opened.description.mean, std=opened.description.std)
+    found: list[Prediction] = []
+    batch = opened.description.batch_size or max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
+    for start in range(0, len(images), batch):
+        names = [os.fspath(image) for image in images[start : start + batch]]
+        pixels = torch.stack([_pixels(name, image_size=shape[1], channels=shape[0]) for name in names])
+        found += opened.predict(names, transform(pixels, None), top=top)
+    return found
+
+
+def predict_samples(
+    model: str | os.PathLike[str],
+    data: Data | Any,
+    *,
+    top: int = 5,
+    weights: Weights = "last",
+    space: nn.Module | None = None,
+) -> list[Prediction]:
+    """Predict the test samples of data, or all samples where it has no test set; targets are not looked at.
+
+    Args:
+        model: As for `predict`.
+        data: Whatever `archgrad.retrain` takes. Images are normalised as for the training.
+        top: As for `predict`.
+        weights: Of a run folder, as in `load_retrained`.
+        space: Of a run folder, as in `load_retrained`.
+
+    Returns:
+        One prediction a sample, in order; the sample's number is its `image`.
+
+    Raises:
+        DataError: The data cannot be read.
+        ExportError: The model cannot be used, or takes no such samples.
+        RunError: The run folder cannot be used.
+        OptionError: An option is outside its range, or onnxruntime is missing.
+    """
+    opened = _opened(model, top=top, weights=weights, space=space)
+    data = as_data(data)
+    description = opened.description
+    transform = ImageTransform(mean=description.mean, std=description.std) if data.channels else None
+    batches = evaluation_batches(
+        data.train if data.test is None else data.test,
+        batch_size=description.batch_size or _BATCH,
+        transform=transform,
+    )
+    found: list[Prediction] = []
+    for inputs, _ in batches:
+        names = [str(len(found) + number) for number in range(count(inputs))]
+        found += opened.predict(names, prepare(inputs, dtype=torch.float32, channels_last=False), top=top)
+    return found
+
+
+class _Model:
+    """A model of either kind.
+
+    Args:
+        function: Inputs to outputs.
+        description: Of the model.
+        where: What to call it in messages.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], description: ModelDescription, where: str) -> None:
+        self._function, self.description, self.where = function, description, where
+
+    def predict(self, names: Sequence[str], inputs: Any, *, top: int) -> list[Prediction]:
+        """Return a prediction for each sample of a batch."""
+        fixed = self.description.batch_size
+        if fixed is not None and len(names) < fixed:  # the last one, over again
+            places = torch.arange(fixed).clamp(max=len(names) - 1)
+            inputs = map_tensors(inputs, lambda tensor: tensor[places])
+        with torch.no_grad():
+            output = self._function(inputs)
+        output = output[0] if isinstance(output, tuple | list) else output
+        output = output[: len(names)] if isinstance(output, Tensor) and output.dim() else output
+        self._check(output, len(names))
+        return [self._prediction(name, row, top) for name, row in zip(names, output, strict=True)]
+
+    def _check(self, output: Any, samples: int) -> None:
+        shape, names = tuple(getattr(output, "shape", ())), len(self.description.classes)
+        known = {"classes": (samples, names), "labels": (samples, names), "positions": (samples, names, *shape[2:])}
+        expected = known.get(self.description.shows, (samples, *shape[1:]))
+        if shape != expected or (self.description.shows == "positions" and len(shape) < 3):
+            raise ExportError(
+                f"{self.where} gives outputs of shape {shown(shape)} for {samples} images, but its description names "
+                f"{names} classes. Export the network again."
+            )
+
+    def _prediction(self, name: str, output: Tensor, top: int) -> Prediction:
+        shows, classes = self.description.shows, self.description.classes
+        if shows == "positions":
+            return Prediction(image=name, positions=output.argmax(0))
+        if shows == "values":
+            return Prediction(image=name, values=tuple(output.double().flatten().tolist()))
+        if shows == "labels":
+            shares = output.double().sigmoid()
+            threshold = (self.description.task or {}).get("threshold", 0.5)
+            taken = [k for k in shares.argsort(descending=True, stable=True).tolist() if shares[k] >= threshold]
+            return Prediction(
+                image=name,
+                classes=tuple(classes[k] for k in taken),
+                probabilities=tuple(float(shares[k]) for k in taken),
+                values=tuple(shares.tolist()),
+            )
+        shares, order = output.double().softmax(0).sort(descending=True, stable=True)
+        return Prediction(
+            image=name,
+            classes=tuple(classes[index] for index in order[:top].tolist()),
+            probabilities=tuple(shares[:top].tolist()),
+        )
+
+
+def _opened(model: str | os.PathLike[str], *, top: int, weights: Weights, space: nn.Module | None) -> _Model:
     if top < 1:
         raise OptionError(f"top must be at least 1, but got {top}.")
     path = Path(model)
     if path.is_dir():
         description = describe_run(path)
-        network = load_retrained(path, weights=weights, space=space)
-        return _predict(network, description, images, top=top, where=f"'{path}'")
+        return _Model(load_retrained(path, weights=weights, space=space), description, f"'{path}'")
     if weights != "last" or space is not None:
         raise OptionError(f"weights and space go with a run folder, but '{path}' is none. Leave them out.")
-    session, description = _open_onnx(path)
-    return _predict(session, description, images, top=top, where=f"'{path}'")
+    return _Model(*_open_onnx(path), f"'{path}'")
+
+
+def model_description(model: str | os.PathLike[str]) -> ModelDescription:
+    """Return the description of a model, as `predict` takes it; raises what `predict` does."""
+    path = Path(model)
+    return describe_run(path) if path.is_dir() else _described(path, None)
 
 
 def _open_onnx(path: Path) -> tuple[OnnxSession, ModelDescription]:
@@ -96,51 +228,21 @@ def _open_onnx(path: Path) -> tuple[OnnxSession, ModelDescription]:
         what = "is neither an .onnx file nor a run folder" if path.exists() else "does not exist"
         raise ExportError(f"The model '{path}' {what}. Name what `archgrad export --onnx` wrote, or a run folder.")
     session = OnnxSession(str(path), where=f"'{path}'")
+    return session, _described(path, session)
+
+
+def _described(path: Path, session: OnnxSession | None) -> ModelDescription:
+    """Return the description beside a model, or in it."""
     beside = description_beside(path)
     if beside.is_file():
-        return session, ModelDescription.load(beside)
+        return ModelDescription.load(beside)
+    session = OnnxSession(str(path), where=f"'{path}'") if session is None else session
     if METADATA_KEY not in session.metadata:
         raise ExportError(
             f"Nothing tells the classes and normalisation of '{path}': there is no '{beside.name}' beside it, and it "
             f"says nothing itself. Name a model that `archgrad export --onnx` wrote."
         )
-    return session, ModelDescription.from_json(session.metadata[METADATA_KEY], where=f"The description in '{path}'")
-
-
-def _predict(
-    logits_of: Callable[[Tensor], Tensor],
-    description: ModelDescription,
-    images: Sequence[str | os.PathLike[str]],
-    *,
-    top: int,
-    where: str,
-) -> list[Prediction]:
-    shape = description.input_shape
-    if not description.is_image or shape[1] != shape[2] or shape[1] > LARGEST_SIDE:
-        raise ExportError(
-            f"{where} takes {description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 channels "
-            f"and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Call the network "
-            f"itself with such inputs."
-        )
-    transform = ImageTransform(mean=description.mean, std=description.std)
-    found: list[Prediction] = []
-    batch = max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
-    for start in range(0, len(images), batch):
-        names = [os.fspath(image) for image in images[start : start + batch]]
-        pixels = torch.stack([_pixels(name, image_size=shape[1], channels=shape[0]) for name in names])
-        with torch.no_grad():
-            output = logits_of(transform(pixels, None))
-        logits = output[0] if isinstance(output, (tuple, list)) else output
-        if not isinstance(logits, Tensor) or logits.shape != (len(names), len(description.classes)):
-            raise ExportError(
-                f"{where} gives outputs of shape {shown(tuple(getattr(logits, 'shape', ())))} for {len(names)} "
-                f"images, but its description names {len(description.classes)} classes. Export the network again."
-            )
-        probabilities, order = logits.double().softmax(1).sort(dim=1, descending=True, stable=True)
-        for name, row, indices in zip(names, probabilities[:, :top], order[:, :top], strict=True):
-            classes = tuple(description.classes[index] for index in indices.tolist())
-            found.append(Prediction(image=name, classes=classes, probabilities=tuple(row.tolist())))
-    return found
+    return ModelDescription.from_json(session.metadata[METADATA_KEY], where=f"The description in '{path}'")
 
 
 def _pixels(name: str, *, image_size: int, channels: int) -> Tensor:

@@ -44,6 +44,8 @@ def check_onnx(*packages: str) -> None:
 class OnnxSession:
     """An ONNX model in onnxruntime; called with a batch of inputs, nested in its order, it returns its first output.
 
+    `all_of` returns all of them.
+
     Args:
         content: The model itself, or the path of its file.
         where: What to call it in messages.
@@ -78,7 +80,7 @@ class OnnxSession:
                 f"{where} has {len(inputs)} inputs and {len(outputs)} outputs, but a classifier takes some and gives "
                 f"one. Export the network again."
             )
-        self._inputs, self._output = [value.name for value in inputs], outputs[0].name
+        self._inputs, self._outputs = [value.name for value in inputs], [value.name for value in outputs]
         if outputs[0].type not in _NUMBERS:
             raise ExportError(
                 f"{where} gives out {shown_text(outputs[0].type)}, but a classifier gives numbers "
@@ -91,20 +93,28 @@ class OnnxSession:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, inputs: Any) -> Tensor:
-        """Return the logits (B, classes) of a batch.
+        """Return the first output of a batch, such as the logits (B, classes).
 
         Raises:
             ExportError: The model cannot take it.
         """
+        return self._run(inputs, self._outputs[:1])[0]
+
+    def all_of(self, inputs: Any) -> tuple[Tensor, ...]:
+        """Return all outputs of a batch; raises what a call does."""
+        return self._run(inputs, self._outputs)
+
+    def _run(self, inputs: Any, outputs: list[str]) -> tuple[Tensor, ...]:
         try:
             arrays = [tensor.numpy() for tensor in tensors_in(inputs)]
-            (output,) = self._session.run([self._output], dict(zip(self._inputs, arrays, strict=True)))
-            return torch.from_numpy(output)
+            found = self._session.run(outputs, dict(zip(self._inputs, arrays, strict=True)))
+            return tuple(map(torch.from_numpy, found))
         except Exception as error:  # onnxruntime's own classes have no base but Exception
             if _IS_FULL in str(error):
                 if (samples := count(inputs)) > 1:
                     halves = (slice(samples // 2), slice(samples // 2, None))
-                    return torch.cat([self(map_tensors(inputs, itemgetter(half))) for half in halves])
+                    parts = [self._run(map_tensors(inputs, itemgetter(half)), outputs) for half in halves]
+                    return tuple(map(torch.cat, zip(*parts, strict=True)))
                 raise ExportError(
                     f"{self._where} takes more memory than archgrad gives a model ({shown_text(str(error))}). Run it "
                     f"in onnxruntime itself if you trust it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from archgrad.export.inputs import Examples
 from archgrad.export.session import METADATA_KEY, OnnxSession, check_onnx
 from archgrad.export.trace import describe, largest_difference, prepared, trace
 from archgrad.files import atomic_write
+from archgrad.json_text import shown
+from archgrad.sizes import check_whole
+from archgrad.tasks import TASKS, Task
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 
@@ -30,8 +33,8 @@ class Exported:
         path: The model.
         description_path: The JSON file beside it: class names, shape of the inputs, normalisation.
         description: What is in it.
-        max_difference: Largest absolute difference between the file's logits and the network's, over batches of 1 and
-            3.
+        max_difference: Largest absolute difference between the file's outputs and the network's, over batches of 1
+            and 3.
     """
 
     path: Path
@@ -51,13 +54,17 @@ def export_onnx(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     tolerance: float = 1e-4,
+    task: Task | Mapping[str, Any] | str | None = None,
+    batch_size: int | None = None,
+    opset: int | None = None,
 ) -> Exported:
     """Write a network as ONNX, with a description beside it, and check that onnxruntime computes the same.
 
     The file takes `inputs` (batch, ...), images normalised, and gives `logits` (batch, classes), for batches of any
-    size. Where the network takes a dict of tensors, the file has an input of each key's name; where it takes a tuple,
-    `inputs.0`, `inputs.1`, ... It holds no auxiliary head, no source code and no path; up to 2 GB. Its metadata hold
-    the description, too.
+    size. A network that has learnt something else gives `outputs` of any shape, and one that returns several tensors
+    `outputs.NAME` or `outputs.0`, `outputs.1`, ... Where the network takes a dict of tensors, the file has an input of
+    each key's name; where it takes a tuple, `inputs.0`, `inputs.1`, ... It holds no auxiliary head, no source code and
+    no path; up to 2 GB. Its metadata hold the description, too.
 
     Args:
         network: A plain module, as `derive` or `load_retrained` return it, of any mode and device; left as it is.
@@ -69,10 +76,15 @@ def export_onnx(
         example_inputs: Instead of the two, a batch of inputs as the network takes them: a tensor (B, ...), or a tuple
             or dict of such, nested as you like, B at least 1. A network whose `forward` requires several arguments gets
             the parts of a tuple in order, those of a dict by name; any other gets all as one argument, as in training.
-        classes: Name of each column of the logits; "0", "1", ... if not given.
+        classes: Name of each class, label or value, as the columns or channels of the outputs; "0", "1", ... if not
+            given.
         mean: Of each channel, for pixels in [0, 1]; only described, the file takes normalised images.
         std: As for `mean`.
-        tolerance: Largest difference of logits that passes, as a share of the largest logit (absolute below 1).
+        tolerance: Largest difference of outputs that passes, as a share of the largest output (absolute below 1).
+        task: What the network has learnt: a task or its name, as `retrain` takes it; a classification if not given.
+        batch_size: Write a file for batches of this many samples alone, at least 1, as some devices need it.
+        opset: Version of ONNX's operators to write in, at least 18; the newest that the converter is sure of if not
+            given.
 
     Returns:
         Where the files are, and the largest difference found.
@@ -85,11 +97,23 @@ def export_onnx(
     check_onnx("onnx", "onnxscript", "onnxruntime")
     place = _checked_place(path, ".onnx", tolerance)
     examples = _examples(input_shape, input_dtype, example_inputs)
-    plain, description = describe(prepared(network), examples, classes=classes, mean=mean, std=std)
-    content = _onnx_bytes(trace(plain, examples), description)
+    if opset is not None:
+        check_whole("opset", opset, least=18)
+    plain, description = describe(
+        prepared(network),
+        examples,
+        classes=classes,
+        mean=mean,
+        std=std,
+        batch_size=_checked_batch(batch_size),
+        **_learnt(task),
+    )
+    content = _onnx_bytes(trace(plain, examples, batch_size=batch_size), description, opset)
     what = f"The ONNX model for '{place}'"
     session = OnnxSession(content, where=what)
-    difference = largest_difference(plain, session, examples, tolerance=tolerance, what=what)
+    difference = largest_difference(
+        plain, session.all_of, examples, tolerance=tolerance, what=what, batch_size=batch_size
+    )
     return _written(place, content, description, difference)
 
 
@@ -104,6 +128,8 @@ def export_program(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     tolerance: float = 1e-4,
+    task: Task | Mapping[str, Any] | str | None = None,
+    batch_size: int | None = None,
 ) -> Exported:
     """Write a network as a program of `torch.export` (.pt2), with a description beside it, and check it.
 
@@ -117,18 +143,49 @@ def export_program(
 
     place = _checked_place(path, ".pt2", tolerance)
     examples = _examples(input_shape, input_dtype, example_inputs)
-    plain, description = describe(prepared(network), examples, classes=classes, mean=mean, std=std)
+    plain, description = describe(
+        prepared(network),
+        examples,
+        classes=classes,
+        mean=mean,
+        std=std,
+        batch_size=_checked_batch(batch_size),
+        **_learnt(task),
+    )
     buffer = io.BytesIO()
-    save(trace(plain, examples), buffer, extra_files={METADATA_KEY: description.to_json()})
+    save(trace(plain, examples, batch_size=batch_size), buffer, extra_files={METADATA_KEY: description.to_json()})
     content = buffer.getvalue()
     module = load(io.BytesIO(content)).module()  # just written here, so it holds nothing foreign
     difference = largest_difference(
-        plain, module, examples, tolerance=tolerance, what=f"The exported program for '{place}'"
+        plain,
+        module,
+        examples,
+        tolerance=tolerance,
+        what=f"The exported program for '{place}'",
+        batch_size=batch_size,
     )
     return _written(place, content, description, difference)
 
 
-def _onnx_bytes(program: Any, description: ModelDescription) -> bytes:
+def _checked_batch(batch_size: int | None) -> int | None:
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, least=1)
+    return batch_size
+
+
+def _learnt(task: Any) -> dict[str, Any]:
+    """Return what `describe` is told of a task."""
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise OptionError(f"task must be one of {', '.join(TASKS)}, or a Task, but got {shown(task)}.")
+        task = TASKS[task]()  # type: ignore[call-arg]
+    if not isinstance(task, Task):
+        return {"task": task}
+    plain = task.shows == "classes"
+    return {"task": None if plain else task.described(), "auxiliary": task.auxiliary}
+
+
+def _onnx_bytes(program: Any, description: ModelDescription, opset: int | None) -> bytes:
     import onnx
 
     try:
@@ -137,7 +194,8 @@ def _onnx_bytes(program: Any, description: ModelDescription) -> bytes:
             (),
             dynamo=True,
             input_names=[each.name for each in description.inputs],
-            output_names=["logits"],
+            output_names=[each.name for each in description.outputs] or ["logits"],
+            opset_version=opset,
             verbose=False,
         )
         assert converted is not None
@@ -159,7 +217,7 @@ def _onnx_bytes(program: Any, description: ModelDescription) -> bytes:
 def _name_batch(model: Any) -> None:
     """Call the batch dimension "batch"; the tracer calls it something like s77."""
     graph = model.graph
-    traced = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
+    traced = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input} - {""}
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
             for symbol in traced if dimension.HasField("dim_param") else ():

@@ -29,6 +29,7 @@ from archgrad.search.meter import Metrics
 from archgrad.search.search_options import Schedule
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
+from archgrad.tasks import Task, chosen_task
 
 __all__ = ["DartsTrainer"]
 
@@ -60,6 +61,7 @@ class DartsTrainer:
         log_frequency: Steps from one line of progress to the next, at least 1; None writes a line an epoch.
         arc_learning_rate: Learning rate of the alphas' Adam, above 0.
         unrolled: Take the second-order gradient of the alphas (`archgrad.bilevel.Unrolled()`), not the first-order one.
+        task: What is learnt, as for `archgrad.search`; with it `loss` and `metrics` may be None, its own.
         schedule: Course of the weights' learning rate: "constant" as in NNI, or "cosine" down to 0.001 as the authors'.
         seed: Of the split, the order, the alphas and the model's own random numbers; from 0 to 2**32 - 1.
         run_dir: Where architectures, metrics and checkpoints are written; nowhere if not given.
@@ -77,8 +79,8 @@ class DartsTrainer:
     def __init__(
         self,
         model: nn.Module,
-        loss: Loss,
-        metrics: Metrics,
+        loss: Loss | str | None,
+        metrics: Metrics | Any,
         optimizer: Optimizer | OptimizerMaker,
         num_epochs: int,
         dataset: Dataset | Data | Any,
@@ -91,6 +93,7 @@ class DartsTrainer:
         arc_learning_rate: float = 0.0003,
         unrolled: bool = False,
         *,
+        task: Task | str | None = None,
         schedule: Schedule = "constant",
         seed: int = 0,
         run_dir: str | Path | None = None,
@@ -105,10 +108,10 @@ class DartsTrainer:
                 f"Give the space itself; the trainer makes the supernet."
             )
         for name, function, result in (("loss", loss, "a loss tensor"), ("metrics", metrics, "a dict of metrics")):
-            if not callable(function):
+            if not callable(function) and task is None:
                 raise OptionError(
                     f"{name} must be a function of (outputs, targets) that returns {result}, "
-                    f"but got {name}={function!r}. Give such a function."
+                    f"but got {name}={function!r}. Give such a function, or task=... that has its own."
                 )
         check_whole("num_epochs", num_epochs, least=1, remedy="Give for example 50")
         check_whole("batch_size", batch_size, least=1, remedy="Give for example 64")
@@ -127,6 +130,14 @@ class DartsTrainer:
         samples = as_data(dataset)
         _check_size(samples, batch_size)
 
+        learnt: dict[str, Any]
+        if task is None:
+            assert callable(loss)  # as was checked above
+            learnt = {"loss": ObservedLoss(loss, self._begin), "metrics": metrics}
+        else:
+            fitted = chosen_task(task, samples, loss=loss, metrics=None if callable(metrics) else metrics).task
+            observed = replace(fitted, loss=ObservedLoss(fitted.loss, self._begin))
+            learnt = {"task": observed, "metrics": metrics if callable(metrics) else None}
         own = pick_device(own_device("auto" if device is None else device))
         step: BilevelStep = Unrolled() if unrolled else FirstOrder()
         self._supernet = Supernet(model, seed=seed).to(own)
@@ -156,8 +167,7 @@ class DartsTrainer:
             schedule=schedule,
             grad_clip=grad_clip,
             alphas_learning_rate=arc_learning_rate,
-            loss=ObservedLoss(loss, self._begin),
-            metrics=metrics,
+            **learnt,
             weights_optimizer=taken,
             device=own,
             workers=workers,

@@ -106,8 +106,17 @@ def _last(run: Run, column: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def _columns(runs: Sequence[Run]) -> list[tuple[str, str, bool]]:
+    """Return (column, its name, whether it is a share) of what the runs have been measured by."""
+    best = dict.fromkeys(run.best[0] for run in runs if run.best[0] not in ("accuracy", "loss"))
+    of_tasks = [
+        (f"{part}_{name}", f"{part} {name.replace('_', ' ')}", False) for name in best for part in ("test", "valid")
+    ]
+    return [each for each in (*of_tasks, *_RESULTS) if any(_last(run, each[0]) is not None for run in runs)]
+
+
 def _results(runs: Sequence[Run], names: Sequence[str]) -> str:
-    columns = [c for c in _RESULTS if any(_last(run, c[0]) is not None for run in runs)]
+    columns = _columns(runs)
     rows = []
     for index, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         cells = [f'<a href="#run-{index}">{escape(name)}</a>', escape(run_status(run)[1])]
@@ -120,7 +129,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def _spread(runs: Sequence[Run], groups: Sequence[RunGroup]) -> str:
-    columns = [c for c in _RESULTS if any(_last(run, c[0]) is not None for run in runs)]
+    columns = _columns(runs)
     rows = []
     for group in groups:
         cells = [escape(group.name), str(len(group.indices))]

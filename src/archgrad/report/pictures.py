@@ -14,6 +14,7 @@ from archgrad.report.cell_drawing import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
 from archgrad.report.read import Frame, Run, Table
+from archgrad.report.residuals import residual_scene
 from archgrad.report.scene import SERIES, Picture, operation_roles
 from archgrad.report.trees import ChoiceRow, choice_row, tree_scene
 
@@ -25,9 +26,10 @@ __all__ = [
     "cell_labels",
     "choice_rows",
     "class_names",
-    "confusion_picture",
+    "confusion_pictures",
     "curve_pictures",
     "edge_pairs",
+    "residual_pictures",
     "slug",
     "timing_pictures",
     "unique_slugs",
@@ -82,6 +84,7 @@ _TIMINGS: _Curves = (
 _IF_ANY = ("skipped_steps", "drop_path")
 _MANY_EDGES = 60
 _MANY_PANELS = 60
+_MOST_VALUES = 4
 _HALVES = {"train": "train", "valid": "validation", "test": "test"}
 
 
@@ -289,17 +292,39 @@ def class_names(run: Run, n_classes: int) -> list[str]:
     return list(run.classes) if len(run.classes) == n_classes else [str(k) for k in range(n_classes)]
 
 
-def confusion_picture(run: Run) -> Picture | None:
-    """Return the confusion matrix of a retraining; None without predictions."""
+def confusion_pictures(run: Run) -> list[Picture]:
+    """Return the confusion matrix of a retraining on classes; none without predictions."""
     if run.predictions is None:
-        return None
+        return []
     counts = run.predictions.counts
     names = class_names(run, len(counts))
-    return Picture(
+    unit = "Positions" if run.shows == "positions" else "Images"
+    picture = Picture(
         slug="confusion",
         title="Confusion matrix",
-        caption="Images of each true class (rows) by predicted class (columns); "
+        caption=f"{unit} of each true class (rows) by predicted class (columns); "
         "the stronger the colour, the larger the share of the class.",
         wide=confusion_scene(counts, names),
         narrow=confusion_scene(counts, names, narrow=True),
     )
+    return [picture]
+
+
+def residual_pictures(run: Run) -> list[Picture]:
+    """Return the residuals over the true values, a picture each of the first values; none of other tasks."""
+    if run.outputs is None or run.shows != "values":
+        return []
+    targets, outputs = run.outputs.targets, run.outputs.outputs
+    names = class_names(run, targets.shape[1])
+    pictures = []
+    for k, name in enumerate(names[:_MOST_VALUES]):
+        scenes = [residual_scene(name, targets[:, k], outputs[:, k], narrow=narrow) for narrow in (False, True)]
+        picture = Picture(
+            slug=f"residuals-{slug(name)}" if len(names) > 1 else "residuals",
+            title=f"Residuals of {name}",
+            caption="Predicted minus true value of each test sample, over the true value; where all is right it is 0.",
+            wide=scenes[0],
+            narrow=scenes[1],
+        )
+        pictures.append(picture)
+    return pictures

@@ -19,14 +19,13 @@ from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError, RunError
 from archgrad.files import read_file
 from archgrad.json_text import parse_json, shown, shown_text
+from archgrad.report.outcomes import Masks, Outputs, Predictions, Worst, masks_of, predictions_of, worst_of
 
 __all__ = [
     "NOT_A_SETTING",
     "Frame",
-    "Predictions",
     "Run",
     "Table",
-    "Worst",
     "flatten",
     "read_config_file",
     "read_probabilities",
@@ -42,8 +41,6 @@ _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _MAX_YAML_BYTES = 256 * 1024  # as much as a run may write; reading it takes seconds
 _MAX_EPOCH = 1_000_000_000
 _MAX_VALUE = 1e300  # beyond it a diverged loss is as good as infinite, and an axis could not be computed
-_N_MISTAKES = 24
-_MOST_CLASSES = 4096  # of a confusion matrix, which has their square
 T = TypeVar("T")
 
 
@@ -77,27 +74,6 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """What a retrained network says of its test set."""
-
-    counts: np.ndarray
-    """(classes, classes), rows the true class, columns the predicted one."""
-    mistakes: tuple[tuple[int, int, int, float], ...]
-    """(index in the test set, true class, predicted class, probability of the latter), the surest first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Worst:
-    """The test images that the network got most wrong."""
-
-    images: np.ndarray
-    """(N, height, width, 3), uint8."""
-    targets: tuple[int, ...]
-    predicted: tuple[int, ...]
-    confidence: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Run:
     """All that the report shows of one run folder."""
 
@@ -115,7 +91,11 @@ class Run:
     architecture: Architecture | None
     """The last one."""
     predictions: Predictions | None
+    """Of classes."""
+    outputs: Outputs | None
+    """Of values or several labels."""
     worst: Worst | None
+    masks: Masks | None
     notes: tuple[str, ...]
     """What could not be read."""
 
@@ -139,6 +119,29 @@ class Run:
         return max(
             [*(epoch + 1 for epoch in self.metrics.epochs), *(frame.epoch + 1 for frame in self.frames)], default=0
         )
+
+    @property
+    def shows(self) -> str:
+        """What outputs show, as `archgrad.tasks.Task.shows`; runs that say nothing are of before there were others."""
+        return str(self._task.get("shows", "classes"))
+
+    @property
+    def best(self) -> tuple[str, bool]:
+        """The metric that "best" goes by, and whether its highest value is best."""
+        measured = (name.removeprefix("valid_") for name in self.metrics.columns if name.startswith("valid_"))
+        first = next((name for name in measured if name != "loss"), "accuracy")  # of a search, which has no summary
+        return str(self._task.get("best", first)), self._task.get("best_is", "highest") != "lowest"
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on a label is taken."""
+        found = self._task.get("threshold")
+        return float(found) if isinstance(found, float) and 0 < found < 1 else 0.5
+
+    @property
+    def _task(self) -> Mapping[str, Any]:
+        task = self.summary.get("task")
+        return task if isinstance(task, Mapping) else {}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -194,6 +197,7 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
                 )
             )
     own = attempt("architecture.json", Architecture.load, None)
+    predictions = attempt("predictions.safetensors", lambda file: predictions_of(_tensors(file)), None)
     retrain = summary or own is not None or (path / "predictions.safetensors").exists()
     return Run(
         path=path,
@@ -206,8 +210,10 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
         frames=tuple(frames),
         n_epochs_saved=len(numbers),
         architecture=own if own is not None else frames[-1].architecture if frames else None,
-        predictions=attempt("predictions.safetensors", _read_predictions, None),
-        worst=attempt("worst.safetensors", _read_worst, None),
+        predictions=predictions if isinstance(predictions, Predictions) else None,
+        outputs=predictions if isinstance(predictions, Outputs) else None,
+        worst=attempt("worst.safetensors", lambda file: worst_of(_tensors(file)), None),
+        masks=attempt("masks.safetensors", lambda file: masks_of(_tensors(file)), None),
         notes=tuple(notes),
     )
 
@@ -351,49 +357,3 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
         return load(_content(path))
     except (KeyError, TypeError, AttributeError) as error:  # a type of number that NumPy lacks
         raise ValueError(f"it holds tensors of an unknown type ({error})") from error
-
-
-def _read_predictions(path: Path) -> Predictions:
-    tensors = _tensors(path)
-    targets, logits = tensors.get("targets"), tensors.get("logits")
-    if targets is None or logits is None or logits.ndim != 2 or targets.shape != logits.shape[:1] or not logits.size:
-        raise ValueError("it needs targets (N,) and logits (N, classes)")
-    n_classes = logits.shape[1]
-    if logits.dtype.kind != "f" or n_classes > _MOST_CLASSES:
-        raise ValueError(f"it needs logits of floating point for at most {_MOST_CLASSES} classes")
-    if targets.dtype.kind not in "iu" or targets.min() < 0 or targets.max() >= n_classes:
-        raise ValueError(f"the targets are not classes from 0 to {n_classes - 1}")
-    targets, logits = targets.astype(np.int64), np.nan_to_num(logits.astype(np.float64))
-    predicted = logits.argmax(axis=1)
-    counts = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(counts, (targets, predicted), 1)
-    shifted = np.exp(logits / 2 - logits.max(axis=1, keepdims=True) / 2) ** 2  # halves, as a difference may overflow
-    confidence = shifted.max(axis=1) / shifted.sum(axis=1)
-    wrong = np.flatnonzero(predicted != targets)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_N_MISTAKES]
-    mistakes = tuple((int(i), int(targets[i]), int(predicted[i]), float(confidence[i])) for i in wrong)
-    return Predictions(counts=counts, mistakes=mistakes)
-
-
-def _read_worst(path: Path) -> Worst:
-    tensors = _tensors(path)
-    images = tensors.get("images", np.zeros(0))
-    n = len(images)
-    rows = [tensors.get(name, np.zeros(0)) for name in ("targets", "predicted", "confidence")]
-    if (
-        images.ndim != 4
-        or images.dtype != np.uint8
-        or images.shape[1] not in (1, 3)
-        or any(row.shape != (n,) or row.dtype.kind not in "iuf" or not np.isfinite(row).all() for row in rows)
-    ):
-        raise ValueError("it needs images (N, 1 or 3, H, W) of uint8, and targets, predicted, confidence (N,)")
-    step = max(1, math.ceil(max(images.shape[2:]) / 96))  # thumbnails: a page of photographs would be too large
-    images = images[:_N_MISTAKES, :, ::step, ::step].transpose(0, 2, 3, 1)
-    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
-    targets, predicted, confidence = (row[:_N_MISTAKES].tolist() for row in rows)
-    return Worst(
-        images=np.ascontiguousarray(images),
-        targets=tuple(int(value) for value in targets),
-        predicted=tuple(int(value) for value in predicted),
-        confidence=tuple(float(value) for value in confidence),
-    )

@@ -13,21 +13,22 @@ from archgrad.report.cell_drawing import forming_scene
 from archgrad.report.charts import format_value
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
 from archgrad.report.frames import frames_json
+from archgrad.report.outcome_sections import of_images, test_set_section
 from archgrad.report.pictures import (
     alphas_pictures,
     architecture_pictures,
     candidates_of,
     cell_graphs,
     choice_rows,
-    class_names,
-    confusion_picture,
+    confusion_pictures,
     curve_pictures,
     edge_pairs,
+    residual_pictures,
     timing_pictures,
 )
 from archgrad.report.read import Run, flatten
 from archgrad.report.scene import Picture, operation_roles
-from archgrad.report.svg import escape, png_data_uri
+from archgrad.report.svg import escape
 from archgrad.report.trees import all_candidates_fit, tree_scene
 from archgrad.show import connection_notes
 
@@ -42,13 +43,12 @@ __all__ = ["run_pictures", "run_section", "run_status", "run_tiles"]
 def run_pictures(run: Run) -> dict[str, list[Picture]]:
     """Return the pictures of a run by part of its section."""
     probabilities = run.frames[-1].probabilities if run.frames and run.command != "retrain" else {}
-    confusion = confusion_picture(run)
     return {
         "architecture": architecture_pictures(run.architecture, probabilities) if run.architecture else [],
         "alphas": alphas_pictures(run.frames),
         "curves": curve_pictures(run.metrics),
         "timings": timing_pictures(run.timings),
-        "predictions": [confusion] if confusion else [],
+        "predictions": [*confusion_pictures(run), *residual_pictures(run)],
     }
 
 
@@ -72,11 +72,6 @@ def run_section(
         f"{_data_line(run)}{tiles(run_tiles(run))}{notes([*run.notes, *_connection(run), *_undecided(run)])}"
         f"{_figures(run, number, pictures, drawn) if pictures else _ELSEWHERE}{_record(run)}</section>"
     )
-
-
-def _of_images(run: Run) -> bool:
-    """Whether the inputs are images; runs that say nothing are of before there were others."""
-    return run.summary.get("image_shape", ()) is not None
 
 
 def _data_line(run: Run) -> str:
@@ -114,7 +109,7 @@ def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], d
         parts.append("<h3>α over epochs</h3>" + "".join(map(figure, pictures["alphas"])))
     if pictures["curves"]:
         parts.append("<h3>Training</h3>" + grid([figure(picture) for picture in pictures["curves"]]))
-    parts += [_predictions(run, pictures["predictions"]), _worst(run)]
+    parts.append(test_set_section(run, pictures["predictions"]))
     if pictures["timings"]:
         parts.append("<h3>Time and memory</h3>" + grid([figure(picture) for picture in pictures["timings"]]))
     return "".join(parts)
@@ -143,7 +138,8 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
     best = metrics.best("valid_accuracy")
     if best:
         values.append((f"best validation, epoch {best[1] + 1}", format_value(best[0], percent=True)))
-    if len(values) == measured:  # a search or retraining without classes
+    values += _of_the_task(run)
+    if len(values) == measured:  # neither classes nor metrics
         for column, text in (
             ("test_loss", "test loss"),
             ("valid_loss", "validation loss"),
@@ -159,7 +155,7 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
         last = metrics.last(column)
         if last is not None:
             values.append((text, format_value(last)))
-    adds = "multiply-adds an image" if _of_images(run) else "multiply-adds a sample"
+    adds = "multiply-adds an image" if of_images(run) else "multiply-adds a sample"
     for key, text in (("parameters", "parameters"), ("multiply_adds", adds)):
         if isinstance(summary.get(key), (int, float)):
             values.append((text, _large(summary[key])))
@@ -173,6 +169,16 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
     if seed is not None:
         values.append(("seed", str(seed)))
     return values
+
+
+def _of_the_task(run: Run) -> list[tuple[str, str]]:
+    """Return the last value of the metric that "best" goes by, where it is another than accuracy."""
+    name, _ = run.best
+    if name in ("accuracy", "loss"):
+        return []
+    columns = ((f"test_{name}", f"test {name}"), (f"valid_{name}", f"validation {name}"))
+    found = [(text, run.metrics.last(column)) for column, text in columns]
+    return [(text.replace("_", " "), format_value(value)) for text, value in found if value is not None]
 
 
 def _made_of(run: Run) -> list[tuple[str, str]]:
@@ -289,50 +295,6 @@ def _alphas_rows(label: str, n_inputs: int, pairs: Sequence[tuple[int, int]], na
 
 def _share(p: float | None) -> str:
     return "" if p is None else f"{p:.2f}"
-
-
-def _predictions(run: Run, pictures: Sequence[Picture]) -> str:
-    if run.predictions is None:
-        return ""
-    counts, unit = run.predictions.counts, "image" if _of_images(run) else "sample"
-    names = class_names(run, len(counts))
-    totals = counts.sum(axis=1)
-    right = f"{int(counts.trace())} of {int(counts.sum())} test {unit}s right"
-    rows = [
-        [escape(names[k]), str(int(totals[k])), format_value(counts[k, k] / totals[k], percent=True)]
-        for k in sorted(range(len(names)), key=lambda k: counts[k, k] / max(totals[k], 1))
-        if totals[k]
-    ]
-    classes = table(["class", f"{unit}s", "accuracy"], rows[:100], name="Accuracy of each class, worst first")
-    mistakes = [
-        [str(index), escape(names[target]), escape(names[predicted]), format_value(confidence, percent=True)]
-        for index, target, predicted, confidence in run.predictions.mistakes
-    ]
-    surest = table([unit, "true", "predicted", "probability"], mistakes, name="Surest mistakes") if mistakes else ""
-    return (
-        f'<h3>Test set</h3><p class="hint">{escape(right)}</p><div class="pair">{"".join(map(figure, pictures))}'
-        f"<div>{details('Accuracy of each class, worst first', classes, opened=len(rows) <= 20)}"
-        f"{details('Surest mistakes', surest)}</div></div>"
-    )
-
-
-def _worst(run: Run) -> str:
-    if run.worst is None or not len(run.worst.images):
-        return ""
-    known = run.classes
-    figures = []
-    for image, target, predicted, confidence in zip(
-        run.worst.images, run.worst.targets, run.worst.predicted, run.worst.confidence, strict=True
-    ):
-        names = [known[k] if 0 <= k < len(known) else str(k) for k in (target, predicted)]
-        text = f"{names[0]}, taken for {names[1]}"
-        figures.append(
-            f'<figure><img src="{png_data_uri(image)}" alt="{escape(text)}" width="72" height="72">'
-            f"<figcaption><b>{escape(names[0])}</b> → {escape(names[1])}<br>"
-            f"{format_value(confidence, percent=True)}</figcaption></figure>"
-        )
-    hint = "True class → predicted class, and the probability that the network gave the latter."
-    return f'<h3>Worst-classified images</h3><p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
 
 
 def _record(run: Run) -> str:

@@ -1,20 +1,28 @@
-"""The test set, looked at: loss, accuracy, predictions, and the images that were got most wrong."""
+"""The test set, looked at: loss, metrics, outputs, and the pictures that show most."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from archgrad.data import Data, ImageTransform, evaluation_batches
+from archgrad.data import Data, ImageTransform, evaluation_batches, first_batch
 from archgrad.data.batch_sampler import part_of
 from archgrad.data.samples import size_of
-from archgrad.distributed import gather_rows, rank, world_size
+from archgrad.distributed import gather_rows, rank, sum_over_ranks, world_size
+from archgrad.losses import in_parts, loss_kind
+from archgrad.nested import map_tensors
 from archgrad.retrain.learner import Learner
+from archgrad.tasks import Measure, loss_on
 
-__all__ = ["Evaluation", "evaluate", "worst_images"]
+__all__ = ["Evaluation", "evaluate", "mask_pictures", "worst_images"]
+
+_MOST_KEPT = 2**26
+"""Most numbers that the outputs of a test set may be to be kept."""
+_MOST_PICTURES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +30,19 @@ class Evaluation:
     """What a network makes of a test set."""
 
     loss: float
-    """Mean cross-entropy, without label smoothing."""
-    accuracy: float
-    """Share of the samples that are classified rightly, 0 to 1."""
-    logits: Tensor
-    """(N, classes) float32, on the CPU."""
-    targets: Tensor
-    """(N,) int64, on the CPU."""
+    """The task's, over all samples; of classes without label smoothing."""
+    metrics: Mapping[str, float | None]
+    """Of the task, over all samples; None where one cannot be computed."""
+    outputs: Tensor | None
+    """(N, ...) float32, on the CPU; None where they are many, of several shapes, or a class at each position."""
+    targets: Tensor | None
+    """(N, ...), on the CPU; None as `outputs`."""
+    counts: Tensor | None
+    """(classes, classes) int64, rows the true class, columns the predicted one; None where there are no classes."""
+
+    def value(self, metric: str) -> float | None:
+        """Return a metric, or "loss"."""
+        return self.loss if metric == "loss" else self.metrics[metric]
 
 
 def evaluate(
@@ -36,13 +50,13 @@ def evaluate(
 ) -> Evaluation | None:
     """Evaluate a network on the test set, each process on its part; None where the data has none.
 
-    Every process returns the same, logits of all samples included.
+    Every process returns the same, outputs of all samples included.
 
     Args:
-        learner: Holds the network.
+        learner: Holds the network and its task.
         data: Whose test set.
         transform: For evaluation.
-        batch_size: Samples at a time; does not change the result.
+        batch_size: Samples at a time; does not change the result, but for rounding where outputs are not kept.
         workers: Processes that read the data.
     """
     if data.test is None:
@@ -56,21 +70,101 @@ def evaluate(
         world_size=world_size(),
         workers=workers,
     )
-    parts = [(learner.predict(inputs), targets) for inputs, targets in batches]
-    # A process has no part where there are fewer samples than processes.
-    none = (
-        torch.zeros(0, len(data.classes), dtype=learner.dtype, device=learner.device),
-        torch.zeros(0, dtype=torch.int64, device=learner.device),
-    )
-    logits, targets = (torch.cat(columns) for columns in zip(none, *parts, strict=True))
-    counts = [end - first for first, end in (part_of(size_of(data.test), r, world_size()) for r in range(world_size()))]
-    logits, targets = gather_rows(logits, counts).cpu(), gather_rows(targets, counts).cpu()
+    task, seen = learner.task, _Seen(learner, size_of(data.test))
+    for inputs, targets in batches:
+        seen.add(learner.predict(inputs), targets)
+    if seen.nothing:  # there are fewer samples than processes, and shapes must be known on each
+        inputs, targets = first_batch(data.test, samples=1, transform=transform, device=learner.device)
+        seen.add(map_tensors(learner.predict(inputs), _no_rows), targets[:0])
+    outputs, targets = seen.gathered()
+    if outputs is not None and task.shows == "classes" and loss_kind(task.loss).of_classes:
+        loss = float(loss_on(task.loss, outputs.device, torch.float64)(outputs.double(), targets))
+    else:
+        loss = seen.loss()
+    counts = seen.counts
+    if counts is not None and world_size() > 1:
+        numbers = sum_over_ranks(counts.double().flatten().tolist())
+        counts = torch.tensor(numbers).long().reshape(counts.shape)
     return Evaluation(
-        loss=float(F.cross_entropy(logits.double(), targets)),
-        accuracy=int((logits.argmax(1) == targets).sum()) / len(targets),
-        logits=logits.float(),
-        targets=targets,
+        loss=loss,
+        metrics=seen.measure.over_ranks().values(),
+        outputs=None if outputs is None or task.shows == "positions" else outputs.float(),
+        targets=None if outputs is None or task.shows == "positions" else targets,
+        counts=None if counts is None else counts.cpu(),
     )
+
+
+class _Seen:
+    """Outputs and targets of this process's part of a test set, as far as they are kept, and sums over the rest.
+
+    Args:
+        learner: Tells task and loss.
+        samples: Of the whole test set.
+    """
+
+    def __init__(self, learner: Learner, samples: int) -> None:
+        self._learner, self._samples = learner, samples
+        self.measure = Measure(learner.task)
+        self.counts: Tensor | None = None
+        self._parts: list[tuple[Tensor, Tensor]] | None = []
+        self._loss = in_parts(learner.loss)
+        self._sums = torch.zeros(2, dtype=torch.float64)
+        self._is_sum = False
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no batch was added."""
+        return self._parts == []
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        """Add a batch."""
+        if len(targets):
+            self.measure.add(outputs, targets)
+        counts = self._learner.task.counts(outputs, targets)
+        if counts is not None:
+            self.counts = counts if self.counts is None else self.counts + counts
+        if len(targets):
+            self._add_loss(outputs, targets)
+        if self._parts is not None:
+            self._parts.append((outputs, targets))
+            if not self._can_be_kept():
+                self._parts = None
+
+    def _can_be_kept(self) -> bool:
+        assert self._parts is not None
+        outputs, targets = self._parts[-1]
+        first = self._parts[0]
+        return (
+            isinstance(outputs, Tensor)
+            and isinstance(targets, Tensor)
+            and (outputs.shape[1:], targets.shape[1:]) == (first[0].shape[1:], first[1].shape[1:])
+            and self._samples * outputs[:1].numel() <= _MOST_KEPT
+        )
+
+    def _add_loss(self, outputs: Any, targets: Any) -> None:
+        with torch.no_grad():
+            denominator = self._loss.denominator(targets)
+            self._is_sum = denominator is None
+            self._sums += torch.tensor([float(self._loss(outputs, targets)), float(denominator or 0.0)])
+
+    def loss(self) -> float:
+        """Return the loss of all samples of all processes."""
+        total, count = sum_over_ranks(self._sums.tolist())
+        return total if self._is_sum else total / count
+
+    def gathered(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return outputs and targets of all processes on the CPU; None where one of them has not kept them."""
+        parts = (part_of(self._samples, r, world_size()) for r in range(world_size()))
+        counts = [end - first for first, end in parts]
+        if sum_over_ranks([float(self._parts is not None)])[0] < world_size():
+            return None, None
+        assert self._parts is not None
+        outputs, targets = (torch.cat(columns) for columns in zip(*self._parts, strict=True))
+        return gather_rows(outputs, counts).cpu(), gather_rows(targets, counts).cpu()
+
+
+def _no_rows(tensor: Tensor) -> Tensor:
+    return tensor[:0]
 
 
 def worst_images(data: Data, evaluation: Evaluation, *, most: int = 16) -> dict[str, Tensor] | None:
@@ -80,22 +174,43 @@ def worst_images(data: Data, evaluation: Evaluation, *, most: int = 16) -> dict[
         `images` (N, C, H, W) uint8, `targets` (N,), `predicted` (N,) and `confidence` (N,) float32, with N at most
         `most`; None where the inputs are not images.
     """
-    if not data.channels or data.test is None:
+    if not data.channels or data.test is None or evaluation.outputs is None or evaluation.targets is None:
         return None
-    confidence, predicted = evaluation.logits.softmax(1).max(1)
-    wrong = (predicted != evaluation.targets).nonzero().flatten()
+    targets = evaluation.targets.argmax(1) if evaluation.targets.is_floating_point() else evaluation.targets
+    confidence, predicted = evaluation.outputs.softmax(1).max(1)
+    wrong = (predicted != targets).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)[:most]
     worst = wrong[order]
     if len(worst):
-        batches = evaluation_batches(data.test, batch_size=most, indices=worst)
+        batches: Iterator[Any] = evaluation_batches(data.test, batch_size=most, indices=worst)
         images = torch.cat([inputs for inputs, _ in batches])
     else:
         images = torch.zeros(0, data.channels, data.image_size, data.image_size)
-    if images.is_floating_point():
-        images = (images * 255).round().clamp(0, 255).to(torch.uint8)
     return {
-        "images": images,
-        "targets": evaluation.targets[worst],
+        "images": _pixels(images),
+        "targets": targets[worst],
         "predicted": predicted[worst],
         "confidence": confidence[worst],
     }
+
+
+def mask_pictures(data: Data, learner: Learner, *, transform: ImageTransform | None) -> dict[str, Tensor] | None:
+    """Return the first test images with their true and predicted masks.
+
+    Returns:
+        `images` (N, C, H, W) uint8, `targets` and `predicted` (N, H, W) int64, with N at most 8; None where there is
+        no test set, or the inputs are no grey or coloured images of the masks' size.
+    """
+    if data.test is None or data.channels not in (1, 3):
+        return None
+    images, targets = first_batch(data.test, samples=_MOST_PICTURES)
+    inputs, _ = first_batch(data.test, samples=_MOST_PICTURES, transform=transform, device=learner.device)
+    predicted = learner.task.read(learner.predict(inputs)).cpu()
+    if predicted.shape != targets.shape or images.shape[2:] != targets.shape[1:]:
+        return None
+    return {"images": _pixels(images), "targets": targets.long(), "predicted": predicted.long()}
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Return images as bytes; those with a fraction are taken to be in [0, 1]."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -18,10 +16,12 @@ from archgrad.errors import OptionError, RunError
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets
 from archgrad.losses import Loss, joined_parts, loss_of_parts
+from archgrad.nested import map_tensors
 from archgrad.operations import DropPath
 from archgrad.retrain.recipe import Recipe
 from archgrad.retrain.totals import NonfiniteStep, Totals
 from archgrad.runs import count_in, load_optimizer
+from archgrad.tasks import Measure, Task, loss_on
 
 __all__ = ["Learner"]
 
@@ -32,25 +32,25 @@ class Learner:
     """Trains a network in place, batch by batch.
 
     Args:
-        network: Returns logits (B, classes); in training mode it may return (logits, auxiliary logits). It is moved to
-            the device and the precision.
+        network: Returns what the task takes, such as logits (B, classes); in training mode it may return (outputs,
+            outputs of an auxiliary head). It is moved to the device and the precision.
         recipe: The options.
-        classes: Number of classes.
+        task: What it learns, fitted to the data.
         device: Where to compute.
         channels_last: Whether images are laid out channels_last, which the network takes.
 
     Raises:
-        OptionError: The network has nothing to train.
+        OptionError: The network has nothing to train, or label smoothing does not go with the loss.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, *, classes: int, device: torch.device, channels_last: bool
+        self, network: nn.Module, recipe: Recipe, *, task: Task, device: torch.device, channels_last: bool
     ) -> None:
         self.recipe = recipe
         self.device = device
-        self.totals = Totals()
+        self.task = task
+        self.totals, self.measure = Totals(), Measure(task)
         self.skipped_steps = 0
-        self._classes = classes
         self._channels_last = channels_last
         self.dtype = torch.float64 if recipe.precision == "64" else torch.float32
         self.network = network.to(device, self.dtype)
@@ -58,7 +58,8 @@ class Learner:
         if not self._parameters:
             raise OptionError(f"The network {type(network).__name__} has no parameters that require a gradient.")
         self._optimizer = _make_optimizer(self._parameters, recipe)
-        self._cross_entropy: Loss = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+        self.loss: Loss = loss_on(task.loss, device, self.dtype)
+        self._training_loss = loss_on(task.smoothed(recipe.label_smoothing), device, self.dtype)
         self._drop_paths = [part for part in network.modules() if isinstance(part, DropPath)]
         # On a GPU reading a value waits for it; a run that stops in any case may learn of the reason some steps later.
         self._reads_each_step = device.type == "cpu" or recipe.on_nonfinite == "skip"
@@ -82,7 +83,7 @@ class Learner:
         Args:
             step: 0-based within the epoch.
             inputs: A batch.
-            targets: (B,), int64.
+            targets: (B, ...).
 
         Raises:
             NonfiniteStep: The loss or the gradient is not finite, here or (on a GPU) in one of the last steps.
@@ -91,8 +92,8 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         skips = self.recipe.on_nonfinite == "skip"
         buffers = copied_buffers(self.network) if skips else {}
-        part_loss = loss_of_parts(self._cross_entropy, self.recipe.accumulation)
-        loss, correct = self._backward(inputs, targets, part_loss)
+        part_loss = loss_of_parts(self._training_loss, self.recipe.accumulation)
+        loss, seen = self._backward(inputs, targets, part_loss)
         used = [parameter for parameter in self._parameters if parameter.grad is not None]
         *gradients, loss = joined_parts([*map(_gradient, used), loss], part_loss, targets)
         for parameter, gradient in zip(used, gradients, strict=True):
@@ -109,44 +110,46 @@ class Learner:
         if self.recipe.grad_clip:
             clip_grads_with_norm_(used, self.recipe.grad_clip, gradient_norm)
         self._optimizer.step()
-        self.totals.add(step, len(targets), loss, correct, gradient_norm)
+        self.totals.add(step, len(targets), loss, gradient_norm)
+        for outputs, part_targets in seen:
+            self.measure.add(outputs, part_targets)
         if self._reads_each_step or self.totals.unread >= _MOST_UNREAD_STEPS:
             self.totals.read()
 
-    def _backward(self, inputs: Any, targets: Tensor, part_loss: Loss) -> tuple[Tensor, Tensor]:
-        """Add up the gradients of a batch's parts; return the sums of their losses (of the main head) and hits."""
-        losses, hits = [], []
+    def _backward(self, inputs: Any, targets: Tensor, part_loss: Loss) -> tuple[Tensor, list[tuple[Any, Any]]]:
+        """Add up the gradients of a batch's parts; return the sum of their losses (of the main head), and outputs."""
+        losses, seen = [], []
         for part, part_targets in cut(inputs, targets, self.recipe.accumulation):
-            logits, auxiliary_logits = self._split(self._forward(part), len(part_targets))
-            loss = part_loss(logits, part_targets)
+            outputs, auxiliary = self._split(self._forward(part), len(part_targets))
+            loss = part_loss(outputs, part_targets)
             objective = loss
-            if auxiliary_logits is not None and self.recipe.auxiliary_weight:
-                objective = loss + self.recipe.auxiliary_weight * part_loss(auxiliary_logits, part_targets)
+            if auxiliary is not None and self.recipe.auxiliary_weight:
+                objective = loss + self.recipe.auxiliary_weight * part_loss(auxiliary, part_targets)
             objective.backward()
             losses.append(loss.detach())
-            hits.append((logits.detach().argmax(1) == part_targets).sum())
-        return torch.stack(losses).sum(), torch.stack(hits).sum()
+            seen.append((map_tensors(outputs, Tensor.detach), part_targets))
+        return torch.stack(losses).sum(), seen
 
-    def predict(self, inputs: Any) -> Tensor:
-        """Return the logits (B, classes) of a batch, in evaluation mode; `start_epoch` returns to training.
+    def predict(self, inputs: Any) -> Any:
+        """Return the outputs of a batch, in evaluation mode; `start_epoch` returns to training.
 
         Raises:
-            OptionError: The network does not return such logits.
+            OptionError: The network does not return such outputs.
         """
         self.network.eval()
         with torch.no_grad():
-            logits, _ = self._split(self._forward(inputs), count(inputs))
-        return logits
+            outputs, _ = self._split(self._forward(inputs), count(inputs))
+        return outputs
 
     def try_out(self, inputs: Any, targets: Tensor) -> None:
         """Predict once, so that a network that does not fit the data is told of before anything is written.
 
         Args:
             inputs: A batch of at least 2 samples.
-            targets: (N,), of all training samples.
+            targets: (N, ...), of all training samples.
 
         Raises:
-            OptionError: The network cannot take such a batch, does not return logits, or returns the same ones
+            OptionError: The network cannot take such a batch, does not return what the task takes, or returns the same
                 whatever its inputs are.
         """
         batch = prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
@@ -154,14 +157,14 @@ class Learner:
             self.network.eval()
             output = self._forward(inputs)
             head = output[0] if isinstance(output, (tuple, list)) and output else output
-            if int(targets.min()) > 0 and isinstance(head, Tensor) and head.dim() == 2:
-                check_targets(self._cross_entropy, head, targets)  # perhaps they are numbered from 1 on
+            if self.task.shows == "classes" and int(targets.min()) > 0 and isinstance(head, Tensor) and head.dim() == 2:
+                check_targets(self._training_loss, head, targets)  # perhaps they are numbered from 1 on
             self._split(output, count(inputs))
         if not depends_on_inputs(self.network, batch):
             raise OptionError(
-                f"The network {type(self.network).__name__} gives the same logits for every input, so that there is "
+                f"The network {type(self.network).__name__} gives the same outputs for every input, so that there is "
                 f"nothing to train: where its choices took candidates that pass nothing on, such as 'none', no path "
-                f"from the input to the logits is left. Take another architecture."
+                f"from the input to the outputs is left. Take another architecture."
             )
 
     def _forward(self, inputs: Any) -> Any:
@@ -171,17 +174,15 @@ class Learner:
         with autocast:
             return self.network(prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
 
-    def _split(self, output: Any, samples: int) -> tuple[Tensor, Tensor | None]:
-        parts = output if isinstance(output, (tuple, list)) else (output,)
-        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
-        if len(parts) not in (1, 2) or any(shape != (samples, self._classes) for shape in shapes):
-            raise OptionError(
-                f"The network must return logits of shape ({samples}, {self._classes}), one column a class, or in "
-                f"training mode two of them (logits, auxiliary logits), but it returned {shapes}. "
-                f"Build it for {self._classes} classes."
-            )
-        logits = [part.to(self.dtype) for part in parts]  # bfloat16 is too coarse for a loss
-        return logits[0], logits[1] if len(logits) == 2 else None
+    def _split(self, output: Any, samples: int) -> tuple[Any, Any]:
+        """Return the outputs, and those of an auxiliary head or None."""
+        outputs, auxiliary = self.task.heads(output, samples)
+        # bfloat16 is too coarse for a loss
+        outputs = map_tensors(outputs, self._floating)
+        return outputs, None if auxiliary is None else map_tensors(auxiliary, self._floating)
+
+    def _floating(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def weights(self) -> dict[str, Tensor]:
         """Return the network's parameters and buffers by name."""

@@ -1,4 +1,4 @@
-"""The files of a finished retraining: last weights, predictions, worst images and summary."""
+"""The files of a finished retraining: last weights, predictions, pictures and summary."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from archgrad.cost import count_multiply_adds, count_parameters, count_prediction_parameters
-from archgrad.data import Data, first_inputs
+from archgrad.data import Data, ImageTransform, first_inputs
 from archgrad.errors import OptionError
 from archgrad.nested import places
-from archgrad.retrain.evaluation import Evaluation, worst_images
+from archgrad.retrain.evaluation import Evaluation, mask_pictures, worst_images
 from archgrad.retrain.learner import Learner
 from archgrad.runs import RunFolder
+from archgrad.tasks import Segmentation, Task
 
 __all__ = ["write_outputs"]
 
 
 def write_outputs(
-    folder: RunFolder, learner: Learner, data: Data, evaluation: Evaluation | None, facts: Mapping[str, Any]
+    folder: RunFolder,
+    learner: Learner,
+    data: Data,
+    evaluation: Evaluation | None,
+    facts: Mapping[str, Any],
+    *,
+    transform: ImageTransform | None,
 ) -> None:
-    """Write `weights/last.safetensors`, `predictions.safetensors`, `worst.safetensors` and `summary.json`.
+    """Write `weights/last.safetensors`, `predictions.safetensors`, `summary.json`, and pictures of images.
+
+    The pictures are in `worst.safetensors` where images have one class, in `masks.safetensors` where pixels have.
 
     Args:
         folder: Of the run.
@@ -29,16 +39,29 @@ def write_outputs(
         data: What it was trained on.
         evaluation: Of the last epoch; None without a test set, and then there are no predictions.
         facts: What else goes into the summary, such as the time it took.
+        transform: For evaluation.
     """
     folder.save_tensors("weights/last.safetensors", learner.weights())
     if evaluation is not None:
-        predictions = {"targets": evaluation.targets, "logits": evaluation.logits}
-        folder.save_tensors("predictions.safetensors", predictions)
-        worst = worst_images(data, evaluation)
-        if worst is not None:
+        if predictions := _predictions(learner.task, evaluation):
+            folder.save_tensors("predictions.safetensors", predictions)
+        if learner.task.shows == "classes" and (worst := worst_images(data, evaluation)) is not None:
             folder.save_tensors("worst.safetensors", worst)
+        if isinstance(learner.task, Segmentation):
+            masks = mask_pictures(data, learner, transform=transform)
+            if masks is not None:
+                folder.save_tensors("masks.safetensors", masks)
     inputs = _inputs(data)
-    folder.save_json("summary.json", {**facts, **_costs(learner, inputs), **_describe(data, inputs)})
+    summary = {**facts, **_costs(learner, inputs), **_describe(data, learner.task, inputs)}
+    folder.save_json("summary.json", {**summary, "task": learner.task.described()})
+
+
+def _predictions(task: Task, evaluation: Evaluation) -> dict[str, Tensor]:
+    """Return targets and outputs of all samples, or what counts are left of them."""
+    if evaluation.outputs is not None and evaluation.targets is not None:
+        outputs = "logits" if task.shows == "classes" else "outputs"
+        return {"targets": evaluation.targets, outputs: evaluation.outputs}
+    return {} if evaluation.counts is None else {"counts": evaluation.counts}
 
 
 def _costs(learner: Learner, inputs: list[dict[str, Any]]) -> dict[str, int | None]:
@@ -53,12 +76,12 @@ def _costs(learner: Learner, inputs: list[dict[str, Any]]) -> dict[str, int | No
         return {"parameters": count_parameters(learner.network), "multiply_adds": None}
 
 
-def _describe(data: Data, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _describe(data: Data, task: Task, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     """Tell what the network takes and what it tells apart; `inputs` stands there where a sample is not one tensor."""
     one = inputs[0] if _is_one(inputs) else {"shape": None, "dtype": None}
     return {
         "data": data.name,
-        "classes": list(data.classes),
+        "classes": list(task.labels),
         "mean": list(data.mean),
         "std": list(data.std),
         "image_shape": one["shape"] if data.channels else None,

@@ -14,7 +14,9 @@ from archgrad.checks import check_real, check_word
 from archgrad.data import Data
 from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.errors import OptionError
+from archgrad.options import names_of, values_of
 from archgrad.sizes import check_whole
+from archgrad.tasks import TaskOptions
 
 __all__ = ["Optimizer", "Recipe", "RetrainOptions"]
 
@@ -22,7 +24,7 @@ Optimizer = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(TrainingOptions):
+class Recipe(TaskOptions, TrainingOptions):
     """What decides the result of a retraining; the defaults are the paper's.
 
     Raises:
@@ -47,7 +49,7 @@ class Recipe(TrainingOptions):
     drop_path: float = 0.2
     """Probability that a path is dropped, from 0 to below 1; epoch e has drop_path * e / epochs."""
     label_smoothing: float = 0.0
-    """Share of each target spread over all classes, in training only; from 0 to below 1."""
+    """Share of each class number spread over all classes, in training only; from 0 to below 1."""
     fast: bool = True
     """Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently."""
 
@@ -70,6 +72,11 @@ class Recipe(TrainingOptions):
                 f"and batch_size={self.batch_size}."
             )
 
+    def plain(self) -> dict[str, Any]:
+        """Return the recipe as config.yaml holds it."""
+        values = {name: value for name, value in values_of(self, Recipe).items() if name not in names_of(TaskOptions)}
+        return values | self.plain_task()
+
     def learning_rate_in(self, epoch: int) -> float:
         """Return the learning rate of an epoch, 0-based: half a cosine, as the authors' schedule.
 
@@ -90,7 +97,7 @@ class RetrainOptions(Recipe, RunOptions):
     network: nn.Module
     """A plain module, such as `derive` returns; its first weights are the caller's."""
     data: Data | Dataset | tuple[Any, Any] | str
-    """`Data`, a data set, a pair (inputs, targets), or a name such as "digits"; targets are classes."""
+    """`Data`, a data set, a pair (inputs, targets), or a name such as "digits"."""
     _: KW_ONLY
     architecture: Architecture | None = None
     """Where the network comes from; copied into the run folder."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.engine import RunOptions, opened
-from archgrad.errors import DataError, OptionError
+from archgrad.errors import OptionError
 from archgrad.fast import accelerated, accepts_channels_last
 from archgrad.input_checks import refusals_explained
 from archgrad.machine import check_main_guard
-from archgrad.options import takes, values_of
+from archgrad.options import takes
 from archgrad.report.results import Viewed
 from archgrad.retrain.evaluation import Evaluation, evaluate
 from archgrad.retrain.learner import Learner
@@ -38,6 +39,7 @@ from archgrad.retrain.outputs import write_outputs
 from archgrad.retrain.recipe import Recipe, RetrainOptions
 from archgrad.retrain.retrain_task import RetrainTask
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
+from archgrad.tasks import Task
 
 __all__ = ["RetrainResult", "retrain"]
 
@@ -47,16 +49,19 @@ class RetrainResult(Viewed):
     """What a retraining came to.
 
     Attributes:
-        test_accuracy: Of the last epoch, 0 to 1; None without a test set.
+        test_accuracy: Of the last epoch, 0 to 1; None without a test set, or where accuracy is not measured.
         test_loss: Of the last epoch; None without a test set.
-        best_test_accuracy: Of the best epoch. Chosen on the test set, so it flatters: the figure to report is
-            `test_accuracy`.
+        test_metrics: All metrics of the task, of the last epoch, by name; empty without a test set.
+        best_test_accuracy: Of the best epoch, where accuracy says which that is. Chosen on the test set, so it
+            flatters: the figure to report is `test_accuracy`.
+        best_value: Of the metric that says which epoch is best, whatever it is; flatters as well.
         best_epoch: 0-based, as in metrics.csv; its weights are in `weights/best.safetensors`.
         history: One row an epoch, as in metrics.csv.
         skipped_steps: Steps left out because they were not finite.
         network: The network that was given, with its last weights, in evaluation mode.
         run_dir: The run folder.
         architecture: Where the network comes from, as it was given.
+        task: What the network has learnt, fitted to the data.
     """
 
     test_accuracy: float | None
@@ -68,14 +73,17 @@ class RetrainResult(Viewed):
     network: nn.Module
     run_dir: Path | None
     architecture: Architecture | None = None
+    test_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    best_value: float | None = None
+    task: Task | None = None
 
 
 @takes(RetrainOptions)
 def retrain(options: RetrainOptions) -> RetrainResult:
     """Train a derived network from scratch on the whole training set; the test set is only reported on.
 
-    The network is trained in place. It returns logits (B, classes); one with an auxiliary head returns
-    (logits, auxiliary logits) in training mode. Global random states are the caller's again afterwards.
+    The network is trained in place. It returns what the task takes, such as logits (B, classes); one with an auxiliary
+    head returns (logits, auxiliary logits) in training mode. Global random states are the caller's again afterwards.
 
     Where torchrun or SLURM has started several processes, they train together: each sees its part of every batch,
     gradients are averaged, each evaluates its part of the test set, and process 0 writes; its first weights and its
@@ -83,7 +91,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
     (`--max-restarts`) goes on from its checkpoint.
 
     Returns:
-        Accuracies, history and the network.
+        Metrics, history and the network.
 
     Raises:
         OptionError: An option is outside its range, or does not fit the network.
@@ -102,23 +110,12 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
-        if not data.classes:
-            columns = data.train_targets
-            column = columns.ndim == 2 and columns.shape[1] == 1 and not columns.is_floating_point()
-            raise DataError(
-                f"Retraining trains classifiers by cross-entropy, but the targets of {data.name!r} are no class "
-                f"numbers (whole numbers of shape (N,), from 0). "
-                + (
-                    "Give targets[:, 0]."
-                    if column
-                    else "Train the network of archgrad.derive in a loop of your own, with a loss such as F.mse_loss."
-                )
-            )
+        chosen = options.task_for(data)
         side = _cutout_side(options.cutout, data)
         config = {
             **(options.config or {}),
             "data": data.name,
-            **values_of(options, Recipe),
+            **options.plain(),
             **options.kept(RunOptions),
             "device": str(device),
         }
@@ -126,9 +123,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         # Everything that can be wrong with the arguments shows before a folder is written to.
         stack.enter_context(accelerated(network) if options.fast else nullcontext())
         channels_last = options.fast and accepts_channels_last(network)
-        learner = Learner(
-            network, options, classes=len(data.classes), device=pick_device(device), channels_last=channels_last
-        )
+        learner = Learner(network, options, task=chosen.task, device=pick_device(device), channels_last=channels_last)
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
         few = partial(first_batch, samples=2, transform=test_transform, device=learner.device)
@@ -144,6 +139,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
                 data.train,
                 batch_size=options.batch_size,
                 seed=options.seed,
+                sampling_weights=options.sampling_weights(data),
                 transform=training_transform,
                 device=learner.device,
                 rank=rank(),
@@ -166,21 +162,26 @@ def retrain(options: RetrainOptions) -> RetrainResult:
                 learner, data, transform=test_transform, batch_size=options.batch_size, workers=options.workers
             ),
         )
-        engine = stack.enter_context(opened(task, options, config=config, data=data, architecture=architecture))
+        engine = stack.enter_context(
+            opened(task, options, config=config, data=data, architecture=architecture, said=chosen.line)
+        )
         if options.drop_path not in (0.0, Recipe.drop_path) and not learner.has_drop_path:  # the default asks for none
             task.progress.message(f"The network has no paths to drop, so drop_path={options.drop_path} does nothing.")
 
         def result(evaluation: Evaluation | None) -> RetrainResult:
             return RetrainResult(
-                test_accuracy=evaluation.accuracy if evaluation else None,
+                test_accuracy=evaluation.metrics.get("accuracy") if evaluation else None,
                 test_loss=evaluation.loss if evaluation else None,
-                best_test_accuracy=task.best_accuracy,
+                test_metrics=dict(evaluation.metrics) if evaluation else {},
+                best_test_accuracy=task.best_value if chosen.task.best == "accuracy" else None,
+                best_value=task.best_value,
                 best_epoch=task.best_epoch,
                 history=task.history,
                 skipped_steps=learner.skipped_steps,
                 network=network.eval(),
                 run_dir=None if options.run_dir is None else Path(options.run_dir),
                 architecture=architecture,
+                task=chosen.task,
             )
 
         try:
@@ -191,15 +192,15 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         found = result(evaluation)
         if task.folder is not None:
             facts = {
-                "test_accuracy": found.test_accuracy,
+                **{f"test_{name}": found.test_metrics.get(name) for name in chosen.task.metrics},
                 "test_loss": found.test_loss,
-                "best_test_accuracy": found.best_test_accuracy,
+                f"best_test_{chosen.task.best}": found.best_value,
                 "best_epoch": found.best_epoch,
                 "epochs": task.epoch,
                 "seconds": task.clock.total,
                 "skipped_steps": found.skipped_steps,
             }
-            write_outputs(task.folder, learner, data, evaluation, facts)
+            write_outputs(task.folder, learner, data, evaluation, facts, transform=test_transform)
     return found
 
 

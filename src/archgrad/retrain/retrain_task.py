@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from archgrad.data import InfiniteLoader
@@ -20,6 +21,7 @@ from archgrad.retrain.evaluation import Evaluation
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.totals import NonfiniteStep, Totals
 from archgrad.runs import numbers_in
+from archgrad.tasks import Measure
 
 __all__ = ["RetrainTask"]
 
@@ -36,13 +38,12 @@ class RetrainTask(Task[Evaluation | None]):
         evaluate: Evaluates the network on the test set; None where there is none.
 
     Attributes:
-        best_accuracy: On the test set so far.
+        best_value: Of the task's metric that "best" goes by, on the test set so far.
         best_epoch: Its epoch.
     """
 
     command, title, kind = "retrain", "Retraining", "retraining"
     may_differ = (*names_of(RunOptions), "on_nonfinite")
-    shown = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
     def __init__(self, learner: Learner, stream: InfiniteLoader, evaluate: Callable[[], Evaluation | None]) -> None:
         recipe = self._recipe = learner.recipe
@@ -55,9 +56,11 @@ class RetrainTask(Task[Evaluation | None]):
             seed=recipe.seed,
         )
         self.steps_between_looks = 1 if learner.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
-        self.best_accuracy: float | None = None
+        self.best_value: float | None = None
         self.best_epoch: int | None = None
         self._learner, self._evaluate = learner, evaluate
+        best = learner.task.best
+        self.shown = tuple(dict.fromkeys(f"{part}_{name}" for part in ("train", "test") for name in ("loss", best)))
         self._evaluation: Evaluation | None = None
 
     @property
@@ -86,7 +89,8 @@ class RetrainTask(Task[Evaluation | None]):
 
     def figures(self) -> Mapping[str, Any]:
         self.settle()
-        return self._learner.totals.means()
+        of_task = self._learner.measure.values() if self._learner.totals.steps else {}
+        return {**self._learner.totals.means(), **_columns("train", of_task)}
 
     def end_epoch(self) -> EpochSummary:
         """Evaluate, keep the weights if they are the best so far, and begin the sums of the next epoch."""
@@ -97,20 +101,22 @@ class RetrainTask(Task[Evaluation | None]):
             )
         evaluation = self._evaluation = self._evaluate()
         self.clock.evaluating += self.clock.tick()
+        task = self._learner.task
         totals, self._learner.totals = self._learner.totals.over_ranks(), Totals()
-        means = totals.means()
+        measure, self._learner.measure = self._learner.measure.over_ranks(), Measure(task)
+        means, test = totals.means(), dict(evaluation.metrics) if evaluation else dict.fromkeys(task.metrics)
         row = {
             "epoch": self.epoch,
             "learning_rate": self._recipe.learning_rate_in(self.epoch),
             "drop_path": self._recipe.drop_path_in(self.epoch),
             "train_loss": means["train_loss"],
-            "train_accuracy": means["train_accuracy"],
+            **_columns("train", measure.values()),
             "test_loss": evaluation.loss if evaluation else None,
-            "test_accuracy": evaluation.accuracy if evaluation else None,
+            **_columns("test", test),
             "weights_gradient_norm": means["weights_gradient_norm"],
         }
-        if evaluation and (self.best_accuracy is None or evaluation.accuracy > self.best_accuracy):
-            self.best_accuracy, self.best_epoch = evaluation.accuracy, self.epoch
+        if evaluation and task.better(value := evaluation.value(str(task.best)), self.best_value):
+            self.best_value, self.best_epoch = value, self.epoch
             if self.folder is not None:
                 self.folder.save_tensors("weights/best.safetensors", self._learner.weights())
         return EpochSummary(row, row, totals.samples)
@@ -124,13 +130,13 @@ class RetrainTask(Task[Evaluation | None]):
         return {
             "kind": "retrain",
             "version": _VERSION,
-            "best_accuracy": self.best_accuracy,
+            "best_value": self.best_value,
             "best_epoch": self.best_epoch,
             "learner": self._learner.state(),
         }
 
     def sums_state(self) -> dict[str, Any]:
-        return {"totals": self._learner.totals.state()}
+        return {"totals": self._learner.totals.state(), "measure": self._learner.measure.state()}
 
     def check_state(self, state: Any) -> None:
         if not isinstance(state, dict) or state.get("kind") != "retrain" or state.get("version") != _VERSION:
@@ -144,13 +150,16 @@ class RetrainTask(Task[Evaluation | None]):
             )
         place_buffers(self.network, parts, state["learner"]["network"], device=self.device)
         self._learner.load_state(state["learner"])
-        best = numbers_in({name: state[name] for name in ("best_accuracy", "best_epoch")}, "the best epoch", none=True)
-        self.best_accuracy, self.best_epoch = best.values()
-        self._learner.totals = (
-            Totals.of(parts[rank()]["totals"])
-            if len(parts) == world_size()
-            else Totals.shared([part["totals"] for part in parts], mine=rank())
-        )
+        best_value = state["best_value" if "best_value" in state else "best_accuracy"]  # as earlier versions called it
+        best = numbers_in({"value": best_value, "epoch": state["best_epoch"]}, "the best epoch", none=True)
+        self.best_value, self.best_epoch = best.values()
+        sums = [_modernised(part) for part in parts]
+        if len(parts) == world_size():
+            self._learner.totals = Totals.of(sums[rank()][0])
+            self._learner.measure.load([sums[rank()][1]])
+        else:
+            self._learner.totals = Totals.shared([totals for totals, _ in sums], mine=rank())
+            self._learner.measure.load([measure for _, measure in sums] if rank() == 0 else [])
 
     # --- errors -------------------------------------------------------------------------------------------------------
 
@@ -172,3 +181,18 @@ class RetrainTask(Task[Evaluation | None]):
             f"learning_rate{' or precision=32' if self._recipe.precision == 'bf16' else ''}, or go on with "
             f"on_nonfinite='skip'."
         )
+
+
+def _columns(part: str, metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the metrics of a part of the data under the names of their columns."""
+    return {f"{part}_{name}": value for name, value in metrics.items()}
+
+
+def _modernised(part: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the sums of an epoch and those of its metrics; earlier versions counted hits among the former."""
+    totals, measure = dict(part["totals"]), part.get("measure", {})
+    if "correct" in totals:
+        hits = numbers_in({"total": totals.pop("correct"), "count": totals["samples"]}, "the hits", finite=True)
+        state = {name: torch.tensor(value, dtype=torch.float64) for name, value in hits.items()}
+        measure = {"accuracy": state} if hits["count"] else {}
+    return totals, measure

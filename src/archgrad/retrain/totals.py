@@ -38,8 +38,6 @@ class Totals:
 
     loss: float = 0.0
     """Mean loss of each batch times its samples."""
-    correct: int = 0
-    """Samples that were classified rightly."""
     samples: int = 0
     gradient_norm: float = 0.0
     """Before clipping, one value a step."""
@@ -50,17 +48,16 @@ class Totals:
     def __post_init__(self) -> None:
         self._unread: list[tuple[int, int, Tensor]] = []
 
-    def add(self, step: int, samples: int, loss: Tensor, correct: Tensor, gradient_norm: Tensor) -> None:
+    def add(self, step: int, samples: int, loss: Tensor, gradient_norm: Tensor) -> None:
         """Take note of a step without waiting for the device.
 
         Args:
             step: 0-based within the epoch.
             samples: Of the batch.
             loss: (), the batch's mean loss.
-            correct: (), how many samples were classified rightly.
             gradient_norm: (), before clipping.
         """
-        values = torch.stack([value.detach().to(torch.float64) for value in (loss, correct, gradient_norm)])
+        values = torch.stack([value.detach().to(torch.float64) for value in (loss, gradient_norm)])
         self._unread.append((step, samples, values))
 
     @property
@@ -78,11 +75,10 @@ class Totals:
             return
         unread, self._unread = self._unread, []
         rows = torch.stack([values for _, _, values in unread]).tolist()
-        for (step, samples, _), (loss, correct, gradient_norm) in zip(unread, rows, strict=True):
+        for (step, samples, _), (loss, gradient_norm) in zip(unread, rows, strict=True):
             if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
                 raise NonfiniteStep(step, loss, gradient_norm)
             self.loss += loss * samples
-            self.correct += int(correct)
             self.samples += samples
             self.gradient_norm += gradient_norm
             self.steps += 1
@@ -90,17 +86,16 @@ class Totals:
     def means(self) -> dict[str, float | None]:
         """Return the figures of metrics.csv over the steps that were read; None where there are none."""
         if not self.steps:
-            return {"train_loss": None, "train_accuracy": None, "weights_gradient_norm": None}
+            return {"train_loss": None, "weights_gradient_norm": None}
         return {
             "train_loss": self.loss / self.samples if self.samples else None,
-            "train_accuracy": self.correct / self.samples if self.samples else None,
             "weights_gradient_norm": self.gradient_norm / self.steps,
         }
 
     def over_ranks(self) -> Totals:
         """Return the totals of all processes; steps and gradient norms are the same on each. One message."""
-        loss, correct, samples = sum_over_ranks([self.loss, float(self.correct), float(self.samples)])
-        return replace(self, loss=loss, correct=int(correct), samples=int(samples))
+        loss, samples = sum_over_ranks([self.loss, float(self.samples)])
+        return replace(self, loss=loss, samples=int(samples))
 
     @classmethod
     def of(cls, state: Any) -> Totals:
@@ -118,10 +113,9 @@ class Totals:
         whole = replace(
             totals[0],
             loss=sum(each.loss for each in totals),
-            correct=sum(each.correct for each in totals),
             samples=sum(each.samples for each in totals),
         )
-        return whole if mine == 0 else replace(whole, loss=0.0, correct=0, samples=0)
+        return whole if mine == 0 else replace(whole, loss=0.0, samples=0)
 
     def state(self) -> dict[str, Any]:
         """Return the sums, as arguments of a new `Totals`; everything noted must have been read."""

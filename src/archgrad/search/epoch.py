@@ -11,14 +11,16 @@ from archgrad.bilevel.passes import Batch
 from archgrad.regularizers import Regularizer
 from archgrad.runs import Loggers
 from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
+from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.meter import Meter
-from archgrad.search.named_metrics import NamedMetrics
 from archgrad.supernet import Supernet
+from archgrad.tasks import Task
 
 __all__ = [
     "FIGURES",
     "LOSSES",
     "add_step",
+    "figures_of",
     "further_columns",
     "known",
     "log_alphas",
@@ -28,14 +30,17 @@ __all__ = [
 
 LOSSES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FIGURES = (*LOSSES, "alphas_entropy", "skip_connections")
-"""What the progress display shows."""
+"""What the progress display shows of any search."""
 
 _NO_SIGNS = ("epoch", "learning_rate", "temperature", "skipped_steps", "alphas_gradient_norm", "weights_gradient_norm")
 _NO_HEALTH = ("train_", "valid_", "regularizer_", "derived_", "multiplier_")
 
 
-def add_step(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, metrics: NamedMetrics) -> None:
-    """Add a step's losses, gradient norms and metrics to the means of the epoch."""
+def add_step(
+    meter: Meter, report: StepReport, train_batch: Batch, valid_batch: Batch, measured: MeasuredHalves
+) -> None:
+    """Add a step's losses, gradient norms and metrics to those of the epoch."""
+    measured.add(report, train_batch, valid_batch)
     numbers = report.on_device()
     for half, batch, outputs, owner in (
         ("train", train_batch, report.train_outputs, "weights"),
@@ -44,12 +49,17 @@ def add_step(meter: Meter, report: StepReport, train_batch: Batch, valid_batch: 
         names = (f"{half}_loss", f"{owner}_gradient_norm")
         if not all(name in numbers for name in names):
             continue  # the alphas wait
-        values = {f"{half}_{name}": value for name, value in metrics(outputs, batch[1]).items()}
+        values = {f"{half}_{name}": value for name, value in measured.of_batches(outputs, batch[1]).items()}
         values |= {name: numbers[name] for name in names}
         meter.add(values, len(batch[1]))
     meter.add(report.figures, len(train_batch[1]))
     terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
     meter.add(terms, len(valid_batch[1]))
+
+
+def figures_of(task: Task) -> tuple[str, ...]:
+    """Return the columns that the progress display shows first."""
+    return tuple(dict.fromkeys((*LOSSES, *(f"{half}_{task.best}" for half in ("train", "valid")), *FIGURES)))
 
 
 def known(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def watched(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def further_columns(means: Mapping[str, float], regularizers: Sequence[Regularizer]) -> list[str]:
+def further_columns(means: Mapping[str, float | None], regularizers: Sequence[Regularizer]) -> list[str]:
     """Return the columns of a caller's metrics and of regularisers, the same where the alphas did not learn."""
     names = [name for name in means if "gradient_norm" not in name and not name.startswith("regularizer_")]
     if "valid_loss" not in means:

@@ -12,6 +12,7 @@ from archgrad.data import as_data
 from archgrad.named_space import space_of
 from archgrad.runs import Progress, pick_device, seeded
 from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import task_of_search
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.stage_builder import StageBuilder
@@ -35,13 +36,13 @@ def estimated_seconds(options: SearchOptions) -> float:
     with ExitStack() as stack:
         data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        builder = stack.enter_context(
-            StageBuilder(space_of(options.space, data), options, device, partial(first_inputs, data))
-        )
+        chosen = task_of_search(options, data)
+        space = space_of(options.space, data, outputs=len(chosen.task.labels))
+        builder = stack.enter_context(StageBuilder(space, options, device, partial(first_inputs, data)))
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         samples = len(data.train_targets)
-        task = SearchTask(builder, first, halves, options=options, samples=samples, settings={})
+        task = SearchTask(builder, first, halves, options=options, chosen=chosen, samples=samples, settings={})
         task.progress = Progress("search", (), epochs=task.epochs, steps=1, device=device, quiet=True)
         further = method.selection.further_epochs(first.supernet)
         seconds = step = 0.0

@@ -68,6 +68,7 @@ def open_streams(
             f"The data says itself which samples the weights and the alphas learn from, so weights_fraction="
             f"{options.weights_fraction} has no meaning. Leave it out, or give data without halves."
         )
+    weights = options.sampling_weights(data)
     halves = data.halves or stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
@@ -78,6 +79,7 @@ def open_streams(
                     batch_size=options.batch_size,
                     seed=of_half,
                     indices=half,
+                    sampling_weights=None if weights is None else weights[half],
                     transform=transform,
                     device=device,
                     rank=rank(),

@@ -103,6 +103,15 @@ class Meter:
                 meter._samples[name] = meter._samples.get(name, 0) + samples[name] / processes
         return meter
 
+    @classmethod
+    def loaded(cls, states: Sequence[Mapping[str, Any]], rank: int, processes: int) -> Meter:
+        """Return the meter of process `rank` of `processes`, of the states of as many, or of another number."""
+        if len(states) != processes:
+            return cls.shared(states, processes)
+        meter = cls()
+        meter.load_state_dict(states[rank])
+        return meter
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over sums from `state_dict`.
 

@@ -16,6 +16,7 @@ from archgrad.methods.tree import tree_of
 from archgrad.named_space import space_of
 from archgrad.runs import pick_device, seeded
 from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import task_of_search
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
@@ -49,9 +50,9 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
         stack.enter_context(seeded(options.seed))
-        builder = stack.enter_context(
-            StageBuilder(space_of(options.space, data), options, device, partial(first_inputs, data))
-        )
+        chosen = task_of_search(options, data)
+        space = space_of(options.space, data, outputs=len(chosen.task.labels))
+        builder = stack.enter_context(StageBuilder(space, options, device, partial(first_inputs, data)))
         first = builder.build(0)
         halves = stack.enter_context(Halves(data, options, device))
         config = {
@@ -67,10 +68,11 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
             first,
             halves,
             options=options,
+            chosen=chosen,
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name),
         )
         with task.explained():
-            try_out(first.supernet, data, options)
-        engine = stack.enter_context(opened(task, options, config=config, data=data))
+            try_out(first.supernet, data, options, chosen.task)
+        engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
         yield Prepared(task, engine, data)

@@ -7,22 +7,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-import torch.nn.functional as F
 from torch import nn
 from torch.optim import Optimizer
 
-from archgrad.bilevel.passes import Loss
 from archgrad.checks import check_real, check_word
 from archgrad.data import Data
 from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.errors import OptionError
 from archgrad.methods import Method
-from archgrad.options import values_of
-from archgrad.search.meter import Metrics, accuracy
+from archgrad.options import names_of, values_of
 from archgrad.search.optimizers import OptimizerFactory
 from archgrad.search.short_forms import MethodOptions
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
+from archgrad.tasks import TaskOptions
+from archgrad.tasks.task_options import check_function
 
 __all__ = ["Schedule", "SearchOptions", "SearchRecipe", "SearchRunOptions"]
 
@@ -30,11 +29,10 @@ Schedule = Literal["cosine", "constant"]
 _EPOCHS = 50
 _OF_THE_SUPERNET = ("relaxation", "edge_weights", "always_on")
 """The parts of a method that a supernet is built with."""
-_FUNCTIONS = ("loss", "metrics", "weights_optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchRecipe(TrainingOptions):
+class SearchRecipe(TaskOptions, TrainingOptions):
     """What decides the result of a search, beside space, data and method; the defaults are the authors'.
 
     Source: Liu et al. 2019, section 3.1.
@@ -55,11 +53,10 @@ class SearchRecipe(TrainingOptions):
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
     cutout: int = 0
     """Side in pixels of a square that is blanked in each training image; 0 is off."""
-    loss: Loss = F.cross_entropy
-    """Function of (outputs, targets) (see `archgrad.losses.Loss`). With `accumulation` it must be one of torch's, a
-    mean over samples, or say what it averages over."""
-    metrics: Metrics = accuracy
-    """Function of (outputs, targets) that returns name -> mean over the batch, or one number."""
+    metrics: Any | str | None = None
+    """What is measured besides the loss: names of metrics (in one text with commas between them), name -> metric of
+    torchmetrics, or a function of (outputs, targets) that returns name -> mean over the batch, or one number. By
+    default the task's own."""
     weights_optimizer: Optimizer | OptimizerFactory | None = None
     """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
     works on the supernet's copies of them."""
@@ -71,8 +68,9 @@ class SearchRecipe(TrainingOptions):
         check_real("weights_fraction", self.weights_fraction, above=0, below=1)
         check_whole("cutout", self.cutout, least=0)
         check_word("schedule", self.schedule, get_args(Schedule))
-        for name in _FUNCTIONS:
-            _check_function(name, getattr(self, name))
+        check_function(
+            "weights_optimizer", None if isinstance(self.weights_optimizer, Optimizer) else self.weights_optimizer
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +128,6 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
 
     def recipe(self) -> dict[str, Any]:
         """Return those options of the recipe that are plain, with the number of epochs."""
+        left_out = {*names_of(TaskOptions), "weights_optimizer"}
         values = values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
-        return {name: value for name, value in values.items() if name not in _FUNCTIONS}
-
-
-def _check_function(name: str, given: Any) -> None:
-    if name == "weights_optimizer" and (given is None or isinstance(given, Optimizer)):
-        return
-    if isinstance(given, type) and issubclass(given, nn.Module):
-        raise OptionError(f"{name} must be a value, but got the class {given.__name__}. Give {given.__name__}().")
-    if not callable(given):
-        what = "the list of weights" if name == "weights_optimizer" else "(outputs, targets)"
-        raise OptionError(f"{name} must be a function of {what}, but got {given!r}.")
+        return {name: value for name, value in values.items() if name not in left_out} | self.plain_task()

@@ -28,11 +28,11 @@ from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
 from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import FIGURES, LOSSES, add_step, further_columns, known, log_alphas, of_alphas, watched
+from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.loaders import Halves
+from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.members import Members
 from archgrad.search.meter import Meter
-from archgrad.search.named_metrics import NamedMetrics
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
@@ -42,6 +42,7 @@ from archgrad.search.terms import of_regularizers, say_remarks
 from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
+from archgrad.tasks import Chosen, loss_on
 
 __all__ = ["SearchTask"]
 
@@ -58,6 +59,7 @@ class SearchTask(Task[Architecture]):
         first: What it built for the first.
         halves: Opens the batches for the weights and for the alphas.
         options: The search's options.
+        chosen: What is learnt.
         samples: Of the training data, both halves.
         settings: What the result depends on beside the seed; part of each architecture's provenance, of no checkpoint.
 
@@ -65,7 +67,7 @@ class SearchTask(Task[Architecture]):
         members: Of the ensemble, and where the search stands among them.
     """
 
-    command, title, kind, shown = "search", "The search", "search", FIGURES
+    command, title, kind = "search", "The search", "search"
     may_differ = (*names_of(SearchRunOptions), "on_nonfinite")
     modernised = staticmethod(modernised)
 
@@ -76,6 +78,7 @@ class SearchTask(Task[Architecture]):
         halves: Halves,
         *,
         options: SearchOptions,
+        chosen: Chosen,
         samples: int,
         settings: Mapping[str, Any],
     ) -> None:
@@ -93,7 +96,9 @@ class SearchTask(Task[Architecture]):
         self._builder, self._halves, self._stage = builder, halves, -1
         self._use(first)
         self._options, self._method = options, method
-        self._loss, self._metrics = options.loss, NamedMetrics(options.metrics)
+        self._dtype = torch.float64 if options.precision == "64" else torch.float32
+        self._loss = loss_on(chosen.task.loss, self.device, self._dtype)
+        self._measured, self.shown = MeasuredHalves(chosen.task, options), figures_of(chosen.task)
         self._samples, self.settings = samples, settings
         self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None
@@ -185,8 +190,7 @@ class SearchTask(Task[Architecture]):
 
     def _cast(self, batch: Batch) -> Batch:
         """Bring inputs that are no images (those have their transform) to the weights' precision."""
-        dtype = torch.float64 if self._options.precision == "64" else torch.float32
-        return prepare(batch[0], dtype=dtype, channels_last=False), batch[1]
+        return prepare(batch[0], dtype=self._dtype, channels_last=False), batch[1]
 
     def take_step(self, batches: Sequence[Batch]) -> None:
         options, method = self._options, self._method
@@ -213,7 +217,7 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
-            add_step(self._meter, report, train_batch, valid_batch, self._metrics)
+            add_step(self._meter, report, train_batch, valid_batch, self._measured)
         except NonFiniteError as error:
             if not skips:
                 kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
@@ -227,7 +231,7 @@ class SearchTask(Task[Architecture]):
 
     def figures(self) -> Mapping[str, Any]:
         architecture = discretize(self.supernet, scores=self._method.selection.scores(self.supernet))
-        return known({**self._meter.means(), **of_alphas(self.supernet, architecture)})
+        return known({**self._meter.means(), **self._measured.values(), **of_alphas(self.supernet, architecture)})
 
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
@@ -238,7 +242,7 @@ class SearchTask(Task[Architecture]):
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
         self._architecture = self.members.together(architecture, self.supernet)
-        means, self._meter = self._meter.means_over_ranks(self.device), Meter()
+        means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
             **self.members.column,
@@ -279,9 +283,8 @@ class SearchTask(Task[Architecture]):
         stopping = self._method.stopping
         if stopping is None:
             return {}
-        probed = stopping.probe(self._end(architecture, done))
-        found: dict[str, float | None] = send_state(dict(probed))  # processes must decide alike
-        return found
+        probed: dict[str, float | None] = dict(stopping.probe(self._end(architecture, done)))
+        return send_state(probed)  # processes must decide alike
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
@@ -367,7 +370,7 @@ class SearchTask(Task[Architecture]):
         }
 
     def sums_state(self) -> dict[str, Any]:
-        return {"meter": self._meter.state_dict()}
+        return {"meter": self._meter.state_dict(), "measured": self._measured.state_dict()}
 
     def check_state(self, state: Any) -> None:
         if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") not in (1, _VERSION):
@@ -397,7 +400,5 @@ class SearchTask(Task[Architecture]):
         self._skipped = count_in(state, "skipped")
         self.history = rows_in(state["history"], "the history")
         load_supernet_state(self.supernet, state)
-        if len(parts) == world_size():
-            self._meter.load_state_dict(parts[rank()]["meter"])
-        else:
-            self._meter = Meter.shared([part["meter"] for part in parts], world_size())
+        self._meter = Meter.loaded([part["meter"] for part in parts], rank(), world_size())
+        self._measured.load([part.get("measured", {}) for part in parts])

@@ -19,13 +19,14 @@ from archgrad.loss_checks import check_targets, evaluated, is_sum
 from archgrad.schedules import Progress
 from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
+from archgrad.tasks import Task, loss_on
 
 __all__ = ["first_inputs", "try_out"]
 
 _SAMPLES = 4
 
 
-def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
+def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) -> None:
     """Check that the inputs, the network's outputs, the targets and the loss go together.
 
     The supernet, its draws and all random states stay as they are. Metrics are not called, as they may gather what they
@@ -34,12 +35,13 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
     Args:
         supernet: In training mode, on its device.
         data: Its first samples go through the supernet; the targets of all its training samples are looked at.
-        options: Of the search; its loss is looked at.
+        options: Of the search.
+        task: What it learns.
 
     Raises:
         OptionError: They do not go together, or the network cannot take the inputs.
     """
-    alpha, loss = next(iter(supernet.alphas.values())), options.loss
+    alpha, loss = next(iter(supernet.alphas.values())), task.loss
     with _no_trace(supernet, alpha.device), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
         inputs, targets = _first(data, alpha, _SAMPLES)
@@ -47,6 +49,9 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions) -> None:
             prepared = prepare(inputs, dtype=alpha.dtype, channels_last=False)
             with refusals_explained(supernet.network, prepared):
                 outputs = supernet(prepared)
+            if task.shows != "classes":  # whose outputs may be more than the classes
+                task.check(outputs, len(targets))
+            loss = loss_on(loss, alpha.device, outputs.dtype if isinstance(outputs, Tensor) else alpha.dtype)
             value = evaluated(loss, outputs, targets)
             summed = is_sum(loss, outputs, targets, value)
         check_targets(loss, outputs, data.train_targets)
