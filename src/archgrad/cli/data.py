@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser
 from archgrad.data import Data, as_data, load, stratified_halves
-from archgrad.data.samples import as_samples, size_of
+from archgrad.data.samples import size_of
 from archgrad.errors import DataError, OptionError
 from archgrad.named_space import missing
 from archgrad.paths import from_home
@@ -133,4 +133,4 @@ def _part(data: Data, wanted: int) -> Data:
     if wanted == count:
         return data
     indices, _ = stratified_halves(data.train_targets, fraction=wanted / count, seed=0)
-    return replace(data, train=as_samples(Subset(data.train, torch.sort(indices).values.tolist())))
+    return data.take(torch.sort(indices).values)

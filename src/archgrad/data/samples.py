@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
-from archgrad.nested import map_tensors, tensors_in
+from archgrad.nested import joined, map_tensors, tensors_in
 
 _FEW = 6  # shapes that a message names
 _RESIDENT_SHARE = 0.25
@@ -127,6 +127,15 @@ def as_samples(samples: Dataset) -> Dataset:
             indices = torch.as_tensor(samples.indices, dtype=torch.int64)
             return TensorSamples(map_tensors(whole.inputs, itemgetter(indices)), whole.targets[indices])
     return samples
+
+
+def joined_samples(first: Dataset, second: Dataset) -> Dataset:
+    """Return the samples of one data set and then of another as one, in memory where both are."""
+    if isinstance(first, TensorSamples) and isinstance(second, TensorSamples):
+        inputs, targets = joined([(part.inputs, part.targets) for part in (first, second)], torch.cat)
+        return TensorSamples(inputs, targets)
+    both: Dataset = ConcatDataset([first, second])
+    return LabelledSamples(both, torch.cat([targets_of(first), targets_of(second)]))
 
 
 def targets_of(samples: Dataset) -> Tensor:

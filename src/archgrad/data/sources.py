@@ -17,7 +17,8 @@ from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
 from archgrad.data.dataset import Data, check_class_targets
-from archgrad.data.image_folder import load_folder
+from archgrad.data.decode import Fit
+from archgrad.data.image_folder import ImageSize, load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError, OptionError
@@ -45,8 +46,10 @@ def load(
     *,
     root: str | os.PathLike[str] | None = None,
     download: bool = True,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     memory_limit: int | None = None,
+    fit: Fit | None = None,
+    skip_unreadable: bool = False,
 ) -> Data:
     """Load a data set by name.
 
@@ -56,8 +59,11 @@ def load(
             `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
         download: Download what is missing; False only uses what is there.
-        image_size: For `folder:PATH`: height and width in pixels; by default what most images have (see `load_folder`).
+        image_size: For `folder:PATH`: height and width in pixels, one number or two; by default what most images have
+            (see `load_folder`).
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
+        fit: For `folder:PATH`: what is done to images of another shape, "crop", "squash" or "pad"; "crop" by default.
+        skip_unreadable: For `folder:PATH`: leave out images that cannot be read, and count them.
 
     Returns:
         The data, images as uint8.
@@ -68,9 +74,17 @@ def load(
     """
     if name.startswith("folder:"):
         path = from_home(name.removeprefix("folder:"))
-        return load_folder(path, root=cache_root(root), image_size=image_size, memory_limit=memory_limit)
-    if image_size is not None or memory_limit is not None:
-        raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
+        return load_folder(
+            path,
+            root=cache_root(root),
+            image_size=image_size,
+            memory_limit=memory_limit,
+            fit=fit or "crop",
+            skip_unreadable=skip_unreadable,
+        )
+    of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
+    if given := [option for option, value in of_images.items() if value not in (None, False)]:
+        raise OptionError(f"{' and '.join(given)} go with folder:PATH, but the data is {name!r}. Leave them out.")
     if name.endswith(".npz"):
         return load_arrays(from_home(name))
     if name == "digits":

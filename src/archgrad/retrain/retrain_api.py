@@ -101,7 +101,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
     with ExitStack() as stack:
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
-            data = as_data(options.data)
+            data = as_data(options.data).whole()
         if not data.classes:
             columns = data.train_targets
             column = columns.ndim == 2 and columns.shape[1] == 1 and not columns.is_floating_point()

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 import torch
 
 from archgrad.batches import check_smallest_part
-from archgrad.data import Data, InfiniteLoader, stratified_halves
+from archgrad.data import Data, InfiniteLoader
 from archgrad.distributed import rank, world_size
-from archgrad.errors import DataError
-from archgrad.search.search_options import SearchOptions
+from archgrad.errors import DataError, OptionError
+from archgrad.search.search_options import SearchOptions, SearchRecipe
 from archgrad.supernet import Supernet
 
 __all__ = ["Halves", "open_streams"]
@@ -43,7 +43,7 @@ def open_streams(
 ) -> tuple[InfiniteLoader, InfiniteLoader]:
     """Return endless batches for the weights and for the alphas.
 
-    The split is shuffled and stratified; both halves are augmented, as the authors do.
+    The split is that of `Data.halves`; both halves are augmented, as the authors do.
 
     Args:
         data: Its training samples are split.
@@ -54,21 +54,27 @@ def open_streams(
 
     Raises:
         DataError: A half is smaller than a batch, or BatchNorm would see a single sample.
+        OptionError: A fraction is given of data with validation samples of its own.
     """
     dtype = torch.float64 if options.precision == "64" else torch.float32
     transform = data.training_transform(
         cutout=options.cutout or None, dtype=dtype, channels_last=supernet.channels_last and data.channels > 0
     )
-    halves = stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
+    if data.valid is not None and options.weights_fraction != SearchRecipe.weights_fraction:
+        raise OptionError(
+            f"weights_fraction={options.weights_fraction} is the share of the weights where the training samples are "
+            f"split, but {data.name!r} has validation samples of its own for the alphas. Leave it out."
+        )
+    halves = data.halves(fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
         for half, name, of_half in zip(halves, ("weights", "alphas"), (2 * seed, 2 * seed + 1), strict=True):
             try:
                 stream = InfiniteLoader(
-                    data.train,
+                    half.samples,
                     batch_size=options.batch_size,
                     seed=of_half,
-                    indices=half,
+                    indices=half.indices,
                     transform=transform,
                     device=device,
                     rank=rank(),
@@ -76,7 +82,7 @@ def open_streams(
                     workers=options.workers,
                 )
             except DataError as error:
-                raise DataError(f"The half of '{data.name}' for the {name} has {len(half)} samples. {error}") from error
+                raise DataError(f"The half of '{data.name}' for the {name} has {len(half.indices)} samples. {error}") from error
             streams.append(opened.enter_context(stream))
             check_smallest_part(supernet, stream.smallest_part // options.accumulation, of=f"for the {name}")
         opened.pop_all()  # the caller closes them
