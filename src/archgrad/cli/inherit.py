@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.cli.data import loading_again
 from archgrad.cli.own_code import own_again, settled_own, stored_options, typed_again
+from archgrad.cli.parser import dashed
 from archgrad.errors import OptionError, RunError
 from archgrad.runs import read_config
-from archgrad.typed_names import OWN_KINDS, is_own
+from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
 __all__ = ["inherit", "retraining_of"]
 
@@ -57,14 +59,14 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
         if found:
             values[f"{kind}_options"] = {**found, **before}
             said += typed_again(kind, {f"{kind}_options": {name: found[name] for name in found if name not in before}})
-        if (
-            kind == "data"
-            and kind in free
-            and "--image-size" not in typed
-            and isinstance(stored.get("image_size"), int)
-        ):
-            values["image_size"] = stored["image_size"]
-            said += f" --image-size {stored['image_size']}"
+        if kind == "data" and kind in free:
+            loading = {
+                name: stored[name]
+                for name in OF_LOADING
+                if dashed(f"--{name}") not in typed and isinstance(stored.get(name), int | str)
+            }
+            values |= loading
+            said += loading_again(loading)
     return f"As the search: {said}" if said else None
 
 
@@ -78,8 +80,10 @@ def retraining_of(arch: Path, architecture: Architecture, values: Mapping[str, A
     """
     space = "" if architecture.space == values["space"] else f" --space {shlex.quote(values['space'])}"
     data = f" --data {shlex.quote(values['data'])}{typed_again('data', values)}"
-    size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
-    return f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}{size}"
+    return (
+        f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}"
+        f"{loading_again(values)}"
+    )
 
 
 def _run_of(arch: str) -> Path | None:

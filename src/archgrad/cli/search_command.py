@@ -54,12 +54,12 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments, command="search", parts=tuple(KINDS))
     keep_freed_memory()
     with process_group():
-        _run(parser, values)
+        _run(parser, values, arguments)
     return 0
 
 
-def _run(parser: Parser, values: dict[str, Any]) -> None:
-    values["space"] = space_options.settled_name(values["space"])
+def _run(parser: Parser, values: dict[str, Any], arguments: Sequence[str]) -> None:
+    space_options.with_space(values, arguments)
     values["data"] = data_options.settled_name(values["data"])
     method = make_method(values)
     with raise_on_all_ranks(), local_rank_zero_first():

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from archgrad.data.split import grouped_halves, numbered_groups, numbered_times,
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
+
+if TYPE_CHECKING:
+    from archgrad.data.table import TableEncoding
 
 
 class Part(NamedTuple):
@@ -68,6 +71,9 @@ class Data:
     image_size: int = 0
     """Height of an image in pixels; 0 where inputs are not images."""
 
+    in_features: int = 0
+    """Length of an input that is one vector (F,); 0 where inputs are not."""
+
     mean: tuple[float, ...] = ()
     """Mean of each channel over the training images, for pixels in [0, 1]; empty for no normalisation."""
 
@@ -79,6 +85,9 @@ class Data:
 
     fit: Fit = "crop"
     """How image files of another shape were brought to that of the images."""
+
+    encoding: "TableEncoding | None" = None
+    """How rows of a table become inputs; `encoding.encode(FILE)` does so with new ones. None of other data."""
 
     def __post_init__(self) -> None:
         for name in self.classes:
@@ -222,6 +231,7 @@ class Data:
             classes=_class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
             image_size=image_size,
+            in_features=_vector_length(train),
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation or Augmentation(),
@@ -266,6 +276,15 @@ def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
     if not asked and len(shape) == 3 and str(first.dtype).removeprefix("torch.").startswith(("int", "bool", "uint32")):
         return 0, 0
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
+
+
+def _vector_length(samples: Dataset) -> int:
+    """Return the length of an input that is one vector of numbers with a fraction, else 0."""
+    with kept_randomness():
+        first, _ = pair_of(samples, 0)
+    if not isinstance(first, Tensor | np.ndarray) or first.ndim != 1:
+        return 0
+    return len(first) if "float" in str(first.dtype) else 0
 
 
 def _class_names(

@@ -21,6 +21,8 @@ from archgrad.data.decode import Fit
 from archgrad.data.image_folder import ImageSize, load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
+from archgrad.data.table import Kind, load_table
+from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError
 from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
@@ -38,7 +40,7 @@ _TORCHVISION = {
 }
 
 NAMES = ("digits", *_TORCHVISION)
-"""The names that `load` takes, beside `folder:PATH` and `FILE.npz`."""
+"""The names that `load` takes, beside `folder:PATH`, `FILE.npz` and tables."""
 
 
 def load(
@@ -50,13 +52,18 @@ def load(
     memory_limit: int | None = None,
     fit: Fit | None = None,
     skip_unreadable: bool = False,
+    target: str | None = None,
+    task: Kind | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Data:
     """Load a data set by name.
 
     Args:
         name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
-            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`), or
-            `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`).
+            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`),
+            `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`), or a table, `FILE.csv`, `FILE.tsv` or
+            `FILE.parquet` (see `load_table`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
         download: Download what is missing; False only uses what is there.
         image_size: For `folder:PATH`: height and width in pixels, one number or two; by default what most images have
@@ -64,6 +71,10 @@ def load(
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
         fit: For `folder:PATH`: what is done to images of another shape, "crop", "squash" or "pad"; "crop" by default.
         skip_unreadable: For `folder:PATH`: leave out images that cannot be read, and count them.
+        target: For a table: column that is to be predicted, or several with commas between.
+        task: For a table: "classification" or "regression"; by default what the target holds.
+        group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
+        time: For a table: column that tells the order of the rows; the test set is the latest.
 
     Returns:
         The data, images as uint8.
@@ -72,7 +83,10 @@ def load(
         DataError: There is no such data set, it cannot be downloaded, or it is damaged.
         OptionError: An option does not go with the name, or is outside its range.
     """
+    of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
+    of_table = {"target": target, "task": task, "group": group, "time": time}
     if name.startswith("folder:"):
+        _check_none("a table", of_table, name)
         path = from_home(name.removeprefix("folder:"))
         return load_folder(
             path,
@@ -82,9 +96,10 @@ def load(
             fit=fit or "crop",
             skip_unreadable=skip_unreadable,
         )
-    of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
-    if given := [option for option, value in of_images.items() if value not in (None, False)]:
-        raise OptionError(f"{' and '.join(given)} go with folder:PATH, but the data is {name!r}. Leave them out.")
+    _check_none("folder:PATH", of_images, name)
+    if is_table(name):
+        return load_table(from_home(name), target=target, task=task, group=group, time=time)
+    _check_none("a table", of_table, name)
     if name.endswith(".npz"):
         return load_arrays(from_home(name))
     if name == "digits":
@@ -97,8 +112,14 @@ def load(
         near = difflib.get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
     raise DataError(
-        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH and FILE.npz.{hint}"
+        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such as FILE.csv.{hint}"
     )
+
+
+def _check_none(kind: str, options: dict[str, Any], name: str) -> None:
+    if given := [option for option, value in options.items() if value not in (None, False)]:
+        go = "go" if len(given) > 1 else "goes"
+        raise OptionError(f"{' and '.join(given)} {go} with {kind}, but the data is {name!r}. Leave out what is not its.")
 
 
 def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
