@@ -131,7 +131,9 @@ def test_images_of_another_shape_are_cut_squeezed_or_padded(tmp_path, bits):
     assert (padded[:2] == 0).all()
     assert (padded[4:] == 0).all()
     assert padded[2].max() > 170
-    assert np.array_equal(row("crop", (4, 12)), row("squash", (4, 12)))  # of the image's own shape there is nothing to do
+    assert np.array_equal(
+        row("crop", (4, 12)), row("squash", (4, 12))
+    )  # of the image's own shape there is nothing to do
     assert np.array_equal(row("pad", (4, 12)), row("squash", (4, 12)))
 
 

@@ -123,7 +123,9 @@ def test_images_of_other_sizes_are_cut_and_resized_to_the_commonest(tmp_path):
     folder = class_folders(tmp_path / "images")
     for number, size in enumerate([(30, 16), (16, 16), (5, 40)]):
         (folder / "train" / "class0" / f"odd{number}.png").write_bytes(picture(7, size=size))
-    with pytest.warns(UserWarning, match="2 of 15 training images .* another shape.* the central square .* up to 88% of it"):
+    with pytest.warns(
+        UserWarning, match="2 of 15 training images .* another shape.* the central square .* up to 88% of it"
+    ):
         data = load(f"folder:{folder}", root=tmp_path / "cache")
     assert data.train.inputs.shape == (15, 3, 8, 8)
     with pytest.warns(UserWarning, match="not square"):

@@ -140,7 +140,9 @@ def test_two_sizes_and_a_fit(tmp_path):
         data = loaded(folder, tmp_path, fit=fit, image_size=(4, 12))
         assert data.train.inputs.shape[1:] == (3, 4, 12)
         assert (data.image_size, data.fit) == (4, fit)
-        assert torch.equal(loaded(folder, tmp_path, fit=fit, image_size=(4, 12), memory_limit=0).train[2][0], data.train[2][0])
+        assert torch.equal(
+            loaded(folder, tmp_path, fit=fit, image_size=(4, 12), memory_limit=0).train[2][0], data.train[2][0]
+        )
     with pytest.raises(ag.errors.OptionError, match="fit must be one of crop, squash, pad"):
         loaded(folder, tmp_path, fit="stretch")
     with pytest.raises(ag.errors.OptionError, match="fit go with folder:PATH"):
@@ -151,7 +153,11 @@ def test_two_sizes_and_a_fit(tmp_path):
 def test_unreadable_images_are_all_named_at_once_or_left_out_and_counted(tmp_path, memory_limit):
     folder = class_folders(tmp_path / "images", each=5)
     whole = loaded(folder, tmp_path, memory_limit=memory_limit)
-    broken = [folder / "train" / "class0" / "1.png", folder / "train" / "class2" / "4.png", folder / "test/class1/0.png"]
+    broken = [
+        folder / "train" / "class0" / "1.png",
+        folder / "train" / "class2" / "4.png",
+        folder / "test/class1/0.png",
+    ]
     for file in broken:
         file.write_bytes(b"")
     with pytest.raises(DataError, match="3 of 30 images cannot be used") as refusal:

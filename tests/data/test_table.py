@@ -44,7 +44,10 @@ def test_numbers_are_standardised_and_categories_get_an_input_each(tmp_path):
 
 def test_what_is_measured_is_measured_on_the_training_rows_alone(tmp_path):
     """The last fifth in time has other numbers and a colour of its own, which the inputs must not know of."""
-    rows = [f"{day},{day if day < 80 else 1e6},{'blue' if day >= 80 else ('red', 'green')[day % 2]},{day % 3 % 2}" for day in range(100)]
+    rows = [
+        f"{day},{day if day < 80 else 1e6},{'blue' if day >= 80 else ('red', 'green')[day % 2]},{day % 3 % 2}"
+        for day in range(100)
+    ]
     data = loaded(tmp_path, "\n".join(["day,value,colour,kind", *rows]), time="day")
     assert data.encoding.inputs == ("value", "colour=green", "colour=red")
     assert data.train.inputs[:, 0].std(unbiased=False) == pytest.approx(1, abs=1e-5)
@@ -81,7 +84,9 @@ def test_however_a_table_is_written_it_holds_the_same(tmp_path, text, options):
 
 def columns(**cells):
     count = max(map(len, cells.values()))
-    lines = [";".join(cells)] + [";".join(str(column[row % len(column)]) for column in cells.values()) for row in range(count)]
+    lines = [";".join(cells)] + [
+        ";".join(str(column[row % len(column)]) for column in cells.values()) for row in range(count)
+    ]
     return "\n".join(lines)
 
 
@@ -188,7 +193,12 @@ def test_groups_are_on_one_side_of_each_split(tmp_path):
         ("report of May\na,kind\n1,x\n2,y\n", {}, DataError, "cells as its first, 1, but line 2 has 2, line 3 has 2"),
         (plain() + "Total;1\n", {}, DataError, "line 42 has 1"),
         (b"PK\3\4\0\0\0", {}, DataError, "no table of text"),
-        (columns(name=[f"n{row}" for row in range(9)], x=VALUES[:9]), {"target": "name"}, DataError, "9 different texts in 9 rows"),
+        (
+            columns(name=[f"n{row}" for row in range(9)], x=VALUES[:9]),
+            {"target": "name"},
+            DataError,
+            "9 different texts in 9 rows",
+        ),
         (columns(x=["NA"], kind=KIND * 2), {}, DataError, "no column to learn from"),
     ],
 )

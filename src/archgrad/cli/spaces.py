@@ -46,7 +46,11 @@ def add_space_options(parser: Parser, *, stage: Literal["search", "retrain"]) ->
         default=_DEFAULT if stage == "search" else None,
         help=f"{', '.join(SPACES)}, or {own} (the file is run as Python). It gets num_classes, in_channels, "
         f"image_size and in_features from the data where it has such parameters."
-        + (" By default darts-cifar; of a table mlp." if stage == "search" else " By default the space that the architecture names."),
+        + (
+            " By default darts-cifar; of a table mlp."
+            if stage == "search"
+            else " By default the space that the architecture names."
+        ),
     )
     for name, noun in (("channels", "Channels of the first cells"), ("cells", "Number of cells")):
         sizes = ", ".join(

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from archgrad.errors import DataError, OptionError
 
-
 LARGEST_PIXEL = {torch.uint8: 255.0, torch.uint16: 65535.0}
 """Type of stored images: the value that stands for 1."""
 

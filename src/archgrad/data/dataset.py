@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,10 @@ from archgrad.data.samples import (
 )
 from archgrad.data.seeds import kept_randomness
 from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
+from archgrad.data.table_encoding import TableEncoding
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
-
-if TYPE_CHECKING:
-    from archgrad.data.table import TableEncoding
 
 
 class Part(NamedTuple):
@@ -86,7 +84,7 @@ class Data:
     fit: Fit = "crop"
     """How image files of another shape were brought to that of the images."""
 
-    encoding: "TableEncoding | None" = None
+    encoding: TableEncoding | None = None
     """How rows of a table become inputs; `encoding.encode(FILE)` does so with new ones. None of other data."""
 
     def __post_init__(self) -> None:
@@ -97,7 +95,9 @@ class Data:
                     f"the class {name!a}. Rename it, or its folder."
                 )
         if sum(given is not None for given in (self.valid, self.groups, self.times)) > 1:
-            raise DataError("Give one of valid, groups and times: each says itself which samples the alphas learn from.")
+            raise DataError(
+                "Give one of valid, groups and times: each says itself which samples the alphas learn from."
+            )
 
     @cached_property
     def train_targets(self) -> Tensor:
@@ -287,9 +287,7 @@ def _vector_length(samples: Dataset) -> int:
     return len(first) if "float" in str(first.dtype) else 0
 
 
-def _class_names(
-    train: Dataset, others: Mapping[str, Dataset | None], given: Sequence[str] | None
-) -> tuple[str, ...]:
+def _class_names(train: Dataset, others: Mapping[str, Dataset | None], given: Sequence[str] | None) -> tuple[str, ...]:
     targets = targets_of(train)
     if targets.is_floating_point() or targets.ndim != 1:
         if given is not None:

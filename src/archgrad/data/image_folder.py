@@ -129,7 +129,12 @@ class _Loader:
         stamp: tuple[object, ...]
         if path.is_dir():
             listing = list_classes(read_folder(path), path)
-            stamp = (path.resolve(), *listing.train, *listing.test, *(("valid", *listing.valid) if listing.valid else ()))
+            stamp = (
+                path.resolve(),
+                *listing.train,
+                *listing.test,
+                *(("valid", *listing.valid) if listing.valid else ()),
+            )
         elif path.is_file() and is_tar(path):
             stamp = (path.resolve(), path.stat().st_size, path.stat().st_mtime_ns)
         else:

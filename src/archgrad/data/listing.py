@@ -221,9 +221,7 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     )
 
 
-def _of_part(
-    folder: ImageFolder, classes: tuple[str, ...], path: Path, what: str
-) -> tuple[list[StoredImage], Tensor]:
+def _of_part(folder: ImageFolder, classes: tuple[str, ...], path: Path, what: str) -> tuple[list[StoredImage], Tensor]:
     if strangers := sorted(set(folder.folders) - set(classes)):
         raise DataError(f"{path} has {what} images but no training images for the classes {strangers}. Add some.")
     images, targets = _labelled(folder, classes)

@@ -119,7 +119,9 @@ def load(
 def _check_none(kind: str, options: dict[str, Any], name: str) -> None:
     if given := [option for option, value in options.items() if value not in (None, False)]:
         go = "go" if len(given) > 1 else "goes"
-        raise OptionError(f"{' and '.join(given)} {go} with {kind}, but the data is {name!r}. Leave out what is not its.")
+        raise OptionError(
+            f"{' and '.join(given)} {go} with {kind}, but the data is {name!r}. Leave out what is not its."
+        )
 
 
 def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:

@@ -2,11 +2,9 @@
 
 import difflib
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +14,8 @@ from archgrad.checks import check_real, check_word
 from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
-from archgrad.data.table_columns import Column, read_column
+from archgrad.data.table_columns import Column
+from archgrad.data.table_encoding import NAMES_SHARE, measured_encoding, read_one
 from archgrad.data.table_file import Table, read_table
 from archgrad.errors import DataError, OptionError
 from archgrad.json_text import shown
@@ -25,89 +24,6 @@ Kind = Literal["classification", "regression"]
 
 _MOST_CLASSES = 20
 """Most different whole numbers that are taken as classes."""
-_MOST_CATEGORIES = 50
-"""Most categories of a column that get an input each; the rarer ones share one."""
-_NAMES_SHARE = 0.5
-"""Share of different texts from which on a column is names or sentences, of which nothing can be learnt so."""
-_SMALLEST_DEVIATION = 1e-12
-
-
-@dataclass(frozen=True)
-class _Number:
-    """A column of numbers as inputs: standardised, and whether it is missing where that occurs."""
-
-    name: str
-    mean: float
-    std: float
-    may_be_missing: bool
-
-    @property
-    def inputs(self) -> list[str]:
-        return [self.name, *([f"{self.name} is missing"] if self.may_be_missing else [])]
-
-    def encoded(self, column: Column) -> np.ndarray:
-        if column.numbers is None:
-            raise DataError(f"The column {shown(self.name)} must hold numbers, as the first table's, but holds names.")
-        gone = np.isnan(column.numbers)
-        values = np.where(gone, 0.0, (column.numbers - self.mean) / self.std)
-        return np.stack([values, gone] if self.may_be_missing else [values], 1)
-
-
-@dataclass(frozen=True)
-class _Category:
-    """A column of names as inputs: one for each category."""
-
-    name: str
-    categories: tuple[str, ...]
-    other: bool
-    """Whether there are rarer ones, which share an input."""
-
-    @property
-    def inputs(self) -> list[str]:
-        return [f"{self.name}={each}" for each in self.categories] + ([f"{self.name}=other"] if self.other else [])
-
-    def encoded(self, column: Column) -> np.ndarray:
-        names = column.names
-        if names is None:  # all of them look like numbers
-            assert column.numbers is not None
-            names = [None if np.isnan(value) else f"{value:g}" for value in column.numbers]
-        place = {name: number for number, name in enumerate(self.categories)}
-        encoded = np.zeros((len(names), len(self.inputs)))
-        for row, name in enumerate(names):
-            number = place.get(name, len(self.categories) if self.other else -1) if name is not None else -1
-            if number >= 0:
-                encoded[row, number] = 1.0
-        return encoded
-
-
-@dataclass(frozen=True)
-class TableEncoding:
-    """How the rows of a table become inputs; what it holds was measured on the training rows alone."""
-
-    columns: tuple[_Number | _Category, ...]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        return tuple(name for column in self.columns for name in column.inputs)
-
-    def encode(self, table: str | Path | Table) -> Tensor:
-        """Return the inputs (N, inputs), float32, of a table's rows, such as new ones to be predicted.
-
-        Args:
-            table: One with the same columns; others are left out.
-
-        Raises:
-            DataError: A column is missing, or of another kind.
-        """
-        table = table if isinstance(table, Table) else read_table(Path(table))
-        if gone := [column.name for column in self.columns if column.name not in table.columns]:
-            raise DataError(f"The table lacks the columns {gone}, which the network learnt from.")
-        return self._of({column.name: _read(table, column.name) for column in self.columns})
-
-    def _of(self, columns: Mapping[str, Column]) -> Tensor:
-        parts = [column.encoded(columns[column.name]) for column in self.columns]
-        return torch.from_numpy(np.concatenate(parts, 1)).float()
 
 
 def load_table(
@@ -152,7 +68,7 @@ def load_table(
     targets = _target_columns(table, target, path)
     for name in (group, time):
         _check_column(name, table, path)
-    columns = {name: _read(table, name) for name in table.columns}
+    columns = {name: read_one(table, name) for name in table.columns}
     rows = _rows_with(targets, columns, path)
     values, classes = _target_values([columns[name] for name in targets], rows, task)
 
@@ -160,8 +76,8 @@ def load_table(
     order = None if chosen is None else columns[chosen]
     train, test = _split(values, order, rows, by_time=time is not None, fraction=test_fraction)
     inputs = [column for name, column in columns.items() if name not in (*targets, group, time)]
-    encoding = TableEncoding(tuple(_encodings(inputs, rows[train], path)))
-    encoded = encoding._of(columns)[torch.from_numpy(rows)]
+    encoding = measured_encoding(inputs, rows[train], path)
+    encoded = encoding.encoded(columns)[torch.from_numpy(rows)]
     kept = None if order is None else _order_of(order, rows[train], by_time=time is not None)
     return Data(
         name=str(path),
@@ -172,10 +88,6 @@ def load_table(
         encoding=encoding,
         **({} if kept is None else {"times" if time is not None else "groups": kept}),
     )
-
-
-def _read(table: Table, name: str) -> Column:
-    return read_column(name, table.columns[name], decimal_comma=table.decimal_comma)
 
 
 def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:
@@ -211,7 +123,9 @@ def _target_values(targets: list[Column], rows: np.ndarray, task: Kind | None) -
     """Return (rows,) int64 class numbers and their names, or (rows,) or (rows, targets) float32 values and none."""
     if len(targets) > 1 or task == "regression":
         if names := [column.name for column in targets if column.numbers is None]:
-            raise DataError(f"Values to be predicted must be numbers, but {names} hold names. Give one target of names.")
+            raise DataError(
+                f"Values to be predicted must be numbers, but {names} hold names. Give one target of names."
+            )
         stacked = np.stack([column.numbers[rows] for column in targets if column.numbers is not None], 1)
         values = torch.from_numpy(stacked).float()
         return (values if len(targets) > 1 else values[:, 0]), ()
@@ -220,7 +134,7 @@ def _target_values(targets: list[Column], rows: np.ndarray, task: Kind | None) -
         assert target.names is not None
         names = [str(target.names[row]) for row in rows]
         classes = sorted(set(names))
-        if len(classes) > _NAMES_SHARE * len(rows):
+        if len(classes) > NAMES_SHARE * len(rows):
             raise DataError(
                 f"The target {shown(target.name)} has {len(classes)} different texts in {len(rows)} rows, such as "
                 f"{shown(names[0])}, which are no classes. Give another target."
@@ -230,7 +144,7 @@ def _target_values(targets: list[Column], rows: np.ndarray, task: Kind | None) -
     numbers = target.numbers[rows]
     distinct = np.unique(numbers)
     whole = bool((distinct == np.round(distinct)).all()) and not target.dates
-    if task == "classification" or (whole and len(distinct) <= min(_MOST_CLASSES, _NAMES_SHARE * len(rows))):
+    if task == "classification" or (whole and len(distinct) <= min(_MOST_CLASSES, NAMES_SHARE * len(rows))):
         return torch.from_numpy(np.searchsorted(distinct, numbers)).long(), tuple(f"{value:g}" for value in distinct)
     return torch.from_numpy(numbers).float(), ()
 
@@ -254,7 +168,9 @@ def _split(
 def _order_of(column: Column, rows: np.ndarray | Tensor, *, by_time: bool) -> Tensor:
     rows = np.asarray(rows)
     if column.missing()[rows].any():
-        raise DataError(f"The column {shown(column.name)} has rows without a value, which belong to no part. Fill them.")
+        raise DataError(
+            f"The column {shown(column.name)} has rows without a value, which belong to no part. Fill them."
+        )
     if by_time and column.numbers is None:
         raise DataError(
             f"The column {shown(column.name)} must hold numbers or dates such as 2024-05-31 12:00 to tell the order, but "
@@ -263,47 +179,3 @@ def _order_of(column: Column, rows: np.ndarray | Tensor, *, by_time: bool) -> Te
     values = column.numbers if column.numbers is not None else np.array(column.names)
     chosen = values[rows]
     return numbered_times(chosen, len(rows)) if by_time else numbered_groups(chosen, len(rows))
-
-
-def _encodings(columns: Sequence[Column], rows: np.ndarray, path: Path) -> list[_Number | _Category]:
-    """Measure each column on the training rows; those that nothing can be learnt from are told of."""
-    found: list[_Number | _Category] = []
-    left_out: dict[str, str] = {}
-    for column in columns:
-        reason, encoding = _encoding(column, rows)
-        if encoding is None:
-            left_out[column.name] = reason
-        else:
-            found.append(encoding)
-    if left_out:
-        told = ", ".join(f"{shown(name)} ({reason})" for name, reason in left_out.items())
-        warnings.warn(f"Columns of {path} are left out: {told}.", stacklevel=4)
-    if not found:
-        raise DataError(f"'{path}' has no column to learn from. Give a table with numbers or categories.")
-    return found
-
-
-def _encoding(column: Column, rows: np.ndarray) -> tuple[str, _Number | _Category | None]:
-    missing = bool(column.missing().any())
-    if column.numbers is not None:
-        values = column.numbers[rows]
-        present = values[~np.isnan(values)]
-        if len(present) == 0 or (present.max() == present.min() and not missing):
-            return "one value" if len(present) else "no values", None
-        if _is_running(column.numbers):
-            return "running numbers", None
-        std = float(present.std())
-        return "", _Number(column.name, float(present.mean()), std if std > _SMALLEST_DEVIATION else 1.0, missing)
-    assert column.names is not None
-    counts = Counter(name for row in rows if (name := column.names[row]) is not None)
-    if len(counts) < 2 and not (counts and missing):
-        return "one value" if counts else "no values", None
-    if len(counts) > max(_NAMES_SHARE * sum(counts.values()), 2):
-        return f"{len(counts)} different texts in {len(rows)} rows", None
-    common = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_CATEGORIES]]
-    return "", _Category(column.name, tuple(sorted(common)), len(counts) > _MOST_CATEGORIES)
-
-
-def _is_running(numbers: np.ndarray) -> bool:
-    """Whether a column only counts the rows, which would tell the order in which they were written."""
-    return len(numbers) > 2 and bool((np.diff(numbers) == 1).all()) and float(numbers[0]) in (0.0, 1.0)

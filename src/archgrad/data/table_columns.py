@@ -96,7 +96,9 @@ def _as_numbers(name: str, texts: list[str | None], decimal_comma: bool) -> np.n
             f"such as {examples}; these are taken as missing.",
             stacklevel=2,
         )
-    return np.array([math.nan if text is None or read[text] is None else read[text] for text in texts], dtype=np.float64)
+    return np.array(
+        [math.nan if text is None or read[text] is None else read[text] for text in texts], dtype=np.float64
+    )
 
 
 def _number(text: str, *, comma: bool) -> float | None:

@@ -51,7 +51,9 @@ def read_table(path: Path) -> Table:
             return _read_parquet(path)
         return _read_text(path)
     except OSError as error:
-        raise DataError(f"The table '{path}' cannot be read: {error}. Check that it is there and may be read.") from error
+        raise DataError(
+            f"The table '{path}' cannot be read: {error}. Check that it is there and may be read."
+        ) from error
 
 
 def _read_parquet(path: Path) -> Table:
@@ -66,7 +68,9 @@ def _read_parquet(path: Path) -> Table:
         content = parquet.read_table(path)
     except (ArrowException, ValueError) as error:
         raise DataError(f"The table '{path}' cannot be read: {shown_text(str(error))}. Write it again.") from error
-    nested = [field.name for field in content.schema if str(field.type).startswith(("list", "struct", "map", "large_l"))]
+    nested = [
+        field.name for field in content.schema if str(field.type).startswith(("list", "struct", "map", "large_l"))
+    ]
     if nested:
         raise DataError(
             f"The columns {nested} of '{path}' hold lists or records, not one value a row. Make columns of their parts."
@@ -90,7 +94,11 @@ def _read_text(path: Path) -> Table:
     if len(rows) < 2:
         raise DataError(f"The table '{path}' has no rows. It needs a row of names, and below it one row a sample.")
     (_, names), body = rows[0], rows[1:]
-    while len(names) > 1 and not names[-1].strip() and all(len(row) < len(names) or not row[-1].strip() for _, row in body):
+    while (
+        len(names) > 1
+        and not names[-1].strip()
+        and all(len(row) < len(names) or not row[-1].strip() for _, row in body)
+    ):
         names = names[:-1]  # lines that end in a separator
         body = [(line, row[: len(names)]) for line, row in body]
     if odd := [(line, len(row)) for line, row in body if len(row) != len(names)]:
