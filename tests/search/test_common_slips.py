@@ -65,7 +65,7 @@ def test_samples_and_batches_that_are_not_what_is_taken_are_told_what_is() -> No
     ragged = [torch.zeros(length) for length in (3, 4, 5, 6, 7, 8, 9)]
     with pytest.raises(DataError, match=r"\(8,\) \(7 tensors\) and \(7,\)\. A list of samples is .* torch\.stack"):
         ag.search("tiny", (ragged, torch.arange(7)), quiet=True)
-    with pytest.raises(DataError, match=r"but got DataLoader. Give its \.dataset"):
+    with pytest.warns(UserWarning, match="Of the DataLoader"), pytest.raises(DataError, match=r"must be a pair"):
         ag.search("tiny", DataLoader(ragged), quiet=True)  # type: ignore[arg-type]
     with pytest.raises(SpaceError, match=r"needs the space as a module, but got 'tiny'. Give for example"):
         ag.derive("tiny", {"stem": "conv3"})  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 from archgrad.data.augment import LARGEST_PIXEL, Augmentation, ImageTransform, channel_statistics
 from archgrad.data.decode import Fit
 from archgrad.data.samples import (
+    Collate,
     LabelledSamples,
     TensorSamples,
     as_samples,
@@ -183,6 +184,7 @@ class Data:
         valid: Dataset | None = None,
         groups: Sequence[Any] | np.ndarray | Tensor | None = None,
         times: Sequence[float] | np.ndarray | Tensor | None = None,
+        collate: Collate | None = None,
         classes: Sequence[str] | None = None,
         name: str = "custom",
         augmentation: Augmentation | None = None,
@@ -193,12 +195,15 @@ class Data:
 
         Args:
             train: (input, target) pairs; inputs are tensors, or tuples and dicts of tensors, targets class numbers or
-                floats.
+                floats. An `IterableDataset` is read once and kept in memory, with what is random in it.
             test: The same for the final report.
             valid: The same for the alphas of a search; by default a part of `train`. A retraining learns from both.
             groups: (N,) numbers or names: whom or what each training sample comes from. No group is in both halves.
             times: (N,) numbers or dates that say in which order the training samples were taken. The alphas learn from
                 the latest.
+            collate: Function of a list of (input, target) pairs that returns (inputs, targets) of their batch, with a
+                tensor of targets, for samples that cannot be joined as they are: of unequal lengths, graphs, ...
+                Inputs may be anything that the network takes.
             classes: Names of the classes; those that the data set itself tells, or "0", "1", ... by default.
             name: What the data is called.
             augmentation: For image tensors (C, H, W); none by default.
@@ -211,9 +216,9 @@ class Data:
         Raises:
             DataError: The data is empty, not made of pairs, has a single class, or a target outside the classes.
         """
-        train = _labelled(as_samples(train))
-        test = None if test is None else _labelled(as_samples(test))
-        valid = None if valid is None else _labelled(as_samples(valid))
+        train = _labelled(as_samples(train), collate)
+        test = None if test is None else _labelled(as_samples(test), collate)
+        valid = None if valid is None else _labelled(as_samples(valid), collate)
         channels, image_size = _image_shape(train, asked=augmentation is not None or len(mean) > 0)
         if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype in LARGEST_PIXEL:
             mean, std = channel_statistics(train.inputs)
@@ -238,9 +243,15 @@ class Data:
         )
 
 
-def _labelled(samples: Dataset) -> Dataset:
+def _labelled(samples: Dataset, collate: Collate | None) -> Dataset:
     """Check the first sample, and make sure that the targets need not be read again."""
-    size_of(samples)
+    count = size_of(samples)
+    if collate is not None:
+        try:
+            targets = targets_of(samples)
+        except DataError:
+            targets = torch.zeros(count, 0)  # of unequal lengths: nothing is known of them before they are a batch
+        return LabelledSamples(samples, targets, collate)
     if isinstance(samples, TensorSamples | LabelledSamples):
         return samples
     with kept_randomness():

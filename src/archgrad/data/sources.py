@@ -3,6 +3,7 @@
 import difflib
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
 
 from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
@@ -128,7 +138,8 @@ def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
     """Bring whatever a caller has to `Data`.
 
     Args:
-        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays, where inputs may also be a
+        source: `Data`; a map-style or iterable data set; a `DataLoader`, of which the data set and collate function are
+            taken; a pair (inputs, targets) of tensors or arrays, where inputs may also be a
             tuple, list or dict of them; or a name for `load`.
 
     Returns:
@@ -141,15 +152,39 @@ def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
         return source
     if isinstance(source, str):
         return load(source)
+    if isinstance(source, DataLoader):
+        return _of_loader(source)
+    if isinstance(source, IterableDataset):
+        return Data.from_datasets(source)
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Tensor | np.ndarray):
         return Data.from_datasets(pair_samples(*source))
     if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
         return Data.from_datasets(source)
-    hint = " Give its .dataset; archgrad makes the batches." if isinstance(source, DataLoader) else ""
     raise DataError(
         f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors (inputs "
-        f"also in a tuple or dict), but got {type(source).__name__}.{hint}"
+        f"also in a tuple or dict), but got {type(source).__name__}."
     )
+
+
+def _of_loader(loader: DataLoader) -> Data:
+    """Take the data set and the collate function of a loader, as its batches could not be split and gone on with."""
+    if isinstance(loader.dataset, IterableDataset):
+        plain = True
+    else:
+        plain = type(loader.sampler) in (SequentialSampler, RandomSampler) and type(loader.batch_sampler) is BatchSampler
+        plain = plain and not getattr(loader.sampler, "replacement", False)
+    if not plain:
+        raise DataError(
+            f"The loader draws by a {type(loader.sampler).__name__}, which batches that can be split in halves and gone "
+            f"on with to the bit cannot do. Give its .dataset; weigh the loss instead, or repeat samples in it."
+        )
+    warnings.warn(
+        "Of the DataLoader its data set and collate_fn are taken. archgrad makes the batches itself, so that they can be "
+        "split and a run goes on to the bit: give batch_size and workers as options; the training order is shuffled.",
+        stacklevel=3,
+    )
+    known = loader.collate_fn in (None, default_collate, default_convert)
+    return Data.from_datasets(loader.dataset, collate=None if known else loader.collate_fn)
 
 
 def _digits() -> Data:
