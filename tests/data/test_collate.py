@@ -29,7 +29,9 @@ class Texts(Dataset):
 
 def padded(pairs):
     words, targets = zip(*pairs, strict=True)
-    return {"words": pad_sequence(words, batch_first=True), "lengths": torch.tensor([*map(len, words)])}, torch.tensor(targets)
+    return {"words": pad_sequence(words, batch_first=True), "lengths": torch.tensor([*map(len, words)])}, torch.tensor(
+        targets
+    )
 
 
 def packed(pairs):
@@ -123,7 +125,10 @@ def test_an_iterable_data_set_and_a_loader_are_split_as_their_samples_are():
         as_data(DataLoader(Stream(), collate_fn=padded)),
     ):
         assert torch.equal(source.train_targets, expected.train_targets)
-        with InfiniteLoader(source.train, batch_size=4, seed=0) as one, InfiniteLoader(expected.train, batch_size=4, seed=0) as other:
+        with (
+            InfiniteLoader(source.train, batch_size=4, seed=0) as one,
+            InfiniteLoader(expected.train, batch_size=4, seed=0) as other,
+        ):
             assert torch.equal(next(one.batches())[0]["words"], next(other.batches())[0]["words"])
     pairs = TensorDataset(torch.randn(8, 3), torch.arange(8) % 2)
     with pytest.warns(UserWarning, match="archgrad makes the batches itself"):

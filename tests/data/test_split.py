@@ -67,7 +67,9 @@ def test_one_sample_cannot_be_split():
         stratified_halves(torch.tensor([0]), fraction=0.5, seed=0)
 
 
-@given(st.lists(st.integers(0, 6), min_size=4, max_size=60).filter(lambda groups: len(set(groups)) > 1), st.integers(0, 9))
+@given(
+    st.lists(st.integers(0, 6), min_size=4, max_size=60).filter(lambda groups: len(set(groups)) > 1), st.integers(0, 9)
+)
 @settings(max_examples=40)
 def test_no_group_is_in_both_halves(groups, seed):
     groups = torch.tensor(groups)

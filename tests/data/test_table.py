@@ -217,3 +217,35 @@ def test_new_rows_are_encoded_as_the_first(tmp_path):
     (tmp_path / "new.csv").write_text("weight,colour\n100,red\n")
     with pytest.raises(DataError, match=r"lacks the columns \['length'\]"):
         data.encoding.encode(tmp_path / "new.csv")
+
+
+def test_a_parquet_file_holds_the_same(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    expected = loaded(tmp_path, plain())
+    rows = [line.split(",") for line in plain().splitlines()[1:]]
+    lengths, colours, weights, kinds = zip(*rows, strict=True)
+    columns = {
+        "length": [float(text) for text in lengths],
+        "colour": [text or None for text in colours],
+        "weight": [int(text) for text in weights],
+        "kind": list(kinds),
+    }
+    parquet.write_table(arrow.table(columns), tmp_path / "table.parquet")
+    data = load(str(tmp_path / "table.parquet"), target="kind")
+    assert data.encoding.inputs == expected.encoding.inputs
+    assert torch.equal(data.train.inputs, expected.train.inputs)
+    parquet.write_table(arrow.table({**columns, "words": [[1, 2]] * ROWS}), tmp_path / "nested.parquet")
+    with pytest.raises(DataError, match=r"columns \['words'\] .* hold lists"):
+        load(str(tmp_path / "nested.parquet"), target="kind")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match="cannot be read"):
+        load(str(tmp_path / "broken.parquet"), target="kind")
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    with pytest.raises(OptionError, match=r"needs pyarrow.* archgrad\[tables\]"):
+        load(str(tmp_path / "table.parquet"), target="kind")

@@ -168,3 +168,14 @@ def test_a_test_set_of_another_shape_is_told_before_anything_is_trained(tmp_path
     with pytest.raises(OptionError, match="cannot take a batch of the test set, though one of the training set"):
         ag.retrain(network, ag.Data.from_datasets(train, test), epochs=1, run_dir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_slips_in_small_things_are_told() -> None:
+    with pytest.raises(SpaceError, match="got one module, ReLU. Give for example"):
+        ag.LayerChoice(nn.ReLU())  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="called with one argument, an EpochState"):
+        ag.search("tiny", "digits", epochs=1, quiet=True, on_epoch=lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="Did you mean 'darts'"):
+        ag.search("tiny", "digits", epochs=1, quiet=True, method="drts")
+    with pytest.raises(DataError, match=r"for the weights is too small\. One batch takes 5000 .* but the data has 718"):
+        ag.search("tiny", "digits", epochs=1, quiet=True, batch_size=5000, device="cpu")

@@ -79,6 +79,10 @@ def settled_name(text: str) -> str:
         return text
     if not isinstance(text, str):  # a config may say space: null
         raise OptionError(f"space must be a name or FILE.py:NAME, but got space={text!r}.")
+    if text.endswith(".py"):
+        raise OptionError(
+            f"--space {text} does not say which class or function of the file is the space. Give {text}:NAME."
+        )
     if not is_own(text):
         near = difflib.get_close_matches(text, SPACES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""

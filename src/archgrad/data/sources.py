@@ -171,7 +171,9 @@ def _of_loader(loader: DataLoader) -> Data:
     if isinstance(loader.dataset, IterableDataset):
         plain = True
     else:
-        plain = type(loader.sampler) in (SequentialSampler, RandomSampler) and type(loader.batch_sampler) is BatchSampler
+        plain = (
+            type(loader.sampler) in (SequentialSampler, RandomSampler) and type(loader.batch_sampler) is BatchSampler
+        )
         plain = plain and not getattr(loader.sampler, "replacement", False)
     if not plain:
         raise DataError(

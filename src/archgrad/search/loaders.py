@@ -82,9 +82,7 @@ def open_streams(
                     workers=options.workers,
                 )
             except DataError as error:
-                raise DataError(
-                    f"The half of '{data.name}' for the {name} has {len(half.indices)} samples. {error}"
-                ) from error
+                raise DataError(f"The half of '{data.name}' for the {name} is too small. {error}") from error
             streams.append(opened.enter_context(stream))
             check_smallest_part(supernet, stream.smallest_part // options.accumulation, of=f"for the {name}")
         opened.pop_all()  # the caller closes them
