@@ -64,11 +64,11 @@ def test_a_search_ends_early_and_alike_when_it_was_interrupted(tmp_path: Path):
 
 
 def test_what_cannot_be_watched_is_told():
-    with pytest.raises(OptionError, match="patience must be .* at least 1"):
+    with pytest.raises(OptionError, match=r"patience must be .* at least 1"):
         searched(patience=0)
     with pytest.raises(OptionError, match="watch='valid_loss' says what patience looks at"):
         searched(watch="valid_loss")
-    with pytest.raises(OptionError, match="no column 'valid_lost' to watch. Did you mean 'valid_loss'"):
+    with pytest.raises(OptionError, match=r"no column 'valid_lost' to watch\. Did you mean 'valid_loss'"):
         searched(patience=1, watch="valid_lost")
     with pytest.raises(OptionError, match="members of an ensemble"):
         searched(patience=1, method=ag.Method(ensemble=Ensemble(members=2)))

@@ -171,7 +171,7 @@ def test_a_test_set_of_another_shape_is_told_before_anything_is_trained(tmp_path
 
 
 def test_slips_in_small_things_are_told() -> None:
-    with pytest.raises(SpaceError, match="got one module, ReLU. Give for example"):
+    with pytest.raises(SpaceError, match=r"got one module, ReLU\. Give for example"):
         ag.LayerChoice(nn.ReLU())  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="called with one argument, an EpochState"):
         ag.search("tiny", "digits", epochs=1, quiet=True, on_epoch=lambda: None)  # type: ignore[arg-type]

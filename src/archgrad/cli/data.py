@@ -41,8 +41,8 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), a table with --target (FILE.csv, "
-        "FILE.tsv, FILE.parquet), or FILE.py:NAME or "
+        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), a table with --target "
+        "(FILE.csv, FILE.tsv, FILE.parquet), or FILE.py:NAME or "
         "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
         "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
     )
@@ -72,8 +72,8 @@ def add_data_options(parser: Parser) -> None:
     group.add_argument(
         "--group",
         type=str | None,
-        help="Column of a table that says whom or what a row comes from (a patient, a user): no group is on two sides of "
-        "a split.",
+        help="Column of a table that says whom or what a row comes from (a patient, a user): no group is on two "
+        "sides of a split.",
     )
     group.add_argument(
         "--time",

@@ -207,7 +207,7 @@ class Data:
             classes: Names of the classes; those that the data set itself tells, or "0", "1", ... by default.
             name: What the data is called.
             augmentation: For image tensors (C, H, W); none by default.
-            mean: Of each channel, for normalisation; measured where the images are uint8 or uint16 in memory, else none.
+            mean: Of each channel, for normalisation; measured where images in memory are uint8 or uint16, else none.
             std: As for `mean`.
 
         Returns:

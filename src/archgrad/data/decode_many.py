@@ -22,7 +22,7 @@ _WORTH_WORKERS = 2000  # files; starting processes takes as long as reading a fe
 _NAMED = 20  # files that a message names
 
 
-class UnreadableImages(DataError):
+class UnreadableImagesError(DataError):
     """Some images cannot be read.
 
     Args:
@@ -64,7 +64,7 @@ def read_headers(images: Sequence[StoredImage]) -> list[Header]:
         As `read_header`, in order.
 
     Raises:
-        UnreadableImages: Of some they cannot be read.
+        UnreadableImagesError: Of some they cannot be read.
     """
     return _on_all_cores(_read_headers, images, 4096)[1]
 
@@ -80,7 +80,7 @@ def decode_all(images: Sequence[StoredImage], **form: Any) -> tuple[Tensor, list
         (N, channels, height, width) uint8 or uint16, and the N headers.
 
     Raises:
-        UnreadableImages: Some cannot be decoded.
+        UnreadableImagesError: Some cannot be decoded.
     """
     shape = shape_of(form)
     decoded = torch.empty(len(images), *shape, dtype=torch.uint16 if form.get("bits") == 16 else torch.uint8)
@@ -106,7 +106,7 @@ def pixel_histogram(images: Sequence[StoredImage], **form: Any) -> Tensor:
         (channels, 256) int64, or (channels, 65536) of 16 bits.
 
     Raises:
-        UnreadableImages: Some cannot be decoded.
+        UnreadableImagesError: Some cannot be decoded.
     """
     channels, height, width = shape_of(form)
     size = channels * height * width * form.get("bits", 8) // 8
@@ -168,7 +168,7 @@ def _on_all_cores(
         if done.result is not None and not reasons:
             take(done.result)
     if reasons:
-        raise UnreadableImages(reasons, len(images), headers)
+        raise UnreadableImagesError(reasons, len(images), headers)
     return results, headers
 
 

@@ -19,7 +19,7 @@ from archgrad.data.augment import Augmentation, channel_statistics, statistics_o
 from archgrad.data.cache import key_of, load_tensors, make_file_once, only_process, save_tensors, save_text
 from archgrad.data.dataset import Data, check_class_targets
 from archgrad.data.decode import FITS, LARGEST_SIDE, Fit, Header, ImageFiles
-from archgrad.data.decode_many import UnreadableImages, decode_all, pixel_histogram, read_headers
+from archgrad.data.decode_many import UnreadableImagesError, decode_all, pixel_histogram, read_headers
 from archgrad.data.listing import LAYOUT, Listing, StoredImage, list_classes, read_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.errors import ArchitectureError, DataError, OptionError
@@ -158,7 +158,7 @@ class _Loader:
         while True:  # headers may be whole where images are not
             try:
                 return self._from_images(listing, file, left_out, all_once=skip)
-            except UnreadableImages as error:
+            except UnreadableImagesError as error:
                 if not skip:
                     raise
                 images = listing.images
@@ -222,11 +222,11 @@ class _Loader:
         for name, (images, _) in listing.parts().items():
             try:
                 found[name] = decode_all(images, **self._form(facts))
-            except UnreadableImages as error:
+            except UnreadableImagesError as error:
                 reasons |= {first + index: reason for index, reason in error.reasons.items()}
             first += len(images)
         if reasons:
-            raise UnreadableImages(reasons, first)
+            raise UnreadableImagesError(reasons, first)
         return found
 
     def _facts_of(self, headers: list[Header]) -> _Facts:
@@ -246,8 +246,8 @@ class _Loader:
             part = "square" if facts.height == facts.width else f"part of {facts.height}x{facts.width}"
             warnings.warn(
                 f"{len(cut)} of {len(headers)} training images of {self.path} have another shape; of each, only the "
-                f"central {part} is used, which leaves out up to {max(cut):.0%} of it. If what they show may lie there, "
-                f"give fit='pad' or fit='squash' (on the command line --fit), or an image_size of two numbers.",
+                f"central {part} is used, which leaves out up to {max(cut):.0%} of it. If what they show may lie "
+                f"there, give fit='pad' or fit='squash' (on the command line --fit), or an image_size of two numbers.",
                 stacklevel=2,
             )
 
@@ -297,7 +297,7 @@ def _headers_of_some(listing: Listing) -> list[Header]:
     """Read the headers of some training images; those that cannot be read are told with all others, later."""
     try:
         return read_headers(_evenly_spaced(listing.train, _SURVEY_IMAGES))
-    except UnreadableImages as error:
+    except UnreadableImagesError as error:
         return error.headers or read_headers(listing.images)
 
 

@@ -103,9 +103,9 @@ class ListedSamples(Dataset):
             size += _BYTES_PER_SAMPLE + sum(tensor.nbytes for tensor in tensors_in(pair))
             if size > most:
                 raise DataError(
-                    f"{type(samples).__name__} is read into memory once, so that its samples can be split and shuffled, "
-                    f"but takes more than a quarter of it after {len(self._pairs):,} samples. Give a data set with a "
-                    f"length and access by index, or fewer samples."
+                    f"{type(samples).__name__} is read into memory once, so that its samples can be split and "
+                    f"shuffled, but takes more than a quarter of it after {len(self._pairs):,} samples. Give a data set "
+                    f"with a length and access by index, or fewer samples."
                 )
 
     def __len__(self) -> int:

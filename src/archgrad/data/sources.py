@@ -122,7 +122,8 @@ def load(
         near = difflib.get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
     raise DataError(
-        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such as FILE.csv.{hint}"
+        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such "
+        f"as FILE.csv.{hint}"
     )
 
 
@@ -177,12 +178,12 @@ def _of_loader(loader: DataLoader) -> Data:
         plain = plain and not getattr(loader.sampler, "replacement", False)
     if not plain:
         raise DataError(
-            f"The loader draws by a {type(loader.sampler).__name__}, which batches that can be split in halves and gone "
-            f"on with to the bit cannot do. Give its .dataset; weigh the loss instead, or repeat samples in it."
+            f"The loader draws by a {type(loader.sampler).__name__}, which batches that can be split in halves and "
+            f"gone on with to the bit cannot do. Give its .dataset; weigh the loss instead, or repeat samples in it."
         )
     warnings.warn(
-        "Of the DataLoader its data set and collate_fn are taken. archgrad makes the batches itself, so that they can be "
-        "split and a run goes on to the bit: give batch_size and workers as options; the training order is shuffled.",
+        "Of the DataLoader its data set and collate_fn are taken. archgrad makes the batches itself, so that they can "
+        "be split and a run goes on to the bit: give batch_size and workers as options; the training order is shuffled.",
         stacklevel=3,
     )
     known = loader.collate_fn in (None, default_collate, default_convert)

@@ -55,7 +55,8 @@ def stratified_halves(targets: Tensor, *, fraction: float, seed: int) -> tuple[T
 def grouped_halves(targets: Tensor, groups: Tensor, *, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split sample indices into two shuffled parts, no group in both, with about the same share of each class.
 
-    The largest groups are placed first, each where it leaves the shares of the classes nearest to what is meant; groups of one size are placed in an order that follows from the seed.
+    The largest groups are placed first, each where it leaves the shares of the classes nearest to what is meant;
+    groups of one size are placed in an order that follows from the seed.
 
     Args:
         targets: As for `stratified_halves`.

@@ -93,8 +93,8 @@ def load_table(
 def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:
     if target is None:
         raise OptionError(
-            f"The table '{path}' needs a column that is to be predicted. Give target=... (on the command line --target), "
-            f"one of {', '.join(table.columns)}."
+            f"The table '{path}' needs a column that is to be predicted. Give target=... (on the command line "
+            f"--target), one of {', '.join(table.columns)}."
         )
     names = [target] if target in table.columns else [name.strip() for name in target.split(",")]
     for name in names:
@@ -173,8 +173,8 @@ def _order_of(column: Column, rows: np.ndarray | Tensor, *, by_time: bool) -> Te
         )
     if by_time and column.numbers is None:
         raise DataError(
-            f"The column {shown(column.name)} must hold numbers or dates such as 2024-05-31 12:00 to tell the order, but "
-            f"holds {shown(column.distinct()[0])}. Write them so."
+            f"The column {shown(column.name)} must hold numbers or dates such as 2024-05-31 12:00 to tell the order, "
+            f"but holds {shown(column.distinct()[0])}. Write them so."
         )
     values = column.numbers if column.numbers is not None else np.array(column.names)
     chosen = values[rows]

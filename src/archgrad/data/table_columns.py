@@ -13,8 +13,34 @@ import numpy as np
 from archgrad.json_text import shown
 
 _MISSING = frozenset(
-    (*("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "?", "-", "--", ".", "missing", "unknown"),)
-    + ("#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "<na>", "nat", "inf", "-inf", "infinity")
+    (
+        "",
+        "na",
+        "n/a",
+        "#n/a",
+        "nan",
+        "-nan",
+        "null",
+        "none",
+        "nil",
+        "?",
+        "-",
+        "--",
+        ".",
+        "missing",
+        "unknown",
+        "#div/0!",
+        "#value!",
+        "#ref!",
+        "#name?",
+        "#num!",
+        "#null!",
+        "<na>",
+        "nat",
+        "inf",
+        "-inf",
+        "infinity",
+    )
 )
 """What stands where there is no value, in any case."""
 _NUMBERS_SHARE = 0.9
@@ -92,8 +118,8 @@ def _as_numbers(name: str, texts: list[str | None], decimal_comma: bool) -> np.n
     if strange:
         examples = ", ".join(shown(text) for text, _ in strange.most_common(3))
         warnings.warn(
-            f"The column {shown(name)} holds numbers, but other things in {sum(strange.values())} of {len(texts)} rows, "
-            f"such as {examples}; these are taken as missing.",
+            f"The column {shown(name)} holds numbers, but other things in {sum(strange.values())} of {len(texts)} "
+            f"rows, such as {examples}; these are taken as missing.",
             stacklevel=2,
         )
     return np.array(

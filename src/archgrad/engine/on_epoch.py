@@ -58,8 +58,8 @@ def listeners(on_epoch: OnEpoch | Sequence[OnEpoch] | None) -> tuple[OnEpoch, ..
             inspect.signature(function).bind(None)
         except TypeError as error:
             raise OptionError(
-                f"on_epoch is called with one argument, an EpochState, but {shown(function)} cannot be: {error}. Give a "
-                f"function such as lambda state: state.row['valid_loss'] < 0.1."
+                f"on_epoch is called with one argument, an EpochState, but {shown(function)} cannot be: {error}. Give "
+                f"a function such as lambda state: state.row['valid_loss'] < 0.1."
             ) from error
         except ValueError:  # one without a signature, as of C
             continue

@@ -103,8 +103,8 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
         super().__post_init__()
         if self.chosen_method.ensemble is not None and self.patience is not None:
             raise OptionError(
-                f"patience={self.patience} ends a run, but the members of an ensemble are searches one after the other. "
-                f"Leave it out, or give the method a stopping rule, which each member has."
+                f"patience={self.patience} ends a run, but the members of an ensemble are searches one after the "
+                f"other. Leave it out, or give the method a stopping rule, which each member has."
             )
 
     @cached_property
