@@ -145,7 +145,7 @@ def test_two_sizes_and_a_fit(tmp_path):
         )
     with pytest.raises(ag.errors.OptionError, match="fit must be one of crop, squash, pad"):
         loaded(folder, tmp_path, fit="stretch")
-    with pytest.raises(ag.errors.OptionError, match="fit go with folder:PATH"):
+    with pytest.raises(ag.errors.OptionError, match="fit goes with folder:PATH"):
         load("digits", fit="pad")
 
 

@@ -146,7 +146,8 @@ def _each(
             found.append(read(stored))
         except DataError as error:
             reasons[place] = str(error)
-    return _Done(*(join(found) if found else (None, [])), reasons)
+    result, headers = join(found) if found else (None, [])
+    return _Done(result, headers, reasons)
 
 
 def _on_all_cores(
@@ -201,5 +202,5 @@ class _Chunks(Dataset):
         return self._work(self._chunks[index])
 
 
-def _unchanged(done: _Done) -> _Done:
+def _unchanged(done: Any) -> Any:
     return done

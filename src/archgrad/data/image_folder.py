@@ -184,8 +184,8 @@ class _Loader:
             facts.mean, facts.std = channel_statistics(pixels)
             facts.left_out = left_out
             self._tell_left_out(facts)
-            samples = {}
-            tensors = {}
+            samples: dict[str, Dataset] = {}
+            tensors: dict[str, Tensor] = {}
             for name, (_, targets) in listing.parts().items():
                 inputs = of_parts[name][0]
                 tensors |= {f"{name}_inputs": inputs, f"{name}_targets": targets}
@@ -218,7 +218,9 @@ class _Loader:
 
     def _decode_parts(self, listing: Listing, facts: _Facts) -> dict[str, tuple[Tensor, list[Header]]]:
         """Decode each part; all images that cannot be read are told together."""
-        found, reasons, first = {}, {}, 0
+        found: dict[str, tuple[Tensor, list[Header]]] = {}
+        reasons: dict[int, str] = {}
+        first = 0
         for name, (images, _) in listing.parts().items():
             try:
                 found[name] = decode_all(images, **self._form(facts))
@@ -281,7 +283,9 @@ class _Loader:
     def _data(self, parts: Mapping[str, Dataset], classes: tuple[str, ...], facts: _Facts) -> Data:
         return Data(
             name=f"folder:{self.path}",
-            **parts,
+            train=parts["train"],
+            test=parts["test"],
+            valid=parts.get("valid"),
             classes=classes,
             channels=facts.channels,
             image_size=facts.height,
@@ -314,7 +318,10 @@ def _load_facts(file: Path) -> _Facts | None:
 
 def _facts_from(stored: Any) -> _Facts:
     facts = _Facts(
-        *(int(stored[name]) for name in ("channels", "height", "width", "bits")),
+        int(stored["channels"]),
+        int(stored["height"]),
+        int(stored["width"]),
+        int(stored["bits"]),
         tuple(float(value) for value in stored["mean"]),
         tuple(float(value) for value in stored["std"]),
         int(stored["left_out"]),

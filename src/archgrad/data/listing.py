@@ -113,7 +113,7 @@ class Listing:
 
     def without(self, names: Collection[str]) -> "Listing":
         """Return the same without the images of these names."""
-        left = {}
+        left: dict[str, Any] = {}
         for name, (images, targets) in self.parts().items():
             stays = [place for place, image in enumerate(images) if image.name not in names]
             left |= {name: [images[place] for place in stays], f"{name}_targets": targets[stays]}

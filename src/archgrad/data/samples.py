@@ -104,8 +104,8 @@ class ListedSamples(Dataset):
             if size > most:
                 raise DataError(
                     f"{type(samples).__name__} is read into memory once, so that its samples can be split and "
-                    f"shuffled, but takes more than a quarter of it after {len(self._pairs):,} samples. Give a data set "
-                    f"with a length and access by index, or fewer samples."
+                    f"shuffled, but takes more than a quarter of it after {len(self._pairs):,} samples. Give a data "
+                    f"set with a length and access by index, or fewer samples."
                 )
 
     def __len__(self) -> int:

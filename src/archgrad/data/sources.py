@@ -182,8 +182,9 @@ def _of_loader(loader: DataLoader) -> Data:
             f"gone on with to the bit cannot do. Give its .dataset; weigh the loss instead, or repeat samples in it."
         )
     warnings.warn(
-        "Of the DataLoader its data set and collate_fn are taken. archgrad makes the batches itself, so that they can "
-        "be split and a run goes on to the bit: give batch_size and workers as options; the training order is shuffled.",
+        "Of the DataLoader its data set and collate_fn are taken. archgrad makes the batches itself, so that they "
+        "can be split and a run goes on to the bit: give batch_size and workers as options; the training order is "
+        "shuffled.",
         stacklevel=3,
     )
     known = loader.collate_fn in (None, default_collate, default_convert)

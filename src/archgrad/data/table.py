@@ -86,7 +86,8 @@ def load_table(
         classes=classes,
         in_features=encoded.shape[1],
         encoding=encoding,
-        **({} if kept is None else {"times" if time is not None else "groups": kept}),
+        times=kept if time is not None else None,
+        groups=kept if group is not None else None,
     )
 
 
@@ -111,7 +112,7 @@ def _check_column(name: str | None, table: Table, path: Path) -> None:
 
 def _rows_with(targets: list[str], columns: Mapping[str, Column], path: Path) -> np.ndarray:
     """Return the numbers of the rows that have a target."""
-    gone = np.stack([columns[name].missing() for name in targets]).any(0)
+    gone = np.asarray(np.stack([columns[name].missing() for name in targets]).any(0))
     if gone.all():
         raise DataError(f"No row of '{path}' has a value in {', '.join(targets)}. Give another target.")
     if gone.any():
