@@ -83,9 +83,8 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
         return
     samples = len(targets)
     for _, part in places(inputs):
-        if not isinstance(part, Tensor | str | bytes | int | float | None) or (
-            isinstance(part, Tensor) and (not part.dim() or len(part) != samples)
-        ):
+        rows = len(part) if isinstance(part, Tensor) and part.dim() else -1
+        if rows != samples and callable(getattr(part, "to", None)):  # a tensor, or a batch of graphs
             what = f"a tensor of shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
             raise OptionError(
                 f"accumulation={parts} cuts a batch by its rows, but among the inputs is {what}, which has no row for "

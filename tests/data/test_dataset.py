@@ -174,7 +174,7 @@ NOT_A_NUMBER[7, 2] = float("nan")
         (Pictures(), "PIL images.*ToTensor"),
         (Single(), r"must be a pair \(input, target\), but sample 0 of Single is a Tensor"),
         (Words(), "Number the classes 0, 1, 2"),
-        (Stream(), "map-style"),
+        (Stream(), "no samples"),
         ([1, 2, 3], "but got list"),
         (None, "but got NoneType"),
         ((TABLE, LABELS, LABELS), "but got tuple"),

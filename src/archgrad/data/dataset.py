@@ -219,7 +219,9 @@ class Data:
         train = _labelled(as_samples(train), collate)
         test = None if test is None else _labelled(as_samples(test), collate)
         valid = None if valid is None else _labelled(as_samples(valid), collate)
-        channels, image_size = _image_shape(train, asked=augmentation is not None or len(mean) > 0)
+        with kept_randomness():
+            first, _ = pair_of(train, 0)
+        channels, image_size = _image_shape(first, asked=augmentation is not None or len(mean) > 0)
         if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype in LARGEST_PIXEL:
             mean, std = channel_statistics(train.inputs)
         if not channels and (augmentation is not None or len(mean)):
@@ -236,7 +238,7 @@ class Data:
             classes=_class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
             image_size=image_size,
-            in_features=_vector_length(train),
+            in_features=_vector_length(first),
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation or Augmentation(),
@@ -264,13 +266,11 @@ def _labelled(samples: Dataset, collate: Collate | None) -> Dataset:
     return LabelledSamples(samples, targets_of(samples))
 
 
-def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
+def _image_shape(first: Any, *, asked: bool) -> tuple[int, int]:
     """Return channels and height of images (C, H, W), else zeros.
 
     Whole numbers of other types than those of image files are words or counts, unless images are asked for.
     """
-    with kept_randomness():
-        first, _ = pair_of(samples, 0)
     shape = tuple(first.shape) if isinstance(first, Tensor | np.ndarray) else ()
     if len(shape) == 3 and has_channels_last(shape):
         if first.dtype in (torch.uint8, np.uint8):
@@ -289,10 +289,8 @@ def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
 
-def _vector_length(samples: Dataset) -> int:
+def _vector_length(first: Any) -> int:
     """Return the length of an input that is one vector of numbers with a fraction, else 0."""
-    with kept_randomness():
-        first, _ = pair_of(samples, 0)
     if not isinstance(first, Tensor | np.ndarray) or first.ndim != 1:
         return 0
     return len(first) if "float" in str(first.dtype) else 0
