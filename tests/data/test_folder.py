@@ -240,7 +240,7 @@ def test_options_of_folders_are_checked_and_refused_elsewhere(tmp_path):
         load(f"folder:{folder}", root=tmp_path / "cache", image_size=0)
     with pytest.raises(OptionError, match="memory_limit must be a whole number of at least 0, but got memory_limit=-1"):
         load(f"folder:{folder}", root=tmp_path / "cache", memory_limit=-1)
-    with pytest.raises(OptionError, match="goe?s? with folder:PATH, but the data is 'digits'"):
+    with pytest.raises(OptionError, match=r"goe?s? with folder:PATH, but the data is 'digits'"):
         load("digits", image_size=8)
 
 
