@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from archgrad.errors import DataError
-from archgrad.nested import branches, is_structure, joined, map_tensors, rebuilt, tensors_in
+from archgrad.errors import DataError, OptionError
+from archgrad.nested import branches, is_structure, joined, map_tensors, places, rebuilt, tensors_in
 
 __all__ = ["check_smallest_part", "count", "cut", "prepare", "to_channels_last", "uncut"]
 
@@ -82,6 +82,14 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
         yield inputs, targets
         return
     samples = len(targets)
+    for _, part in places(inputs):
+        rows = len(part) if isinstance(part, Tensor) and part.dim() else -1
+        if rows != samples and callable(getattr(part, "to", None)):  # a tensor, or a batch of graphs
+            what = f"a tensor of shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+            raise OptionError(
+                f"accumulation={parts} cuts a batch by its rows, but among the inputs is {what}, which has no row for "
+                f"each of the {samples} targets. Give accumulation=1 and a smaller batch_size."
+            )
     parts = min(parts, samples)
     bounds = [part * samples // parts for part in range(parts + 1)]
     for first, end in pairwise(bounds):

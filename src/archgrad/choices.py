@@ -123,6 +123,13 @@ class LayerChoice(Choice):
         self, candidates: Mapping[str, nn.Module] | nn.ModuleDict | Sequence[nn.Module], label: str | None = None
     ) -> None:
         super().__init__(label)
+        if isinstance(candidates, nn.Module) and not isinstance(
+            candidates, nn.ModuleDict | nn.ModuleList | nn.Sequential
+        ):
+            raise SpaceError(
+                f"LayerChoice(label={label!r}) needs several candidates, by name or in a list, but got one module, "
+                f"{type(candidates).__name__}. Give for example {{'relu': nn.ReLU(), 'tanh': nn.Tanh()}}."
+            )
         if isinstance(candidates, nn.ModuleDict):
             candidates = dict(candidates.items())
         if not isinstance(candidates, Mapping):

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from archgrad.architecture import Architecture
 from archgrad.choices import InputChoice, LayerChoice
 from archgrad.copying import copied
 from archgrad.labels import LabelledChoice
-from archgrad.nested import map_tensors, tensors_in
+from archgrad.nested import branches, is_structure, map_tensors, rebuilt, tensors_in
 
 __all__ = ["depends_on_inputs", "suspects"]
 
@@ -51,7 +52,7 @@ def depends_on_inputs(network: nn.Module, inputs: Any) -> bool:
 
 
 def _changes(network: nn.Module, inputs: Any) -> bool:
-    others = map_tensors(inputs, _other)
+    others = _others(inputs)
     if all(map(torch.equal, tensors_in(inputs), tensors_in(others))):
         return True  # nothing can be told of inputs that have but one value
     outputs = []
@@ -75,7 +76,7 @@ def _differs(network: nn.Module, inputs: Any) -> bool:
     network.eval()
     try:
         with torch.no_grad():
-            outputs = [list(tensors_in(network(batch))) for batch in (inputs, map_tensors(inputs, _other))]
+            outputs = [list(tensors_in(network(batch))) for batch in (inputs, _others(inputs))]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -98,6 +99,15 @@ def _perturbed(network: nn.Module) -> nn.Module:
                 size = parameter.square().mean().sqrt().clamp(min=0.1)
                 parameter.add_(0.1 * size * torch.randn_like(parameter))
     return changed
+
+
+def _others(inputs: Any) -> Any:
+    """Return inputs of the same shapes with other values; where the rows of a packed sequence lie stays as it is."""
+    if isinstance(inputs, PackedSequence):  # torch ends the process where these are wrong
+        return inputs._replace(data=_other(inputs.data))
+    if is_structure(inputs):
+        return rebuilt(inputs, [_others(part) for _, part in branches(inputs)])
+    return _other(inputs) if isinstance(inputs, Tensor) else inputs
 
 
 def _other(tensor: Tensor) -> Tensor:

@@ -117,6 +117,8 @@ def check_targets(loss: Loss, outputs: Any, targets: Any) -> None:
     kind = loss_kind(loss)
     if not kind.of_classes or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or outputs.dim() < 2:
         return
+    if not targets.numel():
+        return  # of unequal lengths, which are known when they are a batch
     if targets.is_floating_point():
         sums = targets.sum(1) if targets.dim() > 1 else targets
         if bool((targets < 0).any()) or bool(((sums - 1).abs() > _SUM_TOLERANCE).any()):

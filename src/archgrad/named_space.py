@@ -128,11 +128,21 @@ def _fitting(build: Callable[..., Any], data: Data, outputs: int) -> dict[str, i
 
 
 def check_takes(name: str, data: Data) -> None:
-    """Raise SpaceError if a space that comes with archgrad cannot take the data; all of these are for images."""
-    if not data.channels and name.replace("_", "-") in SPACES:
+    """Raise SpaceError if a space that comes with archgrad cannot take the data: images, or vectors."""
+    build = SPACES.get(name.replace("_", "-"))
+    if build is None:
+        return
+    of_vectors = "in_features" in inspect.signature(build).parameters
+    if of_vectors and not data.in_features:
+        raise SpaceError(
+            f"The space '{name}' is for inputs that are vectors, but those of {shown(data.name)} are not. Give a space "
+            f"for images, or one of your own."
+        )
+    if not of_vectors and not data.channels:
+        vectors = ", or 'mlp', which is for vectors" if data.in_features else ""
         raise SpaceError(
             f"The space '{name}' is for images, but the inputs of {shown(data.name)} are none. Give a space of your "
-            f"own: a module, or FILE.py:NAME on the command line."
+            f"own{vectors}: a module, or FILE.py:NAME on the command line."
         )
 
 
@@ -143,6 +153,7 @@ def known_of(data: Data, outputs: int = 0) -> dict[str, int]:
     out is called `num_classes` whatever it learns.
     """
     known = {"num_classes": outputs or len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
+    known["in_features"] = data.in_features
     return {name: value for name, value in known.items() if value}
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 
 from archgrad.architecture import Architecture
 from archgrad.checks import check_real
-from archgrad.data import Data, as_data, stratified_halves
+from archgrad.data import Data, as_data
 from archgrad.data.samples import as_samples
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
@@ -179,9 +179,9 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
 
 def _halves(data: Data, fraction: float, seed: int) -> Data:
     """The two parts that a search has, the second one in the place of the test set."""
-    first, second = stratified_halves(data.train_targets, fraction=fraction, seed=seed)
-    train, valid = (as_samples(Subset(data.train, part.tolist())) for part in (first, second))
-    return replace(data, train=train, test=valid)
+    parts = data.halves(fraction=fraction, seed=seed)
+    train, valid = (as_samples(Subset(part.samples, part.indices.tolist())) for part in parts)
+    return replace(data, train=train, test=valid, valid=None, groups=None, times=None)
 
 
 def _opened(path: Path, options: RandomSearchOptions) -> RunFolder:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from archgrad.data import Augmentation, ImageTransform
+from archgrad.data import Augmentation, ImageTransform, InfiniteLoader, TensorSamples
 from archgrad.data.augment import channel_statistics, cutout_mask
 from archgrad.errors import DataError, OptionError
 
@@ -185,3 +185,28 @@ def test_cuda_gives_what_the_cpu_gives():
     transform = ImageTransform(augmentation=Augmentation(crop_padding=4, flip=True, cutout=16), mean=(0.5,), std=(0.2,))
     images, draws = images_of(64, 1, 32, 32), draws_for(64, 0)
     torch.testing.assert_close(transform(images.cuda(), draws).cpu(), transform(images, draws))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+@pytest.mark.parametrize("planes", [(), (1,), (3,)])
+def test_crop_and_flip_move_a_mask_with_its_image(dtype, planes):
+    """The mask is the image itself, so it must be so afterwards, at the border too."""
+    images = torch.randint(1, 255, (6, 1, 7, 9), dtype=torch.uint8)
+    masks = images.expand(6, *planes, 7, 9) if planes else images[:, 0]
+    samples = TensorSamples(images, masks.to(dtype) if dtype.is_floating_point else masks.long())
+    transform = ImageTransform(augmentation=Augmentation(crop_padding=3, flip=True))
+    with InfiniteLoader(samples, batch_size=6, seed=0, transform=transform) as stream:
+        inputs, targets = next(stream.batches())
+    moved = (inputs * 255).round().expand(6, *planes, 7, 9) if planes else (inputs[:, 0] * 255).round()
+    assert torch.equal(targets.float(), moved)
+    assert targets.min() > 0  # nothing was brought in from outside
+    order = (inputs.flatten(1).sum(1)[:, None] - (images / 255).flatten(1).sum(1)[None]).abs().argmin(1)
+    assert not torch.equal((images / 255)[order], inputs)
+
+
+def test_cutout_leaves_the_mask():
+    images, masks = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8), torch.ones(4, 8, 8, dtype=torch.int64)
+    transform = ImageTransform(augmentation=Augmentation(cutout=4))
+    outputs, targets = transform.with_masks(images, masks, torch.rand(4, 5, dtype=torch.float64))
+    assert (outputs == 0).any()
+    assert torch.equal(targets, masks)

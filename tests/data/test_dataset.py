@@ -174,7 +174,7 @@ NOT_A_NUMBER[7, 2] = float("nan")
         (Pictures(), "PIL images.*ToTensor"),
         (Single(), r"must be a pair \(input, target\), but sample 0 of Single is a Tensor"),
         (Words(), "Number the classes 0, 1, 2"),
-        (Stream(), "map-style"),
+        (Stream(), "no samples"),
         ([1, 2, 3], "but got list"),
         (None, "but got NoneType"),
         ((TABLE, LABELS, LABELS), "but got tuple"),
@@ -212,7 +212,7 @@ def test_loading_data_imports_no_more_of_archgrad_than_what_checks_at_the_door()
     package = Path(__import__("archgrad.data", fromlist=["x"]).__file__).parent
     imported = {name for file in package.glob("*.py") for name in re.findall(r"archgrad\.(\w+)", file.read_text())}
     assert imported - {"images"} == {
-        *("data", "errors", "files", "input_checks", "json_text", "machine", "nested", "paths", "sizes"),
+        *("checks", "data", "errors", "files", "input_checks", "json_text", "machine", "nested", "paths", "sizes"),
     }
 
 

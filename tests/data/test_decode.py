@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from image_files import picture
 from PIL import Image
 
-from archgrad.data import decode as decode_module
-from archgrad.data.decode import decode, decode_all, read_header
+from archgrad.data import decode_many
+from archgrad.data.decode import decode, read_header
+from archgrad.data.decode_many import decode_all
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError
 
@@ -51,7 +52,8 @@ def test_the_other_size_is_the_central_square_resized(tmp_path):
     result, header = decode(stored(tmp_path / "x.png", file.getvalue()), image_size=5, channels=3)
     assert result.shape == (3, 5, 5)
     assert (result == 200).all()
-    assert header == (10, True, 1 - 10 / 30)
+    assert header == (10, 30, True, 8)
+    assert header.cut(5, 5) == 1 - 10 / 30
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
@@ -82,11 +84,57 @@ def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
     assert decode(stored(tmp_path / "x.png", file.getvalue()), image_size=8, channels=3)[0].shape == (3, 8, 8)
 
 
-def test_more_than_eight_bits_are_refused_rather_than_clipped(tmp_path):
-    file = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(file, "PNG")
-    with pytest.raises(DataError, match="more than 8 bits"):
-        decode(stored(tmp_path / "x.png", file.getvalue()), image_size=8, channels=1)
+def deep(path, values, form="PNG"):
+    Image.fromarray(np.asarray(values)).save(path, form)
+    return StoredImage(path, path.name, 0, 0, 0)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_kept_or_rounded_to_eight(tmp_path, form):
+    values = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
+    image = deep(tmp_path / "x", values, form)
+    pixels, header = decode(image, image_size=8, channels=1, bits=16)
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels[0], values)
+    assert header == (8, 8, False, 16)
+    eight, _ = decode(image, image_size=8, channels=3)
+    assert np.array_equal(eight[2], np.round(values / 257))
+    assert decode(image, image_size=8, channels=1, bits=None)[0].dtype == np.uint16
+    light = stored(tmp_path / "y", picture(200, mode="L"))
+    of_eight = decode(light, image_size=8, channels=1)[0]
+    assert np.array_equal(decode(light, image_size=8, channels=1, bits=16)[0], of_eight.astype(np.uint16) * 257)
+
+
+def test_values_beyond_sixteen_bits_are_refused(tmp_path):
+    with pytest.raises(DataError, match="holds the values 0 to 70000, but 16 bits reach"):
+        decode(deep(tmp_path / "x", np.int32([[0, 70_000]] * 2), "TIFF"), image_size=8, channels=1)
+    with pytest.raises(DataError, match="floating-point values"):
+        decode(deep(tmp_path / "x", np.float32([[0, 0.5]] * 2), "TIFF"), image_size=8, channels=1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_images_of_another_shape_are_cut_squeezed_or_padded(tmp_path, bits):
+    values = np.repeat(np.array([0, 0, 1, 2, 3, 3]) * 60, 4)[None].repeat(8, 0)  # 8 x 24, six parts of 4 pixels
+    image = deep(tmp_path / "x.png", values.astype(f"uint{bits}"))
+
+    def row(fit, size=(4, 4)):
+        pixels, _ = decode(image, image_size=size, channels=1, bits=bits, fit=fit)
+        assert pixels.shape == (1, *size)
+        return pixels[0]
+
+    assert (row("crop")[:, :2] < row("crop")[:, 2:]).all()
+    assert row("crop").min() >= 55  # neither the dark left nor the light right
+    assert row("crop").max() <= 125
+    assert row("squash").min() < 10
+    assert row("squash").max() > 170
+    padded = row("pad", (6, 6))
+    assert (padded[:2] == 0).all()
+    assert (padded[4:] == 0).all()
+    assert padded[2].max() > 170
+    assert np.array_equal(
+        row("crop", (4, 12)), row("squash", (4, 12))
+    )  # of the image's own shape there is nothing to do
+    assert np.array_equal(row("pad", (4, 12)), row("squash", (4, 12)))
 
 
 def test_formats_that_run_a_program_are_not_read(tmp_path):
@@ -120,8 +168,8 @@ def test_a_damaged_image_decodes_or_is_refused_with_our_own_error(tmp_path, form
 def test_worker_processes_decode_what_one_process_decodes_and_name_what_they_cannot(tmp_path, monkeypatch):
     images = [stored(tmp_path / f"{number}.png", picture(number)) for number in range(30)]
     alone, headers = decode_all(images, image_size=8, channels=3)
-    monkeypatch.setattr(decode_module, "_WORTH_WORKERS", 1)
-    monkeypatch.setattr(decode_module, "_CHUNK_BYTES", 700)
+    monkeypatch.setattr(decode_many, "_WORTH_WORKERS", 1)
+    monkeypatch.setattr(decode_many, "_CHUNK_BYTES", 700)
     together, same_headers = decode_all(images, image_size=8, channels=3)
     assert (alone == together).all()
     assert headers == same_headers

@@ -9,7 +9,7 @@ from image_files import class_folders, picture
 from PIL import Image
 
 import archgrad as ag
-from archgrad.data import ImageTransform, load
+from archgrad.data import ImageTransform, InfiniteLoader, evaluation_batches, load
 from archgrad.data.decode import decode
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError
@@ -105,3 +105,85 @@ def test_cutout_by_default_is_for_pictures():
     assert _cutout_side(None, data(spectrograms, augmentation=ag.data.Augmentation(flip=True))) == 4
     assert _cutout_side(None, data((spectrograms * 255).byte())) == 4
     assert _cutout_side(None, data(torch.rand(6, 4))) == 0
+
+
+def test_sixteen_bits_reach_the_network_as_they_are(tmp_path):
+    """A scanner of 12 bits in files of 16 uses a sixteenth of the range, of which 8 bits would leave 16 shades."""
+    folder = tmp_path / "scans"
+    for label in range(2):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(5):
+            values = np.random.default_rng(number).integers(0, 4096, (8, 8)).astype(np.uint16)
+            Image.fromarray(values).save(folder / f"class{label}" / f"{number}.png")
+    (folder / "class0" / "light.png").write_bytes(picture(9, mode="L"))
+    for again in range(2):  # the second time from the cache
+        data = loaded(folder, tmp_path)
+        assert data.train.inputs.dtype == torch.uint16, again
+        images = data.evaluation_transform()(data.train.inputs, None)
+        assert images.std() == pytest.approx(1, abs=0.01)
+        assert len(images[1].unique()) > 55
+    lazy = loaded(folder, tmp_path, memory_limit=0)
+    assert lazy.mean == pytest.approx(data.mean)
+    assert torch.equal(lazy.train[0][0], data.train.inputs[0])
+    (batch, _), *_ = evaluation_batches(lazy.train, batch_size=4)
+    assert batch.dtype == torch.uint16
+    with InfiniteLoader(data.train, batch_size=4, seed=0, transform=data.training_transform()) as stream:
+        assert next(stream.batches())[0].dtype == torch.float32
+
+
+def test_two_sizes_and_a_fit(tmp_path):
+    folder = class_folders(tmp_path / "images")
+    (folder / "train" / "class0" / "wide.png").write_bytes(picture(5, size=(30, 10)))
+    with pytest.warns(UserWarning, match=r"leaves out up to 67% of it.* give fit='pad'"):
+        loaded(folder, tmp_path)
+    for fit in ("squash", "pad"):
+        data = loaded(folder, tmp_path, fit=fit, image_size=(4, 12))
+        assert data.train.inputs.shape[1:] == (3, 4, 12)
+        assert (data.image_size, data.fit) == (4, fit)
+        assert torch.equal(
+            loaded(folder, tmp_path, fit=fit, image_size=(4, 12), memory_limit=0).train[2][0], data.train[2][0]
+        )
+    with pytest.raises(ag.errors.OptionError, match="fit must be one of crop, squash, pad"):
+        loaded(folder, tmp_path, fit="stretch")
+    with pytest.raises(ag.errors.OptionError, match="fit goes with folder:PATH"):
+        load("digits", fit="pad")
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_unreadable_images_are_all_named_at_once_or_left_out_and_counted(tmp_path, memory_limit):
+    folder = class_folders(tmp_path / "images", each=5)
+    whole = loaded(folder, tmp_path, memory_limit=memory_limit)
+    broken = [
+        folder / "train" / "class0" / "1.png",
+        folder / "train" / "class2" / "4.png",
+        folder / "test/class1/0.png",
+    ]
+    for file in broken:
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="3 of 30 images cannot be used") as refusal:
+        loaded(folder, tmp_path, memory_limit=memory_limit)
+    assert all(str(file) in str(refusal.value) for file in broken)
+    truncated = picture(7)
+    broken[0].write_bytes(truncated[: len(truncated) // 2])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="^3 images of .* cannot be read and left out"):
+            data = loaded(folder, tmp_path, memory_limit=memory_limit, skip_unreadable=True)
+        assert (len(data.train), len(data.test)) == (13, 14)
+        assert data.train_targets.bincount().tolist() == [4, 5, 4]
+        assert torch.equal(data.train[1][0], whole.train[2][0])
+    for file in (folder / "train" / "class1").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="no readable training image of the class 'class1'"):
+        loaded(folder, tmp_path, memory_limit=memory_limit, skip_unreadable=True)
+
+
+def test_a_val_folder_beside_train_and_test_is_for_the_alphas(tmp_path):
+    folder = class_folders(tmp_path / "images", splits=("train", "val", "test"))
+    for memory_limit in (None, None, 0):
+        data = loaded(folder, tmp_path, memory_limit=memory_limit)
+        weights, alphas = data.halves(fraction=0.5, seed=0)
+        assert (len(weights.indices), len(alphas.indices), len(data.test)) == (12, 12, 12)
+        assert alphas.samples is data.valid
+        assert len(data.whole().train_targets) == 24
+    (folder / "test").rename(tmp_path / "away")
+    assert loaded(folder, tmp_path).valid is None  # the only other part is for the report

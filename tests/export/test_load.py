@@ -58,7 +58,7 @@ def test_the_description_is_that_of_the_data(run_dir: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(set(SPACES) - {"mlp"}))
 def test_every_space_comes_back_with_its_auxiliary_head(name: str, tmp_path: Path) -> None:
     data = few_digits(train=32, test=8)
     sizes = {

@@ -79,7 +79,7 @@ def test_any_size_and_colour_is_prepared_as_a_class_folder_is(tmp_path: Path) ->
                 image = Image.fromarray(pixels)
                 image = image.convert("L") if index == 1 else image.convert("RGBA") if index == 3 else image
                 image.save(tmp_path / "set" / part / label / f"{index}.png")
-    with pytest.warns(UserWarning, match="are not square"):
+    with pytest.warns(UserWarning, match="have another shape"):
         data = load(f"folder:{tmp_path / 'set'}", root=tmp_path / "cache")
     assert (data.channels, data.image_size) == (3, 12)
     result = retrain(

@@ -65,7 +65,7 @@ def test_samples_and_batches_that_are_not_what_is_taken_are_told_what_is() -> No
     ragged = [torch.zeros(length) for length in (3, 4, 5, 6, 7, 8, 9)]
     with pytest.raises(DataError, match=r"\(8,\) \(7 tensors\) and \(7,\)\. A list of samples is .* torch\.stack"):
         ag.search("tiny", (ragged, torch.arange(7)), quiet=True)
-    with pytest.raises(DataError, match=r"but got DataLoader. Give its \.dataset"):
+    with pytest.warns(UserWarning, match="Of the DataLoader"), pytest.raises(DataError, match=r"must be a pair"):
         ag.search("tiny", DataLoader(ragged), quiet=True)  # type: ignore[arg-type]
     with pytest.raises(SpaceError, match=r"needs the space as a module, but got 'tiny'. Give for example"):
         ag.derive("tiny", {"stem": "conv3"})  # type: ignore[arg-type]
@@ -172,3 +172,14 @@ def test_a_test_set_of_another_shape_is_told_before_anything_is_trained(tmp_path
     with pytest.raises(OptionError, match="cannot take a batch of the test set, though one of the training set"):
         ag.retrain(network, ag.Data.from_datasets(train, test), epochs=1, run_dir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_slips_in_small_things_are_told() -> None:
+    with pytest.raises(SpaceError, match=r"got one module, ReLU\. Give for example"):
+        ag.LayerChoice(nn.ReLU())  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="called with one argument, an EpochState"):
+        ag.search("tiny", "digits", epochs=1, quiet=True, on_epoch=lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="Did you mean 'darts'"):
+        ag.search("tiny", "digits", epochs=1, quiet=True, method="drts")
+    with pytest.raises(DataError, match=r"for the weights is too small\. One batch takes 5000 .* but the data has 718"):
+        ag.search("tiny", "digits", epochs=1, quiet=True, batch_size=5000, device="cpu")

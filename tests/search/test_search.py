@@ -176,7 +176,7 @@ def test_an_option_outside_its_range_is_named(options: dict[str, Any], words: st
 
 
 def test_data_smaller_than_a_batch_and_spaces_without_choices_are_refused() -> None:
-    with pytest.raises(DataError, match="20 samples"):
+    with pytest.raises(DataError, match="the data has 20"):
         found(batch_size=21)
     with pytest.raises(SpaceError, match="no open choice"):
         ag.search(nn.Linear(4, 2), table(), quiet=True)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from archgrad.cli.own_code import find_own, given_options, settled_own
-from archgrad.cli.parser import Parser
+from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data, as_data, load, stratified_halves
-from archgrad.data.samples import as_samples, size_of
+from archgrad.data.samples import size_of
+from archgrad.data.table import Kind
+from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError
+from archgrad.json_text import shown
 from archgrad.named_space import missing
 from archgrad.paths import from_home
 from archgrad.runs import seeded
-from archgrad.typed_names import is_own
+from archgrad.typed_names import OF_LOADING, OF_TABLES, is_own
 
-__all__ = ["add_data_options", "label_of", "open_data", "settled_name"]
+__all__ = ["add_data_options", "label_of", "loading_again", "open_data", "settled_name"]
 
 _FOLDER, _ARRAYS = "folder:", ".npz"
 
@@ -36,14 +41,45 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), or FILE.py:NAME or "
+        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), a table with --target "
+        "(FILE.csv, FILE.tsv, FILE.parquet), or FILE.py:NAME or "
         "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
         "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
     )
     group.add_argument(
         "--image-size",
-        type=int | None,
-        help="Height and width in pixels that the images of folder:PATH are brought to. By default the commonest.",
+        type=int | str | None,
+        help="Height and width in pixels that the images of folder:PATH are brought to, such as 64, or 48x96 (height x "
+        "width). By default the commonest shorter side, for both.",
+    )
+    group.add_argument(
+        "--fit",
+        type=Literal["crop", "squash", "pad"] | None,
+        help="What is done to images of folder:PATH of another shape: crop (cut their central part out; the default), "
+        "squash (squeeze them), or pad (add black borders).",
+    )
+    group.add_argument(
+        "--skip-unreadable",
+        type=bool,
+        default=False,
+        help="Leave out images of folder:PATH that cannot be read, and say how many.",
+    )
+    group.add_argument(
+        "--target",
+        type=str | None,
+        help="Column of a table that is to be predicted; or several columns of numbers, with commas between.",
+    )
+    group.add_argument(
+        "--group",
+        type=str | None,
+        help="Column of a table that says whom or what a row comes from (a patient, a user): no group is on two "
+        "sides of a split.",
+    )
+    group.add_argument(
+        "--time",
+        type=str | None,
+        help="Column of a table that says when a row was taken: the test set is the latest fifth, and the alphas learn "
+        "from the latest of the rest.",
     )
     group.add_argument(
         "--train-samples",
@@ -62,7 +98,7 @@ def settled_name(name: str) -> str:
         return settled_own(name)
     if name.endswith(".py"):
         raise OptionError(f"--data {name} does not say which function of the file gives the data. Give {name}:NAME.")
-    if name.endswith(_ARRAYS) and not name.startswith(_FOLDER):
+    if _is_file(name):
         return str(from_home(name).absolute())
     if not name.startswith(_FOLDER):
         return name
@@ -73,9 +109,33 @@ def label_of(name: str) -> str:
     """Return a short name of a data set for folders."""
     if is_own(name):
         return name.rpartition(":")[2]
-    if name.startswith(_FOLDER) or name.endswith(_ARRAYS):
+    if name.startswith(_FOLDER) or _is_file(name):
         return Path(name.removeprefix(_FOLDER)).name.split(".")[0]
     return name
+
+
+def _is_file(name: str) -> bool:
+    return not name.startswith(_FOLDER) and (name.endswith(_ARRAYS) or is_table(name))
+
+
+def loading_again(values: Mapping[str, Any]) -> str:
+    """Return the options that say how data is loaded, to be typed again."""
+    text = ""
+    for option in OF_LOADING:
+        value = values.get(option)
+        if value is True:
+            text += f" {dashed(f'--{option}')}"
+        elif value not in (None, False):
+            text += f" {dashed(f'--{option}')} {shlex.quote(str(value))}"
+    return text
+
+
+def _size(text: int | str | None) -> int | tuple[int, int] | None:
+    if not isinstance(text, str):
+        return text
+    if (match := re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text)) is None:
+        raise OptionError(f"--image-size takes a number of pixels, or height x width as 48x96, but got {shown(text)}.")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
 def open_data(values: dict[str, Any]) -> Data:
@@ -88,17 +148,22 @@ def open_data(values: dict[str, Any]) -> Data:
         DataError: It is not there, or damaged.
         OptionError: An option is outside its range, or does not go with the data.
     """
-    name, size, options = values["data"], values["image_size"], values.get("data_options", {})
+    name, options = values["data"], values.get("data_options", {})
+    loading = {option: value for option in OF_LOADING if (value := values.get(option)) not in (None, False)}
     if is_own(name):
-        if size is not None:
-            raise OptionError(f"--image-size goes with --data folder:PATH, but got --data {name}. Leave it out.")
+        if loading:
+            typed = dashed(f"--{next(iter(loading))}")
+            goes = "a table" if next(iter(loading)) in OF_TABLES else "--data folder:PATH"
+            raise OptionError(f"{typed} goes with {goes}, but got --data {name}. Leave it out.")
         data, given = _of_own(name, options)
         if paths := {key: os.fspath(value) for key, value in given.items() if isinstance(value, Path)}:
             values["data_options"] = {**options, **paths}
     elif options:
         raise OptionError(f"--data.{next(iter(options))} goes with --data FILE.py:NAME, but got --data {name}.")
     else:
-        data = load(name, image_size=size)
+        size = _size(loading.pop("image_size", None))
+        kind = values.get("task") if is_table(name) and values.get("task") in get_args(Kind) else None
+        data = load(name, image_size=size, task=kind, **loading)
     wanted = values["train_samples"]
     return data if wanted is None else _part(data, wanted)
 
@@ -133,4 +198,4 @@ def _part(data: Data, wanted: int) -> Data:
     if wanted == count:
         return data
     indices, _ = stratified_halves(data.train_targets, fraction=wanted / count, seed=0)
-    return replace(data, train=as_samples(Subset(data.train, torch.sort(indices).values.tolist())))
+    return data.take(torch.sort(indices).values)

@@ -21,6 +21,7 @@ from archgrad.export.inputs import Examples, nested_inputs
 from archgrad.export.load import read_run_config
 from archgrad.json_text import shown
 from archgrad.terminal import say
+from archgrad.typed_names import OF_LOADING
 
 __all__ = ["make_parser", "run"]
 
@@ -130,7 +131,7 @@ def _inputs(config: Mapping[str, Any], options: Any, of_data: dict[str, Any]) ->
     data = open_data(
         {
             "data": name,
-            "image_size": config.get("image_size") if same else None,
+            **{option: config.get(option) if same else None for option in OF_LOADING},
             "train_samples": None,
             "data_options": {**stored, **of_data},
         }

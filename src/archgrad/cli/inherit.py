@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.cli.data import loading_again
 from archgrad.cli.own_code import own_again, settled_own, stored_options, typed_again
 from archgrad.cli.parser import dashed
 from archgrad.errors import OptionError, RunError
 from archgrad.options import names_of
 from archgrad.runs import read_config
 from archgrad.tasks import TASKS, TaskOptions
-from archgrad.typed_names import OWN_KINDS, is_own
+from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
 __all__ = ["inherit", "retraining_of"]
 
@@ -60,14 +61,14 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
         if found:
             values[f"{kind}_options"] = {**found, **before}
             said += typed_again(kind, {f"{kind}_options": {name: found[name] for name in found if name not in before}})
-        if (
-            kind == "data"
-            and kind in free
-            and "--image-size" not in typed
-            and isinstance(stored.get("image_size"), int)
-        ):
-            values["image_size"] = stored["image_size"]
-            said += f" --image-size {stored['image_size']}"
+        if kind == "data" and kind in free:
+            loading = {
+                name: stored[name]
+                for name in OF_LOADING
+                if dashed(f"--{name}") not in typed and isinstance(stored.get(name), int | str)
+            }
+            values |= loading
+            said += loading_again(loading)
     for name in names_of(TaskOptions):
         value = stored.get(name)
         known = isinstance(value, str) and (name != "task" or value in TASKS)
@@ -87,13 +88,15 @@ def retraining_of(arch: Path, architecture: Architecture, values: Mapping[str, A
     """
     space = "" if architecture.space == values["space"] else f" --space {shlex.quote(values['space'])}"
     data = f" --data {shlex.quote(values['data'])}{typed_again('data', values)}"
-    size = "" if values["image_size"] is None else f" --image-size {values['image_size']}"
     task = "".join(
         f" {dashed(f'--{name}')} {shlex.quote(values[name])}"
         for name in names_of(TaskOptions)
         if isinstance(values.get(name), str)
     )
-    return f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}{size}{task}"
+    return (
+        f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}"
+        f"{loading_again(values)}{task}"
+    )
 
 
 def _run_of(arch: str) -> Path | None:

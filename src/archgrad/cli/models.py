@@ -59,7 +59,12 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
     channels, size = description.channels_and_size
     # A space is built from what is known about the data, not from the samples.
     data = Data(
-        name=str(config.get("data")), train=Dataset(), classes=description.classes, channels=channels, image_size=size
+        name=str(config.get("data")),
+        train=Dataset(),
+        classes=description.classes,
+        channels=channels,
+        image_size=size,
+        in_features=description.features,
     )
     build, _ = space_options.space_builder(
         space_options.settled_name(text),

@@ -22,6 +22,7 @@ __all__ = ["Parser", "dashed", "plain_type"]
 
 _ALSO = {"metrics": ("--metric",)}
 """Further spellings of options."""
+_IN_WORDS = {"int": "a whole number", "float": "a number"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -102,7 +103,8 @@ class Parser(ArgumentParser):
             action := actions.get(match[1])
         ):
             kind = _Help(self.prog)._get_type_str(action) or ""
-            kind = re.sub(r"^Optional\[(.*)\]$", r"\1 | null", kind)
+            kind = re.sub(r"^Optional\[(.*)\]$", r"\1", kind).removesuffix(" | null")
+            kind = _IN_WORDS.get(kind, kind)
             kind = f"one of {str(action.metavar)[1:-1].replace(',', ', ')}" if kind.startswith("Literal") else kind
             example = f", such as {list(action.default)}" if isinstance(action.default, tuple) else ""
             return f"{dashed(f'--{match[1]}')} takes {kind}{example}, but got {match[2]}"
@@ -111,10 +113,17 @@ class Parser(ArgumentParser):
             names = [actions[name] for name in missing.split(", ") if name in actions]
             return f"{head}required: " + ", ".join((*action.option_strings, str(action.metavar))[0] for action in names)
         for unknown in re.findall(r"--[\w-]+", message) if "unrecognized arguments" in message else []:
-            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+            near = _abbreviated(unknown, self._option_string_actions)
+            near = near or difflib.get_close_matches(unknown, self._option_string_actions, n=1)
             if unknown not in self._option_string_actions and near:
                 return f"{message}. Did you mean {near[0]}?"
         return message
+
+
+def _abbreviated(typed: str, options: Collection[str]) -> list[str]:
+    """Return the options whose words begin with the letters typed: --lr is --learning-rate."""
+    letters = typed.lstrip("-")
+    return [option for option in options if letters == "".join(word[:1] for word in option.lstrip("-").split("-"))][:1]
 
 
 def dashed(name: str) -> str:

@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Search at random, and say what came out."""
     parser = make_parser()
     values = parse(parser, arguments, command="random-search")
-    values["space"] = space_options.settled_name(values["space"])
+    space_options.with_space(values, arguments)
     values["data"] = data_options.settled_name(values["data"])
     if values["cost_of"] is not None and values["resume"] is None:
         values["minutes"] = _minutes_of(values)

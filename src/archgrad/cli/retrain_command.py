@@ -126,7 +126,7 @@ def _architecture(values: dict[str, Any], data: Data, resumed: Path | None) -> A
         return Architecture.load(copy)  # the run's own copy, whatever has become of the original
     if values["arch"] != _RANDOM:
         return open_architecture(values["arch"])
-    name = space_options.settled_name(values["space"] or "darts-cifar")
+    name = space_options.settled_name(values["space"] or space_options.default_space(values["data"]))
     # Only its choices are looked at, so it is built as small as can be.
     channels, cells = (2, 3) if name.startswith("darts-") else (None, None)
     build, _ = space_options.space_builder(

@@ -62,6 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = make_parser()
     values = parse(parser, arguments, command="search", parts=tuple(KINDS))
     keep_freed_memory()
+    space_options.with_space(values, arguments)
     with process_group():
         _run(parser, values)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -13,14 +13,25 @@ from torch import nn
 from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data
+from archgrad.data.table_file import is_table
 from archgrad.errors import OptionError, SpaceError
 from archgrad.json_text import shown
 from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
 from archgrad.tasks import chosen_task
 from archgrad.typed_names import is_own
 
-__all__ = ["SPACES", "add_space_options", "label_of", "settled_name", "space_builder", "typed_space"]
+__all__ = [
+    "SPACES",
+    "add_space_options",
+    "default_space",
+    "label_of",
+    "settled_name",
+    "space_builder",
+    "typed_space",
+    "with_space",
+]
 
+_DEFAULT = "darts-cifar"
 _RETRAIN_SIZES = {"darts-cifar": {"channels": 36, "cells": 20}}
 """The paper's sizes where a space's own defaults are those of the search."""
 _SIZES = ("channels", "cells")
@@ -33,10 +44,14 @@ def add_space_options(parser: Parser, *, stage: Literal["search", "retrain"]) ->
     group.add_argument(
         "--space",
         type=str if stage == "search" else str | None,
-        default="darts-cifar" if stage == "search" else None,
-        help=f"{', '.join(SPACES)}, or {own} (the file is run as Python). It gets num_classes, in_channels and "
-        f"image_size from the data where it has such parameters."
-        + ("" if stage == "search" else " By default the space that the architecture names."),
+        default=_DEFAULT if stage == "search" else None,
+        help=f"{', '.join(SPACES)}, or {own} (the file is run as Python). It gets num_classes, in_channels, "
+        f"image_size and in_features from the data where it has such parameters."
+        + (
+            " By default darts-cifar; of a table mlp."
+            if stage == "search"
+            else " By default the space that the architecture names."
+        ),
     )
     for name, noun in (("channels", "Channels of the first cells"), ("cells", "Number of cells")):
         sizes = ", ".join(
@@ -65,6 +80,10 @@ def settled_name(text: str) -> str:
         return text
     if not isinstance(text, str):  # a config may say space: null
         raise OptionError(f"space must be a name or FILE.py:NAME, but got space={text!r}.")
+    if text.endswith(".py"):
+        raise OptionError(
+            f"--space {text} does not say which class or function of the file is the space. Give {text}:NAME."
+        )
     if not is_own(text):
         near = difflib.get_close_matches(text, SPACES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -73,6 +92,19 @@ def settled_name(text: str) -> str:
             f"package.module:NAME."
         )
     return settled_own(text)
+
+
+def default_space(data: str) -> str:
+    """Return the space of a search where none is typed: one of vectors for a table, else the paper's."""
+    return "mlp" if is_table(data) else _DEFAULT
+
+
+def with_space(values: dict[str, Any], arguments: Sequence[str]) -> None:
+    """Settle the space of a search, and that of a table where none was typed."""
+    typed = any(argument.partition("=")[0] == "--space" for argument in arguments)
+    if not typed and values["space"] == _DEFAULT and isinstance(values["data"], str):
+        values["space"] = default_space(values["data"])
+    values["space"] = settled_name(values["space"])
 
 
 def label_of(text: str) -> str:

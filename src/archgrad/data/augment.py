@@ -10,6 +10,9 @@ from torch import Tensor
 
 from archgrad.errors import DataError, OptionError
 
+LARGEST_PIXEL = {torch.uint8: 255.0, torch.uint16: 65535.0}
+"""Type of stored images: the value that stands for 1."""
+
 
 class BatchTransform(Protocol):
     """What an `InfiniteLoader` does to the inputs of each batch; any callable with these two members serves."""
@@ -101,6 +104,33 @@ class ImageTransform:
         Raises:
             DataError: The inputs are not such a batch.
         """
+        return self._transformed(inputs, draws, nearest=False)
+
+    def with_masks(self, inputs: Tensor, masks: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Transform a batch of images whose targets are masks: crop and flip move both together.
+
+        What a crop brings in at the border is the nearest pixel of image and mask, so that each pixel has its target
+        and no loss or metric has to leave one out. Cutout blanks the image alone.
+
+        Args:
+            inputs: (B, C, H, W), as in a call.
+            masks: (B, H, W) or (B, K, H, W), of any type.
+            draws: As in a call.
+
+        Returns:
+            Images as a call returns them, and masks of the same type.
+
+        Raises:
+            DataError: The inputs are no such batch.
+        """
+        outputs = self._transformed(inputs, draws, nearest=True)
+        if draws is None:
+            return outputs, masks
+        offsets = self._offsets(draws, *inputs.shape[2:]).to(masks.device, non_blocking=True)
+        planes = masks if masks.ndim == 4 else masks[:, None]
+        return outputs, self._crop_and_flip(planes, offsets, nearest=True).view(masks.shape)
+
+    def _transformed(self, inputs: Tensor, draws: Tensor | None, *, nearest: bool) -> Tensor:
         if inputs.ndim != 4 or (self.mean and inputs.shape[1] != len(self.mean)):
             raise DataError(
                 f"Images need the shape (B, {len(self.mean) or 'C'}, H, W), but a batch has {tuple(inputs.shape)}. "
@@ -110,7 +140,7 @@ class ImageTransform:
         images = inputs
         if draws is not None:
             offsets = self._offsets(draws, height, width).to(inputs.device, non_blocking=True)
-            images = self._crop_and_flip(images, offsets)
+            images = self._crop_and_flip(images, offsets, nearest=nearest)
         outputs = self._normalise(images)
         if draws is not None and self.augmentation.cutout:
             outputs.masked_fill_(cutout_mask(offsets[:, 3], offsets[:, 4], self.augmentation.cutout, height, width), 0)
@@ -122,7 +152,7 @@ class ImageTransform:
         places = 2 * self.augmentation.crop_padding + 1
         return (draws * draws.new_tensor([places, places, 2, height, width])).long()
 
-    def _crop_and_flip(self, images: Tensor, offsets: Tensor) -> Tensor:
+    def _crop_and_flip(self, images: Tensor, offsets: Tensor, *, nearest: bool) -> Tensor:
         padding, flip = self.augmentation.crop_padding, self.augmentation.flip
         if not padding and not flip:
             return images
@@ -133,7 +163,10 @@ class ImageTransform:
             columns = torch.where(offsets[:, 2:3] == 1, width - 1 - columns, columns)
         if padding:
             rows, columns = rows + offsets[:, 0:1], columns + offsets[:, 1:2]
-            images = F.pad(images, (padding,) * 4)
+            if nearest:
+                rows, columns = (rows - padding).clamp(0, height - 1), (columns - padding).clamp(0, width - 1)
+            else:
+                images = F.pad(images, (padding,) * 4)
         # One gather crops and flips the whole batch: pixel (y, x) of the result is padded pixel (rows[y], columns[x]).
         pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).view(batch, 1, height * width)
         return images.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(batch, channels, height, width)
@@ -141,13 +174,24 @@ class ImageTransform:
     def _normalise(self, images: Tensor) -> Tensor:
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32  # half precision only at the end
         outputs = images.to(exact, copy=True, memory_format=torch.contiguous_format)
-        full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(images.dtype, 1.0)
+        full_scale = LARGEST_PIXEL.get(images.dtype, 1.0)
         if self.mean:
             shift, divisor = _per_channel(self.mean, self.std, full_scale, exact, images.device)
             outputs.sub_(shift).div_(divisor)
         elif full_scale != 1:
             outputs.div_(full_scale)
         return outputs.to(self.dtype)
+
+
+def are_masks(targets: object, inputs: object) -> bool:
+    """Whether targets are (B, H, W) or (B, K, H, W), a value for each pixel of images (B, C, H, W)."""
+    return (
+        isinstance(targets, Tensor)
+        and isinstance(inputs, Tensor)
+        and inputs.ndim == 4
+        and targets.ndim in (3, 4)
+        and targets.shape[-2:] == inputs.shape[-2:]
+    )
 
 
 def cutout_mask(centre_y: Tensor, centre_x: Tensor, length: int, height: int, width: int) -> Tensor:
@@ -188,7 +232,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     """Mean and standard deviation of each channel over a set of images.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8 or uint16.
 
     Returns:
         Two tuples of C values for pixels in [0, 1]: exact up to float64 rounding, from whole-number histograms. A
@@ -201,15 +245,18 @@ def channel_histogram(images: Tensor) -> Tensor:
     """Count how often each pixel value occurs in each channel.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8 or uint16.
 
     Returns:
-        (C, 256) int64.
+        (C, 256) int64, or (C, 65536) of uint16.
     """
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    values = int(LARGEST_PIXEL[images.dtype]) + 1
+    counts = torch.zeros(images.shape[1], values, dtype=torch.int64)
     for chunk in images.split(max(1, 2**22 // images[0].numel())):  # bincount widens to int64: bound the memory
         for channel in range(images.shape[1]):
-            counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
+            pixels = chunk[:, channel].flatten()
+            # bincount does not take uint16
+            counts[channel] += torch.bincount(pixels.int() if values > 256 else pixels, minlength=values)
     return counts
 
 
@@ -217,12 +264,13 @@ def statistics_of_histogram(counts: Tensor) -> tuple[tuple[float, ...], tuple[fl
     """Mean and standard deviation of pixels from how often each value occurs.
 
     Args:
-        counts: (C, 256) int64.
+        counts: (C, 256) or (C, 65536) int64.
 
     Returns:
         Two tuples of C values, as `channel_statistics`.
     """
-    values = torch.arange(256, dtype=torch.float64) / 255
+    largest = counts.shape[1] - 1
+    values = torch.arange(largest + 1, dtype=torch.float64) / largest
     share = counts.double() / counts.sum(1, keepdim=True)
     mean = share @ values
     variance = (share * (values - mean[:, None]) ** 2).sum(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from archgrad.data.batch_sampler import BatchPlan, BatchSampler
-from archgrad.data.samples import TensorSamples, check_finite, pair_of
+from archgrad.data.samples import Collate, TensorSamples, check_finite, collate_of, pair_of
 from archgrad.data.seeds import kept_randomness, seed_global_generators, seed_of
 from archgrad.errors import DataError
 from archgrad.nested import branches, is_structure, map_tensors, rebuilt, tensors_in
@@ -118,8 +118,17 @@ class WorkerReader:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Move every tensor in nested tuples, lists and dicts to the device; from pinned memory without waiting."""
-    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+    """Move every tensor in nested tuples, lists and dicts to the device; from pinned memory without waiting.
+
+    What has a method `to` of its own, such as a batch of graphs or a packed sequence, moves itself.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if callable(move := getattr(value, "to", None)):
+        return move(device)
+    if not is_structure(value):
+        return value
+    return rebuilt(value, [to_device(part, device) for _, part in branches(value)])
 
 
 class _Requests(Sampler):
@@ -147,7 +156,7 @@ class _CollatedBatches(Dataset):
     """Whole batches as items, read reproducibly."""
 
     def __init__(self, samples: Dataset, seed: int) -> None:
-        self._samples, self._seed = samples, seed
+        self._samples, self._seed, self._collate = samples, seed, collate_of(samples)
 
     def __getitem__(self, plan: BatchPlan) -> Any:
         pairs = []
@@ -156,7 +165,7 @@ class _CollatedBatches(Dataset):
                 for place, index in enumerate(plan.indices.tolist(), start=plan.first):
                     seed_global_generators(seed_of(self._seed, "sample", plan.number, place))
                     pairs.append(pair_of(self._samples, index))
-            batch = _collate(pairs)
+            batch = _collate(pairs) if self._collate is None else _collated_by(self._collate, pairs)
             _check_all_finite(batch, plan)
         except DataError as error:
             return _Refusal(str(error))
@@ -172,6 +181,19 @@ def _collate(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
             f"transform=torchvision.transforms.ToTensor())."
         ) from error
     return inputs, targets
+
+
+def _collated_by(collate: Collate, pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Return what a caller's function makes of the samples."""
+    batch = collate(pairs)
+    name = getattr(collate, "__name__", type(collate).__name__)
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Tensor) or not batch[1].ndim:
+        found = [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else type(batch).__name__
+        raise DataError(
+            f"A collate function must return (inputs, targets), with a tensor of targets, but {name} returned {found}. "
+            f"Join the targets to one tensor, padded where they are of unequal lengths."
+        )
+    return batch[0], batch[1]
 
 
 def _collated(values: Sequence[Any]) -> Any:

@@ -1,21 +1,42 @@
 """A data set ready to search on and to retrain on."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-from archgrad.data.augment import Augmentation, ImageTransform, channel_statistics
-from archgrad.data.samples import LabelledSamples, TensorSamples, as_samples, pair_of, size_of, targets_of
+from archgrad.data.augment import LARGEST_PIXEL, Augmentation, ImageTransform, channel_statistics
+from archgrad.data.decode import Fit
+from archgrad.data.samples import (
+    Collate,
+    LabelledSamples,
+    TensorSamples,
+    as_samples,
+    joined_samples,
+    pair_of,
+    size_of,
+    targets_of,
+)
 from archgrad.data.seeds import kept_randomness
+from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
+from archgrad.data.table_encoding import TableEncoding
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
+
+
+class Part(NamedTuple):
+    """Some samples of a data set."""
+
+    samples: Dataset
+    indices: Tensor
+    """(n,) int64, which of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +52,15 @@ class Data:
     test: Dataset | None = None
     """Pairs for the final report only; None where there are none."""
 
+    valid: Dataset | None = None
+    """Pairs that the alphas of a search learn from; None takes a part of `train`."""
+
+    groups: Tensor | None = None
+    """(N,) int64, the patient, user, ... of each training sample: the halves of a search have none in common."""
+
+    times: Tensor | None = None
+    """(N,) when each training sample was taken: the alphas of a search learn from the latest."""
+
     classes: tuple[str, ...] = ()
     """Names of the classes 0, 1, ...; empty where targets are not class numbers."""
 
@@ -39,6 +69,9 @@ class Data:
 
     image_size: int = 0
     """Height of an image in pixels; 0 where inputs are not images."""
+
+    in_features: int = 0
+    """Length of an input that is one vector (F,); 0 where inputs are not."""
 
     mean: tuple[float, ...] = ()
     """Mean of each channel over the training images, for pixels in [0, 1]; empty for no normalisation."""
@@ -49,28 +82,64 @@ class Data:
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What may be done at random to a training image."""
 
-    halves: tuple[Tensor, Tensor] | None = field(default=None, compare=False)
-    """Indices of the training samples that the weights and the alphas of a search learn from, int64; None splits them
-    by the search's seed and fraction. Two loaders of another library's search say such a split."""
+    fit: Fit = "crop"
+    """How image files of another shape were brought to that of the images."""
+
+    encoding: TableEncoding | None = None
+    """How rows of a table become inputs; `encoding.encode(FILE)` does so with new ones. None of other data."""
 
     def __post_init__(self) -> None:
-        for indices in self.halves or ():
-            if not len(indices) or int(indices.min()) < 0 or int(indices.max()) >= len(self.train):  # type: ignore[arg-type]
-                raise DataError(
-                    f"halves must be indices from 0 to {len(self.train) - 1}, at least one for each half, but got "  # type: ignore[arg-type]
-                    f"{len(indices)} of them, {indices[:3].tolist()} and so on. Give indices of the training samples."
-                )
         for name in self.classes:
             if isinstance(name, str) and not is_unicode(name):
                 raise DataError(
                     f"The names of classes must be Unicode text, as they are written to files, but {self.name!a} has "
                     f"the class {name!a}. Rename it, or its folder."
                 )
+        if sum(given is not None for given in (self.valid, self.groups, self.times)) > 1:
+            raise DataError(
+                "Give one of valid, groups and times: each says itself which samples the alphas learn from."
+            )
 
     @cached_property
     def train_targets(self) -> Tensor:
         """(N,) targets of the training samples."""
         return targets_of(self.train)
+
+    def halves(self, *, fraction: float, seed: int) -> tuple[Part, Part]:
+        """Return the samples that the weights of a search learn from, and those that the alphas learn from.
+
+        Args:
+            fraction: Share of the training samples for the weights, between 0 and 1; of no use where `valid` is given.
+            seed: Of the split, as far as it is random.
+
+        Raises:
+            DataError: The groups are too few, or there is a single sample.
+        """
+        if self.valid is not None:
+            count = size_of(self.valid)
+            return Part(self.train, torch.arange(len(self.train_targets))), Part(self.valid, torch.arange(count))
+        if self.times is not None:
+            first, second = ordered_halves(self.times, fraction=fraction)
+        elif self.groups is not None:
+            first, second = grouped_halves(self.train_targets, self.groups, fraction=fraction, seed=seed)
+        else:
+            first, second = stratified_halves(self.train_targets, fraction=fraction, seed=seed)
+        return Part(self.train, first), Part(self.train, second)
+
+    def take(self, indices: Tensor) -> "Data":
+        """Return the same data with some of the training samples, (n,) int64, in that order."""
+        return replace(
+            self,
+            train=as_samples(Subset(self.train, indices.tolist())),
+            groups=None if self.groups is None else self.groups[indices],
+            times=None if self.times is None else self.times[indices],
+        )
+
+    def whole(self) -> "Data":
+        """Return the same data with the samples of `valid` among the training samples, as a retraining has them."""
+        if self.valid is None:
+            return self
+        return replace(self, train=joined_samples(self.train, self.valid), valid=None)
 
     def training_transform(
         self, *, cutout: int | None = None, dtype: torch.dtype = torch.float32, channels_last: bool = False
@@ -112,6 +181,10 @@ class Data:
         train: Dataset,
         test: Dataset | None = None,
         *,
+        valid: Dataset | None = None,
+        groups: Sequence[Any] | np.ndarray | Tensor | None = None,
+        times: Sequence[float] | np.ndarray | Tensor | None = None,
+        collate: Collate | None = None,
         classes: Sequence[str] | None = None,
         name: str = "custom",
         augmentation: Augmentation | None = None,
@@ -122,12 +195,19 @@ class Data:
 
         Args:
             train: (input, target) pairs; inputs are tensors, or tuples and dicts of tensors, targets class numbers or
-                floats.
+                floats. An `IterableDataset` is read once and kept in memory, with what is random in it.
             test: The same for the final report.
+            valid: The same for the alphas of a search; by default a part of `train`. A retraining learns from both.
+            groups: (N,) numbers or names: whom or what each training sample comes from. No group is in both halves.
+            times: (N,) numbers or dates that say in which order the training samples were taken. The alphas learn from
+                the latest.
+            collate: Function of a list of (input, target) pairs that returns (inputs, targets) of their batch, with a
+                tensor of targets, for samples that cannot be joined as they are: of unequal lengths, graphs, ...
+                Inputs may be anything that the network takes.
             classes: Names of the classes; those that the data set itself tells, or "0", "1", ... by default.
             name: What the data is called.
             augmentation: For image tensors (C, H, W); none by default.
-            mean: Of each channel, for normalisation; measured where the images are uint8 in memory, else none.
+            mean: Of each channel, for normalisation; measured where images in memory are uint8 or uint16, else none.
             std: As for `mean`.
 
         Returns:
@@ -136,10 +216,13 @@ class Data:
         Raises:
             DataError: The data is empty, not made of pairs, has a single class, or a target outside the classes.
         """
-        train = _labelled(as_samples(train))
-        test = None if test is None else _labelled(as_samples(test))
-        channels, image_size = _image_shape(train, asked=augmentation is not None or len(mean) > 0)
-        if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype == torch.uint8:
+        train = _labelled(as_samples(train), collate)
+        test = None if test is None else _labelled(as_samples(test), collate)
+        valid = None if valid is None else _labelled(as_samples(valid), collate)
+        with kept_randomness():
+            first, _ = pair_of(train, 0)
+        channels, image_size = _image_shape(first, asked=augmentation is not None or len(mean) > 0)
+        if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype in LARGEST_PIXEL:
             mean, std = channel_statistics(train.inputs)
         if not channels and (augmentation is not None or len(mean)):
             raise DataError(
@@ -149,18 +232,28 @@ class Data:
             name=name,
             train=train,
             test=test,
-            classes=_class_names(train, test, classes),
+            valid=valid,
+            groups=None if groups is None else numbered_groups(groups, size_of(train)),
+            times=None if times is None else numbered_times(times, size_of(train)),
+            classes=_class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
             image_size=image_size,
+            in_features=_vector_length(first),
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation or Augmentation(),
         )
 
 
-def _labelled(samples: Dataset) -> Dataset:
+def _labelled(samples: Dataset, collate: Collate | None) -> Dataset:
     """Check the first sample, and make sure that the targets need not be read again."""
-    size_of(samples)
+    count = size_of(samples)
+    if collate is not None:
+        try:
+            targets = targets_of(samples)
+        except DataError:
+            targets = torch.zeros(count, 0)  # of unequal lengths: nothing is known of them before they are a batch
+        return LabelledSamples(samples, targets, collate)
     if isinstance(samples, TensorSamples | LabelledSamples):
         return samples
     with kept_randomness():
@@ -173,13 +266,11 @@ def _labelled(samples: Dataset) -> Dataset:
     return LabelledSamples(samples, targets_of(samples))
 
 
-def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
+def _image_shape(first: Any, *, asked: bool) -> tuple[int, int]:
     """Return channels and height of images (C, H, W), else zeros.
 
     Whole numbers of other types than those of image files are words or counts, unless images are asked for.
     """
-    with kept_randomness():
-        first, _ = pair_of(samples, 0)
     shape = tuple(first.shape) if isinstance(first, Tensor | np.ndarray) else ()
     if len(shape) == 3 and has_channels_last(shape):
         if first.dtype in (torch.uint8, np.uint8):
@@ -198,7 +289,14 @@ def _image_shape(samples: Dataset, *, asked: bool) -> tuple[int, int]:
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
 
-def _class_names(train: Dataset, test: Dataset | None, given: Sequence[str] | None) -> tuple[str, ...]:
+def _vector_length(first: Any) -> int:
+    """Return the length of an input that is one vector of numbers with a fraction, else 0."""
+    if not isinstance(first, Tensor | np.ndarray) or first.ndim != 1:
+        return 0
+    return len(first) if "float" in str(first.dtype) else 0
+
+
+def _class_names(train: Dataset, others: Mapping[str, Dataset | None], given: Sequence[str] | None) -> tuple[str, ...]:
     targets = targets_of(train)
     if targets.is_floating_point() or targets.ndim != 1:
         if given is not None:
@@ -213,8 +311,9 @@ def _class_names(train: Dataset, test: Dataset | None, given: Sequence[str] | No
         fits = isinstance(own, list | tuple) and len(own) >= count
         given = [str(label) for label in own] if own is not None and fits else [str(label) for label in range(count)]
     check_class_targets(targets, len(given), "training")
-    if test is not None:
-        check_class_targets(targets_of(test), len(given), "test")
+    for what, part in others.items():
+        if part is not None:
+            check_class_targets(targets_of(part), len(given), what)
     return tuple(given)
 
 
@@ -224,7 +323,7 @@ def check_class_targets(targets: Tensor, classes: int | None, what: str) -> None
     Args:
         targets: (N,) int64.
         classes: Number of classes; None to only refuse negative targets and a single class.
-        what: "training" or "test", for the message; only training data needs two classes.
+        what: "training", "test" or "validation", for the message; only training data needs two classes.
 
     Raises:
         DataError: A target is out of range, or all training targets are the same.

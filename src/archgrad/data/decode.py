@@ -1,21 +1,16 @@
 """Image files to pixels: checked before memory is taken, with an error that names the file."""
 
 import io
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from archgrad.data.augment import channel_histogram
 from archgrad.data.listing import StoredImage
 from archgrad.errors import DataError
 
@@ -46,43 +41,73 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _GREY_MODES = ("1", "L", "LA", "La")
-_CHUNK_BYTES = 2**21  # small, as a container's shared memory is
-_WORTH_WORKERS = 2000  # files; starting processes takes as long as reading a few hundred
+_MOST_16_BITS = 65535
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's names of grey images of 16 bits, and of whole numbers that may be such."""
+
+Fit = Literal["crop", "squash", "pad"]
+"""How an image of another shape is brought to that of the others: its central part is cut out, it is squeezed, or black
+borders are added."""
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 class ImageFiles(Dataset):
-    """Images decoded when asked for, as uint8 tensors of one size.
+    """Images decoded when asked for, as tensors of one size and type.
 
     Args:
         images: (N) where they are.
         targets: (N,) int64.
-        image_size: Height and width of the tensors in pixels.
-        channels: 1 for grey, 3 for colour.
+        image_size: As for `decode`, as all that follow.
+        channels: As there.
+        bits: As there.
+        fit: As there.
     """
 
-    def __init__(self, images: Sequence[StoredImage], targets: Tensor, *, image_size: int, channels: int) -> None:
+    def __init__(
+        self,
+        images: Sequence[StoredImage],
+        targets: Tensor,
+        *,
+        image_size: int | tuple[int, int],
+        channels: int,
+        bits: int = 8,
+        fit: Fit = "crop",
+    ) -> None:
         self.images, self.targets = list(images), targets
-        self.image_size, self.channels = image_size, channels
+        self._form: dict[str, Any] = {"image_size": image_size, "channels": channels, "bits": bits, "fit": fit}
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels, _ = decode(self.images[index], image_size=self.image_size, channels=self.channels)
+        pixels, _ = decode(self.images[index], **self._form)
         return torch.from_numpy(pixels), int(self.targets[index])
 
 
 class Header(NamedTuple):
     """What is known of an image before it is decoded."""
 
-    side: int
-    """Its shorter side in pixels."""
+    height: int
+    """Of the upright image, in pixels."""
+
+    width: int
+    """Of the upright image, in pixels."""
 
     colour: bool
     """Whether it has more than shades of grey."""
 
-    cut: float
-    """Share of its longer side that its central square leaves out, from 0 to below 1."""
+    bits: int
+    """Of a channel: 8, or 16."""
+
+    @property
+    def side(self) -> int:
+        """The shorter side in pixels."""
+        return min(self.height, self.width)
+
+    def cut(self, height: int, width: int) -> float:
+        """Return the share of the image, 0 to below 1, that its central part of the shape height x width leaves out."""
+        scale = min(self.height / height, self.width / width)
+        return 1 - scale * scale * height * width / (self.height * self.width)
 
 
 def read_header(stored: StoredImage) -> Header:
@@ -95,48 +120,107 @@ def read_header(stored: StoredImage) -> Header:
         return _header_of(image)
 
 
-def decode(stored: StoredImage, *, image_size: int, channels: int) -> tuple[np.ndarray, Header]:
-    """Decode an image, upright; one of another size is cut to its central square and resized (bilinear, antialiased).
+def decode(
+    stored: StoredImage,
+    *,
+    image_size: int | tuple[int, int],
+    channels: int,
+    bits: int | None = 8,
+    fit: Fit = "crop",
+) -> tuple[np.ndarray, Header]:
+    """Decode an image, upright; one of another size is fitted and resized (bilinear, antialiased).
 
     Args:
         stored: Where it is.
-        image_size: Height and width of the result in pixels.
+        image_size: Height and width of the result in pixels, one number or two.
         channels: 1 for grey, 3 for colour.
+        bits: Of a channel of the result, 8 or 16; None for those of the image.
+        fit: How an image of another shape is fitted.
 
     Returns:
-        (channels, image_size, image_size) uint8, and the header.
+        (channels, height, width) uint8 or uint16, and the header.
 
     Raises:
         DataError: It is no image, corrupt, or refused.
     """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     with _opened(stored) as image:
         header = _header_of(image)
         image = _upright(image)
-        if "transparency" in image.info:
-            image = image.convert("RGBA")
-        mode = "RGB" if channels == 3 else "L"
-        if image.mode != mode:
-            image = image.convert(mode)
-        if image.size != (image_size, image_size):
-            left, top = (image.width - header.side) // 2, (image.height - header.side) // 2
-            box = (left, top, left + header.side, top + header.side)
-            # Cut first: with resize(box=...), pixels beside the box would shine through.
-            image = image.crop(box).resize((image_size, image_size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-    return (pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]).copy(), header
+        if header.bits == 16:
+            pixels = _deep_pixels(image, size, fit, stored)
+            pixels = np.repeat(pixels[None], channels, axis=0)
+        else:
+            if "transparency" in image.info:
+                image = image.convert("RGBA")
+            mode = "RGB" if channels == 3 else "L"
+            if image.mode != mode:
+                image = image.convert(mode)
+            pixels = np.asarray(_fitted(image, size, fit))
+            pixels = pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
+    return with_bits(pixels, bits or header.bits).copy(), header
+
+
+def with_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Return pixels with 8 or 16 bits a channel; 0 stays 0 and the largest value the largest."""
+    if bits == 8 * pixels.itemsize:
+        return pixels
+    return pixels.astype(np.uint16) * 257 if bits == 16 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """Return the image with a height and width, whatever its shape is."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    if fit == "squash":
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    scales = (image.width / width, image.height / height)
+    if fit == "pad":
+        scale = max(scales)
+        inner = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
+        resized = image.resize(inner, Image.Resampling.BILINEAR)
+        padded = Image.new(image.mode, (width, height))
+        padded.paste(resized, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return padded
+    scale = min(scales)
+    part = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (image.width - part[0]) // 2, (image.height - part[1]) // 2
+    # Cut first: with resize(box=...), pixels beside the box would shine through.
+    return image.crop((left, top, left + part[0], top + part[1])).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _deep_pixels(image: Image.Image, size: tuple[int, int], fit: Fit, stored: StoredImage) -> np.ndarray:
+    """Return (height, width) uint16 of a grey image of whole numbers."""
+    values = np.asarray(image).astype(np.float32)
+    if values.min() < 0 or values.max() > _MOST_16_BITS:
+        raise DataError(
+            f"{stored.name} holds the values {values.min():g} to {values.max():g}, but 16 bits reach from 0 to "
+            f"{_MOST_16_BITS}. Convert it to 16 bits or 8."
+        )
+    # Of floating point, as Pillow resizes 16 bits only in its newer versions.
+    fitted = _fitted(Image.fromarray(values), size, fit)
+    return np.asarray(fitted).round().clip(0, _MOST_16_BITS).astype(np.uint16)
 
 
 def _header_of(image: Image.Image) -> Header:
-    side = min(image.size)
-    return Header(side, image.mode not in _GREY_MODES, 1 - side / max(image.size))
+    sideways = _orientation(image) >= 5
+    width, height = image.size[::-1] if sideways else image.size
+    deep = image.mode in _DEEP_MODES
+    return Header(height, width, image.mode not in _GREY_MODES and not deep, 16 if deep else 8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how its camera was held, which EXIF tells as a number from 1, upright, to 8."""
+    try:
+        number = image.getexif().get(_ORIENTATION, 1)
+        return number if number in _TURNS else 1
+    except Exception:  # damaged EXIF, which tells nothing
+        return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return the image as its camera was held, which EXIF tells."""
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF, which tells nothing
-        return image
+    turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -154,121 +238,13 @@ def _opened(stored: StoredImage) -> Iterator[Image.Image]:
                         f"{stored.name} is refused: it has {image.width} x {image.height} pixels, and at most "
                         f"{MAX_PIXELS:,} are decoded. Shrink it, or leave it out."
                     )
-                if image.mode.startswith(("I", "F")):
+                if image.mode.startswith("F"):
                     raise DataError(
-                        f"{stored.name} has more than 8 bits a channel ({image.mode}). Convert it to 8 bits."
+                        f"{stored.name} holds floating-point values, which no range is known of. Convert it to 16 bits "
+                        f"or 8, or read it in a function of your own."
                     )
                 yield image
     except DataError:
         raise
     except Exception as error:  # a decoder fed with garbage raises nearly anything: OSError, SyntaxError, ...
         raise DataError(f"{stored.name} cannot be read as an image: {error}. Restore it, or leave it out.") from error
-
-
-def read_headers(images: Sequence[StoredImage]) -> list[Header]:
-    """Read the headers of many images, on all cores; results as `read_header`, in order."""
-    return [
-        header for headers in _on_all_cores(_read_headers, _chunks(images, 4096), len(images)) for header in headers
-    ]
-
-
-def decode_all(images: Sequence[StoredImage], *, image_size: int, channels: int) -> tuple[Tensor, list[Header]]:
-    """Decode many images, on all cores.
-
-    Args:
-        images: (N) where they are.
-        image_size: Height and width in pixels.
-        channels: 1 for grey, 3 for colour.
-
-    Returns:
-        (N, channels, image_size, image_size) uint8, and the N headers.
-
-    Raises:
-        DataError: One cannot be decoded.
-    """
-    decoded = torch.empty(len(images), channels, image_size, image_size, dtype=torch.uint8)
-    chunks = _chunks(images, channels * image_size**2)
-    work = partial(_decode_chunk, image_size=image_size, channels=channels)
-    headers: list[Header] = []
-    for pixels, of_chunk in _on_all_cores(work, chunks, len(images)):
-        decoded[len(headers) : len(headers) + len(pixels)] = pixels
-        headers += of_chunk
-    return decoded, headers
-
-
-def pixel_histogram(images: Sequence[StoredImage], *, image_size: int, channels: int) -> Tensor:
-    """Count how often each pixel value occurs in many images, on all cores, without keeping them.
-
-    Args:
-        images: (N) where they are.
-        image_size: Height and width in pixels.
-        channels: 1 for grey, 3 for colour.
-
-    Returns:
-        (channels, 256) int64.
-
-    Raises:
-        DataError: One cannot be decoded.
-    """
-    chunks = _chunks(images, channels * image_size**2)
-    work = partial(_chunk_histogram, image_size=image_size, channels=channels)
-    return torch.stack(list(_on_all_cores(work, chunks, len(images)))).sum(0)
-
-
-def _chunks(images: Sequence[StoredImage], bytes_each: int) -> list[Sequence[StoredImage]]:
-    size = max(1, _CHUNK_BYTES // bytes_each)
-    return [images[start : start + size] for start in range(0, len(images), size)]
-
-
-def _read_headers(images: Sequence[StoredImage]) -> list[Header]:
-    return [read_header(stored) for stored in images]
-
-
-def _decode_chunk(images: Sequence[StoredImage], *, image_size: int, channels: int) -> tuple[Tensor, list[Header]]:
-    decoded = [decode(stored, image_size=image_size, channels=channels) for stored in images]
-    return torch.from_numpy(np.stack([pixels for pixels, _ in decoded])), [header for _, header in decoded]
-
-
-def _chunk_histogram(images: Sequence[StoredImage], *, image_size: int, channels: int) -> Tensor:
-    return channel_histogram(_decode_chunk(images, image_size=image_size, channels=channels)[0])
-
-
-def _on_all_cores(
-    work: Callable[[Sequence[StoredImage]], Any], chunks: Sequence[Sequence[StoredImage]], count: int
-) -> Iterator[Any]:
-    """Yield `work(chunk)` for each chunk in order; a DataError in a worker is raised here."""
-    # Threads would wait for each other (decoding small images is mostly Python). Processes start safely by forking only
-    # on Linux; starting them otherwise would run the caller's script again.
-    workers = 0
-    if sys.platform == "linux" and count >= _WORTH_WORKERS and not multiprocessing.current_process().daemon:
-        workers = min(len(os.sched_getaffinity(0)), 16)
-    loader = DataLoader(
-        _Chunks(work, chunks),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        multiprocessing_context="fork" if workers else None,
-        generator=torch.Generator().manual_seed(0),  # else the global generator would be drawn from
-    )
-    for result in loader:
-        if isinstance(result, DataError):
-            raise result
-        yield result
-
-
-class _Chunks(Dataset):
-    def __init__(self, work: Callable[[Sequence[StoredImage]], Any], chunks: Sequence[Sequence[StoredImage]]) -> None:
-        self._work, self._chunks = work, chunks
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self._work(self._chunks[index])
-        except DataError as error:
-            return error  # raised there, it would arrive inside a long traceback text
-
-
-def _unchanged(result: Any) -> Any:
-    return result

@@ -38,7 +38,7 @@ def described(data: Data, halves: Sequence[int] = ()) -> Described:
     with kept_randomness():
         inputs, _ = pair_of(data.train, 0)
     unit = "images" if data.channels else "samples"
-    count = len(data.train_targets)
+    count = len(data.train_targets) + (0 if data.valid is None or len(halves) < 2 else size_of(data.valid))
     if data.channels:
         colours = _COLOURS.get(data.channels, f"of {data.channels} channels")
         inputs_text = f"{inputs.shape[1]}x{inputs.shape[2]} {colours}"
@@ -47,11 +47,16 @@ def described(data: Data, halves: Sequence[int] = ()) -> Described:
     parts = [
         f"{count} {unit}" if count > 1 else f"1 {unit[:-1]}",
         _classes(data) if data.classes else f"targets of {_shapes(data.train_targets[0])}",
-        *([f"{'/'.join(map(str, halves))} for weights/alphas"] if len(halves) > 1 else []),
+        *([f"{'/'.join(map(str, halves))} for weights/alphas{_how_split(data)}"] if len(halves) > 1 else []),
         inputs_text,
         "no test set" if data.test is None else f"{size_of(data.test)} for the test",
     ]
     return Described(unit, ", ".join(parts))
+
+
+def _how_split(data: Data) -> str:
+    ways = {" as given": data.valid, " by groups": data.groups, " by time": data.times}
+    return next((way for way, given in ways.items() if given is not None), "")
 
 
 def _classes(data: Data) -> str:

@@ -3,9 +3,10 @@
 import os
 import re
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,13 +91,33 @@ class ImageFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Images of a training and a test set, in order of class and name."""
+    """Images of a training and a test set, and perhaps of one for the alphas, in order of class and name."""
 
     classes: tuple[str, ...]
     train: list[StoredImage]
     train_targets: Tensor
     test: list[StoredImage]
     test_targets: Tensor
+    valid: list[StoredImage] = field(default_factory=list)
+    valid_targets: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    @property
+    def images(self) -> list[StoredImage]:
+        """All of them: train, test, valid."""
+        return [*self.train, *self.test, *self.valid]
+
+    def parts(self) -> dict[str, tuple[list[StoredImage], Tensor]]:
+        """Return the images and targets of each part that there is."""
+        found = {name: (getattr(self, name), getattr(self, f"{name}_targets")) for name in ("train", "test", "valid")}
+        return {name: part for name, part in found.items() if part[0]}
+
+    def without(self, names: Collection[str]) -> "Listing":
+        """Return the same without the images of these names."""
+        left: dict[str, Any] = {}
+        for name, (images, targets) in self.parts().items():
+            stays = [place for place, image in enumerate(images) if image.name not in names]
+            left |= {name: [images[place] for place in stays], f"{name}_targets": targets[stays]}
+        return replace(self, **left)
 
 
 def is_image(name: str) -> bool:
@@ -152,7 +173,8 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     Args:
         folder: train/<class>/ and test/<class>/ (in any case, under the names of `split_of`), or <class>/ alone: then
             a fifth of each class, always the same, becomes the test set. Beside train/ the first of test, val and dev
-            is the test set. It may have one folder around all of it.
+            is the test set, and the next of them, if any, is for the alphas of a search. It may have one folder around
+            all of it.
         path: For messages.
 
     Returns:
@@ -172,7 +194,7 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         if not only.folders or split_of(name) == "train":
             break
         folder = only
-    train_folder, test_folder = _splits(folder, path)
+    train_folder, test_folder, valid_folder = _splits(folder, path)
     classes = tuple(sorted(train_folder.folders))
     if len(classes) < 2:
         raise DataError(
@@ -183,25 +205,34 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     counts = train_targets.bincount(minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
         raise DataError(f"{path} holds no images for the classes {empty}. Remove their folders, or add images.")
+    valid: dict[str, Any] = {}
+    if valid_folder is not None:
+        valid["valid"], valid["valid_targets"] = _of_part(valid_folder, classes, path, "validation")
     if test_folder is not None:
-        if strangers := sorted(set(test_folder.folders) - set(classes)):
-            raise DataError(f"{path} has test images but no training images for the classes {strangers}. Add some.")
-        test, test_targets = _labelled(test_folder, classes)
-        if not test and (flat := len(test_folder.images)):
-            raise DataError(
-                f"{path} has a test folder of {flat} images without class folders, so that nothing says what they "
-                f"show. Sort them into class folders, or move the folder elsewhere: then a part of the training images "
-                f"becomes the test set."
-            )
-        if not test:
-            raise DataError(f"{path} has a test folder without images. Add some, or remove it. {LAYOUT}")
+        test, test_targets = _of_part(test_folder, classes, path, "test")
     else:
         if single := [name for name, count in zip(classes, counts, strict=True) if count < 2]:
             raise DataError(f"{path} has a single image for the classes {single}; without a test folder, 2 are needed.")
         for_train, for_test = (part.sort().values for part in stratified_halves(train_targets, fraction=0.8, seed=0))
         test, test_targets = [train[index] for index in for_test], train_targets[for_test]
         train, train_targets = [train[index] for index in for_train], train_targets[for_train]
-    return Listing(classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets)
+    return Listing(
+        classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets, **valid
+    )
+
+
+def _of_part(folder: ImageFolder, classes: tuple[str, ...], path: Path, what: str) -> tuple[list[StoredImage], Tensor]:
+    if strangers := sorted(set(folder.folders) - set(classes)):
+        raise DataError(f"{path} has {what} images but no training images for the classes {strangers}. Add some.")
+    images, targets = _labelled(folder, classes)
+    if not images and (flat := len(folder.images)):
+        raise DataError(
+            f"{path} has a {what} folder of {flat} images without class folders, so that nothing says what they show. "
+            f"Sort them into class folders, or move the folder elsewhere: then a part of the training images is taken."
+        )
+    if not images:
+        raise DataError(f"{path} has a {what} folder without images. Add some, or remove it. {LAYOUT}")
+    return images, targets
 
 
 def split_of(name: str) -> str | None:
@@ -214,24 +245,25 @@ def split_of(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder | None]:
-    """Return the folder of the training classes, and that of the test classes if there is one."""
+def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder | None, ImageFolder | None]:
+    """Return the folders of the training classes, of the test classes and of those for the alphas, if there are."""
     exact = {name: _SPLITS.get(name.lower()) for name in folder.folders}
     called = exact if "train" in exact.values() else {name: split_of(name) for name in folder.folders}
     of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
     if not of["train"] or not any(folder.folders[name].folders for name in of["train"]):
-        return folder, None
+        return folder, None, None
     if strangers := sorted(name for name, split in called.items() if split is None):
         raise DataError(f"{path} holds '{of['train'][0]}' beside {strangers}: splits and classes are mixed. {LAYOUT}")
     if twice := next((names for names in of.values() if len(names) > 1), None):
         raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
     tests = [folder.folders[names[0]] for split in _TEST_SPLITS if (names := of[split])]
     labelled = [test for test in tests if test.folders]  # a flat one is what somebody is to predict
-    train, test = folder.folders[of["train"][0]], next(iter(labelled or tests), None)
-    train = _within(train)
-    if test is not None and not set(test.folders) & set(train.folders):
-        test = _within(test)
-    return train, test
+    train = _within(folder.folders[of["train"][0]])
+    test, valid = [
+        part if part is None or set(part.folders) & set(train.folders) else _within(part)
+        for part in [*(labelled or tests), None, None][:2]
+    ]
+    return train, test, valid
 
 
 def _within(split: ImageFolder) -> ImageFolder:

@@ -1,17 +1,20 @@
 """Samples as data sets: tensors in memory, and the targets of any data set."""
 
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
-from archgrad.nested import map_tensors, tensors_in
+from archgrad.machine import machine_memory
+from archgrad.nested import joined, map_tensors, tensors_in
 
+_BYTES_PER_SAMPLE = 200  # of what holds its tensors
 _FEW = 6  # shapes that a message names
 _RESIDENT_SHARE = 0.25
 """Largest share of a device's free memory that samples may take to be kept there."""
@@ -78,23 +81,70 @@ class TensorSamples(Dataset):
         return self.__dict__ | {"_resident": {}}  # device copies stay with their process
 
 
+Collate = Callable[[list[Any]], Any]
+"""Makes a batch (inputs, targets) of a list of (input, target) pairs."""
+
+
+class ListedSamples(Dataset):
+    """What an iterable data set gives, read once and kept, so that it can be split, shuffled and gone on with.
+
+    Args:
+        samples: Gives pairs, finitely many.
+
+    Raises:
+        DataError: It takes more than a quarter of the memory, as an endless one would.
+    """
+
+    def __init__(self, samples: IterableDataset) -> None:
+        self._pairs: list[Any] = []
+        most, size = (machine_memory() or 2**33) // 4, 0
+        for pair in samples:
+            self._pairs.append(pair)
+            size += _BYTES_PER_SAMPLE + sum(tensor.nbytes for tensor in tensors_in(pair))
+            if size > most:
+                raise DataError(
+                    f"{type(samples).__name__} is read into memory once, so that its samples can be split and "
+                    f"shuffled, but takes more than a quarter of it after {len(self._pairs):,} samples. Give a data "
+                    f"set with a length and access by index, or fewer samples."
+                )
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._pairs[index]
+
+
 class LabelledSamples(Dataset):
     """A data set with its targets known, so that nobody has to read all of it again.
 
     Args:
         samples: Any map-style data set of (input, target) pairs.
         targets: (N, ...) tensor, the targets in order.
+        collate: Function of a list of pairs that returns (inputs, targets) of their batch; None joins them.
     """
 
-    def __init__(self, samples: Dataset, targets: Tensor) -> None:
+    def __init__(self, samples: Dataset, targets: Tensor, collate: Collate | None = None) -> None:
         self.samples = samples
         self.targets = targets
+        self.collate = collate
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[index]
+
+
+def collate_of(samples: Dataset) -> Collate | None:
+    """Return the function that makes batches of a data set's samples, also behind `Subset` and `ConcatDataset`."""
+    if isinstance(samples, Subset):
+        return collate_of(samples.dataset)
+    if isinstance(samples, ConcatDataset):
+        return collate_of(samples.datasets[0])
+    if isinstance(samples, LabelledSamples):
+        return samples.collate or collate_of(samples.samples)
+    return None
 
 
 def check_finite(values: Tensor, what: str, first: int = 0) -> Tensor:
@@ -118,7 +168,13 @@ def check_finite(values: Tensor, what: str, first: int = 0) -> Tensor:
 
 
 def as_samples(samples: Dataset) -> Dataset:
-    """Bring a data set to its fastest form: tensors in memory, also behind `Subset`, become `TensorSamples`."""
+    """Bring a data set to its fastest form: tensors in memory, also behind `Subset`, become `TensorSamples`.
+
+    An iterable data set is read once.
+    """
+    if isinstance(samples, IterableDataset):
+        with kept_randomness():
+            return ListedSamples(samples)
     if isinstance(samples, TensorDataset) and len(samples.tensors) == 2:
         return TensorSamples(*samples.tensors)
     if isinstance(samples, Subset):
@@ -127,6 +183,15 @@ def as_samples(samples: Dataset) -> Dataset:
             indices = torch.as_tensor(samples.indices, dtype=torch.int64)
             return TensorSamples(map_tensors(whole.inputs, itemgetter(indices)), whole.targets[indices])
     return samples
+
+
+def joined_samples(first: Dataset, second: Dataset) -> Dataset:
+    """Return the samples of one data set and then of another as one, in memory where both are."""
+    if isinstance(first, TensorSamples) and isinstance(second, TensorSamples):
+        inputs, targets = joined([(part.inputs, part.targets) for part in (first, second)], torch.cat)
+        return TensorSamples(inputs, targets)
+    both: Dataset = ConcatDataset([first, second])
+    return LabelledSamples(both, torch.cat([targets_of(first), targets_of(second)]))
 
 
 def targets_of(samples: Dataset) -> Tensor:

@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
 
 from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
 from archgrad.data.dataset import Data, check_class_targets
+from archgrad.data.decode import Fit
 from archgrad.data.image_cache import decoded_root
-from archgrad.data.image_folder import load_folder
+from archgrad.data.image_folder import ImageSize, load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
+from archgrad.data.table import Kind, load_table
+from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError
 from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
@@ -39,7 +52,7 @@ _TORCHVISION = {
 }
 
 NAMES = ("digits", *_TORCHVISION)
-"""The names that `load` takes, beside `folder:PATH` and `FILE.npz`."""
+"""The names that `load` takes, beside `folder:PATH`, `FILE.npz` and tables."""
 
 
 def load(
@@ -47,20 +60,34 @@ def load(
     *,
     root: str | os.PathLike[str] | None = None,
     download: bool = True,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     memory_limit: int | None = None,
+    fit: Fit | None = None,
+    skip_unreadable: bool = False,
+    target: str | None = None,
+    task: Kind | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Data:
     """Load a data set by name.
 
     Args:
         name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
-            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`), or
-            `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`).
+            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`),
+            `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`), or a table, `FILE.csv`, `FILE.tsv` or
+            `FILE.parquet` (see `load_table`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
             For decoded images ARCHGRAD_CACHE wins over ARCHGRAD_DATA; it may be "off".
         download: Download what is missing; False only uses what is there.
-        image_size: For `folder:PATH`: height and width in pixels; by default what most images have (see `load_folder`).
+        image_size: For `folder:PATH`: height and width in pixels, one number or two; by default what most images have
+            (see `load_folder`).
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
+        fit: For `folder:PATH`: what is done to images of another shape, "crop", "squash" or "pad"; "crop" by default.
+        skip_unreadable: For `folder:PATH`: leave out images that cannot be read, and count them.
+        target: For a table: column that is to be predicted, or several with commas between.
+        task: For a table: "classification" or "regression"; by default what the target holds.
+        group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
+        time: For a table: column that tells the order of the rows; the test set is the latest.
 
     Returns:
         The data, images as uint8.
@@ -69,11 +96,23 @@ def load(
         DataError: There is no such data set, it cannot be downloaded, or it is damaged.
         OptionError: An option does not go with the name, or is outside its range.
     """
+    of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
+    of_table = {"target": target, "task": task, "group": group, "time": time}
     if name.startswith("folder:"):
+        _check_none("a table", of_table, name)
         path = from_home(name.removeprefix("folder:"))
-        return load_folder(path, root=decoded_root(root), image_size=image_size, memory_limit=memory_limit)
-    if image_size is not None or memory_limit is not None:
-        raise OptionError(f"image_size and memory_limit go with folder:PATH, but the data is {name!r}. Leave them out.")
+        return load_folder(
+            path,
+            root=decoded_root(root),
+            image_size=image_size,
+            memory_limit=memory_limit,
+            fit=fit or "crop",
+            skip_unreadable=skip_unreadable,
+        )
+    _check_none("folder:PATH", of_images, name)
+    if is_table(name):
+        return load_table(from_home(name), target=target, task=task, group=group, time=time)
+    _check_none("a table", of_table, name)
     if name.endswith(".npz"):
         return load_arrays(from_home(name))
     if name == "digits":
@@ -86,15 +125,25 @@ def load(
         near = difflib.get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
     raise DataError(
-        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH and FILE.npz.{hint}"
+        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such "
+        f"as FILE.csv.{hint}"
     )
+
+
+def _check_none(kind: str, options: dict[str, Any], name: str) -> None:
+    if given := [option for option, value in options.items() if value not in (None, False)]:
+        go = "go" if len(given) > 1 else "goes"
+        raise OptionError(
+            f"{' and '.join(given)} {go} with {kind}, but the data is {name!r}. Leave out what is not its."
+        )
 
 
 def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
     """Bring whatever a caller has to `Data`.
 
     Args:
-        source: `Data`; a map-style data set; a pair (inputs, targets) of tensors or arrays, where inputs may also be a
+        source: `Data`; a map-style or iterable data set; a `DataLoader`, of which the data set and collate function are
+            taken; a pair (inputs, targets) of tensors or arrays, where inputs may also be a
             tuple, list or dict of them; or a name for `load`.
 
     Returns:
@@ -107,15 +156,42 @@ def as_data(source: Data | Dataset | tuple[Any, Any] | str) -> Data:
         return source
     if isinstance(source, str):
         return load(source)
+    if isinstance(source, DataLoader):
+        return _of_loader(source)
+    if isinstance(source, IterableDataset):
+        return Data.from_datasets(source)
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Tensor | np.ndarray):
         return Data.from_datasets(pair_samples(*source))
     if hasattr(source, "__getitem__") and not isinstance(source, tuple | list | dict):
         return Data.from_datasets(source)
-    hint = " Give its .dataset; archgrad makes the batches." if isinstance(source, DataLoader) else ""
     raise DataError(
         f"Data must be a name such as 'digits', a map-style data set, or a pair (inputs, targets) of tensors (inputs "
-        f"also in a tuple or dict), but got {type(source).__name__}.{hint}"
+        f"also in a tuple or dict), but got {type(source).__name__}."
     )
+
+
+def _of_loader(loader: DataLoader) -> Data:
+    """Take the data set and the collate function of a loader, as its batches could not be split and gone on with."""
+    if isinstance(loader.dataset, IterableDataset):
+        plain = True
+    else:
+        plain = (
+            type(loader.sampler) in (SequentialSampler, RandomSampler) and type(loader.batch_sampler) is BatchSampler
+        )
+        plain = plain and not getattr(loader.sampler, "replacement", False)
+    if not plain:
+        raise DataError(
+            f"The loader draws by a {type(loader.sampler).__name__}, which batches that can be split in halves and "
+            f"gone on with to the bit cannot do. Give its .dataset; weigh the loss instead, or repeat samples in it."
+        )
+    warnings.warn(
+        "Of the DataLoader its data set and collate_fn are taken. archgrad makes the batches itself, so that they "
+        "can be split and a run goes on to the bit: give batch_size and workers as options; the training order is "
+        "shuffled.",
+        stacklevel=3,
+    )
+    known = loader.collate_fn in (None, default_collate, default_convert)
+    return Data.from_datasets(loader.dataset, collate=None if known else loader.collate_fn)
 
 
 def _digits() -> Data:

@@ -1,5 +1,9 @@
-"""The split of the training data into two halves."""
+"""The split of the training data into two halves: at random, by groups, or by time."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +30,7 @@ def stratified_halves(targets: Tensor, *, fraction: float, seed: int) -> tuple[T
         OptionError: The fraction is not in (0, 1).
         DataError: There are fewer than two samples.
     """
-    if not 0 < fraction < 1:
-        raise OptionError(f"The fraction of a split must be between 0 and 1, but got {fraction}. Give for example 0.5.")
+    _check_fraction(fraction)
     count = len(targets)
     if count < 2:
         raise DataError(f"A split needs at least 2 samples, but the data has {count}. Give more data.")
@@ -47,6 +50,112 @@ def stratified_halves(targets: Tensor, *, fraction: float, seed: int) -> tuple[T
     place = order.argsort()
     first, second = grouped[in_first], grouped[~in_first]
     return first[place[first].argsort()], second[place[second].argsort()]
+
+
+def grouped_halves(targets: Tensor, groups: Tensor, *, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split sample indices into two shuffled parts, no group in both, with about the same share of each class.
+
+    The largest groups are placed first, each where it leaves the shares of the classes nearest to what is meant;
+    groups of one size are placed in an order that follows from the seed.
+
+    Args:
+        targets: As for `stratified_halves`.
+        groups: (N,) int64, of each sample.
+        fraction: Share of the samples that the first part has as nearly as groups allow, in (0, 1). Each part gets at
+            least one group.
+        seed: At least 0; the same seed gives the same split.
+
+    Returns:
+        As `stratified_halves`.
+
+    Raises:
+        OptionError: The fraction is not in (0, 1).
+        DataError: There are fewer than two groups.
+    """
+    _check_fraction(fraction)
+    _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise DataError(f"A split by groups needs at least 2 of them, but all {len(groups)} samples are of one.")
+    stratified = not targets.is_floating_point() and targets.ndim == 1
+    of_class = targets.unique(return_inverse=True)[1] if stratified else torch.zeros_like(group)
+    counts = torch.zeros(len(sizes), int(of_class.max()) + 1, dtype=torch.float64)
+    counts.index_put_((group, of_class), torch.ones(len(group), dtype=torch.float64), accumulate=True)
+    total = counts.sum(0)
+    wanted = torch.stack([fraction * total, (1 - fraction) * total])
+    held = torch.zeros_like(wanted)
+    generator = generator_of(seed, "groups")
+    order = torch.randperm(len(sizes), generator=generator)
+    order = order[sizes[order].argsort(descending=True, stable=True)]
+    side = torch.zeros(len(sizes), dtype=torch.int64)
+    for number in order.tolist():
+        after = [(((held[part] + counts[number] - wanted[part]) / total) ** 2).sum() for part in (0, 1)]
+        before = [(((held[part] - wanted[part]) / total) ** 2).sum() for part in (0, 1)]
+        side[number] = int(after[1] - before[1] < after[0] - before[0])
+        held[side[number]] += counts[number]
+    if len(side.unique()) < 2:  # one group is larger than a part is to be
+        side[order[-1]] = 1 - side[order[-1]]
+    shuffled = torch.randperm(len(group), generator=generator)
+    in_second = side[group[shuffled]].bool()
+    return shuffled[~in_second], shuffled[in_second]
+
+
+def ordered_halves(times: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+    """Split sample indices into the earlier ones and the later ones, each in order.
+
+    Samples of one time stay together, so that nothing of the second part is known in the first.
+
+    Args:
+        times: (N,), of each sample.
+        fraction: Share of the first part, in (0, 1), as nearly as times allow.
+
+    Raises:
+        OptionError: The fraction is not in (0, 1).
+        DataError: All samples are of one time.
+    """
+    _check_fraction(fraction)
+    order = times.argsort(stable=True)
+    ordered = times[order]
+    cuts = (ordered[1:] != ordered[:-1]).nonzero().flatten() + 1
+    if not len(cuts):
+        raise DataError(f"A split by time needs at least 2 times, but all {len(times)} samples are of one.")
+    cut = int(cuts[(cuts - fraction * len(times)).abs().argmin()])
+    return order[:cut], order[cut:]
+
+
+def numbered_groups(groups: Sequence[Any] | np.ndarray | Tensor, count: int) -> Tensor:
+    """Return (N,) int64 of the names or numbers of groups.
+
+    Raises:
+        DataError: There are not as many as samples.
+    """
+    values = np.asarray(groups)
+    _check_one_each("groups", values, count)
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
+
+
+def numbered_times(times: Sequence[Any] | np.ndarray | Tensor, count: int) -> Tensor:
+    """Return (N,) int64 of numbers or dates, in their order.
+
+    Raises:
+        DataError: There are not as many as samples, or they have no order.
+    """
+    values = np.asarray(times)
+    _check_one_each("times", values, count)
+    if values.dtype.kind not in "iufbM" or (values != values).any():
+        raise DataError("Times must be numbers or dates, each of them known, but they are not. Give for example hours.")
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
+
+
+def _check_one_each(what: str, values: np.ndarray, count: int) -> None:
+    if values.shape != (count,):
+        raise DataError(
+            f"{what} must have one entry for each of the {count} training samples, but have the shape {values.shape}."
+        )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise OptionError(f"The fraction of a split must be between 0 and 1, but got {fraction}. Give for example 0.5.")
 
 
 def _quotas(sizes: Tensor, fraction: float, total: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from archgrad.data.augment import BatchTransform
+from archgrad.data.augment import BatchTransform, ImageTransform, are_masks
 from archgrad.data.batch_readers import BatchReader, MemoryReader, WorkerReader
 from archgrad.data.batch_sampler import BatchPlan, BatchSampler, EvaluationSampler, TrainingSampler
 from archgrad.data.dataset import Data
@@ -36,7 +36,8 @@ class InfiniteLoader:
         shuffle: Draw a new order for each epoch.
         sampling_weights: (n,), at least 0, one for each of the indices: samples are drawn with replacement, each the
             oftener the larger its weight; None takes each once an epoch.
-        transform: Applied to the inputs of each batch on the device, with its random numbers.
+        transform: Applied to the inputs of each batch on the device, with its random numbers; an `ImageTransform` moves
+            targets that are masks, (B, H, W) or (B, K, H, W) of the images' size, together with them.
         device: Where the batches are used.
         rank: Number of this process, in 0..world_size-1.
         world_size: Number of processes.
@@ -120,7 +121,11 @@ class InfiniteLoader:
             plan = self._order.plan(number)
             inputs, targets = self._feed.read(plan)
             if self._transform is not None:
-                inputs = self._transform(inputs, self._draws(plan, self._transform.draws_per_sample))
+                draws = self._draws(plan, self._transform.draws_per_sample)
+                if isinstance(self._transform, ImageTransform) and are_masks(targets, inputs):
+                    inputs, targets = self._transform.with_masks(inputs, targets, draws)
+                else:
+                    inputs = self._transform(inputs, draws)
             self.waiting_seconds += time.perf_counter() - began
             yield inputs, targets
             number += 1

@@ -18,11 +18,15 @@ from archgrad.distributed import (
     world_size,
 )
 from archgrad.engine.on_epoch import EpochState, OnEpoch, asks_to_stop
+from archgrad.engine.patience import has_stalled
 from archgrad.engine.task import Result, Task
 from archgrad.runs import CheckpointSchedule, Halted, Interrupted, OutOfTime, StopRequest, peak_memory_mb
 from archgrad.terminal import is_typed
 
 __all__ = ["Engine"]
+
+
+_WATCHED = {"search": "valid_loss", "retrain": "test_loss"}
 
 
 class Engine(Generic[Result]):
@@ -35,6 +39,8 @@ class Engine(Generic[Result]):
         saves: Whether there is a run folder, on any process; else nothing is saved.
         on_epoch: Called at the end of each epoch.
         max_minutes: From now until the run is saved and ends; None sets no limit.
+        patience: See `RunOptions`.
+        watch: See `RunOptions`.
     """
 
     def __init__(
@@ -46,9 +52,12 @@ class Engine(Generic[Result]):
         saves: bool,
         on_epoch: Sequence[OnEpoch] = (),
         max_minutes: float | None = None,
+        patience: int | None = None,
+        watch: str | None = None,
     ) -> None:
         self._task, self._schedule, self._request, self._saves = task, schedule, request, saves
         self._on_epoch, self._max_minutes = on_epoch, max_minutes
+        self._patience, self._watch = patience, watch or _WATCHED[task.command]
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
         self._began = self._saved_at
 
@@ -127,6 +136,11 @@ class Engine(Generic[Result]):
         task.told_to_stop = asks_to_stop(self._on_epoch, state)
         if task.told_to_stop:
             task.progress.message(f"Stopped after epoch {task.epoch + 1}: on_epoch asked for it.")
+        elif self._patience and has_stalled(task.history, patience=self._patience, watch=self._watch):
+            task.told_to_stop = True
+            task.progress.message(
+                f"Stopped after epoch {task.epoch + 1}: {self._watch} has not got better for {self._patience} epochs."
+            )
 
     def _agree(self) -> None:
         """Take over process 0's buffers, and make sure that the processes hold the same network."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,16 @@ def listeners(on_epoch: OnEpoch | Sequence[OnEpoch] | None) -> tuple[OnEpoch, ..
         raise OptionError(
             f"on_epoch must be a function of an EpochState, or a list of such, but got {shown(on_epoch)}."
         )
+    for function in found:
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError as error:
+            raise OptionError(
+                f"on_epoch is called with one argument, an EpochState, but {shown(function)} cannot be: {error}. Give "
+                f"a function such as lambda state: state.row['valid_loss'] < 0.1."
+            ) from error
+        except ValueError:  # one without a signature, as of C
+            continue
     return tuple(found)
 
 

@@ -103,6 +103,8 @@ def opened(
             saves=saves,
             on_epoch=listeners(options.on_epoch),
             max_minutes=options.max_minutes,
+            patience=options.patience,
+            watch=options.watch,
         )
 
 

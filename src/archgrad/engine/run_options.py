@@ -11,6 +11,7 @@ import torch
 
 from archgrad.checks import check_real
 from archgrad.engine.on_epoch import OnEpoch, listeners
+from archgrad.engine.patience import check_patience
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.options import values_of
@@ -58,6 +59,13 @@ class RunOptions(CheckpointSchedule):
     again if the epoch is done again. One that returns True ends the run there, for good."""
     max_minutes: float | None = None
     """Save and end the run after this time, above 0; it can be resumed. None sets no limit."""
+    patience: int | None = None
+    """End the run after so many epochs in which `watch` has not got better than ever before, at least 1, for good. None
+    runs all epochs."""
+    watch: str | None = None
+    """Column of metrics.csv that `patience` looks at: losses, errors, mae, mse, rmse and mape are better the lower they
+    are, all others the higher. By default valid_loss of a search, and test_loss of a retraining, whose test figures are
+    then chosen on the test set."""
     config: Mapping[str, Any] | None = None
     """Further plain options of the caller (space, channels, ...), written to config.yaml beside these."""
 
@@ -79,6 +87,7 @@ class RunOptions(CheckpointSchedule):
             check_real("max_minutes", self.max_minutes, above=0)
             if self.run_dir is None:
                 raise OptionError("max_minutes needs a run folder, so that the run can go on later. Give run_dir.")
+        check_patience(self.patience, self.watch)
         check_loggers(wandb=self.wandb, mlflow=self.mlflow)
 
     def kept(self, owner: type) -> dict[str, Any]:

@@ -113,6 +113,12 @@ class ModelDescription:
         shape = self.input_shape
         return (shape[0], shape[1]) if is_sizes(shape) and len(shape) == 3 else (0, 0)
 
+    @property
+    def features(self) -> int:
+        """Length of a sample that is one vector of numbers with a fraction, else 0."""
+        shape = self.input_shape
+        return shape[0] if is_sizes(shape) and len(shape) == 1 and self.input_dtype == "float32" else 0
+
     def to_json(self) -> str:
         """Return the text of a description file."""
         one, batch = self.is_plain and is_sizes(self.input_shape), self.batch_size or "batch"

@@ -208,6 +208,7 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
         "num_classes": len(description.classes),
         "in_channels": in_channels,
         "image_size": image_size,
+        "in_features": description.features,
         "stage": "retrain",
         # The head is in the weights exactly when it was trained.
         "auxiliary": bool(config.get("auxiliary_weight")),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
 from torch.utils.data.dataloader import default_collate
 
 from archgrad.data import Data
@@ -47,15 +47,11 @@ def data_of_loaders(train: DataLoader, valid: DataLoader, *, batches: int | None
             f"{train.batch_size} and {valid.batch_size}. Give both the same batch_size."
         )
     halves = _samples_of(train, "train_dataloaders"), _samples_of(valid, "val_dataloaders")
-    samples = train.dataset
-    if valid.dataset is not samples:
-        first = len(samples)  # type: ignore[arg-type]
-        samples = ConcatDataset([samples, valid.dataset])
-        halves = halves[0], halves[1] + first
     if batches is not None:
         count = batches * (train.batch_size or 1)
         halves = halves[0][:count], halves[1][:count]
-    return replace(Data.from_datasets(samples), name="loaders", halves=halves)
+    data = Data.from_datasets(train.dataset, name="loaders").take(halves[0])
+    return replace(data, valid=Data.from_datasets(valid.dataset).take(halves[1]).train)
 
 
 def _samples_of(loader: DataLoader, name: str) -> Tensor:

@@ -109,7 +109,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
     with ExitStack() as stack:
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
-            data = as_data(options.data)
+            data = as_data(options.data).whole()
         chosen = options.task_for(data)
         side = _cutout_side(options.cutout, data)
         config = {

@@ -7,16 +7,13 @@ from contextlib import ExitStack
 import torch
 
 from archgrad.batches import check_smallest_part
-from archgrad.data import Data, InfiniteLoader, stratified_halves
+from archgrad.data import Data, InfiniteLoader
 from archgrad.distributed import rank, world_size
 from archgrad.errors import DataError, OptionError
-from archgrad.search.search_options import SearchOptions
+from archgrad.search.search_options import SearchOptions, SearchRecipe
 from archgrad.supernet import Supernet
 
 __all__ = ["Halves", "open_streams"]
-
-_EVEN = 0.5
-"""The fraction of a split that nobody asked for."""
 
 
 class Halves(ExitStack):
@@ -46,7 +43,7 @@ def open_streams(
 ) -> tuple[InfiniteLoader, InfiniteLoader]:
     """Return endless batches for the weights and for the alphas.
 
-    The split is shuffled and stratified, unless the data says its halves; both are augmented, as the authors do.
+    The split is that of `Data.halves`; both halves are augmented, as the authors do.
 
     Args:
         data: Its training samples are split.
@@ -57,29 +54,29 @@ def open_streams(
 
     Raises:
         DataError: A half is smaller than a batch, or BatchNorm would see a single sample.
-        OptionError: A fraction is given, and the data says its halves.
+        OptionError: A fraction is given of data with validation samples of its own.
     """
     dtype = torch.float64 if options.precision == "64" else torch.float32
     transform = data.training_transform(
         cutout=options.cutout or None, dtype=dtype, channels_last=supernet.channels_last and data.channels > 0
     )
-    if data.halves is not None and options.weights_fraction != _EVEN:
+    if data.valid is not None and options.weights_fraction != SearchRecipe.weights_fraction:
         raise OptionError(
-            f"The data says itself which samples the weights and the alphas learn from, so weights_fraction="
-            f"{options.weights_fraction} has no meaning. Leave it out, or give data without halves."
+            f"weights_fraction={options.weights_fraction} is the share of the weights where the training samples are "
+            f"split, but {data.name!r} has validation samples of its own for the alphas. Leave it out."
         )
     weights = options.sampling_weights(data)
-    halves = data.halves or stratified_halves(data.train_targets, fraction=options.weights_fraction, seed=seed)
+    halves = data.halves(fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
         for half, name, of_half in zip(halves, ("weights", "alphas"), (2 * seed, 2 * seed + 1), strict=True):
             try:
                 stream = InfiniteLoader(
-                    data.train,
+                    half.samples,
                     batch_size=options.batch_size,
                     seed=of_half,
-                    indices=half,
-                    sampling_weights=None if weights is None else weights[half],
+                    indices=half.indices,
+                    sampling_weights=None if weights is None or half.samples is data.valid else weights[half.indices],
                     transform=transform,
                     device=device,
                     rank=rank(),
@@ -87,7 +84,7 @@ def open_streams(
                     workers=options.workers,
                 )
             except DataError as error:
-                raise DataError(f"The half of '{data.name}' for the {name} has {len(half)} samples. {error}") from error
+                raise DataError(f"The half of '{data.name}' for the {name} is too small. {error}") from error
             streams.append(opened.enter_context(stream))
             check_smallest_part(supernet, stream.smallest_part // options.accumulation, of=f"for the {name}")
         opened.pop_all()  # the caller closes them

@@ -99,7 +99,11 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.chosen_method  # raises here what it raises
+        if self.chosen_method.ensemble is not None and self.patience is not None:
+            raise OptionError(
+                f"patience={self.patience} ends a run, but the members of an ensemble are searches one after the "
+                f"other. Leave it out, or give the method a stopping rule, which each member has."
+            )
 
     @cached_property
     def chosen_method(self) -> Method:

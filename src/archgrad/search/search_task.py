@@ -19,14 +19,14 @@ from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, Task
 from archgrad.epoch_end import EpochEnd
-from archgrad.errors import NonFiniteError, RunError
-from archgrad.json_text import shown
+from archgrad.errors import NonFiniteError
 from archgrad.margins import undecided_note
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, seed_for_rank, send_state
 from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
+from archgrad.search.checkpoint import FORMAT, VERSION, check_checkpoint
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.loaders import Halves
@@ -46,8 +46,6 @@ from archgrad.tasks import Chosen, loss_on
 
 __all__ = ["SearchTask"]
 
-_FORMAT = "archgrad.search"
-_VERSION = 2
 """Version 1 had no stages and no stopping rules; it is read as one without."""
 
 
@@ -356,8 +354,8 @@ class SearchTask(Task[Architecture]):
 
     def common_state(self) -> dict[str, Any]:
         return {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": FORMAT,
+            "version": VERSION,
             **supernet_state(self.supernet),
             **self.members.state_dict(),
             "supernet": dict(self.supernet.state_dict()),
@@ -373,13 +371,7 @@ class SearchTask(Task[Architecture]):
         return {"meter": self._meter.state_dict(), "measured": self._measured.state_dict()}
 
     def check_state(self, state: Any) -> None:
-        if not isinstance(state, dict) or state.get("format") != _FORMAT or state.get("version") not in (1, _VERSION):
-            raise RunError("The checkpoint is not that of a search. Resume the run with the command that started it.")
-        if state.get("samples") != self._samples:
-            raise RunError(
-                f"The run had {shown(state.get('samples'))} training samples, but the data now has {self._samples}. "
-                f"Resume with the data that the run was started with."
-            )
+        check_checkpoint(state, self._samples)
 
     def load_states(self, state: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
         self.members.load_state_dict(state)

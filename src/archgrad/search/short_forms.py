@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -34,7 +35,9 @@ def preset(name: str) -> Method:
     found = PRESETS.get(presets.DEFAULT if name == DEFAULT else name.replace("-", "_"))
     if found is None:
         known = ", ".join(each.replace("_", "-") for each in (DEFAULT, *PRESETS))
-        raise OptionError(f"There is no method '{name}'. Known are {known}.")
+        near = difflib.get_close_matches(name.replace("_", "-"), known.split(", "), n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise OptionError(f"There is no method '{name}'.{hint} Known are {known}.")
     return found
 
 

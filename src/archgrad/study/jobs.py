@@ -11,11 +11,11 @@ from typing import Any
 
 from archgrad.runs.config import plain_config, write_config
 from archgrad.study.study_file import Judge, Study
-from archgrad.typed_names import OWN_KINDS, is_own
+from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
 __all__ = ["Candidate", "Job", "candidates_of", "jobs_of", "retraining_folder"]
 
-_OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", "image_size")
+_OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", *OF_LOADING)
 _OF_A_RANDOM_SEARCH = (*_OF_SPACE_AND_DATA, "channels", "cells", "train_samples", "batch_size")
 
 

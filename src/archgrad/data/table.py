@@ -1,0 +1,182 @@
+"""A table with a column that is to be predicted, as data: numbers standardised, categories in columns of their own."""
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archgrad.checks import check_real, check_word
+from archgrad.data.dataset import Data
+from archgrad.data.samples import TensorSamples
+from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
+from archgrad.data.table_columns import Column
+from archgrad.data.table_encoding import NAMES_SHARE, measured_encoding, read_one
+from archgrad.data.table_file import Table, read_table
+from archgrad.errors import DataError, OptionError
+from archgrad.json_text import shown
+
+Kind = Literal["classification", "regression"]
+
+_MOST_CLASSES = 20
+"""Most different whole numbers that are taken as classes."""
+
+
+def load_table(
+    path: Path,
+    *,
+    target: str | None,
+    task: Kind | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    test_fraction: float = 0.2,
+) -> Data:
+    """Load a table: one row a sample, one column the target, all others inputs.
+
+    A column of numbers becomes an input of mean 0 and deviation 1, and a second one that says where it is missing, if
+    it is anywhere; one of names becomes an input for each of its 50 commonest. Means, deviations and categories are
+    those of the training rows, whatever the test rows hold. What cannot be learnt from (one value, running numbers,
+    texts that are nearly all different) is left out with a warning.
+
+    Args:
+        path: Of a .csv, .tsv or .parquet file.
+        target: Column that is to be predicted, or several columns of numbers with commas between.
+        task: "classification" or "regression"; by default classes where the target holds names, truths, or at most 20
+            different whole numbers.
+        group: Column that tells whom or what each row comes from: no group is in two parts. It is no input.
+        time: Column that tells when each row was taken: the test rows are the latest, and the alphas of a search learn
+            from the latest of the others. It is no input.
+        test_fraction: Share of the rows for the test set, from 0, which is none, to below 1.
+
+    Returns:
+        The data, with inputs (F,) float32.
+
+    Raises:
+        DataError: The file cannot be read, has no such column, or nothing to learn from.
+        OptionError: An option is missing or outside its range.
+    """
+    if task is not None:
+        check_word("task", task, ("classification", "regression"))
+    check_real("test_fraction", test_fraction, below=1)
+    if group is not None and time is not None:
+        raise OptionError("Rows are split by group or by time, but got both. Give one of them.")
+    table = read_table(path)
+    targets = _target_columns(table, target, path)
+    for name in (group, time):
+        _check_column(name, table, path)
+    columns = {name: read_one(table, name) for name in table.columns}
+    rows = _rows_with(targets, columns, path)
+    values, classes = _target_values([columns[name] for name in targets], rows, task)
+
+    chosen = group or time
+    order = None if chosen is None else columns[chosen]
+    train, test = _split(values, order, rows, by_time=time is not None, fraction=test_fraction)
+    inputs = [column for name, column in columns.items() if name not in (*targets, group, time)]
+    encoding = measured_encoding(inputs, rows[train], path)
+    encoded = encoding.encoded(columns)[torch.from_numpy(rows)]
+    kept = None if order is None else _order_of(order, rows[train], by_time=time is not None)
+    return Data(
+        name=str(path),
+        train=TensorSamples(encoded[train], values[train]),
+        test=TensorSamples(encoded[test], values[test]) if len(test) else None,
+        classes=classes,
+        in_features=encoded.shape[1],
+        encoding=encoding,
+        times=kept if time is not None else None,
+        groups=kept if group is not None else None,
+    )
+
+
+def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:
+    if target is None:
+        raise OptionError(
+            f"The table '{path}' needs a column that is to be predicted. Give target=... (on the command line "
+            f"--target), one of {', '.join(table.columns)}."
+        )
+    names = [target] if target in table.columns else [name.strip() for name in target.split(",")]
+    for name in names:
+        _check_column(name, table, path)
+    return names
+
+
+def _check_column(name: str | None, table: Table, path: Path) -> None:
+    if name is not None and name not in table.columns:
+        near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"'{path}' has no column {shown(name)}.{hint} It has {', '.join(table.columns)}.")
+
+
+def _rows_with(targets: list[str], columns: Mapping[str, Column], path: Path) -> np.ndarray:
+    """Return the numbers of the rows that have a target."""
+    gone = np.asarray(np.stack([columns[name].missing() for name in targets]).any(0))
+    if gone.all():
+        raise DataError(f"No row of '{path}' has a value in {', '.join(targets)}. Give another target.")
+    if gone.any():
+        warnings.warn(f"{gone.sum()} of {len(gone)} rows of {path} have no target and are left out.", stacklevel=3)
+    return np.flatnonzero(~gone)
+
+
+def _target_values(targets: list[Column], rows: np.ndarray, task: Kind | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Return (rows,) int64 class numbers and their names, or (rows,) or (rows, targets) float32 values and none."""
+    if len(targets) > 1 or task == "regression":
+        if names := [column.name for column in targets if column.numbers is None]:
+            raise DataError(
+                f"Values to be predicted must be numbers, but {names} hold names. Give one target of names."
+            )
+        stacked = np.stack([column.numbers[rows] for column in targets if column.numbers is not None], 1)
+        values = torch.from_numpy(stacked).float()
+        return (values if len(targets) > 1 else values[:, 0]), ()
+    (target,) = targets
+    if target.numbers is None:
+        assert target.names is not None
+        names = [str(target.names[row]) for row in rows]
+        classes = sorted(set(names))
+        if len(classes) > NAMES_SHARE * len(rows):
+            raise DataError(
+                f"The target {shown(target.name)} has {len(classes)} different texts in {len(rows)} rows, such as "
+                f"{shown(names[0])}, which are no classes. Give another target."
+            )
+        number = {name: place for place, name in enumerate(classes)}
+        return torch.tensor([number[name] for name in names]), tuple(classes)
+    numbers = target.numbers[rows]
+    distinct = np.unique(numbers)
+    whole = bool((distinct == np.round(distinct)).all()) and not target.dates
+    if task == "classification" or (whole and len(distinct) <= min(_MOST_CLASSES, NAMES_SHARE * len(rows))):
+        return torch.from_numpy(np.searchsorted(distinct, numbers)).long(), tuple(f"{value:g}" for value in distinct)
+    return torch.from_numpy(numbers).float(), ()
+
+
+def _split(
+    values: Tensor, order: Column | None, rows: np.ndarray, *, by_time: bool, fraction: float
+) -> tuple[Tensor, Tensor]:
+    """Return the numbers, among the rows with a target, of those for training and for the test."""
+    if not fraction:
+        return torch.arange(len(rows)), torch.zeros(0, dtype=torch.int64)
+    if order is None:
+        first, second = stratified_halves(values, fraction=1 - fraction, seed=0)
+    elif by_time:
+        first, second = ordered_halves(_order_of(order, rows, by_time=True), fraction=1 - fraction)
+    else:
+        groups = _order_of(order, rows, by_time=False)
+        first, second = grouped_halves(values, groups, fraction=1 - fraction, seed=0)
+    return first.sort().values, second.sort().values
+
+
+def _order_of(column: Column, rows: np.ndarray | Tensor, *, by_time: bool) -> Tensor:
+    rows = np.asarray(rows)
+    if column.missing()[rows].any():
+        raise DataError(
+            f"The column {shown(column.name)} has rows without a value, which belong to no part. Fill them."
+        )
+    if by_time and column.numbers is None:
+        raise DataError(
+            f"The column {shown(column.name)} must hold numbers or dates such as 2024-05-31 12:00 to tell the order, "
+            f"but holds {shown(column.distinct()[0])}. Write them so."
+        )
+    values = column.numbers if column.numbers is not None else np.array(column.names)
+    chosen = values[rows]
+    return numbered_times(chosen, len(rows)) if by_time else numbered_groups(chosen, len(rows))

@@ -1,0 +1,251 @@
+"""Tables as spreadsheets, databases and loggers write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from archgrad.data import load
+from archgrad.errors import DataError, OptionError
+
+ROWS = 40
+
+
+def plain(separator=",", decimal=".", rows=ROWS):
+    """Rows of length, colour, weight and kind: the kind tells whether the length is above two."""
+    random = np.random.default_rng(0)
+    lines = [separator.join(("length", "colour", "weight", "kind"))]
+    for _ in range(rows):
+        length, weight = random.random() * 4, random.integers(1, 2000)
+        colour = ("red", "green", "")[random.integers(3)]
+        cells = (f"{length:.3f}".replace(".", decimal), colour, str(weight), "long" if length > 2 else "short")
+        lines.append(separator.join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def loaded(tmp_path, text, *, name="table.csv", encoding="utf-8", **options):
+    content = text if isinstance(text, bytes) else text.encode(encoding)
+    (tmp_path / name).write_bytes(content)
+    return load(str(tmp_path / name), **{"target": "kind", **options})
+
+
+def test_numbers_are_standardised_and_categories_get_an_input_each(tmp_path):
+    data = loaded(tmp_path, plain())
+    assert data.encoding.inputs == ("length", "colour=green", "colour=red", "weight")
+    assert data.classes == ("long", "short")
+    assert (data.in_features, data.channels, len(data.train), len(data.test)) == (4, 0, 32, 8)
+    inputs, targets = data.train.inputs, data.train.targets
+    assert inputs[:, [0, 3]].mean(0).abs().max() < 1e-6
+    assert inputs[:, [0, 3]].std(0, unbiased=False) == pytest.approx([1, 1], abs=1e-5)
+    assert set(inputs[:, 1:3].sum(1).tolist()) == {0.0, 1.0}  # none where the colour is missing
+    assert torch.equal(inputs[:, 0] > inputs[targets == 1][:, 0].max(), targets == 0)
+
+
+def test_what_is_measured_is_measured_on_the_training_rows_alone(tmp_path):
+    """The last fifth in time has other numbers and a colour of its own, which the inputs must not know of."""
+    rows = [
+        f"{day},{day if day < 80 else 1e6},{'blue' if day >= 80 else ('red', 'green')[day % 2]},{day % 3 % 2}"
+        for day in range(100)
+    ]
+    data = loaded(tmp_path, "\n".join(["day,value,colour,kind", *rows]), time="day")
+    assert data.encoding.inputs == ("value", "colour=green", "colour=red")
+    assert data.train.inputs[:, 0].std(unbiased=False) == pytest.approx(1, abs=1e-5)
+    assert data.test.inputs[:, 0].min() > 1e4
+    assert data.test.inputs[:, 1:].sum() == 0
+    weights, alphas = data.halves(fraction=0.5, seed=3)
+    assert torch.equal(weights.indices, torch.arange(40))
+    assert torch.equal(alphas.indices, torch.arange(40, 80))
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (plain(";", ","), {}),
+        (plain(";", ",").replace("\n", "\r\n"), {"encoding": "utf-8-sig"}),
+        (plain("\t"), {"encoding": "utf-16"}),
+        (plain("\t"), {"name": "table.tsv"}),
+        (plain("|"), {"name": "Table.CSV"}),
+        ("sep=;\n" + plain(";", ","), {}),
+        ("# a logger\n# of 2024, in °C\n" + plain(), {"encoding": "cp1252"}),
+        (plain().replace("\n", ",\n"), {}),  # lines that end in a separator
+        (plain().replace("colour", " colour ").replace(",red", ", red "), {}),
+        (plain().replace("\n", "\n\n"), {}),
+        (plain().replace("long\n", '"long"\n'), {}),
+    ],
+)
+def test_however_a_table_is_written_it_holds_the_same(tmp_path, text, options):
+    expected = loaded(tmp_path, plain(), name="plain.csv")
+    data = loaded(tmp_path, text, **options)
+    assert data.encoding.inputs == expected.encoding.inputs
+    assert data.classes == expected.classes
+    assert torch.equal(data.train.inputs, expected.train.inputs)
+
+
+def columns(**cells):
+    count = max(map(len, cells.values()))
+    lines = [";".join(cells)] + [
+        ";".join(str(column[row % len(column)]) for column in cells.values()) for row in range(count)
+    ]
+    return "\n".join(lines)
+
+
+KIND = ("a", "b")
+VALUES = [round(value, 2) for value in np.random.default_rng(1).random(40) * 9]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1,5", "2", "1.000,25"] * 14, [1.5, 2, 1000.25]),
+        (["1.5", "2", "1e3"] * 14, [1.5, 2, 1000]),
+        (["1,000.5", "2", "12,345,678"] * 14, [1000.5, 2, 12345678]),
+        (["€ 1.000", "2,5 €", "-3"] * 14, [1000, 2.5, -3]),
+        (["45 %", "4 %", "0.5%"] * 14, [45, 4, 0.5]),
+        (["2024-05-01", "2024-05-02 12:00", "2024/05/03"] * 14, [19844, 19845.5, 19846]),
+        (["2024-05-01T00:00:00Z", "2024-05-02", "2024-05-03T06:00:00+00:00"] * 14, [19844, 19845, 19846.25]),
+    ],
+)
+def test_numbers_and_dates_in_the_writings_of_many_lands(tmp_path, cells, expected):
+    data = loaded(tmp_path, columns(x=cells, kind=["a", "b", "b", "a", "a"]), task="classification")
+    (number,) = data.encoding.columns
+    assert number.name == "x"
+    inputs = data.encoding.encode(tmp_path / "table.csv")[:3, 0].double() * number.std + number.mean
+    assert inputs.tolist() == pytest.approx(expected, abs=1e-6 * number.std)
+
+
+@pytest.mark.parametrize("gone", ["", "NA", "n/a", "NaN", "null", "None", "?", "-", "#DIV/0!", "#N/A", "inf"])
+def test_missing_numbers_are_the_mean_and_told_to_the_network(tmp_path, gone):
+    cells = [gone, *VALUES[1:]]
+    data = loaded(tmp_path, columns(x=cells, kind=KIND))
+    assert data.encoding.inputs == ("x", "x is missing")
+    assert data.encoding.encode(tmp_path / "table.csv")[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"x": VALUES, "id": range(1, 41)}, r"'id' \(running numbers\)"),
+        ({"x": VALUES, "": range(40)}, r"'column 3' \(running numbers\)"),
+        ({"x": VALUES, "unit": ["mm"]}, r"'unit' \(one value\)"),
+        ({"x": VALUES, "note": ["NA"]}, r"'note' \(no values\)"),
+        ({"x": VALUES, "name": [f"Mr. {row}" for row in range(40)]}, r"'name' \(32 different texts in 32 rows\)"),
+        ({"x": [*VALUES[:-1], "(mm)"]}, r"'x' holds numbers, but other things in 1 of 40 rows, such as '\(mm\)'"),
+        ({"x": VALUES, "kind": [*(KIND * 19), "a", ""]}, "1 of 40 rows of .* have no target"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_told(tmp_path, cells, message):
+    with pytest.warns(UserWarning, match=message):
+        data = loaded(tmp_path, columns(**{"kind": KIND, **cells}))
+    assert data.encoding.inputs[0] == "x"
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "classes"),
+    [
+        ({"y": [0, 1]}, {}, ("0", "1")),
+        ({"y": ["3", "5", "9"]}, {}, ("3", "5", "9")),
+        ({"y": ["3", "5", "9"]}, {"task": "regression"}, ()),
+        ({"y": [True, False]}, {}, ("False", "True")),
+        ({"y": ["class A", "class B"]}, {}, ("class A", "class B")),
+        ({"y": VALUES}, {}, ()),
+        ({"y": range(40, 0, -1)}, {}, ()),
+    ],
+)
+def test_a_target_is_classes_or_values(tmp_path, cells, options, classes):
+    data = loaded(tmp_path, columns(x=VALUES, **cells), target="y", **options)
+    assert data.classes == classes
+    assert data.train.targets.is_floating_point() == (not classes)
+    assert data.train.targets.ndim == 1
+
+
+def test_several_targets_are_values_side_by_side(tmp_path):
+    data = loaded(tmp_path, columns(x=VALUES, y=VALUES[::-1], z=VALUES[1:]), target="y, z")
+    assert data.train.targets.shape == (32, 2)
+
+
+def test_groups_are_on_one_side_of_each_split(tmp_path):
+    patients = [f"p{row % 10}" for row in range(40)]
+    data = loaded(tmp_path, columns(x=VALUES, patient=patients, kind=["a", "b", "b"]), group="patient")
+    assert data.encoding.inputs == ("x",)
+    weights, alphas = data.halves(fraction=0.5, seed=0)
+    groups = [set(data.groups[half.indices].tolist()) for half in (weights, alphas)]
+    assert not groups[0] & groups[1]
+    assert len(data.train) == 32
+    assert len(groups[0] | groups[1]) == 8  # the other two patients are the test
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "message"),
+    [
+        (plain(), {"target": None}, OptionError, "--target.* length, colour, weight, kind"),
+        (plain(), {"target": "kinds"}, DataError, "no column 'kinds'. Did you mean 'kind'"),
+        (plain(), {"group": "who"}, DataError, "no column 'who'"),
+        (plain(), {"target": "kind", "task": "regression"}, DataError, r"must be numbers, but \['kind'\]"),
+        (plain(), {"target": "length", "group": "colour", "time": "weight"}, OptionError, "Give one of them"),
+        (plain(), {"group": "colour"}, DataError, "'colour' has rows without a value"),
+        (plain(), {"time": "kind", "target": "length"}, DataError, "must hold numbers or dates"),
+        (plain(), {"fit": "pad"}, OptionError, "fit goes with folder:PATH"),
+        ("1,2,3\n4,5,6\n", {}, DataError, "first row .* holds numbers"),
+        ("a,a,kind\n1,2,x\n", {}, DataError, "two columns called 'a'"),
+        ("a,kind\n", {}, DataError, "no rows"),
+        ("", {}, DataError, "no rows"),
+        ("report of May\na,kind\n1,x\n2,y\n", {}, DataError, "cells as its first, 1, but line 2 has 2, line 3 has 2"),
+        (plain() + "Total;1\n", {}, DataError, "line 42 has 1"),
+        (b"PK\3\4\0\0\0", {}, DataError, "no table of text"),
+        (
+            columns(name=[f"n{row}" for row in range(9)], x=VALUES[:9]),
+            {"target": "name"},
+            DataError,
+            "9 different texts in 9 rows",
+        ),
+        (columns(x=["NA"], kind=KIND * 2), {}, DataError, "no column to learn from"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Columns of")
+def test_tables_that_cannot_be_used_are_refused(tmp_path, text, options, error, message):
+    with pytest.raises(error, match=message):
+        loaded(tmp_path, text, **options)
+
+
+def test_new_rows_are_encoded_as_the_first(tmp_path):
+    data = loaded(tmp_path, plain())
+    (tmp_path / "new.csv").write_text("weight,length,colour,more\n100,2.5,violet,1\n")
+    encoded = data.encoding.encode(tmp_path / "new.csv")
+    assert encoded.shape == (1, 4)
+    assert encoded[0, 1:3].tolist() == [0, 0]
+    (tmp_path / "new.csv").write_text("weight,colour\n100,red\n")
+    with pytest.raises(DataError, match=r"lacks the columns \['length'\]"):
+        data.encoding.encode(tmp_path / "new.csv")
+
+
+def test_a_parquet_file_holds_the_same(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    expected = loaded(tmp_path, plain())
+    rows = [line.split(",") for line in plain().splitlines()[1:]]
+    lengths, colours, weights, kinds = zip(*rows, strict=True)
+    columns = {
+        "length": [float(text) for text in lengths],
+        "colour": [text or None for text in colours],
+        "weight": [int(text) for text in weights],
+        "kind": list(kinds),
+    }
+    parquet.write_table(arrow.table(columns), tmp_path / "table.parquet")
+    data = load(str(tmp_path / "table.parquet"), target="kind")
+    assert data.encoding.inputs == expected.encoding.inputs
+    assert torch.equal(data.train.inputs, expected.train.inputs)
+    parquet.write_table(arrow.table({**columns, "words": [[1, 2]] * ROWS}), tmp_path / "nested.parquet")
+    with pytest.raises(DataError, match=r"columns \['words'\] .* hold lists"):
+        load(str(tmp_path / "nested.parquet"), target="kind")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match="cannot be read"):
+        load(str(tmp_path / "broken.parquet"), target="kind")
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    with pytest.raises(OptionError, match=r"needs pyarrow.* archgrad\[tables\]"):
+        load(str(tmp_path / "table.parquet"), target="kind")
