@@ -26,7 +26,6 @@ from archgrad.rank_state import place_buffers, seed_for_rank, send_state
 from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
-from archgrad.search.checkpoint import FORMAT, VERSION, check_checkpoint
 from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, log_alphas, of_alphas, watched
 from archgrad.search.loaders import Halves
@@ -34,6 +33,7 @@ from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.members import Members
 from archgrad.search.meter import Meter
 from archgrad.search.optimizers import set_learning_rate
+from archgrad.search.search_checkpoint import FORMAT, VERSION, check_checkpoint
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
