@@ -119,7 +119,7 @@ def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Poi
         cells = [[escape(cell) for cell in cells_of(row)] for row in sorted(own, key=lambda row: -row.merit(row.mean))]
         sections.append(
             f'<section id="place-{k}" aria-labelledby="place-{k}-title"><h2 id="place-{k}-title">{escape(name)}</h2>'
-            + table([escape(title) for title in head_of(place)], cells, name=f"Scores: {name}")
+            + table(head_of(place), cells, name=f"Scores: {name}")
             + figure(seed_picture(own, scores))
             + _ranking(scores, f"mean-ranks-{k}")
             + _agreement(scores)
