@@ -112,6 +112,7 @@ def test_the_lowest_error_is_best_in_rows_ranks_and_tables() -> None:
     # No percentage, so nothing ends at 0 or 100: the half-width of two scores is 12.706 * sd / sqrt(2).
     assert rows["good"].low == pytest.approx(1 - 6.353, abs=1e-3)
     assert rows["poor"].high == pytest.approx(150 + 127.06, abs=1e-2)
+    assert rows["random"].text(rows["random"].gain, sign="+") == "+0"
     ranks = mean_ranks(SCORES)
     assert ranks is not None
     assert ranks.methods == ("good", "poor")

@@ -114,7 +114,7 @@ def _row(place: Place, method: str, results: Sequence[Result], random: float) ->
         high=mean + half if math.isnan(half) else min(mean + half, most),
         worst=min(scores, key=place.merit),
         best=max(scores, key=place.merit),
-        gain=place.merit(mean - random),
+        gain=place.merit(mean - random) + 0.0,  # no gain is 0, not -0
         agreement=agreement([result.choices for result in results]),
         search_minutes=_mean([result.search_seconds for result in results]) / 60,
         selection_minutes=_mean([result.selection_seconds for result in results]) / 60,
