@@ -101,6 +101,13 @@ class Data:
             )
 
     @cached_property
+    def bits(self) -> int:
+        """Of a channel of a pixel: 16 where images are stored with as many, else 8."""
+        with kept_randomness():
+            first, _ = pair_of(self.train, 0)
+        return 16 if self.channels and getattr(first, "dtype", None) in (torch.uint16, np.uint16) else 8
+
+    @cached_property
     def train_targets(self) -> Tensor:
         """(N,) targets of the training samples."""
         return targets_of(self.train)
