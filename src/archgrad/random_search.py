@@ -181,7 +181,8 @@ def _halves(data: Data, fraction: float, seed: int) -> Data:
     """The two parts that a search has, the second one in the place of the test set."""
     parts = data.halves(fraction=fraction, seed=seed)
     train, valid = (as_samples(Subset(part.samples, part.indices.tolist())) for part in parts)
-    return replace(data, train=train, test=valid, valid=None, groups=None, times=None)
+    # Without the encoding of a table, which is that of all training rows.
+    return replace(data, train=train, test=valid, valid=None, groups=None, times=None, encoding=None)
 
 
 def _opened(path: Path, options: RandomSearchOptions) -> RunFolder:

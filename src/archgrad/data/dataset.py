@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from archgrad.data.alike import check_alike
 from archgrad.data.augment import LARGEST_PIXEL, Augmentation, ImageTransform, channel_statistics
 from archgrad.data.decode import Fit
 from archgrad.data.samples import (
@@ -25,7 +26,7 @@ from archgrad.data.samples import (
 )
 from archgrad.data.seeds import kept_randomness
 from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
-from archgrad.data.table_encoding import TableEncoding
+from archgrad.data.table_encoding import TableEncoding, standardised_on
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
@@ -112,8 +113,16 @@ class Data:
         """(N,) targets of the training samples."""
         return targets_of(self.train)
 
+    @cached_property
+    def learnt_targets(self) -> Tensor:
+        """(M,) targets of the training samples and of those in `valid`: all that a search learns from."""
+        return self.train_targets if self.valid is None else torch.cat([self.train_targets, targets_of(self.valid)])
+
     def halves(self, *, fraction: float, seed: int) -> tuple[Part, Part]:
         """Return the samples that the weights of a search learn from, and those that the alphas learn from.
+
+        The numbers of a table are standardised over the samples for the weights alone, so that these tell nothing of
+        the others.
 
         Args:
             fraction: Share of the training samples for the weights, between 0 and 1; of no use where `valid` is given.
@@ -131,7 +140,16 @@ class Data:
             first, second = grouped_halves(self.train_targets, self.groups, fraction=fraction, seed=seed)
         else:
             first, second = stratified_halves(self.train_targets, fraction=fraction, seed=seed)
-        return Part(self.train, first), Part(self.train, second)
+        samples = self._standardised_on(first)
+        return Part(samples, first), Part(samples, second)
+
+    def _standardised_on(self, rows: Tensor) -> Dataset:
+        samples, encoding = self.train, self.encoding
+        if encoding is None or not isinstance(samples, TensorSamples):
+            return samples
+        if not isinstance(samples.inputs, Tensor) or samples.inputs.shape[1:] != (len(encoding.inputs),):
+            return samples  # put in the place of the table's
+        return TensorSamples(standardised_on(encoding, samples.inputs, rows), samples.targets)
 
     def take(self, indices: Tensor) -> "Data":
         """Return the same data with some of the training samples, (n,) int64, in that order."""
@@ -228,6 +246,8 @@ class Data:
         valid = None if valid is None else _labelled(as_samples(valid), collate)
         with kept_randomness():
             first, _ = pair_of(train, 0)
+        if valid is not None:
+            check_alike(train, valid, first)
         channels, image_size = _image_shape(first, asked=augmentation is not None or len(mean) > 0)
         if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype in LARGEST_PIXEL:
             mean, std = channel_statistics(train.inputs)

@@ -122,6 +122,30 @@ class TableEncoding:
         return torch.from_numpy(np.concatenate(parts, 1)).float()
 
 
+def standardised_on(encoding: TableEncoding, inputs: Tensor, rows: Tensor) -> Tensor:
+    """Return the inputs of a table with each column of numbers of mean 0 and deviation 1 over some of its rows alone.
+
+    Args:
+        encoding: That made the inputs.
+        inputs: (N, inputs), of all rows.
+        rows: (n,) int64, those that are measured.
+
+    Returns:
+        (N, inputs); what was missing stays 0, and inputs of categories are as they were.
+    """
+    made, place = inputs.clone(), 0
+    for column in encoding.columns:
+        if isinstance(column, _Number):
+            present = inputs[:, place + 1] == 0 if column.may_be_missing else torch.ones(len(inputs), dtype=torch.bool)
+            measured = inputs[rows, place][present[rows]].double()
+            if len(measured):
+                std = float(measured.std(correction=0))
+                shifted = inputs[:, place].double() - measured.mean()
+                made[:, place] = torch.where(present, shifted / (std if std > _SMALLEST_DEVIATION else 1.0), 0.0)
+        place += len(column.inputs)
+    return made
+
+
 def _column_of(plain: Any) -> _Number | _Category:
     keys = set(plain) if isinstance(plain, Mapping) else None
     if keys == {each.name for each in fields(_Number)}:
