@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -270,3 +272,10 @@ def test_the_numbers_of_a_search_are_standardised_over_the_samples_for_the_weigh
     assert not torch.equal(found[:, 0], data.train.inputs[:, 0])
     assert abs(float(data.train.inputs[~missing, 0].mean())) < 1e-6  # a retraining has all training rows
     assert torch.equal(weights.samples.targets, data.train.targets)
+
+    # The same where the halves are given, as the folds of a cross-validation are.
+    train, valid = data.take(weights.indices), data.take(alphas.indices)
+    fold = replace(train, valid=valid.train, times=None)
+    for part, indices in zip(fold.halves(fraction=0.5, seed=0), (weights.indices, alphas.indices), strict=True):
+        torch.testing.assert_close(part.samples.inputs, found[indices])
+        assert part.given == (indices is alphas.indices)

@@ -39,6 +39,9 @@ class Part(NamedTuple):
     indices: Tensor
     """(n,) int64, which of them."""
 
+    given: bool = False
+    """Whether they are those of `Data.valid`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -133,23 +136,27 @@ class Data:
         """
         if self.valid is not None:
             count = size_of(self.valid)
-            return Part(self.train, torch.arange(len(self.train_targets))), Part(self.valid, torch.arange(count))
+            every = torch.arange(len(self.train_targets))
+            train, valid = (self._standardised(samples, every) for samples in (self.train, self.valid))
+            return Part(train, every), Part(valid, torch.arange(count), given=True)
         if self.times is not None:
             first, second = ordered_halves(self.times, fraction=fraction)
         elif self.groups is not None:
             first, second = grouped_halves(self.train_targets, self.groups, fraction=fraction, seed=seed)
         else:
             first, second = stratified_halves(self.train_targets, fraction=fraction, seed=seed)
-        samples = self._standardised_on(first)
+        samples = self._standardised(self.train, first)
         return Part(samples, first), Part(samples, second)
 
-    def _standardised_on(self, rows: Tensor) -> Dataset:
-        samples, encoding = self.train, self.encoding
-        if encoding is None or not isinstance(samples, TensorSamples):
+    def _standardised(self, samples: Dataset, rows: Tensor) -> Dataset:
+        """Standardise inputs of a table by the training samples `rows`; other samples are returned as they are."""
+        train, encoding = self.train, self.encoding
+        if encoding is None or not isinstance(train, TensorSamples) or not isinstance(samples, TensorSamples):
             return samples
-        if not isinstance(samples.inputs, Tensor) or samples.inputs.shape[1:] != (len(encoding.inputs),):
-            return samples  # put in the place of the table's
-        return TensorSamples(standardised_on(encoding, samples.inputs, rows), samples.targets)
+        for each in (train.inputs, samples.inputs):
+            if not isinstance(each, Tensor) or each.shape[1:] != (len(encoding.inputs),):
+                return samples  # put in the place of the table's
+        return TensorSamples(standardised_on(encoding, train.inputs[rows], samples.inputs), samples.targets)
 
     def take(self, indices: Tensor) -> "Data":
         """Return the same data with some of the training samples, (n,) int64, in that order."""

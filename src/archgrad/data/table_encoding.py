@@ -45,6 +45,10 @@ class _Number:
         values = np.where(gone, 0.0, (column.numbers - self.mean) / self.std)
         return np.stack([values, gone] if self.may_be_missing else [values], 1)
 
+    def present(self, inputs: Tensor, place: int) -> Tensor:
+        """Return (N,) bool, where there was a value, of inputs (N, inputs) among which these begin at a place."""
+        return inputs[:, place + 1] == 0 if self.may_be_missing else torch.ones(len(inputs), dtype=torch.bool)
+
 
 @dataclass(frozen=True)
 class _Category:
@@ -122,13 +126,13 @@ class TableEncoding:
         return torch.from_numpy(np.concatenate(parts, 1)).float()
 
 
-def standardised_on(encoding: TableEncoding, inputs: Tensor, rows: Tensor) -> Tensor:
-    """Return the inputs of a table with each column of numbers of mean 0 and deviation 1 over some of its rows alone.
+def standardised_on(encoding: TableEncoding, measured: Tensor, inputs: Tensor) -> Tensor:
+    """Return inputs of a table, each column of numbers standardised by mean and deviation over some rows alone.
 
     Args:
         encoding: That made the inputs.
-        inputs: (N, inputs), of all rows.
-        rows: (n,) int64, those that are measured.
+        measured: (n, inputs), of the rows that are measured.
+        inputs: (N, inputs), of any rows.
 
     Returns:
         (N, inputs); what was missing stays 0, and inputs of categories are as they were.
@@ -136,12 +140,11 @@ def standardised_on(encoding: TableEncoding, inputs: Tensor, rows: Tensor) -> Te
     made, place = inputs.clone(), 0
     for column in encoding.columns:
         if isinstance(column, _Number):
-            present = inputs[:, place + 1] == 0 if column.may_be_missing else torch.ones(len(inputs), dtype=torch.bool)
-            measured = inputs[rows, place][present[rows]].double()
-            if len(measured):
-                std = float(measured.std(correction=0))
-                shifted = inputs[:, place].double() - measured.mean()
-                made[:, place] = torch.where(present, shifted / (std if std > _SMALLEST_DEVIATION else 1.0), 0.0)
+            values = measured[column.present(measured, place), place].double()
+            if len(values):
+                std = float(values.std(correction=0))
+                shifted = (inputs[:, place].double() - values.mean()) / (std if std > _SMALLEST_DEVIATION else 1.0)
+                made[:, place] = torch.where(column.present(inputs, place), shifted, 0.0)
         place += len(column.inputs)
     return made
 

@@ -86,10 +86,9 @@ class TaskOptions(Options):
             return None
         if part is None:
             return sampling_weights_of(self.sampling, data.train_targets)
-        given = part.samples is data.valid
         if isinstance(self.sampling, str):
             return sampling_weights_of(self.sampling, targets_of(part.samples)[part.indices])
-        return None if given else sampling_weights_of(self.sampling, data.train_targets)[part.indices]
+        return None if part.given else sampling_weights_of(self.sampling, data.train_targets)[part.indices]
 
     def plain_task(self) -> dict[str, Any]:
         """Return those of the options that were given, as plain data for config.yaml; a task by its name."""
