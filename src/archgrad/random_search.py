@@ -186,7 +186,9 @@ def _halves(data: Data, fraction: float, seed: int) -> tuple[Data, Tensor]:
     """The two parts that a search has, the second one in the place of the test set; and the samples of the first."""
     parts = data.halves(fraction=fraction, seed=seed)
     train, valid = (as_samples(Subset(part.samples, part.indices.tolist())) for part in parts)
-    return replace(data, train=train, test=valid, valid=None, groups=None, times=None), parts[0].indices
+    # Without the encoding of a table, which is that of all training rows.
+    parted = replace(data, train=train, test=valid, valid=None, groups=None, times=None, encoding=None)
+    return parted, parts[0].indices
 
 
 def _opened(path: Path, options: RandomSearchOptions) -> RunFolder:

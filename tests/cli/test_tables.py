@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from archgrad.architecture import Architecture
+from archgrad.data import load
 from archgrad.export.load import describe_run, load_retrained
 
 from .typed import Type
@@ -64,3 +67,46 @@ def test_a_table_is_searched_and_retrained_by_the_commands_that_are_told(table: 
     assert "'mlp' is for inputs that are vectors" in told.err
     told = archgrad("search", "--image-size", "12by12", "--data", "folder:here", *QUICK)
     assert "height x width as 48x96, but got '12by12'" in told.err
+
+
+def test_prices_are_learnt_reported_and_predicted_for_new_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archgrad: Type
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    areas = random.uniform(20, 120, 80)
+    rows = [
+        f"{'' if row % 9 == 0 else f'{area:.1f}'},{['north', 'south', 'west'][row % 3]},{2 * area + 30 * (row % 3):.2f}"
+        for row, area in enumerate(areas)
+    ]
+    Path("t.csv").write_text("\n".join(["area,district,price", *rows]))
+    sizes = ("--space.width", 8, "--space.layers", 1)
+    told = archgrad("search", "--data", "t.csv", "--target", "price", *sizes, "--out", "found", *QUICK)
+    assert told.status == 0, told.err
+    told = archgrad("retrain", "--arch", "found", "--drop-path", 0, "--out", "net", *QUICK)
+    assert told.status == 0, told.err
+    told = archgrad("report", "found", "net", "--out", "page.html")
+    assert told.status == 0, told.err
+    assert "residual" in Path("page.html").read_text().lower()
+
+    # New rows in other columns' order and without a price: one lacks its area, one is of a district that was not seen.
+    Path("new.csv").write_text("district,area,owner\nsouth,50.5,A\nnorth,,B\neast,100,C\n")
+    told = archgrad("predict", "net", "--data", "new.csv", "--json")
+    assert told.status == 0, told.err
+    found = [row["values"]["value"] for row in json.loads(told.out)]
+    encoding = load("t.csv", target="price").encoding
+    assert encoding is not None
+    assert encoding.inputs == ("area", "area is missing", "district=north", "district=south", "district=west")
+    inputs = encoding.encode("new.csv")
+    assert inputs[1].tolist() == [0, 1, 1, 0, 0]
+    assert inputs[2, 1:].tolist() == [0, 0, 0, 0]
+    with torch.no_grad():
+        expected = load_retrained(Path("net"))(inputs)
+    assert found == expected.double().flatten().tolist()
+
+    # A network whose folder does not tell the columns refuses rows.
+    summary = json.loads(Path("net/summary.json").read_text())
+    Path("net/summary.json").write_text(json.dumps({key: summary[key] for key in summary if key != "table"}))
+    told = archgrad("predict", "net", "--data", "new.csv")
+    assert told.status == 2
+    assert "does not tell how rows of a table become its inputs" in told.err

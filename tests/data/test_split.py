@@ -138,3 +138,18 @@ def test_a_share_of_the_weights_is_refused_beside_validation_data():
     space = torch.nn.Sequential(ag.LayerChoice([torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)]))
     with pytest.raises(OptionError, match=r"weights_fraction=0\.3 .* validation samples of its own"):
         ag.search(space, data, weights_fraction=0.3, epochs=1, quiet=True, device="cpu")
+
+
+def test_validation_data_of_another_kind_is_refused_before_a_retraining_joins_it():
+    x, y = torch.rand(8, 3, 6, 6), torch.rand(8)
+    images = (x * 255).to(torch.uint8)
+    for train, valid, message in (
+        ((x, y), (x, y[:, None]), r"fractions of shape \(1,\) a sample, but .* one fraction"),
+        ((x, y), (x, y.round().long()), "one whole number a sample, but"),
+        ((x, torch.rand(8, 2)), (x, torch.rand(8, 3)), r"shape \(3,\) a sample, but .* shape \(2,\)"),
+        ((images, y), (x, y), r"inputs of the validation samples are fractions of shape .*, but .* uint8"),
+        ((x, y), (x[:, :, :5], y), r"shape \(3, 5, 6\), but those of the training samples fractions of"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Data.from_datasets(TensorSamples(*train), valid=TensorSamples(*valid))
+    assert Data.from_datasets(TensorSamples(x, y), valid=TensorSamples(x.double(), y)).whole().train.inputs.ndim == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -249,3 +251,31 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     with pytest.raises(OptionError, match=r"needs pyarrow.* archgrad\[tables\]"):
         load(str(tmp_path / "table.parquet"), target="kind")
+
+
+def test_the_numbers_of_a_search_are_standardised_over_the_samples_for_the_weights_alone(tmp_path):
+    rows = [f"{'' if n % 7 == 3 else n * n},{'abc'[n % 3]},{n},{n / 2}" for n in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["square,kind,day,y", *rows]))
+    data = load(str(tmp_path / "t.csv"), target="y", time="day")
+    weights, alphas = data.halves(fraction=0.5, seed=0)
+    assert weights.samples is alphas.samples
+    days = torch.arange(32)  # the test set is the latest fifth
+    assert data.encoding.inputs[:2] == ("square", "square is missing")
+    missing = days % 7 == 3
+    known = weights.indices[~missing[weights.indices]]
+    squares = (days**2).double()
+    expected = (squares - squares[known].mean()) / squares[known].std(correction=0)
+    found = weights.samples.inputs
+    torch.testing.assert_close(found[~missing, 0].double(), expected[~missing], atol=1e-5, rtol=1e-5)
+    assert not found[missing, 0].any()
+    assert torch.equal(found[:, 1:], data.train.inputs[:, 1:])
+    assert not torch.equal(found[:, 0], data.train.inputs[:, 0])
+    assert abs(float(data.train.inputs[~missing, 0].mean())) < 1e-6  # a retraining has all training rows
+    assert torch.equal(weights.samples.targets, data.train.targets)
+
+    # The same where the halves are given, as the folds of a cross-validation are.
+    train, valid = data.take(weights.indices), data.take(alphas.indices)
+    fold = replace(train, valid=valid.train, times=None)
+    for part, indices in zip(fold.halves(fraction=0.5, seed=0), (weights.indices, alphas.indices), strict=True):
+        torch.testing.assert_close(part.samples.inputs, found[indices])
+        assert part.given == (indices is alphas.indices)

@@ -198,7 +198,7 @@ def test_a_model_that_says_nothing_of_itself_is_refused(digits: list[Path], expo
 def test_networks_of_other_inputs_are_told_apart(digits: list[Path], tmp_path: Path) -> None:
     inputs, network = torch.randn(40, 5), nn.Linear(5, 2)
     retrain(network, (inputs, (inputs[:, 0] > 0).long()), run_dir=tmp_path / "run", **OPTIONS)
-    with pytest.raises(ExportError, match=r"takes float32 inputs of shape \(5,\), not square images"):
+    with pytest.raises(ExportError, match=r"takes float32 inputs of shape \(5,\), not images"):
         predict(tmp_path / "run", digits[:1], space=network)
 
 

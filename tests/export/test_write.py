@@ -104,7 +104,7 @@ def test_a_description_is_this_text() -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "does not describe a model"),
-        ({"version": 4}, "version 4, and this archgrad reads 1 to 3"),
+        ({"version": 5}, "version 5, and this archgrad reads 1 to 4"),
         ({"version": 2}, "'inputs' is missing"),
         ({"classes": []}, "at least one name"),
         ({"classes": "ab"}, "classes must be a list"),

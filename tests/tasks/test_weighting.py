@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,3 +116,25 @@ def test_pixels_that_do_not_count_are_found_by_their_custom() -> None:
     masks = torch.tensor([[[0, 1], [2, 255]]])
     task = Recipe().task_for(data(masks.repeat(2, 1, 1))).task
     assert (task.labels, task.ignore_index) == (("0", "1", "2"), 255)  # type: ignore[attr-defined]
+
+
+def test_balanced_draws_are_so_in_each_half_and_in_validation_samples_of_ones_own() -> None:
+    targets = torch.tensor([0] * 9 + [1] * 3)
+    given = replace(data(targets), valid=TensorSamples(torch.randn(8, 2), torch.tensor([1] * 6 + [0] * 2)))
+    train, valid = given.halves(fraction=0.5, seed=0)
+    options = SearchRecipe(sampling="balanced")
+    for part, expected in ((train, targets), (valid, given.valid.targets)):  # type: ignore[union-attr]
+        weights = options.sampling_weights(given, part)
+        assert weights is not None
+        shares = torch.zeros(2, dtype=torch.float64).index_add(0, expected, weights)
+        assert shares[0] == pytest.approx(shares[1])
+    # A group that holds most of a class stands on one side: the other half is balanced by its own counts.
+    grouped = replace(data(targets), groups=torch.tensor([0] * 8 + [1] + [2] * 3))
+    for part in grouped.halves(fraction=0.5, seed=0):
+        counts = torch.bincount(targets[part.indices], minlength=2).double()
+        weights = options.sampling_weights(grouped, part)
+        assert weights is not None
+        torch.testing.assert_close(weights, 1 / counts[targets[part.indices]])
+    numbers = SearchRecipe(sampling=[float(n) for n in range(12)])
+    assert numbers.sampling_weights(given, train).tolist() == list(range(12))  # type: ignore[union-attr]
+    assert numbers.sampling_weights(given, valid) is None

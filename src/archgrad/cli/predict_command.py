@@ -16,6 +16,7 @@ from archgrad.cli.parser import Parser
 from archgrad.errors import OptionError
 from archgrad.export import Prediction, model_description, predict, predict_samples, save_masks
 from archgrad.terminal import printable, say
+from archgrad.typed_names import is_own
 
 __all__ = ["make_parser", "run"]
 
@@ -33,13 +34,13 @@ def make_parser() -> Parser:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="Image files of any size; they are cut to their central square and resized.",
+        help="Image files of any size; they are brought to the network's as those of its training were.",
     )
     parser.add_argument(
         "--data",
         type=str | None,
         help="Instead of image files: data as for the retraining, whose test samples are predicted, or all where there "
-        "is no test set.",
+        "is no test set. Of a table all rows are; it needs no target.",
     )
     parser.add_argument("--top", type=int, default=5, help="How many classes to tell, at least 1.")
     parser.add_argument("--json", type=bool, default=False, help="Print JSON instead of a table.")
@@ -65,8 +66,9 @@ def run(arguments: Sequence[str]) -> int:
     space = space_of_run(Path(options.model), options.space)
     known = {"top": options.top, "weights": options.weights, "space": space}
     if options.data:
-        values = {"data": settled_name(options.data), "image_size": None, "train_samples": None}
-        found = predict_samples(options.model, open_data(values), **known)
+        name = settled_name(options.data)
+        data = open_data({"data": name, "train_samples": None}) if is_own(name) else name
+        found = predict_samples(options.model, data, **known)
     else:
         found = predict(options.model, options.images, **known)
     names = model_description(options.model).classes

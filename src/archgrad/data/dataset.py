@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from archgrad.data.alike import check_alike
 from archgrad.data.augment import LARGEST_PIXEL, Augmentation, ImageTransform, channel_statistics
 from archgrad.data.decode import Fit
 from archgrad.data.samples import (
@@ -25,7 +26,7 @@ from archgrad.data.samples import (
 )
 from archgrad.data.seeds import kept_randomness
 from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
-from archgrad.data.table_encoding import TableEncoding
+from archgrad.data.table_encoding import TableEncoding, standardised_on
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
@@ -37,6 +38,9 @@ class Part(NamedTuple):
     samples: Dataset
     indices: Tensor
     """(n,) int64, which of them."""
+
+    given: bool = False
+    """Whether they are those of `Data.valid`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +105,27 @@ class Data:
             )
 
     @cached_property
+    def bits(self) -> int:
+        """Of a channel of a pixel: 16 where images are stored with as many, else 8."""
+        with kept_randomness():
+            first, _ = pair_of(self.train, 0)
+        return 16 if self.channels and getattr(first, "dtype", None) in (torch.uint16, np.uint16) else 8
+
+    @cached_property
     def train_targets(self) -> Tensor:
         """(N,) targets of the training samples."""
         return targets_of(self.train)
 
+    @cached_property
+    def learnt_targets(self) -> Tensor:
+        """(M,) targets of the training samples and of those in `valid`: all that a search learns from."""
+        return self.train_targets if self.valid is None else torch.cat([self.train_targets, targets_of(self.valid)])
+
     def halves(self, *, fraction: float, seed: int) -> tuple[Part, Part]:
         """Return the samples that the weights of a search learn from, and those that the alphas learn from.
+
+        The numbers of a table are standardised over the samples for the weights alone, so that these tell nothing of
+        the others.
 
         Args:
             fraction: Share of the training samples for the weights, between 0 and 1; of no use where `valid` is given.
@@ -117,14 +136,27 @@ class Data:
         """
         if self.valid is not None:
             count = size_of(self.valid)
-            return Part(self.train, torch.arange(len(self.train_targets))), Part(self.valid, torch.arange(count))
+            every = torch.arange(len(self.train_targets))
+            train, valid = (self._standardised(samples, every) for samples in (self.train, self.valid))
+            return Part(train, every), Part(valid, torch.arange(count), given=True)
         if self.times is not None:
             first, second = ordered_halves(self.times, fraction=fraction)
         elif self.groups is not None:
             first, second = grouped_halves(self.train_targets, self.groups, fraction=fraction, seed=seed)
         else:
             first, second = stratified_halves(self.train_targets, fraction=fraction, seed=seed)
-        return Part(self.train, first), Part(self.train, second)
+        samples = self._standardised(self.train, first)
+        return Part(samples, first), Part(samples, second)
+
+    def _standardised(self, samples: Dataset, rows: Tensor) -> Dataset:
+        """Standardise inputs of a table by the training samples `rows`; other samples are returned as they are."""
+        train, encoding = self.train, self.encoding
+        if encoding is None or not isinstance(train, TensorSamples) or not isinstance(samples, TensorSamples):
+            return samples
+        for each in (train.inputs, samples.inputs):
+            if not isinstance(each, Tensor) or each.shape[1:] != (len(encoding.inputs),):
+                return samples  # put in the place of the table's
+        return TensorSamples(standardised_on(encoding, train.inputs[rows], samples.inputs), samples.targets)
 
     def take(self, indices: Tensor) -> "Data":
         """Return the same data with some of the training samples, (n,) int64, in that order."""
@@ -221,6 +253,8 @@ class Data:
         valid = None if valid is None else _labelled(as_samples(valid), collate)
         with kept_randomness():
             first, _ = pair_of(train, 0)
+        if valid is not None:
+            check_alike(train, valid, first)
         channels, image_size = _image_shape(first, asked=augmentation is not None or len(mean) > 0)
         if channels and not mean and isinstance(train, TensorSamples) and train.inputs.dtype in LARGEST_PIXEL:
             mean, std = channel_statistics(train.inputs)

@@ -1,18 +1,21 @@
 """How the rows of a table become inputs: numbers standardised, categories in inputs of their own."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from archgrad.checks import check_real
 from archgrad.data.table_columns import Column, read_column
 from archgrad.data.table_file import Table, read_table
-from archgrad.errors import DataError
+from archgrad.errors import DataError, OptionError
 from archgrad.json_text import shown
 
 NAMES_SHARE = 0.5
@@ -41,6 +44,10 @@ class _Number:
         gone = np.isnan(column.numbers)
         values = np.where(gone, 0.0, (column.numbers - self.mean) / self.std)
         return np.stack([values, gone] if self.may_be_missing else [values], 1)
+
+    def present(self, inputs: Tensor, place: int) -> Tensor:
+        """Return (N,) bool, where there was a value, of inputs (N, inputs) among which these begin at a place."""
+        return inputs[:, place + 1] == 0 if self.may_be_missing else torch.ones(len(inputs), dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,67 @@ class TableEncoding:
             raise DataError(f"The table lacks the columns {gone}, which the network learnt from.")
         return self.encoded({column.name: read_one(table, column.name) for column in self.columns})
 
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return it as plain data, a dict for each column, as files of models hold it."""
+        return [asdict(column) for column in self.columns]
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "TableEncoding":
+        """Return the encoding that `to_plain` gave.
+
+        Args:
+            plain: Of anyone's making.
+
+        Raises:
+            OptionError: It is none.
+        """
+        if not isinstance(plain, list) or not plain:
+            raise OptionError(f"The columns of a table must be a list of at least one, but are {shown(plain)}.")
+        return cls(tuple(map(_column_of, plain)))
+
     def encoded(self, columns: Mapping[str, Column]) -> Tensor:
         """Return the same of columns that are read."""
         parts = [column.encoded(columns[column.name]) for column in self.columns]
         return torch.from_numpy(np.concatenate(parts, 1)).float()
+
+
+def standardised_on(encoding: TableEncoding, measured: Tensor, inputs: Tensor) -> Tensor:
+    """Return inputs of a table, each column of numbers standardised by mean and deviation over some rows alone.
+
+    Args:
+        encoding: That made the inputs.
+        measured: (n, inputs), of the rows that are measured.
+        inputs: (N, inputs), of any rows.
+
+    Returns:
+        (N, inputs); what was missing stays 0, and inputs of categories are as they were.
+    """
+    made, place = inputs.clone(), 0
+    for column in encoding.columns:
+        if isinstance(column, _Number):
+            values = measured[column.present(measured, place), place].double()
+            if len(values):
+                std = float(values.std(correction=0))
+                shifted = (inputs[:, place].double() - values.mean()) / (std if std > _SMALLEST_DEVIATION else 1.0)
+                made[:, place] = torch.where(column.present(inputs, place), shifted, 0.0)
+        place += len(column.inputs)
+    return made
+
+
+def _column_of(plain: Any) -> _Number | _Category:
+    keys = set(plain) if isinstance(plain, Mapping) else None
+    if keys == {each.name for each in fields(_Number)}:
+        number = _Number(**plain)
+        if isinstance(number.name, str) and isinstance(number.may_be_missing, bool):
+            check_real("The mean of a column", number.mean, above=-math.inf)
+            check_real("The deviation of a column", number.std, above=0)
+            return number
+    if keys == {each.name for each in fields(_Category)} and isinstance(plain["categories"], list | tuple):
+        category = _Category(plain["name"], tuple(plain["categories"]), plain["other"])
+        texts = (category.name, *category.categories)
+        if len(texts) > 1 and all(isinstance(text, str) for text in texts) and isinstance(category.other, bool):
+            return category
+    raise OptionError(f"A column of a table is numbers with mean and deviation, or categories; but got {shown(plain)}.")
 
 
 def read_one(table: Table, name: str) -> Column:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archgrad.checks import check_real, is_whole
+from archgrad.checks import check_real, check_word, is_whole
+from archgrad.data.decode import FITS, Fit
+from archgrad.data.table_encoding import TableEncoding
 from archgrad.errors import ArchitectureError, ExportError, OptionError
 from archgrad.export.inputs import TensorInput, is_sizes, nested_inputs, tensor_inputs
 from archgrad.files import read_explained, write_text
@@ -18,7 +20,7 @@ from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
 __all__ = ["ModelDescription", "TensorOutput", "description_beside"]
 
 _FORMAT = "archgrad.model"
-_ONE_TENSOR, _SEVERAL, _OF_A_TASK = 1, 2, 3  # versions
+_ONE_TENSOR, _SEVERAL, _OF_A_TASK, _OF_FILES = 1, 2, 3, 4  # versions
 _SHOWS = ("classes", "labels", "values", "positions")
 
 
@@ -49,6 +51,10 @@ class ModelDescription:
             classification.
         outputs: The tensors that the network gives; empty where it is the logits alone.
         batch_size: The only number of samples that the file takes at once; None where it takes any.
+        fit: How an image file of another shape becomes one of the network's: "crop", "squash" or "pad" (see
+            `archgrad.data.load`).
+        bits: Of a channel of a pixel, which image files are brought to before they are numbers: 8 or 16.
+        encoding: How rows of a table become inputs; None where they are none of a table.
     """
 
     classes: tuple[str, ...]
@@ -59,14 +65,19 @@ class ModelDescription:
     task: Mapping[str, Any] | None = None
     outputs: tuple[TensorOutput, ...] = ()
     batch_size: int | None = None
+    fit: Fit = "crop"
+    bits: int = 8
+    encoding: TableEncoding | None = None
 
     def __post_init__(self) -> None:
         self._check_task()
+        self._check_files()
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise OptionError(f"classes must be at least one name, but got {shown(self.classes)}.")
         tensor_inputs(self.input_shape, self.input_dtype)
         sizes = self.input_shape
-        if len(self.mean) != len(self.std) or (self.mean and (not self.is_image or len(self.mean) != sizes[0])):
+        channels = self.channels_and_size[0] if self.input_dtype == "float32" else 0
+        if len(self.mean) != len(self.std) or (self.mean and len(self.mean) != channels):
             raise OptionError(
                 f"mean and std are one number each per channel of an image (C, H, W), but there are {len(self.mean)} "
                 f"and {len(self.std)} for inputs of shape {sizes}. Give both for each channel, or neither."
@@ -86,6 +97,21 @@ class ModelDescription:
             check_real("threshold", task.get("threshold", 0.5))
         if self.batch_size is not None and not is_whole(self.batch_size, least=1):
             raise OptionError(f"batch_size must be a whole number of at least 1, but got {shown(self.batch_size)}.")
+
+    def _check_files(self) -> None:
+        check_word("fit", self.fit, FITS)
+        if not is_whole(self.bits, least=8) or self.bits not in (8, 16):
+            raise OptionError(f"bits of an image file's pixels must be 8 or 16, but got {shown(self.bits)}.")
+        if (self.fit, self.bits) != ("crop", 8) and not self.channels_and_size[0]:
+            raise OptionError(
+                f"fit and bits say how image files become inputs, but inputs of shape {shown(self.input_shape)} are no "
+                f"images. Leave them out."
+            )
+        if self.encoding is not None and self.features != len(self.encoding.inputs):
+            raise OptionError(
+                f"A table of {len(self.encoding.inputs)} inputs does not become inputs of shape "
+                f"{shown(self.input_shape)}. Give the encoding of the table that the network learnt from."
+            )
 
     @property
     def shows(self) -> str:
@@ -121,7 +147,8 @@ class ModelDescription:
 
     def to_json(self) -> str:
         """Return the text of a description file."""
-        one, batch = self.is_plain and is_sizes(self.input_shape), self.batch_size or "batch"
+        of_files = self._of_files()
+        one, batch = self.is_plain and is_sizes(self.input_shape) and not of_files, self.batch_size or "batch"
         inputs = [
             {"name": each.name}
             | ({} if one else {"place": list(each.place)})
@@ -132,13 +159,19 @@ class ModelDescription:
         logits = {"name": "logits", "shape": [batch, len(self.classes)], "dtype": "float32"}
         content = {
             "format": _FORMAT,
-            "version": _OF_A_TASK if not self.is_plain else _ONE_TENSOR if one else _SEVERAL,
+            "version": _ONE_TENSOR if one else _OF_FILES if of_files else _SEVERAL if self.is_plain else _OF_A_TASK,
             **({"input": inputs[0]} if one else {"inputs": inputs}),
             **({"output": logits} if self.is_plain else {"outputs": outputs or [logits], "task": self.task}),
             "normalisation": {"pixels": [0, 1], "mean": list(self.mean), "std": list(self.std)} if self.mean else None,
             "classes": list(self.classes),
+            **of_files,
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _of_files(self) -> dict[str, Any]:
+        """Return what files say of files; nothing where images are cropped to 8 bits, as all were at first."""
+        images = {"fit": self.fit, "bits": self.bits} if (self.fit, self.bits) != ("crop", 8) else {}
+        return images | ({} if self.encoding is None else {"table": self.encoding.to_plain()})
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> ModelDescription:
@@ -155,10 +188,10 @@ class ModelDescription:
             content = parse_json(text)
             if not isinstance(content, dict) or content.get("format") != _FORMAT:
                 raise ExportError(f"{where} does not describe a model of archgrad. Name a file that export wrote.")
-            if content.get("version") not in (_ONE_TENSOR, _SEVERAL, _OF_A_TASK):
+            if content.get("version") not in (_ONE_TENSOR, _SEVERAL, _OF_A_TASK, _OF_FILES):
                 raise ExportError(
                     f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_ONE_TENSOR} to "
-                    f"{_OF_A_TASK}. Update archgrad, or export again."
+                    f"{_OF_FILES}. Update archgrad, or export again."
                 )
             return cls._from_content(content)
         except (ArchitectureError, OptionError, KeyError, TypeError, ValueError) as error:
@@ -178,6 +211,9 @@ class ModelDescription:
             std=normalisation["std"],
             task=content.get("task"),
             outputs=content.get("outputs", []),
+            fit=content.get("fit", "crop"),
+            bits=content.get("bits", 8),
+            table=content.get("table"),
         )
 
     @classmethod
@@ -191,6 +227,9 @@ class ModelDescription:
         std: Any,
         task: Any = None,
         outputs: Any = (),
+        fit: Any = "crop",
+        bits: Any = 8,
+        table: Any = None,
     ) -> ModelDescription:
         """Make a description of what a JSON text says, of anyone's making.
 
@@ -217,6 +256,9 @@ class ModelDescription:
             task=task,
             outputs=tuple(tensors),
             batch_size=None if batch == "batch" else batch,
+            fit=fit,
+            bits=bits,
+            encoding=None if table is None else TableEncoding.from_plain(table),
         )
 
     @classmethod

@@ -104,6 +104,9 @@ def describe_run(
             input_dtype=input_dtype,
             mean=summary["mean"],
             std=summary["std"],
+            fit=summary.get("fit", "crop"),
+            bits=summary.get("bits", 8),
+            table=summary.get("table"),
             task=None if (task := summary.get("task")) is None or task == _PLAIN_TASK else task,
         )
     except (KeyError, OptionError) as error:

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.batches import count, prepare
-from archgrad.data import Data, ImageTransform, as_data, evaluation_batches
+from archgrad.data import Data, ImageTransform, TensorSamples, as_data, evaluation_batches, load
 from archgrad.data.decode import LARGEST_SIDE, decode
 from archgrad.data.listing import StoredImage
+from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, ExportError, OptionError
 from archgrad.export.description import ModelDescription, description_beside
 from archgrad.export.load import Weights, describe_run, load_retrained
 from archgrad.export.session import METADATA_KEY, OnnxSession
 from archgrad.json_text import shown
 from archgrad.nested import map_tensors
+from archgrad.paths import from_home
 
 __all__ = ["Prediction", "model_description", "predict", "predict_samples"]
 
@@ -59,8 +61,8 @@ def predict(
 ) -> list[Prediction]:
     """Predict image files.
 
-    Images of any size and colour are brought to the network's size and channels as class folders are (see
-    `archgrad.data.load`): central square, resized, normalised as for the training.
+    Images of any size and colour are brought to the network's height, width, channels and bits as those of class
+    folders were for the training (see `archgrad.data.load`): cropped, squashed or padded, resized, normalised.
 
     Args:
         model: An .onnx file that `export_onnx` wrote, described by the JSON file beside it, or by its own metadata if
@@ -82,19 +84,19 @@ def predict(
         OptionError: An option is outside its range, or onnxruntime is missing.
     """
     opened = _opened(model, top=top, weights=weights, space=space)
-    shape, where = opened.description.input_shape, opened.where
-    if not opened.description.is_image or shape[1] != shape[2] or shape[1] > LARGEST_SIDE:
+    description, shape = opened.description, opened.description.input_shape
+    if not description.is_image or max(shape[1:]) > LARGEST_SIDE:
         raise ExportError(
-            f"{where} takes {opened.description.input_dtype} inputs of shape {shape}, not square images of 1 or 3 "
-            f"channels and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Give samples "
+            f"{opened.where} takes {description.input_dtype} inputs of shape {shape}, not images of 1 or 3 channels "
+            f"and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Give samples "
             f"(predict_samples, --data), or call the network itself with such inputs."
         )
-    transform = ImageTransform(mean=opened.description.mean, std=opened.description.std)
+    transform = ImageTransform(mean=description.mean, std=description.std)
     found: list[Prediction] = []
-    batch = opened.description.batch_size or max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
+    batch = description.batch_size or max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
     for start in range(0, len(images), batch):
         names = [os.fspath(image) for image in images[start : start + batch]]
-        pixels = torch.stack([_pixels(name, image_size=shape[1], channels=shape[0]) for name in names])
+        pixels = torch.stack([_pixels(name, description) for name in names])
         found += opened.predict(names, transform(pixels, None), top=top)
     return found
 
@@ -109,9 +111,12 @@ def predict_samples(
 ) -> list[Prediction]:
     """Predict the test samples of data, or all samples where it has no test set; targets are not looked at.
 
+    Of a model that learnt from a table, a table's file is predicted row by row, whole; it needs no target.
+
     Args:
         model: As for `predict`.
-        data: Whatever `archgrad.retrain` takes. Images are normalised as for the training.
+        data: Whatever `archgrad.retrain` takes. Images are normalised as for the training. Those of "folder:PATH", and
+            rows of a table's file, become inputs as those of the training did.
         top: As for `predict`.
         weights: Of a run folder, as in `load_retrained`.
         space: Of a run folder, as in `load_retrained`.
@@ -126,8 +131,8 @@ def predict_samples(
         OptionError: An option is outside its range, or onnxruntime is missing.
     """
     opened = _opened(model, top=top, weights=weights, space=space)
-    data = as_data(data)
     description = opened.description
+    data = _like_training(data, description, opened.where)
     transform = ImageTransform(mean=description.mean, std=description.std) if data.channels else None
     batches = evaluation_batches(
         data.train if data.test is None else data.test,
@@ -139,6 +144,24 @@ def predict_samples(
         names = [str(len(found) + number) for number in range(count(inputs))]
         found += opened.predict(names, prepare(inputs, dtype=torch.float32, channels_last=False), top=top)
     return found
+
+
+def _like_training(data: Any, description: ModelDescription, where: str) -> Data:
+    """Return data of a name as the network's training data was made of its own; anything else as it is."""
+    if not isinstance(data, str | os.PathLike):
+        return as_data(data)
+    name = os.fspath(data)
+    if is_table(name):
+        if description.encoding is None:
+            raise ExportError(
+                f"{where} does not tell how rows of a table become its inputs, so {shown(name)} cannot be predicted. "
+                f"Retrain the network on a table, or give its inputs themselves."
+            )
+        rows = description.encoding.encode(from_home(name))
+        return Data.from_datasets(TensorSamples(rows, torch.zeros(len(rows))), name=name)
+    if name.startswith("folder:") and description.is_image:
+        return load(name, image_size=tuple(description.input_shape[1:]), fit=description.fit)
+    return as_data(name)
 
 
 class _Model:
@@ -245,9 +268,16 @@ def _described(path: Path, session: OnnxSession | None) -> ModelDescription:
     return ModelDescription.from_json(session.metadata[METADATA_KEY], where=f"The description in '{path}'")
 
 
-def _pixels(name: str, *, image_size: int, channels: int) -> Tensor:
+def _pixels(name: str, description: ModelDescription) -> Tensor:
     file = Path(name)
     if not file.is_file():
         raise DataError(f"{name} is no file. Name image files.")
-    pixels, _ = decode(StoredImage(file, name, 0, 0, 0), image_size=image_size, channels=channels)
+    channels, height, width = description.input_shape
+    pixels, _ = decode(
+        StoredImage(file, name, 0, 0, 0),
+        image_size=(height, width),
+        channels=channels,
+        bits=description.bits,
+        fit=description.fit,
+    )
     return torch.from_numpy(pixels)

@@ -75,6 +75,7 @@ def describe(
     task: Mapping[str, Any] | None = None,
     auxiliary: bool = True,
     batch_size: int | None = None,
+    **files: Any,
 ) -> tuple[nn.Module, ModelDescription]:
     """Try a prepared network out on one batch.
 
@@ -87,6 +88,7 @@ def describe(
         task: What the network has learnt, as plain data; None for a classification.
         auxiliary: Whether a pair is (outputs, outputs of an auxiliary head), whose first part is taken.
         batch_size: The only one that the file is to take; None for any.
+        files: How files become inputs: fit, bits and encoding of `ModelDescription`.
 
     Returns:
         The network, reduced to one argument and what it gives, and its description; classes are "0", "1", ... where
@@ -105,6 +107,7 @@ def describe(
         std=tuple(std),
         task=task,
         batch_size=batch_size,
+        **files,
     )
     try:
         with torch.no_grad():

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from archgrad.data.decode import Fit
+from archgrad.data.table_encoding import TableEncoding
 from archgrad.errors import ExportError, OptionError
 from archgrad.export.description import ModelDescription, description_beside
 from archgrad.export.inputs import Examples
@@ -57,6 +59,9 @@ def export_onnx(
     task: Task | Mapping[str, Any] | str | None = None,
     batch_size: int | None = None,
     opset: int | None = None,
+    fit: Fit = "crop",
+    bits: int = 8,
+    encoding: TableEncoding | None = None,
 ) -> Exported:
     """Write a network as ONNX, with a description beside it, and check that onnxruntime computes the same.
 
@@ -85,6 +90,10 @@ def export_onnx(
         batch_size: Write a file for batches of this many samples alone, at least 1, as some devices need it.
         opset: Version of ONNX's operators to write in, at least 18; the newest that the converter is sure of if not
             given.
+        fit: How image files become inputs, "crop", "squash" or "pad", as `describe_run` tells of a run; only described,
+            for `predict`.
+        bits: Of a channel of a pixel in such files, 8 or 16; as for `fit`.
+        encoding: How rows of a table become inputs; as for `fit`.
 
     Returns:
         Where the files are, and the largest difference found.
@@ -106,6 +115,9 @@ def export_onnx(
         mean=mean,
         std=std,
         batch_size=_checked_batch(batch_size),
+        fit=fit,
+        bits=bits,
+        encoding=encoding,
         **_learnt(task),
     )
     content = _onnx_bytes(trace(plain, examples, batch_size=batch_size), description, opset)
@@ -130,6 +142,9 @@ def export_program(
     tolerance: float = 1e-4,
     task: Task | Mapping[str, Any] | str | None = None,
     batch_size: int | None = None,
+    fit: Fit = "crop",
+    bits: int = 8,
+    encoding: TableEncoding | None = None,
 ) -> Exported:
     """Write a network as a program of `torch.export` (.pt2), with a description beside it, and check it.
 
@@ -150,6 +165,9 @@ def export_program(
         mean=mean,
         std=std,
         batch_size=_checked_batch(batch_size),
+        fit=fit,
+        bits=bits,
+        encoding=encoding,
         **_learnt(task),
     )
     buffer = io.BytesIO()

@@ -65,7 +65,6 @@ def open_streams(
             f"weights_fraction={options.weights_fraction} is the share of the weights where the training samples are "
             f"split, but {data.name!r} has validation samples of its own for the alphas. Leave it out."
         )
-    weights = options.sampling_weights(data)
     halves = data.halves(fraction=options.weights_fraction, seed=seed)
     with ExitStack() as opened:
         streams = []
@@ -76,7 +75,7 @@ def open_streams(
                     batch_size=options.batch_size,
                     seed=of_half,
                     indices=half.indices,
-                    sampling_weights=None if weights is None or half.samples is data.valid else weights[half.indices],
+                    sampling_weights=options.sampling_weights(data, half),
                     transform=transform,
                     device=device,
                     rank=rank(),

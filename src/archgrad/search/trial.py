@@ -54,7 +54,7 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
             loss = loss_on(loss, alpha.device, outputs.dtype if isinstance(outputs, Tensor) else alpha.dtype)
             value = evaluated(loss, outputs, targets)
             summed = is_sum(loss, outputs, targets, value)
-        check_targets(loss, outputs, data.train_targets)
+        check_targets(loss, outputs, data.learnt_targets)
     if summed:
         warnings.warn(
             "The loss adds up over the samples of a batch, so its gradient grows with batch_size, while learning_rate, "

@@ -67,7 +67,7 @@ def chosen_task(given: Task | str | None, data: Data, *, loss: Any = None, metri
     """
     reason = ""
     if given is None:
-        task, reason = inferred(data.train_targets, data)
+        task, reason = inferred(data.learnt_targets, data)
     else:
         task = _named(given)
     changes: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def chosen_task(given: Task | str | None, data: Data, *, loss: Any = None, metri
         changes |= {"metrics": metrics_by_name(metrics), "best": best, "best_is": None}
     if changes:
         task = replace(task, **changes)
-    return Chosen(task.fitted(data.train_targets, data.classes), reason)
+    return Chosen(task.fitted(data.learnt_targets, data.classes), reason)
 
 
 def metrics_by_name(given: Any) -> Any:

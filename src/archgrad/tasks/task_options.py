@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from archgrad.checks import check_word
-from archgrad.data import Data
+from archgrad.data import Data, targets_of
+from archgrad.data.dataset import Part
 from archgrad.errors import OptionError
 from archgrad.losses import Loss
 from archgrad.options import Options, values_of
@@ -78,13 +79,24 @@ class TaskOptions(Options):
         weights = class_weights_of(self.class_weights, data.train_targets, chosen.task)
         return Chosen(chosen.task.weighted(weights), chosen.reason)
 
-    def sampling_weights(self, data: Data) -> Tensor | None:
-        """Return how often each training sample is drawn, (N,); None for each once.
+    def sampling_weights(self, data: Data, part: Part | None = None) -> Tensor | None:
+        """Return how often each sample is drawn, (N,); None for each once.
+
+        Args:
+            data: Of the run.
+            part: One of its halves, each class of which is drawn as often with "balanced"; all training samples if
+                None. Numbers are those of training samples, so they say nothing of `Data.valid`.
 
         Raises:
             OptionError: See `sampling_weights_of`.
         """
-        return None if self.sampling is None else sampling_weights_of(self.sampling, data.train_targets)
+        if self.sampling is None:
+            return None
+        if part is None:
+            return sampling_weights_of(self.sampling, data.train_targets)
+        if isinstance(self.sampling, str):
+            return sampling_weights_of(self.sampling, targets_of(part.samples)[part.indices])
+        return None if part.given else sampling_weights_of(self.sampling, data.train_targets)[part.indices]
 
     def plain_task(self) -> dict[str, Any]:
         """Return those of the options that were given, as plain data for config.yaml; a task by its name."""
