@@ -72,7 +72,7 @@ FLOW = (
     ("weight_names",),
     ("official",),
     # what a run is made of
-    ("data", "cost", "zero_cost"),
+    ("data", "cost", "equal_layers", "zero_cost"),
     ("named_space", "expected_cost"),
     ("runs",),
     ("rank_state",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -26,6 +26,7 @@ from archgrad.cost import measured_cost
 from archgrad.decision import taken_candidates
 from archgrad.derive import derive
 from archgrad.discretize import decide
+from archgrad.equal_layers import module_key, shapes_key
 from archgrad.errors import OptionError
 from archgrad.fast.accelerate import restore
 from archgrad.nested import tensors_in
@@ -86,6 +87,12 @@ class _Part:
         return 0 if None in places else int(self.costs[tuple(cast("list[int]", places))])
 
 
+def _inside(choice: Choice) -> Iterator[nn.Module]:
+    """Yield what stands in a choice, but for the edges of a cell themselves."""
+    own = {id(choice), *(map(id, choice.edges) if isinstance(choice, Cell) else ())}
+    return (part for part in choice.modules() if id(part) not in own)
+
+
 class ExpectedCost:
     """What the networks of a space cost.
 
@@ -112,10 +119,16 @@ class ExpectedCost:
             raise OptionError(f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}.")
         self.cost = cost
         self._range: CostRange | None = None
-        network = copied(space.network if isinstance(space, Supernet) else space)
-        restore(network)
+        network = copied(space.network) if isinstance(space, Supernet) else space
+        if network is not space:
+            restore(network)
         self._supernet = Supernet(network, fast=False).eval()
         self._labels = {id(entry.choice): entry.label for entry in self._supernet.choices}
+        entries = self._supernet.choices
+        nested = any(isinstance(part, Choice) for entry in entries for part in _inside(entry.choice))
+        nested = nested or any(isinstance(part, ValuedModule) for part in self._supernet.network.modules())
+        self._apart = None if nested else {entry.label: entry.choice for entry in reversed(entries)}
+        """The choices by label where all are reached, whatever is decided; else None."""
         self.rows = self._supernet.rows
         """The rows of alphas, by label."""
         parts = list(self._find(self._supernet.network, "", ()))
@@ -128,6 +141,7 @@ class ExpectedCost:
         occurs = Counter(id(module) for _, module, _ in parts)
         seen: Counter[int] = Counter()
         self._parts: list[_Part] = []
+        self._equal: dict[Hashable, int] = {}
         for path, module, conditions in parts:
             if self.cost == "parameters" and seen[id(module)]:
                 continue  # a module that occurs twice has its parameters once
@@ -153,7 +167,9 @@ class ExpectedCost:
         return self._decided(scores)
 
     def _decided(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
-        return Architecture(decide(self._supernet.network, self._supernet.choices, scores))
+        if self._apart is None:
+            return Architecture(decide(self._supernet.network, self._supernet.choices, scores))
+        return Architecture({label: choice.decide(label, scores) for label, choice in self._apart.items()})
 
     def _built(self, architecture: Architecture) -> int:
         if architecture not in self._known:
@@ -268,6 +284,17 @@ class ExpectedCost:
         return _Part(path, rows, costs, share)
 
     def _cost_of(self, module: nn.Module, at: At, calls: list[Any]) -> int:
+        """Return the cost of one part; of equal modules with inputs of equal shape only the first is run."""
+        plain = module.skeleton(self._pick(at)) if isinstance(module, ValuedLayer) else module
+        keys = (module_key(plain), shapes_key(calls))
+        if None in keys:
+            return self._run(module, at, calls)
+        key = (type(module), *keys)
+        if key not in self._equal:
+            self._equal[key] = self._run(module, at, calls)
+        return self._equal[key]
+
+    def _run(self, module: nn.Module, at: At, calls: list[Any]) -> int:
         if not isinstance(module, ValuedLayer):
             return measured_cost(module, self.cost, lambda: [module(*args, **kwargs) for args, kwargs in calls])
         pick = self._pick(at)
@@ -328,6 +355,8 @@ class ExpectedCost:
             better = False
             for label, row in self.rows.items():
                 for k in range(len(row.names)):
+                    if k == at[label]:
+                        continue
                     before, at[label] = at[label], k
                     if sign * (found := cost()) < sign * best:
                         best, better = found, True
