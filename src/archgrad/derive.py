@@ -83,11 +83,10 @@ def derive(
             "keep_weights=True needs a supernet to take the weights from. Give supernet=..., or leave it out."
         )
     sized_for = getattr(space, "sized_for", None)
-    if sized_for is None:
-        network = copied(space, left_out=_not_taken(space, architecture))  # most of a space is not taken
-    else:
-        network = sized_for(architecture)
-    network = _close(network, architecture, keep_weights=False)
+    # Most of a space is not taken, and need not be copied.
+    left_out = _not_taken(space, architecture) if sized_for is None else ()
+    open_network = copied(space, left_out=left_out) if sized_for is None else sized_for(architecture)
+    network = _close(open_network, architecture, keep_weights=False)
     if supernet is not None:
         _take_weights(network, _close(copied(supernet.network), architecture, keep_weights=True))
     return network

@@ -1,8 +1,10 @@
-"""Which modules are the same but for their weights' values, and so cost the same for inputs of the same shape."""
+"""Which modules are the same but for their weights' values, and what they are given: those of one cost."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.nested import places
 
-__all__ = ["module_key", "shapes_key"]
+__all__ = ["called", "digest", "module_key", "shapes_key"]
 
 _TABLES = frozenset(vars(nn.Module()))
 """What every module has: its parts, weights and hooks, which are looked at as such, and whether it trains."""
@@ -61,8 +63,29 @@ def shapes_key(value: Any) -> Hashable | None:
     return tuple(found)
 
 
+def digest(*keys: Any) -> str:
+    """Return a short text that is equal for equal keys, also in another process: 24 hexadecimal digits."""
+    return hashlib.sha256(repr(keys).encode()).hexdigest()[:24]
+
+
+@contextmanager
+def called(*modules: nn.Module) -> Iterator[list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]:
+    """Note (module, arguments, arguments by name) of every call of the modules within the block."""
+    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append((module, args, kwargs))
+
+    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in {id(m): m for m in modules}.values()]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _tensor_key(x: Tensor) -> Hashable:
-    return tuple(x.shape), x.dtype, x.device, x.requires_grad, type(x)
+    return tuple(x.shape), x.dtype, x.device.type, x.requires_grad, type(x)
 
 
 def _plain_key(value: Any) -> Hashable | None:
