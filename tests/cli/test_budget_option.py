@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,13 +71,19 @@ def made(*typed: str, stored: ag.Method | None = None) -> list[Any]:
     return list(make_method(values).regularizers)
 
 
-def test_the_command_line_takes_budgets_with_commas_and_again_and_over_those_of_an_earlier_run() -> None:
+def test_the_command_line_takes_budgets_with_commas_and_again_and_over_those_of_an_earlier_run(
+    tmp_path: Path,
+) -> None:
     one, other = CostBudget(limit=20e3, cost="parameters"), CostBudget(limit=3e8)
     assert made("--budget", "parameters<=20k, multiply-adds<=300M") == [one, other]
     assert made("--budget", "parameters<=20k", "--budget", "multiply-adds<=300M") == [one, other]
     assert made("--budget", "parameters<=20k", stored=ag.Method(regularizers=(one,))) == [one]
     assert made("--budget", "parameters<=20k", stored=ag.Method(regularizers=(CostBudget(limit=1.0),)))[-1] == one
     assert made("--budget", "parameters<=20k", "--regularizers.cost-budget.rate", "2")[-1].rate == 2.0
+    config = tmp_path / "config.yaml"
+    config.write_text("budget: parameters<=20k\n")
+    assert made("--config", str(config)) == [one]
+    assert made("--config", str(config), "--budget", "multiply-adds<=300M") == [other]
     with pytest.raises(OptionError, match="budget asks for parameters<=20000, but the method has"):
         made(
             "--budget=parameters<=20k", "--regularizers=cost-budget", "--regularizers.cost-budget.limit=7",
