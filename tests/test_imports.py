@@ -72,7 +72,7 @@ FLOW = (
     ("weight_names",),
     ("official",),
     # what a run is made of
-    ("data", "cost", "zero_cost"),
+    ("data", "cost", "cost_parts", "equal_layers", "latency", "zero_cost"),
     ("named_space", "expected_cost"),
     ("runs",),
     ("rank_state",),

@@ -195,6 +195,10 @@ class Cell(Choice):
     def _may_be_cut(self) -> bool:
         """Whether a candidate that may be derived passes nothing on, on any edge."""
         allowed = [name for name in self.names if name not in self.never]
+        places = [self.names.index(name) for name in allowed]
+        if not self.lazy:
+            every = [list(cast(LayerChoice, edge).candidates) for edge in self.edges]
+            return any(not self._passes(self.names[k], candidates[k]) for candidates in every for k in places)
         return any(
             not self._passes(name, self._operation(name, source, node))
             for source, node in self.pairs

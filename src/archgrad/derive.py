@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from archgrad.architecture import Architecture, as_architecture
 from archgrad.cell import Cell, DerivedCell
-from archgrad.choices import Choice, SelectInputs
+from archgrad.choices import Choice, LayerChoice, SelectInputs
 from archgrad.copying import copied
+from archgrad.decision import cell_nodes
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.fast.accelerate import restore
 from archgrad.isolation import has_in_place, write_anew
@@ -82,7 +83,10 @@ def derive(
             "keep_weights=True needs a supernet to take the weights from. Give supernet=..., or leave it out."
         )
     sized_for = getattr(space, "sized_for", None)
-    network = _close(copied(space) if sized_for is None else sized_for(architecture), architecture, keep_weights=False)
+    # Most of a space is not taken, and need not be copied.
+    left_out = _not_taken(space, architecture) if sized_for is None else ()
+    open_network = copied(space, left_out=left_out) if sized_for is None else sized_for(architecture)
+    network = _close(open_network, architecture, keep_weights=False)
     if supernet is not None:
         _take_weights(network, _close(copied(supernet.network), architecture, keep_weights=True))
     return network
@@ -95,6 +99,39 @@ def _check_keeps(supernet: Supernet) -> None:
                 f"keep_weights=True needs the operations that were searched, but in a cell with partial_channels="
                 f"{cell.partial_channels} those have fewer channels than the derived ones. Set keep_weights=False."
             )
+
+
+def _not_taken(space: nn.Module, architecture: Architecture) -> list[nn.Module]:
+    """Return the candidates that an architecture does not take, but for those of which a part is somewhere else too."""
+    taken: dict[int, set[str]] = {}  # of each layer choice whose decision is known, by identity
+    for entry in label_choices(space):
+        choice, decision = entry.choice, architecture.choices.get(entry.label)
+        if isinstance(choice, Cell) and type(choice).fix is Cell.fix and isinstance(decision, Mapping):
+            nodes = cell_nodes(decision)
+            for (source, node), edge in zip(choice.pairs, choice.edges, strict=False):
+                taken[id(edge)] = {kept.operation for kept in nodes.get(node, ()) if kept.source == source}
+        elif isinstance(choice, LayerChoice) and type(choice).fix is LayerChoice.fix and isinstance(decision, str):
+            taken[id(choice)] = {decision}
+    left: list[nn.Module] = []
+    reached: set[int] = set()
+
+    def visit(module: nn.Module) -> None:
+        if id(module) in reached:
+            return
+        reached.add(id(module))
+        out: list[nn.Module] = []
+        if isinstance(module, LayerChoice) and id(module) in taken:
+            named = zip(module.names, module.candidates, strict=False)
+            out = [candidate for name, candidate in named if name not in taken[id(module)]]
+            left.extend(out)
+            reached.add(id(module.candidates))
+        inside = [*module.children(), *(module.candidates if isinstance(module, LayerChoice) else ())]
+        for child in inside:
+            if not any(child is each for each in out):
+                visit(child)
+
+    visit(space)
+    return [candidate for candidate in left if reached.isdisjoint(map(id, candidate.modules()))]
 
 
 def _close(network: nn.Module, architecture: Architecture, *, keep_weights: bool) -> nn.Module:

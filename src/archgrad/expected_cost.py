@@ -9,10 +9,10 @@ of the network is the sum over its parts, and what does not depend on a choice.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast, get_args
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,70 +20,45 @@ from torch import Tensor, nn
 from archgrad.architecture import Architecture, as_architecture
 from archgrad.cell import Cell
 from archgrad.checks import is_whole
-from archgrad.choices import Choice, LayerChoice, Mixture
+from archgrad.choices import Choice, Mixture
 from archgrad.copying import copied
 from archgrad.cost import measured_cost
+from archgrad.cost_parts import At, Condition, Part, PartFinder
 from archgrad.decision import taken_candidates
 from archgrad.derive import derive
 from archgrad.discretize import decide
+from archgrad.equal_layers import called, digest, module_key, shapes_key
 from archgrad.errors import OptionError
 from archgrad.fast.accelerate import restore
+from archgrad.latency import LatencyTable
 from archgrad.nested import tensors_in
-from archgrad.repeat import Repeat
 from archgrad.supernet import Supernet
 from archgrad.valued import ValuedLayer, ValuedModule
-from archgrad.values import Number, ValueChoice
 
 __all__ = ["Cost", "CostRange", "ExpectedCost"]
 
-Cost = Literal["multiply-adds", "parameters", "activations"]
+Cost = Literal["multiply-adds", "parameters", "activations", "latency"]
 _DRAWN = 101
 """Networks that are drawn for the median."""
 _TRIED = 8
 """Networks that are built to see what does not depend on a choice."""
-
-At = Mapping[str, "int | None"]
-"""Place of the candidate that each row takes; None, or no entry, where it takes none."""
+_TIMED = 3
+"""Networks that are timed for the same."""
 
 
 class CostRange(NamedTuple):
     """Costs of networks of a space."""
 
-    smallest: int
-    median: int
+    smallest: float
+    median: float
     """Of networks that are drawn with every candidate equally likely."""
-    largest: int
+    largest: float
 
 
-@dataclass(frozen=True)
-class _Condition:
-    """What must be decided so that a part is in the network."""
-
-    rows: tuple[str, ...]
-    holds: Callable[[At], bool]
-    share: float = 1.0
-    """Probability that the part is left when the rows decide so."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of the network that depends on choices."""
-
-    path: str
-    rows: tuple[str, ...]
-    costs: Tensor
-    """Of the shape of the rows, float64; 0 where the part is left out."""
-    share: float
-
-    def mean(self, p: Mapping[str, Tensor]) -> Tensor:
-        mean = self.costs.to(p[self.rows[0]])
-        for row in self.rows:
-            mean = torch.tensordot(p[row], mean, dims=1)
-        return self.share * mean
-
-    def at(self, at: At) -> int:
-        places = [at.get(row) for row in self.rows]
-        return 0 if None in places else int(self.costs[tuple(cast("list[int]", places))])
+def _inside(choice: Choice) -> Iterator[nn.Module]:
+    """Yield what stands in a choice, but for the edges of a cell themselves."""
+    own = {id(choice), *(map(id, choice.edges) if isinstance(choice, Cell) else ())}
+    return (part for part in choice.modules() if id(part) not in own)
 
 
 class ExpectedCost:
@@ -100,34 +75,51 @@ class ExpectedCost:
     Args:
         space: A module with open choices, or a `Supernet`; stays as it is.
         inputs: A batch of one sample, as the network takes it; or the shape of the sample, without the batch.
-        cost: "multiply-adds" of a prediction (see `archgrad.cost.count_multiply_adds`), trained "parameters", or
-            "activations": the numbers that convolutions, linear layers and attentions return for one sample.
+        cost: "multiply-adds" of a prediction (see `archgrad.cost.count_multiply_adds`), trained "parameters",
+            "activations": the numbers that convolutions, linear layers and attentions return for one sample; or
+            "latency": milliseconds of a prediction, the sum of what its parts take when each is timed by itself, and
+            of what else networks of the space take, as timed on some. Layers that a space drops count as if they
+            stayed.
+        latencies: What is known of how long parts take; new ones are timed on the device of the space, and added.
 
     Raises:
         OptionError: There is no such cost, or the networks cannot take such inputs.
     """
 
-    def __init__(self, space: nn.Module, inputs: Any, cost: str = "multiply-adds") -> None:
+    def __init__(
+        self, space: nn.Module, inputs: Any, cost: str = "multiply-adds", *, latencies: LatencyTable | None = None
+    ) -> None:
         if cost not in get_args(Cost):
             raise OptionError(f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}.")
         self.cost = cost
         self._range: CostRange | None = None
-        network = copied(space.network if isinstance(space, Supernet) else space)
-        restore(network)
+        network = copied(space.network) if isinstance(space, Supernet) else space
+        if network is not space:
+            restore(network)
         self._supernet = Supernet(network, fast=False).eval()
         self._labels = {id(entry.choice): entry.label for entry in self._supernet.choices}
+        self._finder = PartFinder(self._labels)
+        entries = self._supernet.choices
+        nested = any(isinstance(part, Choice) for entry in entries for part in _inside(entry.choice))
+        nested = nested or any(isinstance(part, ValuedModule) for part in self._supernet.network.modules())
+        self._apart = None if nested else {entry.label: entry.choice for entry in reversed(entries)}
+        """The choices by label where all are reached, whatever is decided; else None."""
         self.rows = self._supernet.rows
         """The rows of alphas, by label."""
-        parts = list(self._find(self._supernet.network, "", ()))
+        self.latencies = LatencyTable(self._like().device) if latencies is None else latencies
+        """How long parts take; empty but for the cost "latency"."""
+        parts = list(self._finder.find(self._supernet.network, "", ()))
         cuda = [like.device] if (like := self._like()).is_cuda else []
         with torch.random.fork_rng(cuda):
             self._measure(parts, self._sample(inputs))
 
-    def _measure(self, parts: Sequence[tuple[str, nn.Module, tuple[_Condition, ...]]], sample: Any) -> None:
+    def _measure(self, parts: Sequence[tuple[str, nn.Module, tuple[Condition, ...]]], sample: Any) -> None:
         calls = self._calls(sample, [module for _, module, _ in parts])
         occurs = Counter(id(module) for _, module, _ in parts)
         seen: Counter[int] = Counter()
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
+        self._equal: dict[Hashable, float] = {}
+        self._timed_keys: set[str] = set()
         for path, module, conditions in parts:
             if self.cost == "parameters" and seen[id(module)]:
                 continue  # a module that occurs twice has its parameters once
@@ -139,7 +131,10 @@ class ExpectedCost:
             if bool(part.costs.any()):
                 self._parts.append(part)
         self._sampled = sample
-        self._known: dict[Architecture, int] = {}
+        self._known: dict[Architecture, float] = {}
+        if self.cost == "latency":
+            self.constant, self.is_sum = self._rest(sample), True
+            return
         generator = torch.Generator().manual_seed(0)
         tried = [self._drawn(generator) for _ in range(_TRIED)]
         rest = [self._built(found) - self._sum(found) for found in tried]
@@ -153,18 +148,37 @@ class ExpectedCost:
         return self._decided(scores)
 
     def _decided(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
-        return Architecture(decide(self._supernet.network, self._supernet.choices, scores))
+        if self._apart is None:
+            return Architecture(decide(self._supernet.network, self._supernet.choices, scores))
+        return Architecture({label: choice.decide(label, scores) for label, choice in self._apart.items()})
 
-    def _built(self, architecture: Architecture) -> int:
+    def _built(self, architecture: Architecture) -> float:
         if architecture not in self._known:
             with torch.random.fork_rng([self._like().device] if self._like().is_cuda else []):
                 plain = derive(self._supernet.network, architecture).eval()
                 self._known[architecture] = measured_cost(plain, self.cost, lambda: plain(self._sampled))
         return self._known[architecture]
 
-    def _sum(self, architecture: Architecture) -> int:
+    def _sum(self, architecture: Architecture) -> float:
         at = self._at(architecture)
-        return sum(part.at(at) for part in self._parts)
+        return self._amount(sum(part.at(at) for part in self._parts))
+
+    def _amount(self, cost: float) -> float:
+        """Return a count as a whole number, and a time as it is."""
+        return cost if self.cost == "latency" else int(cost)
+
+    def _rest(self, sample: Any) -> float:
+        """Return the milliseconds of what does not depend on a choice: the median over some networks, at least 0."""
+        generator = torch.Generator().manual_seed(0)
+        parts = sorted(self._timed_keys)
+        rest = []
+        for number in range(_TIMED):
+            found = self._drawn(generator)
+            plain = derive(self._supernet.network, found).eval()
+            key = digest("network", number, parts, shapes_key([sample]))
+            rest.append(self._milliseconds(key, f"network {number + 1} of those drawn", plain, [((sample,), {})]))
+            rest[-1] -= self._sum(found)
+        return max(0.0, statistics.median(rest))
 
     def _like(self) -> Tensor:
         return next(iter(self._supernet.alphas.values()))
@@ -175,61 +189,10 @@ class ExpectedCost:
         like = self._like()
         return torch.zeros((1, *inputs), dtype=like.dtype, device=like.device)
 
-    # The parts, and what each depends on.
-
-    def _find(
-        self, module: nn.Module, path: str, conditions: tuple[_Condition, ...]
-    ) -> Iterator[tuple[str, nn.Module, tuple[_Condition, ...]]]:
-        if isinstance(module, ValuedLayer) and module.choices:
-            yield path, module, conditions
-        elif isinstance(module, Repeat):
-            for number, block in enumerate(module.blocks):
-                yield from self._find(block, f"{path}.{number}", (*conditions, self._deeper(module, number)))
-        elif isinstance(module, Cell):
-            label = self._labels[id(module)]
-            if module.partial_channels > 1:
-                raise OptionError(
-                    f"The cell '{label}' has partial_channels={module.partial_channels}: what is derived of it is "
-                    f"wider than what is searched, so that its cost is not known. Build it with partial_channels=1."
-                )
-            for (source, node), edge in zip(module.pairs, module.edges, strict=True):
-                kept = node if module.n_kept is None else min(module.n_kept, node)
-                row = module.edge_label(label, source, node)
-                yield from self._candidates(cast(LayerChoice, edge), row, path, conditions, kept / node)
-        elif isinstance(module, LayerChoice):
-            yield from self._candidates(module, self._labels[id(module)], path, conditions, 1.0)
-        elif any(isinstance(part, Choice | ValuedModule) for part in module.modules()):
-            for name, child in module.named_children():
-                yield from self._find(child, f"{path}.{name}".lstrip("."), conditions)
-        elif conditions:
-            yield path, module, conditions
-
-    def _candidates(
-        self, choice: LayerChoice, row: str, path: str, conditions: tuple[_Condition, ...], share: float
-    ) -> Iterator[tuple[str, nn.Module, tuple[_Condition, ...]]]:
-        for k, name in enumerate(choice.names):
-            taken = _Condition((row,), lambda at, k=k: at.get(row) == k, share)  # type: ignore[misc]
-            yield from self._find(choice.candidates[k], f"{row}={name}", (*conditions, taken))
-
-    def _deeper(self, repeat: Repeat, number: int) -> _Condition:
-        def holds(at: At) -> bool:
-            return repeat.depth_at(self._pick(at)) > number
-
-        return _Condition(tuple(dict.fromkeys(self._labels[id(choice)] for choice in repeat.choices)), holds)
-
-    def _pick(self, at: At) -> Callable[[ValueChoice], Number]:
-        return lambda choice: choice.values[cast(int, at[self._labels[id(choice)]])]
-
     # What each part costs.
 
     def _calls(self, sample: Any, modules: Sequence[nn.Module]) -> dict[int, list[Any]]:
         """Return the arguments of every call of the modules in a pass that runs all of them, by identity."""
-        calls: dict[int, list[Any]] = {}
-
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls.setdefault(id(module), []).append((args, kwargs))
-
-        hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in {id(m): m for m in modules}.values()]
         like = self._like()
         sizes = {label: (row.n_chosen, len(row.names)) for label, row in self.rows.items()}
         mixtures = {
@@ -237,7 +200,7 @@ class ExpectedCost:
             for label, size in sizes.items()
         }
         try:
-            with torch.no_grad():
+            with called(*modules) as calls, torch.no_grad():
                 self._supernet.forward_at(mixtures, sample)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise OptionError(
@@ -245,16 +208,16 @@ class ExpectedCost:
                 f"{', '.join(str(tuple(x.shape[1:])) for x in tensors_in(sample))}: {error}. Give the shape of one "
                 f"sample, without the batch."
             ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return calls
+        found: dict[int, list[Any]] = {}
+        for module, args, kwargs in calls:
+            found.setdefault(id(module), []).append((args, kwargs))
+        return found
 
-    def _measured(self, path: str, module: nn.Module, conditions: tuple[_Condition, ...], calls: list[Any]) -> _Part:
+    def _measured(self, path: str, module: nn.Module, conditions: tuple[Condition, ...], calls: list[Any]) -> Part:
         own = [self._labels[id(choice)] for choice in module.choices] if isinstance(module, ValuedLayer) else []
         rows = tuple(dict.fromkeys([row for condition in conditions for row in condition.rows] + own))
         costs = torch.zeros([len(self.rows[row].names) for row in rows], dtype=torch.float64)
-        known: dict[tuple[int, ...], int] = {}
+        known: dict[tuple[int, ...], float] = {}
         share = 1.0
         for condition in conditions:
             share *= condition.share
@@ -263,18 +226,53 @@ class ExpectedCost:
             if all(condition.holds(at) for condition in conditions):
                 key = tuple(at[row] for row in own)
                 if key not in known:
-                    known[key] = self._cost_of(module, at, calls)
+                    known[key] = self._cost_of(path, module, at, calls)
                 costs[places] = known[key]
-        return _Part(path, rows, costs, share)
+        return Part(path, rows, costs, share)
 
-    def _cost_of(self, module: nn.Module, at: At, calls: list[Any]) -> int:
+    def _cost_of(self, path: str, module: nn.Module, at: At, calls: list[Any]) -> float:
+        """Return the cost of one part; of equal modules with inputs of equal shape only the first is run."""
+        plain = module.skeleton(self._finder.pick(at)) if isinstance(module, ValuedLayer) else module
+        keys = (module_key(plain), shapes_key(calls))
+        if None in keys:
+            return self._run(path, module, at, calls)
+        key = (type(module), *keys)
+        if key not in self._equal:
+            self._equal[key] = self._run(path, module, at, calls)
+        return self._equal[key]
+
+    def _run(self, path: str, module: nn.Module, at: At, calls: list[Any]) -> float:
+        if self.cost == "latency":
+            return self._timed(path, module, at, calls)
         if not isinstance(module, ValuedLayer):
             return measured_cost(module, self.cost, lambda: [module(*args, **kwargs) for args, kwargs in calls])
-        pick = self._pick(at)
+        pick = self._finder.pick(at)
         plain = module.skeleton(pick)
         if not module.multiplies and self.cost != "parameters":
             return 0
         return measured_cost(plain, self.cost, lambda: [module.at(pick, *args, **kwargs) for args, kwargs in calls])
+
+    def _timed(self, path: str, module: nn.Module, at: At, calls: list[Any]) -> float:
+        """Return the milliseconds of one part, of an open layer as the plain one that is derived of it."""
+        if isinstance(module, ValuedLayer):
+            pick = self._finder.pick(at)
+            with called(module.skeleton(pick)) as noted, torch.no_grad():
+                for args, kwargs in calls:
+                    module.at(pick, *args, **kwargs)
+            module, calls = module.closed(pick, keep_weights=True).eval(), [each[1:] for each in noted]
+        if not calls:
+            return 0.0
+        own = module_key(module)
+        key = digest((path, repr(module)) if own is None else own, shapes_key(calls))
+        self._timed_keys.add(key)
+        return self._milliseconds(key, " ".join(repr(module).split()), module, calls)
+
+    def _milliseconds(self, key: str, what: str, module: nn.Module, calls: list[Any]) -> float:
+        shapes = " ".join(str(tuple(x.shape)) for x in tensors_in(calls))
+        with torch.no_grad():
+            return self.latencies.milliseconds(
+                key, what, shapes, lambda: [module(*args, **kwargs) for args, kwargs in calls]
+            )
 
     # What is asked.
 
@@ -288,17 +286,17 @@ class ExpectedCost:
         whole = next(iter(probabilities.values())).new_tensor(float(self.constant))
         return whole + sum(part.mean(probabilities) for part in self._parts)
 
-    def of(self, architecture: Architecture | Any) -> int:
+    def of(self, architecture: Architecture | Any) -> float:
         """Return the cost of the derived network of an architecture of the space."""
         found = as_architecture(architecture)
         return self.constant + self._sum(found) if self.is_sum else self._built(found)
 
-    def where(self, architecture: Architecture | Any) -> dict[str, int]:
+    def where(self, architecture: Architecture | Any) -> dict[str, float]:
         """Return where the cost of an architecture sits: path or candidate -> its cost, the largest first."""
         at = self._at(as_architecture(architecture))
-        found: dict[str, int] = {"what does not depend on a choice": self.constant}
+        found: dict[str, float] = {"what does not depend on a choice": self.constant}
         for part in self._parts:
-            found[part.path] = found.get(part.path, 0) + part.at(at)
+            found[part.path] = found.get(part.path, 0) + self._amount(part.at(at))
         return dict(sorted(((path, n) for path, n in found.items() if n), key=lambda item: -item[1]))
 
     def range(self) -> CostRange:
@@ -315,10 +313,10 @@ class ExpectedCost:
         self._range = CostRange(min(ends[0], *drawn), sorted(drawn)[_DRAWN // 2], max(ends[1], *drawn))
         return self._range
 
-    def _extreme(self, sign: int) -> int:
+    def _extreme(self, sign: int) -> float:
         at = dict.fromkeys(self.rows, 0)
 
-        def cost() -> int:
+        def cost() -> float:
             scores = {label: [float(k == at[label]) for k in range(len(row.names))] for label, row in self.rows.items()}
             return self.of(self._decided(scores))
 
@@ -328,6 +326,8 @@ class ExpectedCost:
             better = False
             for label, row in self.rows.items():
                 for k in range(len(row.names)):
+                    if k == at[label]:
+                        continue
                     before, at[label] = at[label], k
                     if sign * (found := cost()) < sign * best:
                         best, better = found, True

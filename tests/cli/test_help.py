@@ -36,6 +36,7 @@ def test_every_plain_parameter_of_the_function_is_an_option_with_its_default(com
     objects = {
         *("space", "network", "data", "architecture", "step", "relaxation", "weights_optimizer"),
         "on_epoch",
+        "budget",  # which may be typed several times
         *("config", "run_dir", "resume"),  # --config and --resume name a file and a folder, --out is run_dir
     }
     parser = parser_of(command)

@@ -234,3 +234,21 @@ def test_a_supernet_given_twice_or_without_its_weights_is_an_error() -> None:
         ag.derive(TabularSpace(), architecture, supernet=supernet)
     with pytest.raises(SpaceError, match=r"keep_weights=True needs a supernet.*supernet="):
         ag.derive(TabularSpace(), architecture, keep_weights=True)
+
+
+class _NeverCopied(nn.Identity):
+    def __deepcopy__(self, memo: object) -> nn.Module:
+        raise AssertionError("a candidate that is not taken was copied")
+
+
+def test_candidates_that_are_not_taken_are_not_copied_and_what_the_space_holds_stays() -> None:
+    shared = nn.ReLU(inplace=True)
+    space = nn.Sequential(
+        ag.LayerChoice({"never": _NeverCopied(), "shared": shared}, label="a"),
+        ag.LayerChoice({"shared": nn.Sequential(shared), "linear": nn.Linear(2, 2)}, label="b"),
+    )
+    network = ag.derive(space, {"a": "shared", "b": "linear"})
+    assert type(network[0]) is nn.ReLU
+    assert network[0] is not shared
+    assert network[1] is not space[1]["linear"]
+    assert (shared.inplace, network[0].inplace) == (True, False)

@@ -93,8 +93,11 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str, parts: Coll
         stored |= _read(parser, Path(places.config), command, parts)
     options = {kind: _stored_options(kind, stored, getattr(places, kind), resumed) for kind in OWN_KINDS}
     tree = stored.pop("method") if isinstance(stored.get("method"), Mapping) else None
+    budget = stored.pop("budget", None)  # which a parser that gathers what is typed again does not take from a file
     start = parser.parse_object(stored) if stored else None
     values: dict[str, Any] = parser.parse_args(list(arguments), namespace=start).as_dict()
+    if budget is not None and values["budget"] is None:
+        values["budget"] = budget
     values |= {"stored_method": tree, "dotted": [option for option in dotted if option.path[0] not in OWN_KINDS]}
     for kind in OWN_KINDS:
         typed = {option.path[1]: option.value for option in dotted if option.path[0] == kind}

@@ -15,8 +15,9 @@ from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS
 from archgrad.errors import OptionError
 from archgrad.methods import Method
-from archgrad.methods.tree import KINDS, classes_of, method_of_tree, only_name, options_of, tree_of
-from archgrad.search.short_forms import DEFAULT, preset
+from archgrad.methods.tree import KINDS, classes_of, method_of_tree, only_name, options_of, tree_of, tree_of_part
+from archgrad.regularizers import CostBudget, budgets_of
+from archgrad.search.short_forms import DEFAULT, check_budgets, preset
 from archgrad.typed_names import is_own
 
 __all__ = ["OF_THE_METHOD", "add_method_options", "make_method"]
@@ -27,8 +28,8 @@ _NONE = "none"
 
 OF_THE_METHOD = frozenset(
     [
-        "method", "stored_method", "dotted", "weights_first", "alphas_grad_clip", "skip_noise", "stages", *KINDS,
-        *_ADAM,
+        "method", "stored_method", "dotted", "budget", "weights_first", "alphas_grad_clip", "skip_noise", "stages",
+        *KINDS, *_ADAM,
         *(option for parts in _FLAT.values() for part in parts.values() for option in part.options),
     ]
 )  # fmt: skip
@@ -54,6 +55,15 @@ def add_method_options(parser: Parser) -> None:
                 help=f"{kind.what.capitalize()}: {', '.join(classes_of(kind))}{none}{several}. By default as the "
                 f"method says.",
             )
+    group.add_argument(
+        "--budget",
+        type=str,
+        default=None,
+        action="append",
+        metavar="COST<=NUMBER",
+        help="Most that the derived network may cost, such as 'parameters<=20k', 'multiply-adds<=300M' or "
+        "'latency<=8ms': a cost-budget with its defaults. Several have commas between, or --budget is given again.",
+    )
     group.add_argument(
         "--stages",
         type=str | None,
@@ -98,8 +108,16 @@ def make_method(values: Mapping[str, Any]) -> Method:
         else:
             tree[name] = None if names == [_NONE] and kind.optional else _part(names[0], [tree[name]])
     _set_short_forms(tree, values)
+    budgets = () if values["budget"] is None else budgets_of(values["budget"])
+    if budgets and values["method"] is None and values["regularizers"] is None and stored is not None:
+        costs = [budget.cost for budget in budgets]  # what is typed wins over an earlier run's
+        tree["regularizers"] = [part for part in tree["regularizers"] if _budgeted(part) not in costs]
+    parts = len(tree["regularizers"])
+    tree["regularizers"] = [*tree["regularizers"], *map(tree_of_part, budgets)]
     for option in values["dotted"]:
         _set_dotted(tree, option)
+    if budgets:
+        check_budgets(budgets, [_budgeted(part) for part in tree["regularizers"][:parts]])
 
     def own(name: str) -> type:
         if name not in typed:
@@ -159,6 +177,11 @@ def _set_short_forms(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
             tree[name] = values[name]
     if values["stages"] is not None:
         tree["stages"] = yaml.safe_load(values["stages"])
+
+
+def _budgeted(part: Mapping[str, Any]) -> str | None:
+    """Return the cost that a part is a budget of, if it is one."""
+    return str(part.get("cost", CostBudget.cost)) if part["name"] == "cost-budget" else None
 
 
 def _typed_name(part: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     add_parts(parser, "step", STEPS, default="first-order")
     add_parts(parser, "relaxation", RELAXATIONS, default="softmax")
     parser.passed_on = parser.add_options_of(
-        SearchOptions, "search", skip=("run_dir", "resume", "space", "data", "step", "relaxation")
+        SearchOptions, "search", skip=("run_dir", "resume", "space", "data", "step", "relaxation", "budget")
     )
     show_first(parser, _FIRST)
     return parser

@@ -20,8 +20,12 @@ from archgrad.schedules import Number, check_number
 
 __all__ = ["COSTS", "CostBudget", "CostPenalty", "SpaceCost"]
 
-COSTS = ("multiply-adds", "parameters", "activations")
-"""What can be counted (see `archgrad.ExpectedCost`)."""
+COSTS = ("multiply-adds", "parameters", "activations", "latency")
+"""What networks cost (see `archgrad.ExpectedCost`): numbers of things, and latency in milliseconds."""
+_LEAST = {**dict.fromkeys(COSTS, 1.0), "latency": 1e-9}
+"""What a mean is taken to be at least, where all networks cost nothing."""
+_SMALLEST = 1e-6
+"""Share from which on its logarithm falls no more."""
 
 
 class SpaceCost(Protocol):
@@ -34,10 +38,10 @@ class SpaceCost(Protocol):
     def mean(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """Return the mean cost, 0-dimensional."""
 
-    def of(self, architecture: Any) -> int:
+    def of(self, architecture: Any) -> float:
         """Return the cost of an architecture's network."""
 
-    def range(self) -> tuple[int, int, int]:
+    def range(self) -> tuple[float, float, float]:
         """Return the costs of the smallest, the median and the largest network."""
 
 
@@ -96,8 +100,11 @@ class _OfCost(Regularizer):
         """Return what the networks of the space cost."""
 
     def _sizes(self) -> str:
-        smallest, median, largest = self.table.range()
-        return f"{self.cost} of the space's networks: smallest {smallest:,}, median {median:,}, largest {largest:,}"
+        smallest, median, largest = map(self._shown, self.table.range())
+        return f"{self.cost} of the space's networks: smallest {smallest}, median {median}, largest {largest}"
+
+    def _shown(self, cost: float) -> str:
+        return f"{cost:.3g} ms" if self.cost == "latency" else f"{cost:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -106,16 +113,24 @@ class CostPenalty(_OfCost):
 
     The mean is exact, and linear in each row of expected weights (see `archgrad.ExpectedCost`). Source: Cai et al. 2019
     (ProxylessNAS), eq. 6, whose cost is the latency.
+
+    Multiplicative, the term is log(mean cost / that of equal candidates). exp(-loss), which of cross-entropy is the
+    probability of the right class, is then multiplied by (cost / equal)^-weight, as Tan et al. 2019 (MnasNet, eq. 2)
+    multiply the accuracy by (latency / target)^w with w = -0.07; the target is a constant factor.
     """
 
     weight: Number = 0.1
     """Factor of the term, at least 0; a number or a schedule. 0 searches as without it."""
     cost: str = "multiply-adds"
-    """What is counted: "multiply-adds", "parameters" or "activations"."""
+    """What is meant: "multiply-adds", "parameters", "activations", or "latency" in milliseconds."""
+    multiplicative: bool = False
+    """Whether the cost multiplies, as a power of it, and so is added as its logarithm."""
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, least=0.0)
         check_word("cost", self.cost, COSTS)
+        if not isinstance(self.multiplicative, bool):
+            raise OptionError(f"multiplicative must be True or False, but got {self.multiplicative!r}.")
 
     def prepare(self) -> None:
         """Work out the mean over all networks."""
@@ -123,11 +138,12 @@ class CostPenalty(_OfCost):
             label: torch.full((len(row.names),), row.n_chosen / len(row.names), dtype=torch.float64)
             for label, row in self.table.rows.items()
         }
-        object.__setattr__(self, "_equal", max(float(self.table.mean(equal)), 1.0))
+        object.__setattr__(self, "_equal", max(float(self.table.mean(equal)), _LEAST[self.cost]))
 
     def value(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
-        """Return the share: 1 where all candidates have the same weight."""
-        return self.mean(alphas, rows, relaxation) / vars(self)["_equal"]
+        """Return the share, 1 where all candidates have the same weight; or its logarithm."""
+        share = self.mean(alphas, rows, relaxation) / vars(self)["_equal"]
+        return share.clamp_min(_SMALLEST).log() if self.multiplicative else share
 
     def remark(self) -> str:
         """Return what the networks of the space cost."""
@@ -146,7 +162,7 @@ class CostBudget(_OfCost):
     limit: float
     """Most that the derived network may cost, above 0."""
     cost: str = "multiply-adds"
-    """What is counted: "multiply-adds", "parameters" or "activations"."""
+    """What is meant: "multiply-adds", "parameters", "activations", or "latency" in milliseconds."""
     rate: float = 1.0
     """How fast the multiplier rises, above 0."""
     weight: Number = 1.0
@@ -162,8 +178,8 @@ class CostBudget(_OfCost):
         """Refuse a budget that no network of the space keeps."""
         if self.table.range()[0] > self.limit:
             raise OptionError(
-                f"No network of the space keeps the budget of {self.limit:,.0f} {self.cost}: {self._sizes()}. Raise "
-                f"the limit, or add smaller candidates."
+                f"No network of the space keeps the budget of {self._shown(self.limit)} {self.cost}: "
+                f"{self._sizes()}. Raise the limit, or add smaller candidates."
             )
 
     @property
@@ -191,7 +207,7 @@ class CostBudget(_OfCost):
 
     def remark(self) -> str:
         """Return what the networks of the space cost, and the budget."""
-        return f"{self._sizes()}; the budget is {self.limit:,.0f}."
+        return f"{self._sizes()}; the budget is {self._shown(self.limit)}."
 
     def broken(self, architecture: Any) -> str | None:
         """Return by how much a network is above the budget; None if it keeps it."""
@@ -199,6 +215,7 @@ class CostBudget(_OfCost):
         if cost <= self.limit:
             return None
         return (
-            f"The derived network has {cost:,} {self.cost}, more than the budget of {self.limit:,.0f}. Search for more "
-            f"epochs, or raise the rate of CostBudget (now {self.rate:g}) or the learning rate of the alphas."
+            f"The derived network has {self._shown(cost)} {self.cost}, more than the budget of "
+            f"{self._shown(self.limit)}. Search for more epochs, or raise the rate of CostBudget (now {self.rate:g}) "
+            f"or the learning rate of the alphas."
         )

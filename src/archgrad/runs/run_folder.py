@@ -31,7 +31,7 @@ Command = Literal["search", "retrain", "random-search"]
 
 _CONFIG = "config.yaml"
 _OWN_FILES = (
-    "architecture.json", "metrics.csv", "timings.csv", "environment.json", "summary.json",
+    "architecture.json", "metrics.csv", "timings.csv", "environment.json", "latency.json", "summary.json",
     "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
 _OWN_FOLDERS = ("checkpoints", "weights", "report", "candidates", "members")

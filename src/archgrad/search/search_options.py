@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -57,6 +58,10 @@ class SearchRecipe(TaskOptions, TrainingOptions):
     """What is measured besides the loss: names of metrics (in one text with commas between them), name -> metric of
     torchmetrics, or a function of (outputs, targets) that returns name -> mean over the batch, or one number. By
     default the task's own."""
+    latency_table: str | os.PathLike[str] | None = None
+    """Where a cost is the latency, a JSON file of how long operations take, such as the latency.json of another run;
+    all that the space needs must be in it. By default each is timed once on `device`, for the latency.json of the
+    run."""
     weights_optimizer: Optimizer | OptimizerFactory | None = None
     """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
     works on the supernet's copies of them."""
@@ -132,6 +137,6 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
 
     def recipe(self) -> dict[str, Any]:
         """Return those options of the recipe that are plain, with the number of epochs."""
-        left_out = {*names_of(TaskOptions), "weights_optimizer"}
+        left_out = {*names_of(TaskOptions), "weights_optimizer", *(() if self.latency_table else ("latency_table",))}
         values = values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
         return {name: value for name, value in values.items() if name not in left_out} | self.plain_task()

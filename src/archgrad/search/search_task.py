@@ -150,6 +150,7 @@ class SearchTask(Task[Architecture]):
         if place.number != self._stage:
             self._stage = place.number
             self._use(self._builder.begin(place.number, self._state, self.progress.message, self.members.number))
+        self._builder.keep_latencies(self.folder)
         self.supernet.train()
         self._builder.record(self.supernet, self.progress.message)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))

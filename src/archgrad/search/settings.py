@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
             for name, value in chosen["data_options"].items()
         }
     own = {name: value for name, value in options.recipe().items() if name not in _NO_SETTINGS}
+    if "latency_table" in own:
+        own["latency_table"] = _without_folders(os.fspath(own["latency_table"]))
     return plain_config({"data": _without_folders(data), **chosen, **own})
 
 

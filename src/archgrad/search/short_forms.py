@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from archgrad.methods import Method, Stage, presets
 from archgrad.methods.tree import KINDS, classes_of, defaults_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
 from archgrad.options import Options
+from archgrad.regularizers import CostBudget, budgets_of
 from archgrad.relaxation import Relaxation
 
-__all__ = ["DEFAULT", "PRESETS", "MethodOptions", "modernised", "preset"]
+__all__ = ["DEFAULT", "PRESETS", "MethodOptions", "check_budgets", "modernised", "preset"]
 
 _OF_ADAM = ("learning_rate", "betas", "weight_decay")
 
@@ -61,6 +62,9 @@ class MethodOptions(Options):
     """Of the alphas' Adam; each from 0 to below 1. By default as the method says, else 0.5 and 0.999."""
     alphas_weight_decay: float | None = None
     """Of the alphas' Adam, added to the gradient; at least 0. By default as the method says, else 0.001."""
+    budget: str | Sequence[str] | None = None
+    """Most that the derived network may cost, such as "parameters<=20k" or "multiply-adds<=300M, latency<=8ms": each is
+    an `archgrad.regularizers.CostBudget` with its defaults, beside what the method has. None sets no limit."""
 
     def choose_method(self) -> Method:
         """Return the method that is asked for by itself or by short forms.
@@ -83,6 +87,8 @@ class MethodOptions(Options):
             "weights_first": self.weights_first,
         }
         given = {name: value for name, value in given.items() if value is not None}
+        budgets = () if self.budget is None else budgets_of(self.budget)
+        check_budgets(budgets, [part.cost for part in base.regularizers if isinstance(part, CostBudget)])
         if method is not None:
             for name, value in given.items():
                 if value != getattr(base, name):
@@ -103,7 +109,27 @@ class MethodOptions(Options):
                 given["alphas_optimizer"] = replace(optimizer, **numbers)
             except OptionError as error:
                 raise OptionError(f"alphas_{error}") from error
+        if budgets:
+            given["regularizers"] = (*base.regularizers, *budgets)
         return replace(base, **given) if given else base
+
+
+def check_budgets(budgets: Sequence[CostBudget], costs: Collection[str | None]) -> None:
+    """Refuse the short form of a budget where the method has one already.
+
+    Args:
+        budgets: Of the short form.
+        costs: What the method has a `CostBudget` of; None for its other parts.
+
+    Raises:
+        OptionError: It has one of the same cost.
+    """
+    for budget in budgets:
+        if budget.cost in costs:
+            raise OptionError(
+                f"budget asks for {budget.cost}<={budget.limit:g}, but the method has a CostBudget of {budget.cost} "
+                f"already. Leave one of them out."
+            )
 
 
 def _part(kind: str, given: Any) -> Any:

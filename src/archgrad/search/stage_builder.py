@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +16,15 @@ from archgrad.bilevel import cuda_graphs as recorded_on_cuda
 from archgrad.bilevel.graph_cache import check_recordable
 from archgrad.bilevel.step import check_parts
 from archgrad.data.seeds import seed_of
-from archgrad.distributed import broadcast_tensors, synchronised_norms
+from archgrad.distributed import broadcast_tensors, raise_on_all_ranks, rank, synchronised_norms, world_size
 from archgrad.errors import OptionError
 from archgrad.expected_cost import ExpectedCost
 from archgrad.json_text import shown
 from archgrad.labels import alpha_rows, label_choices
+from archgrad.latency import Latency, LatencyTable
 from archgrad.named_space import SpaceBuilder
-from archgrad.runs import seeded
+from archgrad.rank_state import send_state
+from archgrad.runs import RunFolder, seeded
 from archgrad.search.members import member_seed
 from archgrad.search.optimizers import optimizer_for_weights
 from archgrad.search.search_options import SearchOptions
@@ -29,7 +33,10 @@ from archgrad.skip_dropout import add_skip_dropout, identities
 from archgrad.skip_noise import noisy_skips
 from archgrad.supernet import Supernet
 
-__all__ = ["StageBuilder"]
+__all__ = ["LATENCIES", "StageBuilder"]
+
+LATENCIES = "latency.json"
+"""Of a run folder: how long operations take."""
 
 
 class StageBuilder(ExitStack):
@@ -56,7 +63,24 @@ class StageBuilder(ExitStack):
         self._sample = sample
         self._space, self._method, self._options, self._device = space, options.chosen_method, options, device
         self._recorded = False
+        self.latencies = self._opened_latencies()
+        """How long operations take: of a file, of the run that goes on, or empty."""
+        self._kept = 0
         self._check()
+
+    def _opened_latencies(self) -> LatencyTable:
+        options = self._options
+        if options.latency_table is not None:
+            if not any(getattr(part, "cost", None) == "latency" for part in self._method.regularizers):
+                raise OptionError(
+                    "latency_table tells how long operations take, but no part of the method asks for it. Leave it "
+                    "out, or give budget='latency<=8ms' or the regulariser CostPenalty(cost='latency')."
+                )
+            return LatencyTable.read(options.latency_table, self._device, complete=True)
+        before = None if options.run_dir is None or options.overwrite else Path(options.run_dir) / LATENCIES
+        if before is not None and before.is_file():
+            return LatencyTable.read(before, self._device, complete=False)
+        return LatencyTable(self._device)
 
     def _check(self) -> None:
         stages = self._method.stages
@@ -161,8 +185,7 @@ class StageBuilder(ExitStack):
             weights_first=method.weights_first,
         )
         regularizers = tuple(
-            part.bound(lambda cost: ExpectedCost(supernet, self._sample(supernet), cost), lambda: supernet.memory)
-            for part in method.regularizers
+            part.bound(lambda cost: self._cost(supernet, cost), lambda: supernet.memory) for part in method.regularizers
         )
         alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
@@ -171,6 +194,25 @@ class StageBuilder(ExitStack):
         if options.cuda_graphs:
             check_recordable(supernet, self._device)
         return StageState(supernet, optimizer, alphas_optimizer, regularizers)
+
+    def _cost(self, supernet: Supernet, cost: str) -> ExpectedCost:
+        """Return what the networks of a space cost; process 0 alone times what is not known, for all."""
+        if cost != "latency":
+            return ExpectedCost(supernet, self._sample(supernet), cost)
+        with raise_on_all_ranks():
+            if rank() == 0:
+                made = ExpectedCost(supernet, self._sample(supernet), cost, latencies=self.latencies)
+        if world_size() == 1:
+            return made
+        known = send_state({key: asdict(latency) for key, latency in self.latencies.known.items()})
+        self.latencies.known = {key: Latency(**latency) for key, latency in known.items()}
+        return made if rank() == 0 else ExpectedCost(supernet, self._sample(supernet), cost, latencies=self.latencies)
+
+    def keep_latencies(self, folder: RunFolder | None) -> None:
+        """Write how long operations take into the run folder, if that is known and not there already."""
+        if folder is not None and len(self.latencies.known) > self._kept:
+            self._kept = len(self.latencies.known)
+            folder.save_json(LATENCIES, self.latencies.to_json())
 
     def begin(self, number: int, before: StageState, say: Callable[[str], None], member: int = 0) -> StageState:
         """Return what a stage goes on with: what the one before had, with rows pruned, or a network of its own.

@@ -1,0 +1,59 @@
+"""The short form of budgets: "multiply-adds<=300M, latency<=8ms"."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from archgrad.errors import OptionError
+from archgrad.json_text import shown
+from archgrad.regularizers.cost_penalty import COSTS, CostBudget
+
+__all__ = ["budgets_of"]
+
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_FORM = re.compile(r"\s*([A-Za-z][\w -]*?)\s*<=\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*")
+
+
+def budgets_of(given: str | Sequence[str]) -> tuple[CostBudget, ...]:
+    """Return the budgets that a text asks for, each with the defaults of `CostBudget`.
+
+    Args:
+        given: Such as "parameters<=20k" or "multiply-adds<=300M, latency<=8ms"; or several of such texts. Numbers may
+            end with k (thousand), M (million) or G (billion), and those of latency end with ms.
+
+    Raises:
+        OptionError: It is something else, there is no such cost, or a cost has two budgets.
+    """
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
+        raise OptionError(
+            f"budget must be a text such as 'multiply-adds<=300M', or a list of such, but got budget={shown(given)}."
+        )
+    found = tuple(_budget(part) for text in texts for part in text.split(","))
+    costs = [budget.cost for budget in found]
+    if twice := [cost for cost in dict.fromkeys(costs) if costs.count(cost) > 1]:
+        raise OptionError(f"budget has {twice[0]} more than once: {shown(given)}. Give each cost one limit.")
+    return found
+
+
+def _budget(text: str) -> CostBudget:
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise OptionError(
+            f"budget takes COST<=NUMBER, such as 'multiply-adds<=300M' or 'latency<=8ms', but got {shown(text)}. "
+            f"Several have commas between."
+        )
+    cost, number, unit = match[1].replace("_", "-").replace(" ", "-"), float(match[2]), match[3]
+    if cost not in COSTS:
+        near = difflib.get_close_matches(cost, COSTS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise OptionError(
+            f"There is no cost {shown(match[1])} to give a budget for.{hint} Known are {', '.join(COSTS)}."
+        )
+    allowed = {"ms": 1.0} if cost == "latency" else _UNITS
+    if unit not in allowed:
+        units = "in ms, such as 8ms" if cost == "latency" else f"plain or with {', '.join(filter(None, _UNITS))}"
+        raise OptionError(f"A budget of {cost} is a number {units}, but got {shown(text.strip())}.")
+    return CostBudget(limit=number * allowed[unit], cost=cost)
