@@ -311,7 +311,7 @@ def switch_off(idea: str, supernet: ag.Supernet) -> None:
     elif idea == "shared":
         node = cells._Node._add
         cells._Node._add = lambda self, state, edge, candidate: node(
-            self, states.SharedFeatures(state.x, [candidate.operation] if candidate.known else []), edge, candidate
+            self, states.SharedFeatures(state.x, [candidate.branch] if candidate.branch else []), edge, candidate
         )
 
 

@@ -34,7 +34,7 @@ def test_every_option_is_documented(command: str, archgrad: Type) -> None:
 @pytest.mark.parametrize(("command", "function"), [("search", ag.search), ("retrain", ag.retrain)])
 def test_every_plain_parameter_of_the_function_is_an_option_with_its_default(command: str, function: object) -> None:
     objects = {
-        *("space", "network", "data", "architecture", "step", "relaxation", "loss", "metrics", "weights_optimizer"),
+        *("space", "network", "data", "architecture", "step", "relaxation", "weights_optimizer"),
         "on_epoch",
         *("config", "run_dir", "resume"),  # --config and --resume name a file and a folder, --out is run_dir
     }

@@ -103,7 +103,7 @@ def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
     [
         (
             ("--method", "dart"),
-            "There is no method 'dart'. Known are default, a2m, beta-darts, darts,",
+            "There is no method 'dart'. Did you mean 'darts'? Known are default, a2m, beta-darts, darts,",
         ),
         (("--perturbation", "unifrom"), "There is no perturbation 'unifrom'. Did you mean 'uniform'?"),
         (("--perturbation.radius", 0.1), "add --perturbation NAME"),

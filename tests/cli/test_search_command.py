@@ -20,8 +20,10 @@ from archgrad.cli.method_options import OF_THE_METHOD
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam
+from archgrad.options import names_of
 from archgrad.relaxation import Gumbel
 from archgrad.runs import Interrupted
+from archgrad.tasks import TaskOptions
 
 from .typed import QUICK, Type, class_folders, content
 
@@ -31,6 +33,7 @@ from archgrad.cli.method_options import OF_THE_METHOD
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam
+from archgrad.options import names_of
 from archgrad.relaxation import Gumbel
 from torch import nn
 
@@ -74,7 +77,8 @@ def test_a_search_writes_its_run_and_says_where_and_what_next(archgrad: Type) ->
 def test_config_holds_every_option_as_it_holds(searched: Path) -> None:
     config = config_of(searched)
     options = {action.dest for action in command.make_parser()._actions if action.dest != "help"}
-    assert options - set(NOT_KEPT) - OF_THE_METHOD | {"method"} == set(config) - {"command"}
+    given = set(names_of(TaskOptions))  # kept where they are given
+    assert options - set(NOT_KEPT) - OF_THE_METHOD - given | {"method"} == set(config) - {"command"}
     assert list(config)[:5] == ["command", "space", "channels", "cells", "data"]
     assert (config["space"], config["data"], config["channels"], config["cells"]) == ("tiny", "digits", 2, None)
     assert config["device"] == "auto"
@@ -235,7 +239,7 @@ def test_a_space_of_ones_own_from_a_file_or_module(archgrad: Type, monkeypatch: 
         (("my_space.py:number",), "must be a class or function, but it is of type int"),
         (("elsewhere.py:Net",), "does not exist"),
         (("no.such.module:Net",), "cannot be imported"),
-        (("my_space.py",), "There is no space 'my_space.py'"),
+        (("my_space.py",), "Give my_space.py:NAME"),
         (("tiny", "--cells", "3"), "has no cells"),
         (("tiny", "--channels", "0"), "must be a whole number of at least 1"),
     ],

@@ -84,7 +84,7 @@ OF_SEARCH: dict[str, Change] = {
 }
 OF_RETRAIN: dict[str, Change] = {
     "totals of words": lambda s: s["ranks"][0]["totals"].update(loss="x"),
-    "a best accuracy of a word": lambda s: s.update(best_accuracy="x"),
+    "a best value of a word": lambda s: s.update(best_value="x"),
     "skipped steps of a word": lambda s: s["learner"].update(skipped_steps="x"),
     "batches of another kind": lambda s: s.update(batches_per_epoch=[1]),
     "no learner": lambda s: s.update(learner=None),

@@ -65,7 +65,7 @@ def test_a_dataset_smaller_than_two_batches_is_an_error() -> None:
         trainer(Line(), dataset=ones_and_zeros(1), batch_size=4)
 
 
-class Endless(IterableDataset):
+class Nothing(IterableDataset):
     def __iter__(self) -> Any:
         return iter([])
 
@@ -73,7 +73,7 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (Endless(), "map-style"),
+        (Nothing(), "has no samples"),
         (None, "got NoneType"),
         (TensorDataset(torch.ones(8), torch.zeros(8, dtype=torch.int64)), "at least 2 classes"),
         (TensorDataset(torch.full((8,), float("nan")), torch.zeros(8)), "must be finite"),

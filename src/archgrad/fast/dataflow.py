@@ -88,14 +88,14 @@ def _is_text_of(tree: ast.Module, function: FunctionType) -> bool:
 
     Calls of a function of an imported module have code of their own.
     """
-    code = function.__code__
+    loaded = function.__code__
     called = {name for node in ast.walk(tree) if (name := _name_called_on(node)) is not None}
     for k in range(len(called) + 1):
         for imported in combinations(sorted(called), k):
             imports = [ast.Import([ast.alias(name)]) for name in imported]
             text = ast.fix_missing_locations(ast.Module([*imports, *tree.body], []))
-            compiled = [c for c in compile(text, code.co_filename, "exec").co_consts if isinstance(c, CodeType)]
-            if len(compiled) == 1 and all(getattr(compiled[0], name) == getattr(code, name) for name in _CODE):
+            compiled = [c for c in compile(text, loaded.co_filename, "exec").co_consts if isinstance(c, CodeType)]
+            if len(compiled) == 1 and all(getattr(compiled[0], name) == getattr(loaded, name) for name in _CODE):
                 return True
     return False
 

@@ -145,7 +145,8 @@ def inferred(targets: Tensor, data: Data) -> tuple[Task, str]:
         + (
             f"may be one class number in a dimension too many. Give targets{squeeze}; "
             if squeeze
-            else "may be several labels a sample, or a label for each position. "
+            else "may be several labels a sample, or a label for each position. For one-hot targets give "
+            "targets.float(). "
         )
         + f"{'or say' if squeeze else 'Say'} which task it is: {', '.join(TASKS)} (task=..., --task)."
     )
