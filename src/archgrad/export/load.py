@@ -236,4 +236,4 @@ def _space_options(run: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _builders() -> dict[str, Callable[..., nn.Module]]:
-    return {build.__name__.replace("_", "-"): build for build in spaces.BUILDERS}
+    return {name.replace("_", "-"): getattr(spaces, name) for name in spaces.NAMED}

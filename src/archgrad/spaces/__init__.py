@@ -18,7 +18,7 @@ from archgrad.spaces.nasbench_macro import nasbench_macro
 from archgrad.spaces.tiny import tiny
 
 __all__ = [
-    "BUILDERS",
+    "NAMED",
     "Bottleneck",
     "Candidate",
     "DepthwiseSeparable",
@@ -36,5 +36,5 @@ __all__ = [
     "tiny",
 ]
 
-BUILDERS = (darts_cifar, darts_imagenet, mlp, nasbench201, nasbench_macro, tiny)
+NAMED = ("darts_cifar", "darts_imagenet", "mlp", "nasbench201", "nasbench_macro", "tiny")
 """Those that come with archgrad, which their name is enough to build."""
