@@ -290,6 +290,14 @@ class CallsElsewhere(nn.Module):
 X = torch.zeros(1, 4, 5, 5)
 
 
+WIDE = Candidate("wide", lambda layer: nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)), at="linear1")
+
+
+def transformer() -> nn.Module:
+    """A layer that reads the weights of its parts where it predicts, unless one of them has a hook."""
+    return nn.TransformerEncoderLayer(4, 2, 4, batch_first=True)
+
+
 def mixed() -> nn.Module:
     return nn.Sequential(conv(), conv(kernel_size=5))
 
@@ -309,6 +317,7 @@ def mixed() -> nn.Module:
         (lambda: from_module(mixed(), [Kernels()], label=lambda _: "a"), "have no candidate in common: '0', '1'"),
         (lambda: from_module(ag.spaces.tiny(), [Kernels()], batch=X), "has choices already"),
         (lambda: from_module(ReadsAttribute(), [Kernels()], batch=X), "reads a layer itself"),
+        (lambda: from_module(transformer(), [WIDE], batch=torch.zeros(1, 3, 4)), "reads a layer itself"),
         (lambda: from_module(CallsElsewhere(), [Kernels()], batch=X), "from elsewhere than its modules"),
         (lambda: Kernels(()), "needs whole sizes"),
         (lambda: Kernels((3, 3)), "different sizes"),

@@ -203,7 +203,8 @@ def _check_same(space: nn.Module, batch: Any, before: Any) -> None:
     open_parts = (LayerChoice, ValuedModule)
     asked = [LayerPlace(path, part) for path, part in copy.named_modules() if isinstance(part, open_parts)]
     try:
-        after = watch(asked, lambda: _run(copy, batch))
+        watch(asked, lambda: _run(copy, batch))
+        after = _run(copy, batch)  # some modules go another way while a part of theirs is watched
     except (AttributeError, TypeError) as error:
         raise SpaceError(
             f"{type(space).__name__} does not run with choices in the place of layers: {error}. Its code reads a layer "
