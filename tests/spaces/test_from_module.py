@@ -329,7 +329,7 @@ def test_what_is_wrong_is_told(make: Any, message: str) -> None:
         make()
 
 
-def test_torchvisions_resnet18_is_searched_as_it_is() -> None:
+def test_a_residual_network_of_torchvision_is_the_same_at_original() -> None:
     models = pytest.importorskip("torchvision.models")
     model = models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=2).eval()
     x = torch.randn(2, 3, 16, 16)
