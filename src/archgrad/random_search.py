@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from archgrad.architecture import Architecture
@@ -21,12 +21,12 @@ from archgrad.derive import derive
 from archgrad.discretize import random_architecture
 from archgrad.errors import OptionError
 from archgrad.named_space import space_of
-from archgrad.options import Options, takes
+from archgrad.options import names_of, takes
 from archgrad.report.read import Table, read_table
 from archgrad.retrain import retrain
 from archgrad.runs import RunFolder, check_seed, seeded
 from archgrad.sizes import check_whole
-from archgrad.tasks import chosen_task
+from archgrad.tasks import TaskOptions
 
 __all__ = ["RandomSearchOptions", "RandomSearchResult", "random_search"]
 
@@ -51,7 +51,7 @@ class RandomSearchResult:
 
 
 @dataclass(frozen=True)
-class RandomSearchOptions(Options):
+class RandomSearchOptions(TaskOptions):
     """What `archgrad.random_search` takes.
 
     Raises:
@@ -61,7 +61,7 @@ class RandomSearchOptions(Options):
     space: nn.Module | str | Callable[..., nn.Module]
     """A module with open choices, the name of one in `archgrad.spaces`, or a function or class that builds one."""
     data: Data | Any
-    """As for `archgrad.search`; what is learnt is what its targets tell."""
+    """As for `archgrad.search`."""
     _: KW_ONLY
     run_dir: str | os.PathLike[str]
     """The run folder, where candidates, metrics and the best architecture so far are written."""
@@ -112,7 +112,7 @@ class RandomSearchOptions(Options):
     def everything(self) -> dict[str, Any]:
         """Return what config.yaml holds."""
         own = {name: getattr(self, name) for name in ("candidates", "minutes", "seed", "weights_fraction")}
-        return {**(self.config or {}), **own, **self.training(), "device": str(self.device)}
+        return {**(self.config or {}), **own, **self.training(), **self.plain_task(), "device": str(self.device)}
 
 
 @takes(RandomSearchOptions)
@@ -131,11 +131,15 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the state was saved.
     """
     data = as_data(options.data)
-    halves = _halves(data, options.weights_fraction, options.seed)
+    weights = options.sampling_weights(data)
+    halves, learnt_from = _halves(data, options.weights_fraction, options.seed)
+    learnt = {name: getattr(options, name) for name in names_of(TaskOptions)}
+    if weights is not None and not isinstance(options.sampling, str):
+        learnt["sampling"] = weights[learnt_from].tolist()
     path, seed = Path(options.run_dir), options.seed
     with ExitStack() as stack:
         stack.enter_context(seeded(seed))
-        given = space_of(options.space, data, outputs=len(chosen_task(None, data).task.labels))
+        given = space_of(options.space, data, outputs=len(options.task_for(data).task.labels))
         space = given if isinstance(given, nn.Module) else given()
         folder = stack.enter_context(_opened(path, options))
         best, spent = _so_far(path)
@@ -159,10 +163,11 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
                 auxiliary_weight=0.0,
                 quiet=options.quiet,
                 **options.training(),
+                **learnt,
             )
             assert trained.task is not None
             metric = trained.task.best
-            value = trained.test_metrics.get(str(metric))
+            value = trained.test_loss if metric == "loss" else trained.test_metrics.get(str(metric))
             if value is None:
                 raise OptionError(f"A random search compares {metric}, but candidate {done} has none. Give more data.")
             if best is None or trained.task.better(value, best[0]):
@@ -177,11 +182,11 @@ def random_search(options: RandomSearchOptions) -> RandomSearchResult:
     return RandomSearchResult(architecture=best[1], history=read_table(path / "metrics.csv"), run_dir=path)
 
 
-def _halves(data: Data, fraction: float, seed: int) -> Data:
-    """The two parts that a search has, the second one in the place of the test set."""
+def _halves(data: Data, fraction: float, seed: int) -> tuple[Data, Tensor]:
+    """The two parts that a search has, the second one in the place of the test set; and the samples of the first."""
     parts = data.halves(fraction=fraction, seed=seed)
     train, valid = (as_samples(Subset(part.samples, part.indices.tolist())) for part in parts)
-    return replace(data, train=train, test=valid, valid=None, groups=None, times=None)
+    return replace(data, train=train, test=valid, valid=None, groups=None, times=None), parts[0].indices
 
 
 def _opened(path: Path, options: RandomSearchOptions) -> RunFolder:

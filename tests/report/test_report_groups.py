@@ -16,7 +16,7 @@ import archgrad as ag
 from archgrad.architecture import Architecture
 from archgrad.report import write_report
 from archgrad.report.charts import format_value, nice_ticks
-from archgrad.report.compare import group_runs
+from archgrad.report.compare import comparison_pictures, group_runs
 from archgrad.report.read import read_run
 from archgrad.report.sections import run_tiles
 
@@ -154,6 +154,24 @@ def test_searches_and_retrainings_share_no_axis_and_a_shared_cell_is_drawn_once_
     text = page.read_text(encoding="utf-8")
     assert 'The one that is drawn in <a href="#run-1">search</a>.' in text
     assert '<p class="head">search, retrain0</p>' in text
+
+
+def test_runs_of_a_task_are_compared_by_its_metrics(tmp_path: Path) -> None:
+    paths = []
+    for seed in (0, 1):
+        path = tmp_path / str(seed)
+        path.mkdir()
+        (path / "config.yaml").write_text("command: search\nepochs: 2\n", encoding="utf-8")
+        head = "epoch,train_loss,valid_loss,train_mae,valid_mae,valid_top5_accuracy,layer_cosine"
+        rows = [f"{epoch},1,1,2.5,{4 + seed + epoch},0.5,0.1" for epoch in (0, 1)]
+        (path / "metrics.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+        paths.append(path)
+    runs = [read_run(path) for path in paths]
+    pictures = {one.title: one for one in comparison_pictures(runs, ["a", "b"], group_runs(runs))}
+    assert list(pictures) == [
+        "Train loss", "Validation loss", "Train mae", "Validation mae", "Validation top5 accuracy",
+    ]  # fmt: skip
+    assert "mean of 2: 5.5" in pictures["Validation mae"].wide.name  # of 5 and 6, after the last epoch
 
 
 def test_a_run_without_paths_to_drop_has_no_curve_of_them(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ def test_epochs_without_a_better_value_are_counted(column, values, ends):
     assert [has_stalled(rows[: epoch + 1], patience=2, watch=column) for epoch in range(len(rows))] == ends
 
 
+def test_the_task_says_which_values_of_a_metric_of_ones_own_are_best():
+    rows = [{"epoch": epoch, "valid_pinball": value} for epoch, value in enumerate([3, 2, 1])]
+    assert not has_stalled(rows, patience=2, watch="valid_pinball", directions={"pinball": "lowest"})
+    assert has_stalled(rows, patience=2, watch="valid_pinball", directions={"pinball": "highest"})
+    loss = nn.functional.l1_loss
+    task = ag.tasks.Task(loss=loss, metrics={"pinball": loss, "r2": loss}, best="pinball", best_is="lowest")
+    assert task.directions == {"loss": "lowest", "pinball": "lowest", "r2": "highest"}
+
+
 def space() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(ag.LayerChoice({"linear": nn.Linear(4, 2), "deep": nn.Linear(4, 2)}, label="layer"))

@@ -15,6 +15,7 @@ from archgrad.errors import OptionError, RunError
 from archgrad.options import names_of
 from archgrad.runs import read_config
 from archgrad.tasks import TASKS, TaskOptions
+from archgrad.tasks.base_task import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
 __all__ = ["inherit", "retraining_of"]
@@ -70,8 +71,8 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
             values |= loading
             said += loading_again(loading)
     for name in names_of(TaskOptions):
-        value = stored.get(name)
-        known = isinstance(value, str) and (name != "task" or value in TASKS)
+        value = _typed(stored.get(name))
+        known = isinstance(value, str) and value in {"task": TASKS, "sampling": ("balanced",)}.get(name, (value,))
         if known and values.get(name) is None and dashed(f"--{name}") not in typed:
             values[name] = value
             said += f" {dashed(f'--{name}')} {shlex.quote(str(value))}"
@@ -97,6 +98,16 @@ def retraining_of(arch: Path, architecture: Architecture, values: Mapping[str, A
         f"archgrad retrain --arch {shlex.quote(str(arch))}{space}{typed_again('space', values)}{data}"
         f"{loading_again(values)}{task}"
     )
+
+
+def _typed(value: Any) -> Any:
+    """As it would be typed: numbers or names with commas between them."""
+    if not isinstance(value, list):
+        return value
+    own = {each for each in value if isinstance(each, str)} - HIGHER_IS_BETTER - LOWER_IS_BETTER
+    if own:
+        return None  # a caller's metrics do not come from their names
+    return ",".join(map(str, value)) or None
 
 
 def _run_of(arch: str) -> Path | None:

@@ -136,7 +136,9 @@ class Engine(Generic[Result]):
         task.told_to_stop = asks_to_stop(self._on_epoch, state)
         if task.told_to_stop:
             task.progress.message(f"Stopped after epoch {task.epoch + 1}: on_epoch asked for it.")
-        elif self._patience and has_stalled(task.history, patience=self._patience, watch=self._watch):
+        elif self._patience and has_stalled(
+            task.history, patience=self._patience, watch=self._watch, directions=task.directions
+        ):
             task.told_to_stop = True
             task.progress.message(
                 f"Stopped after epoch {task.epoch + 1}: {self._watch} has not got better for {self._patience} epochs."

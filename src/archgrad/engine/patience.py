@@ -29,7 +29,9 @@ def check_patience(patience: int | None, watch: str | None) -> None:
         raise OptionError(f"watch={shown(watch)} says what patience looks at, but there is none. Give patience.")
 
 
-def has_stalled(history: Sequence[Mapping[str, Any]], *, patience: int, watch: str) -> bool:
+def has_stalled(
+    history: Sequence[Mapping[str, Any]], *, patience: int, watch: str, directions: Mapping[str, str] = {}
+) -> bool:
     """Return whether the last epochs brought nothing better.
 
     It follows from the rows alone, so that a run that was interrupted ends where it would have ended.
@@ -39,6 +41,8 @@ def has_stalled(history: Sequence[Mapping[str, Any]], *, patience: int, watch: s
             never better.
         patience: How many such epochs end a run.
         watch: The column.
+        directions: Metric, which the column is called after behind "train_", "valid_" or "test_" -> whether its
+            "highest" or its "lowest" value is best; of others the last word of their names tells.
 
     Raises:
         OptionError: There is no such column.
@@ -48,7 +52,8 @@ def has_stalled(history: Sequence[Mapping[str, Any]], *, patience: int, watch: s
         near = difflib.get_close_matches(watch, columns, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise OptionError(f"The run has no column {shown(watch)} to watch.{hint} It has {', '.join(columns)}.")
-    sign = -1.0 if watch.split("_")[-1] in _LOWER else 1.0
+    by_name = "lowest" if watch.split("_")[-1] in _LOWER else "highest"
+    sign = -1.0 if directions.get(watch.partition("_")[2], by_name) == "lowest" else 1.0
     values = [sign * float(row[watch]) for row in history if row.get(watch) is not None]
     best, last = -math.inf, 0
     for number, value in enumerate(values, start=1):

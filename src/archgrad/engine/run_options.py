@@ -63,9 +63,9 @@ class RunOptions(CheckpointSchedule):
     """End the run after so many epochs in which `watch` has not got better than ever before, at least 1, for good. None
     runs all epochs."""
     watch: str | None = None
-    """Column of metrics.csv that `patience` looks at: losses, errors, mae, mse, rmse and mape are better the lower they
-    are, all others the higher. By default valid_loss of a search, and test_loss of a retraining, whose test figures are
-    then chosen on the test set."""
+    """Column of metrics.csv that `patience` looks at. Of the loss and the metrics the task says whether the lowest is
+    best; of others what ends in loss or error is better the lower it is, and the rest the higher. By default valid_loss
+    of a search, and test_loss of a retraining, whose test figures are then chosen on the test set."""
     config: Mapping[str, Any] | None = None
     """Further plain options of the caller (space, channels, ...), written to config.yaml beside these."""
 

@@ -79,6 +79,8 @@ class Task(ABC, Generic[Result]):
     """What errors call it."""
     shown: Sequence[str]
     """Metrics that the progress display shows."""
+    directions: Mapping[str, str]
+    """Metric -> whether its "highest" or its "lowest" value is best."""
     may_differ: ClassVar[Sequence[str]]
     """Options that a resumed run may change: the result does not depend on them (beyond rounding), or could not go on.
     """

@@ -15,7 +15,7 @@ from archgrad.decision import candidate_name, outside_cells
 from archgrad.report.cell_drawing import cell_graph
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.origin import digest, origin
-from archgrad.report.pictures import slug
+from archgrad.report.pictures import HALVES, slug
 from archgrad.report.read import NOT_A_SETTING, Run, Table, flatten
 from archgrad.report.scene import SERIES, Picture
 
@@ -35,6 +35,8 @@ _COLUMNS = (
     ("train_accuracy", "Train accuracy", True),
     ("valid_accuracy", "Validation accuracy", True),
     ("test_accuracy", "Test accuracy", True),
+)
+_FURTHER = (
     ("alphas_entropy", "Entropy of α (1: undecided)", False),
     ("skip_connections", "Skip connections kept", False),
     ("seconds", "Seconds per epoch", False),
@@ -141,7 +143,7 @@ def comparison_pictures(runs: Sequence[Run], names: Sequence[str], groups: Seque
     """
     pictures = []
     commands = list(dict.fromkeys(run.command for run in runs))
-    for (column, name, percent), command in itertools.product(_COLUMNS, commands):
+    for (column, name, percent), command in itertools.product(_columns(runs), commands):
         tables = [run.timings if column == "seconds" else run.metrics for run in runs]
         own = [k for k, run in enumerate(runs) if run.command == command and column in tables[k].columns]
         epochs = sorted({epoch for k in own for epoch in tables[k].epochs})
@@ -161,6 +163,22 @@ def comparison_pictures(runs: Sequence[Run], names: Sequence[str], groups: Seque
         end = "-" + slug(command) if several else ""
         pictures.append(Picture(slug="comparison-" + slug(column) + end, title=title, caption="", wide=scene))
     return pictures
+
+
+def _columns(runs: Sequence[Run]) -> list[tuple[str, str, bool]]:
+    """(column, title, whether it is a share) of each chart; further metrics of tasks stand behind the accuracy."""
+    known = {column for column, _, _ in _COLUMNS}
+    of_tasks: dict[str, None] = {}  # metric by metric
+    for column in dict.fromkeys(column for run in runs for column in run.metrics.columns):
+        half, _, metric = column.partition("_")
+        if half in HALVES and metric and column not in known:
+            of_tasks[metric] = None
+    measured = [
+        (f"{half}_{metric}", f"{title.capitalize()} {metric.replace('_', ' ')}", False)
+        for metric in of_tasks
+        for half, title in HALVES.items()
+    ]
+    return [*_COLUMNS, *measured, *_FURTHER]
 
 
 def _group_series(group: RunGroup, rows: Sequence[tuple[float, ...]], role: str, names: Sequence[str]) -> list[Series]:

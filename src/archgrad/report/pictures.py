@@ -19,6 +19,7 @@ from archgrad.report.scene import SERIES, Picture, operation_roles
 from archgrad.report.trees import ChoiceRow, choice_row, tree_scene
 
 __all__ = [
+    "HALVES",
     "alphas_pictures",
     "architecture_pictures",
     "candidates_of",
@@ -85,7 +86,8 @@ _IF_ANY = ("skipped_steps", "drop_path")
 _MANY_EDGES = 60
 _MANY_PANELS = 60
 _MOST_VALUES = 4
-_HALVES = {"train": "train", "valid": "validation", "test": "test"}
+HALVES = {"train": "train", "valid": "validation", "test": "test"}
+"""What the names of columns of a half of the data begin with -> what it is called."""
 
 
 def slug(text: str) -> str:
@@ -282,8 +284,8 @@ def _other_curves(table: Table, known: _Curves) -> _Curves:
     for column in table.columns:
         if column not in taken:
             half, _, name = column.partition("_")
-            found = half in _HALVES and bool(name)
-            groups.setdefault(name if found else column, []).append((column, _HALVES[half] if found else column))
+            found = half in HALVES and bool(name)
+            groups.setdefault(name if found else column, []).append((column, HALVES[half] if found else column))
     return [("metric-" + slug(name), name, tuple(columns), "plain") for name, columns in groups.items()]
 
 

@@ -59,7 +59,7 @@ class RetrainTask(Task[Evaluation | None]):
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self._learner, self._evaluate = learner, evaluate
-        best = learner.task.best
+        best, self.directions = learner.task.best, learner.task.directions
         self.shown = tuple(dict.fromkeys(f"{part}_{name}" for part in ("train", "test") for name in ("loss", best)))
         self._evaluation: Evaluation | None = None
 

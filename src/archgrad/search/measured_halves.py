@@ -26,9 +26,9 @@ def task_of_search(options: SearchOptions, data: Data) -> Chosen:
     Raises:
         OptionError: See `TaskOptions.task_for`.
     """
-    if options.task is None and callable(options.loss) and not options.class_weights:
+    if (own := options.own_loss) is not None:
         metrics = options.metrics if isinstance(options.metrics, Mapping) else {}
-        return Chosen(Task(loss=options.loss, metrics=metrics))
+        return Chosen(Task(loss=own, metrics=metrics))
     return options.task_for(data)
 
 

@@ -97,6 +97,7 @@ class SearchTask(Task[Architecture]):
         self._dtype = torch.float64 if options.precision == "64" else torch.float32
         self._loss = loss_on(chosen.task.loss, self.device, self._dtype)
         self._measured, self.shown = MeasuredHalves(chosen.task, options), figures_of(chosen.task)
+        self.directions = chosen.task.directions
         self._samples, self.settings = samples, settings
         self._meter, self._skipped = Meter(), 0
         self._architecture: Architecture | None = None

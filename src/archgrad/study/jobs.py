@@ -9,13 +9,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from archgrad.options import names_of
 from archgrad.runs.config import plain_config, write_config
 from archgrad.study.study_file import Judge, Study
+from archgrad.tasks import TaskOptions
 from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
 __all__ = ["Candidate", "Job", "candidates_of", "jobs_of", "retraining_folder"]
 
-_OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", *OF_LOADING)
+_OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", *OF_LOADING, *names_of(TaskOptions))
+"""With what is learnt, which is the same for every architecture, also for one of no search."""
 _OF_A_RANDOM_SEARCH = (*_OF_SPACE_AND_DATA, "channels", "cells", "train_samples", "batch_size")
 
 

@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError
 from archgrad.nasbench import Table, load_table, parse_arch, query, unit_of
 from archgrad.report.read import Run, read_run
 from archgrad.study.jobs import Candidate, retraining_folder
+from archgrad.study.place import Place, measured_by
 from archgrad.study.study_file import Judge, Study
+from archgrad.tasks.base_task import BestIs
 
 __all__ = ["Point", "Result", "accuracies_of", "judged"]
 
@@ -25,16 +27,13 @@ _ALL = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(Place):
     """What one architecture reached.
 
     Attributes:
-        space: Name in the study.
-        data: Name in the study.
-        judge: Name in the study, and the column if it is a table.
         method: Name of a method or a baseline.
         seed: Of the search or the draw.
-        score: Percent.
+        score: In the place's unit.
         search_seconds: That the search took; None where there was none.
         selection_seconds: Of further epochs, in which the search's selection decides; None where there was no search.
         train_seconds: That the retraining took; None for a table.
@@ -43,9 +42,6 @@ class Result:
         choices: The architecture's decisions as JSON.
     """
 
-    space: str
-    data: str
-    judge: str
     method: str
     seed: int
     score: float
@@ -58,23 +54,17 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Place):
     """What the architecture after one epoch of a search reached.
 
     Attributes:
-        space: Name in the study.
-        data: Name in the study.
-        judge: Name in the study, and the column.
         method: Name in the study.
         seed: Of the search.
         epoch: 0-based; of a random search the candidate.
         seconds: From the beginning of the search.
-        score: Percent.
+        score: In the place's unit.
     """
 
-    space: str
-    data: str
-    judge: str
     method: str
     seed: int
     epoch: int
@@ -154,8 +144,8 @@ def _looked_up(
 ) -> Iterator[Result]:
     for column, score in _scores(judge, table, architecture).items():
         yield Result(
-            **_place(candidate),
-            judge=f"{judge.name} {column}",
+            **_of(candidate),
+            **_by_column(judge, column),
             score=score,
             **_spent(run),
             train_seconds=None,
@@ -172,8 +162,8 @@ def _curve(judge: Judge, table: Table, candidate: Candidate, run: Run | None) ->
     for frame in run.frames:
         for column, score in _scores(judge, table, frame.architecture).items():
             yield Point(
-                **_place(candidate),
-                judge=f"{judge.name} {column}",
+                **_of(candidate),
+                **_by_column(judge, column),
                 epoch=frame.epoch,
                 seconds=spent.get(frame.epoch, math.nan),
                 score=score,
@@ -184,14 +174,20 @@ def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None
     retraining = _read(retraining_folder(folder, judge, candidate))
     if retraining is None or retraining.architecture is None:
         return
-    accuracy = retraining.summary.get("test_accuracy")
-    if not isinstance(accuracy, float):
+    metric, highest = retraining.best
+    value = retraining.summary.get(f"test_{metric}")
+    if not isinstance(value, int | float) or not math.isfinite(value):
         return
+    best_is: BestIs = "highest" if highest else "lowest"
+    unit, factor = measured_by(metric, best_is)
     parameters, multiply_adds = (retraining.summary.get(name) for name in ("parameters", "multiply_adds"))
     yield Result(
-        **_place(candidate),
-        judge=judge.name,
-        score=100 * accuracy,
+        **_of(candidate),
+        judge=judge.name if metric == "accuracy" else f"{judge.name} {metric}",
+        metric=metric,
+        unit=unit,
+        best_is=best_is,
+        score=factor * value,
         **_spent(run),
         train_seconds=_seconds(retraining),
         parameters=parameters if isinstance(parameters, int) else None,
@@ -200,14 +196,20 @@ def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None
     )
 
 
-class _Place(TypedDict):
+def _by_column(judge: Judge, column: str) -> dict[str, Any]:
+    """What scores of a table's column are: those that are no accuracies are costs."""
+    name, unit = f"{judge.name} {column}", unit_of(column)
+    return {"judge": name} if unit == "%" else {"judge": name, "metric": column, "unit": unit, "best_is": "lowest"}
+
+
+class _Of(TypedDict):
     space: str
     data: str
     method: str
     seed: int
 
 
-def _place(candidate: Candidate) -> _Place:
+def _of(candidate: Candidate) -> _Of:
     return {"space": candidate.space, "data": candidate.data, "method": candidate.method, "seed": candidate.seed}
 
 

@@ -7,20 +7,21 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from archgrad.errors import ArchgradError, DataError
+from archgrad.errors import ArchgradError
 from archgrad.files import read_file
-from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
+from archgrad.json_text import MAX_TEXT_BYTES, parse_json
 from archgrad.study.jobs import Candidate, retraining_folder
 from archgrad.study.judging import Point, Result
+from archgrad.study.place import Place
+from archgrad.study.records import BETWEEN, read_records
 from archgrad.study.runner import Outcome
 from archgrad.study.study_file import Study
 
 __all__ = ["Evidence", "Kept", "from_csv", "kept_of", "to_csv"]
 
 _MINUTE = 60.0
-_BETWEEN = ";"
 _PACKAGES = ("python", "archgrad", "torch")
 
 
@@ -40,16 +41,13 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
-    """One score of a study, or one run that failed.
+class Kept(Place):
+    """One score of a study, or one run that failed, whose place is empty.
 
     Attributes:
-        space: Name in the study.
-        data: Name in the study.
-        judge: Name in the study, and the column if it is a table; empty for a run that failed.
         method: Name of a method or a baseline; of a run that failed, the run.
         seed: Of the search or the draw.
-        score: Percent; None for a run that failed.
+        score: In the place's unit; None for a run that failed.
         course: Scores of the architectures after each epoch, where a table judges.
         course_minutes: From the beginning of the search to the end of each of these epochs.
         search_minutes: That the search took.
@@ -64,9 +62,6 @@ class Kept:
         failed: The last lines of a run that failed.
     """
 
-    space: str
-    data: str
-    judge: str
     method: str
     seed: int | None
     score: float | None
@@ -89,9 +84,7 @@ class Kept:
         assert self.score is not None
         assert self.seed is not None
         return Result(
-            space=self.space,
-            data=self.data,
-            judge=self.judge,
+            **vars(self.place),
             method=self.method,
             seed=self.seed,
             score=self.score,
@@ -107,9 +100,15 @@ class Kept:
     def points(self) -> list[Point]:
         """The scores of the epochs, as the pictures take them."""
         assert self.seed is not None
-        place = {"space": self.space, "data": self.data, "judge": self.judge, "method": self.method}
         return [
-            Point(**place, seed=self.seed, epoch=epoch, seconds=minutes * _MINUTE, score=score)
+            Point(
+                **vars(self.place),
+                method=self.method,
+                seed=self.seed,
+                epoch=epoch,
+                seconds=minutes * _MINUTE,
+                score=score,
+            )
             for epoch, (score, minutes) in enumerate(zip(self.course, self.course_minutes, strict=True))
         ]
 
@@ -134,21 +133,19 @@ def kept_of(
     """
     places = {(one.space, one.data, one.method, one.seed): one for one in candidates}
     judges = {judge.name: judge for judge in study.judges}
-    courses: dict[tuple[str, str, str, str, int], list[Point]] = {}
+    courses: dict[tuple[Place, str, int], list[Point]] = {}
     for point in points:
-        courses.setdefault((point.space, point.data, point.judge, point.method, point.seed), []).append(point)
+        courses.setdefault((point.place, point.method, point.seed), []).append(point)
     rows = []
     for one in results:
         candidate = places[one.space, one.data, one.method, one.seed]
-        judge = judges.get(one.judge)
-        run = candidate.run if judge is None else retraining_folder(folder, judge, candidate)
-        course = courses.get((one.space, one.data, one.judge, one.method, one.seed), [])
+        judge = judges[one.judge.partition(" ")[0]]  # a column or a metric follows
+        run = candidate.run if judge.table is not None else retraining_folder(folder, judge, candidate)
+        course = courses.get((one.place, one.method, one.seed), [])
         evidence = Evidence() if run is None else _evidence(run)
         rows.append(
             Kept(
-                space=one.space,
-                data=one.data,
-                judge=one.judge,
+                **vars(one.place),
                 method=one.method,
                 seed=one.seed,
                 score=one.score,
@@ -201,7 +198,7 @@ def to_csv(rows: Sequence[Kept]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, tuple):
-        return _BETWEEN.join(map(_cell, value))
+        return BETWEEN.join(map(_cell, value))
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -211,21 +208,4 @@ def from_csv(text: str) -> list[Kept]:
     Raises:
         DataError: A row is broken.
     """
-    kinds = get_type_hints(Kept)
-    rows = []
-    for row in csv.DictReader(io.StringIO(text)):
-        try:
-            rows.append(Kept(**{each.name: _read(kinds[each.name], row[each.name]) for each in fields(Kept)}))
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"A row of a study is broken ({shown(row)}): {error}. Take an intact copy.") from None
-    return rows
-
-
-def _read(kind: Any, cell: str) -> Any:
-    if kind is str:
-        return cell
-    if kind == tuple[float, ...]:
-        return tuple(float(each) for each in cell.split(_BETWEEN) if each)
-    if cell == "":
-        return None
-    return int(cell) if kind == int | None else float(cell)
+    return read_records(Kept, text, of="a study")

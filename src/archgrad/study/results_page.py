@@ -103,9 +103,9 @@ def _wrapped(text: str) -> str:
 
 def _pictures(results: Sequence[Result], points: Sequence[Point]) -> Iterator[tuple[Picture, str]]:
     """Every picture, and what is said below it."""
-    places = dict.fromkeys((result.space, result.data, result.judge) for result in results)
+    places = dict.fromkeys(result.place for result in results)
     for number, place in enumerate(places):
-        own = [result for result in results if (result.space, result.data, result.judge) == place]
+        own = [result for result in results if result.place == place]
         picture = seed_picture(rows_of(own), own)
         yield picture, picture.caption
         ranks = mean_ranks(own)
@@ -117,5 +117,5 @@ def _pictures(results: Sequence[Result], points: Sequence[Point]) -> Iterator[tu
             if left := unranked(own, ranks):
                 said += f" Without a rank, as they have no score for every seed: {', '.join(left)}."
             yield picture, said
-        course = [point for point in points if (point.space, point.data, point.judge) == place]
+        course = [point for point in points if point.place == place]
         yield from ((picture, "") for picture in course_pictures(course))

@@ -1,4 +1,4 @@
-"""Pictures of a study: every seed as a dot, mean ranks, accuracy over epochs and over time."""
+"""Pictures of a study: every seed as a dot, mean ranks, scores over epochs and over time."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def seed_picture(rows: Sequence[Row], results: Sequence[Result]) -> Picture:
             middle=row.mean,
             high=row.high,
             dots=tuple(
-                (result.score, f"{row.method}, seed {result.seed}: {result.score:.2f} %")
+                (result.score, f"{row.method}, seed {result.seed}: {row.text(result.score, unit=True)}")
                 for result in results
                 if result.method == row.method
             ),
         )
-        for row in sorted(rows, key=lambda row: -row.mean)
+        for row in sorted(rows, key=lambda row: -row.merit(row.mean))
     ]
     scores = [result.score for result in results]
-    title = f"Every seed: {first.space}, {first.data}, {first.judge}"
-    told = "; ".join(f"{row.method} {row.mean:.2f} %, n = {row.n}" for row in rows)
+    title = f"Every seed: {first.place.name}"
+    told = "; ".join(f"{row.method} {row.text(row.mean, unit=True)}, n = {row.n}" for row in rows)
     ticks = nice_ticks(min(scores), max(scores))  # an interval of two seeds may be wider than all accuracies
     return Picture(
         slug=f"seeds-{slug(f'{first.space}-{first.data}-{first.judge}')}",
         title=title,
         caption="Dots: seeds. Line: mean. Bar: 95 % interval of the mean.",
-        wide=_strips(title, strips, ticks, axis="accuracy in %", told=told),
+        wide=_strips(title, strips, ticks, axis=first.axis, told=told),
     )
 
 
@@ -125,9 +125,9 @@ def course_pictures(points: Sequence[Point]) -> list[Picture]:
     has at that moment, from the moment on when all seeds of the method have one.
     """
     pictures = []
-    for place in dict.fromkeys((point.space, point.data, point.judge) for point in points):
-        own = [point for point in points if (point.space, point.data, point.judge) == place]
-        name = f"{place[0]}, {place[1]}, {place[2]}"
+    for place in dict.fromkeys(point.place for point in points):
+        own = [point for point in points if point.place == place]
+        name = place.name
         epochs = sorted({point.epoch for point in own})
         ends = [max(p.seconds for p in own if p.method == m) for m in dict.fromkeys(p.method for p in own)]
         last = max((end for end in ends if math.isfinite(end)), default=0.0)
@@ -141,10 +141,12 @@ def course_pictures(points: Sequence[Point]) -> list[Picture]:
             ]
             over_epochs.append(_series(method, role, [[_at_epoch(one, e) for one in seeds] for e in epochs]))
             over_time.append(_series(method, role, [[_at_time(one, t) for one in seeds] for t in moments]))
-        pictures.append(_chart(f"% over epochs: {name}", [epoch + 1 for epoch in epochs], over_epochs, "epoch"))
+        pictures.append(
+            _chart(f"{place.short} over epochs: {name}", [epoch + 1 for epoch in epochs], over_epochs, "epoch")
+        )
         if last > 0:
             pictures.append(
-                _chart(f"% over minutes: {name}", [round(t / 60, 3) for t in moments], over_time, "minutes")
+                _chart(f"{place.short} over minutes: {name}", [round(t / 60, 3) for t in moments], over_time, "minutes")
             )
     return pictures
 

@@ -16,7 +16,7 @@ from archgrad.study.judging import Point, Result
 from archgrad.study.runner import Outcome
 from archgrad.study.study_file import Study
 from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
-from archgrad.study.study_tables import HEAD, cells_of, to_csv, to_markdown
+from archgrad.study.study_tables import cells_of, head_of, to_csv, to_markdown
 from archgrad.study.summary import Row, agreed, agreement, mean_ranks, rows_of, unranked
 
 __all__ = ["write_study_report"]
@@ -58,11 +58,7 @@ def write_study_report(
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    return [f"{space}, {data}, {judge}" for space, data, judge in _keys(rows)]
-
-
-def _keys(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys((row.space, row.data, row.judge) for row in rows))
+    return [place.name for place in dict.fromkeys(row.place for row in rows)]
 
 
 def _overview(study: Study, results: Sequence[Result], outcomes: Mapping[str, Outcome]) -> str:
@@ -81,7 +77,7 @@ def _overview(study: Study, results: Sequence[Result], outcomes: Mapping[str, Ou
 
 def _over_all(results: Sequence[Result]) -> str:
     """How methods rank over several spaces, data sets and judges together."""
-    places = {(result.space, result.data, result.judge) for result in results}
+    places = {result.place for result in results}
     return _ranking(results, "mean-ranks-over-all") if len(places) > 1 else ""
 
 
@@ -115,14 +111,15 @@ def _agreement(results: Sequence[Result]) -> str:
 
 def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Point]) -> list[str]:
     sections = []
-    for k, (key, name) in enumerate(zip(_keys(rows), _names(rows), strict=True)):
-        own = [row for row in rows if (row.space, row.data, row.judge) == key]
-        scores = [result for result in results if (result.space, result.data, result.judge) == key]
-        course = [point for point in points if (point.space, point.data, point.judge) == key]
-        cells = [[escape(cell) for cell in cells_of(row)] for row in sorted(own, key=lambda row: -row.mean)]
+    for k, place in enumerate(dict.fromkeys(row.place for row in rows)):
+        name = place.name
+        own = [row for row in rows if row.place == place]
+        scores = [result for result in results if result.place == place]
+        course = [point for point in points if point.place == place]
+        cells = [[escape(cell) for cell in cells_of(row)] for row in sorted(own, key=lambda row: -row.merit(row.mean))]
         sections.append(
             f'<section id="place-{k}" aria-labelledby="place-{k}-title"><h2 id="place-{k}-title">{escape(name)}</h2>'
-            + table(HEAD, cells, name=f"Scores: {name}")
+            + table(head_of(place), cells, name=f"Scores: {name}")
             + figure(seed_picture(own, scores))
             + _ranking(scores, f"mean-ranks-{k}")
             + _agreement(scores)

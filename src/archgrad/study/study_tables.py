@@ -7,14 +7,14 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any, get_type_hints
+from typing import Any
 
-from archgrad.errors import DataError
-from archgrad.json_text import shown
 from archgrad.study.judging import Point, Result
+from archgrad.study.place import Place
+from archgrad.study.records import read_records
 from archgrad.study.summary import Row
 
-__all__ = ["HEAD", "cells_of", "from_csv", "to_csv", "to_markdown"]
+__all__ = ["cells_of", "from_csv", "head_of", "to_csv", "to_markdown"]
 
 
 def to_csv(records: Sequence[Result] | Sequence[Point] | Sequence[Row]) -> str:
@@ -41,54 +41,43 @@ def from_csv(text: str) -> list[Result]:
     Raises:
         DataError: A row is broken.
     """
-    kinds = get_type_hints(Result)
-    results = []
-    for row in csv.DictReader(io.StringIO(text)):
-        try:
-            results.append(Result(**{name: _read(kinds[name], row[name]) for name in kinds}))
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"A row of results is broken ({shown(row)}): {error}. Take an intact copy.") from None
-    return results
-
-
-def _read(kind: Any, cell: str) -> Any:
-    if kind is str:
-        return cell
-    if kind in (int, float):
-        return kind(cell)
-    return None if cell == "" else int(cell) if kind == int | None else float(cell)
+    return read_records(Result, text, of="results")
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """Return a table for each space, data set and judge, methods by their mean, the best first."""
     parts = []
-    for place in dict.fromkeys((row.space, row.data, row.judge) for row in rows):
-        own = sorted((r for r in rows if (r.space, r.data, r.judge) == place), key=lambda row: -row.mean)
-        lines = [f"### {place[0]}, {place[1]}, judged by {place[2]}", ""]
-        lines += [_line(HEAD), _line(["---"] + ["---:"] * (len(HEAD) - 1))]
+    for place in dict.fromkeys(row.place for row in rows):
+        own = sorted((row for row in rows if row.place == place), key=lambda row: -row.merit(row.mean))
+        lower = ", lower is better" if place.best_is == "lowest" else ""
+        head = head_of(place)
+        lines = [f"### {place.space}, {place.data}, judged by {place.judge}{lower}", ""]
+        lines += [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
         lines += [_line(cells_of(row)) for row in own]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-HEAD = (
-    "method", "n", "mean %", "± sd", "95 % interval", "worst", "best", "gain over random", "agreement",
-    "search min", "select min", "train min", "parameters",
-)  # fmt: skip
+def head_of(place: Place) -> tuple[str, ...]:
+    """Return the head of a place's table."""
+    return (
+        "method", "n", f"mean {place.short}", "± sd", "95 % interval", "worst", "best", "gain over random", "agreement",
+        "search min", "select min", "train min", "parameters",
+    )  # fmt: skip
 
 
 def cells_of(row: Row) -> list[str]:
     """Return a row's cells as text, in the order of the table's head."""
-    interval = "" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+    interval = "" if math.isnan(row.low) else f"{row.text(row.low)} to {row.text(row.high)}"
     return [
         row.method,
         str(row.n),
-        f"{row.mean:.2f}",
-        _text(row.deviation),
+        row.text(row.mean),
+        row.text(row.deviation),
         interval,
-        f"{row.worst:.2f}",
-        f"{row.best:.2f}",
-        "" if math.isnan(row.gain) else f"{row.gain:+.2f}",
+        row.text(row.worst),
+        row.text(row.best),
+        row.text(row.gain, sign="+"),
         _text(row.agreement),
         _text(row.search_minutes),
         _text(row.selection_minutes) if row.selection_minutes else "",

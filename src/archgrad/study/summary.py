@@ -13,6 +13,7 @@ from scipy import stats
 
 from archgrad.decision import freeze_decisions, taken_candidates
 from archgrad.study.judging import Result
+from archgrad.study.place import Place
 
 __all__ = ["Ranks", "Row", "agreed", "agreement", "mean_ranks", "rows_of", "unranked"]
 
@@ -20,22 +21,19 @@ _LARGEST = (("parameters", "most-parameters"), ("multiply_adds", "most-multiply-
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """All seeds of one method under one judge.
+class Row(Place):
+    """All seeds of one method under one judge; its scores in the place's unit.
 
     Attributes:
-        space: Name in the study.
-        data: Name in the study.
-        judge: Name in the study.
         method: Name of a method or a baseline.
         n: Number of scores.
-        mean: Percent.
-        deviation: Sample standard deviation, percent; NaN for one score.
-        low: Lower end of the 95 % interval of the mean (Student's t), percent; no less than 0, and NaN for one score.
-        high: Its upper end, 100 at most.
-        worst: Percent.
-        best: Percent.
-        gain: Mean less that of the random architectures, percentage points; NaN without any.
+        mean: Of the scores.
+        deviation: Sample standard deviation; NaN for one score.
+        low: Lower end of the 95 % interval of the mean (Student's t), of percent no less than 0; NaN for one score.
+        high: Its upper end, of percent 100 at most.
+        worst: The highest score where the lowest is best.
+        best: The lowest score where the lowest is best.
+        gain: How much better the mean is than that of the random architectures; NaN without any.
         agreement: Mean over the decisions of the share of seeds that took the commonest one; NaN for one score.
         search_minutes: Mean; NaN where nothing was searched.
         selection_minutes: Mean of what followed the search to select; NaN where nothing was searched.
@@ -43,9 +41,6 @@ class Row:
         parameters: Mean; NaN where it is not known.
     """
 
-    space: str
-    data: str
-    judge: str
     method: str
     n: int
     mean: float
@@ -87,40 +82,39 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
     Where random architectures were retrained, the one with the most parameters and the one with the most multiply-adds
     among them are rows of their own: what choosing by size alone gives.
     """
-    groups: dict[tuple[str, str, str], dict[str, list[Result]]] = {}
+    groups: dict[Place, dict[str, list[Result]]] = {}
     for result in results:
-        group = groups.setdefault((result.space, result.data, result.judge), {})
+        group = groups.setdefault(result.place, {})
         group.setdefault(result.method, []).append(result)
     rows = []
-    for (space, data, judge), methods in groups.items():
+    for place, methods in groups.items():
         random = methods.get("random", [])
         for attribute, name in _LARGEST:
             sized = [result for result in random if getattr(result, attribute) is not None]
             if len(sized) > 1:
                 methods[name] = [max(sized, key=lambda result: getattr(result, attribute))]
         middle = statistics.fmean(result.score for result in random) if random else math.nan
-        rows += [_row(space, data, judge, method, found, middle) for method, found in methods.items()]
+        rows += [_row(place, method, found, middle) for method, found in methods.items()]
     return rows
 
 
-def _row(space: str, data: str, judge: str, method: str, results: Sequence[Result], random: float) -> Row:
+def _row(place: Place, method: str, results: Sequence[Result], random: float) -> Row:
     scores = [result.score for result in results]
     mean, n = statistics.fmean(scores), len(scores)
     deviation = statistics.stdev(scores) if n > 1 else math.nan
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n) if n > 1 else math.nan
+    least, most = (0.0, 100.0) if place.unit == "%" else (-math.inf, math.inf)
     return Row(
-        space=space,
-        data=data,
-        judge=judge,
+        **vars(place),
         method=method,
         n=n,
         mean=mean,
         deviation=deviation,
-        low=mean - half if math.isnan(half) else max(mean - half, 0.0),
-        high=mean + half if math.isnan(half) else min(mean + half, 100.0),
-        worst=min(scores),
-        best=max(scores),
-        gain=mean - random,
+        low=mean - half if math.isnan(half) else max(mean - half, least),
+        high=mean + half if math.isnan(half) else min(mean + half, most),
+        worst=min(scores, key=place.merit),
+        best=max(scores, key=place.merit),
+        gain=place.merit(mean - random) + 0.0,  # no gain is 0, not -0
         agreement=agreement([result.choices for result in results]),
         search_minutes=_mean([result.search_seconds for result in results]) / 60,
         selection_minutes=_mean([result.selection_seconds for result in results]) / 60,
@@ -167,11 +161,10 @@ def mean_ranks(results: Sequence[Result]) -> Ranks | None:
 
     Random architectures, and baselines whose score does not depend on a seed, have no blocks and do not rank.
     """
-    blocks: dict[tuple[str, str, str, int], dict[str, float]] = {}
+    blocks: dict[tuple[Place, int], dict[str, float]] = {}
     for result in results:
         if result.method != "random":
-            place = (result.space, result.data, result.judge, result.seed)
-            blocks.setdefault(place, {})[result.method] = result.score
+            blocks.setdefault((result.place, result.seed), {})[result.method] = result.merit(result.score)
     counts = Counter(method for block in blocks.values() for method in block)
     methods = [method for method, count in counts.items() if count == max(counts.values())]
     whole = [block for block in blocks.values() if all(method in block for method in methods)]

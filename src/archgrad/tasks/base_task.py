@@ -108,6 +108,12 @@ class Task:
             return "lowest" if metric in LOWER_IS_BETTER else "highest"
         return None
 
+    @property
+    def directions(self) -> dict[str, BestIs]:
+        """Whether the highest or the lowest value is best, of the loss and of each metric of which anything tells."""
+        found = {name: self.best_is if name == self.best else self._direction(name) for name in ("loss", *self.metrics)}
+        return {name: best_is for name, best_is in found.items() if best_is is not None}
+
     def fitted(self, targets: Tensor, names: Sequence[str]) -> Task:
         """Return the task with what the data tells: labels, and metrics made for as many.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from archgrad.checks import check_word
 from archgrad.data import Data
 from archgrad.errors import OptionError
+from archgrad.losses import Loss
 from archgrad.options import Options, values_of
 from archgrad.tasks.base_task import Task
 from archgrad.tasks.choose import Chosen, chosen_task, loss_of_name, metrics_by_name
@@ -51,6 +52,13 @@ class TaskOptions(Options):
         if isinstance(self.class_weights, str):
             numbers_of(self.class_weights)
 
+    @property
+    def own_loss(self) -> Loss | None:
+        """The caller's loss where it alone says what is learnt: without a task, and what only known tasks have."""
+        names = isinstance(self.metrics, str | tuple | list)
+        alone = self.task is None and self.class_weights is None and not names
+        return self.loss if alone and callable(self.loss) else None
+
     def task_for(self, data: Data) -> Chosen:
         """Return the task, fitted to the data, its loss with the weights of the classes.
 
@@ -59,8 +67,8 @@ class TaskOptions(Options):
         Raises:
             OptionError: Task, loss, metrics, weights and targets do not go together.
         """
-        if self.task is None and callable(self.loss) and not data.classes and self.class_weights is None:
-            task = Task(loss=self.loss)
+        if (own := self.own_loss) is not None and not data.classes:
+            task = Task(loss=own)
             if self.metrics is not None:
                 task = replace(task, metrics=metrics_by_name(self.metrics), best="loss")
             return Chosen(task)
