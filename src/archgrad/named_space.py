@@ -19,7 +19,7 @@ from archgrad.typed_names import name_of
 
 __all__ = ["SPACES", "SpaceBuilder", "check_takes", "known_of", "missing", "space_of"]
 
-SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.__all__}
+SPACES: dict[str, Callable[..., nn.Module]] = {name_of(name): getattr(spaces, name) for name in spaces.NAMED}
 """Those that come with archgrad, by the names as they are typed."""
 
 

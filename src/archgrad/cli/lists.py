@@ -23,7 +23,7 @@ _PACKAGES = {
     "steps": ("bilevel", "BilevelStep"),
     "relaxations": ("relaxation", "Relaxation"),
 }
-"""List -> the package that holds its members, and the class that they extend; None lists the package's functions."""
+"""List -> the package that holds its members, and the class that they extend; None lists those of its `NAMED`."""
 
 _HOW = {"finite-difference": "finite differences, as the authors do", "exact": "differentiating twice"}
 
@@ -58,7 +58,7 @@ def entries(name: str) -> list[Entry]:
     """
     package, base = _PACKAGES[name]
     folder = Path(__file__).parents[1] / package
-    public = _public(folder / "__init__.py")
+    public = _names_in(folder / "__init__.py", "NAMED" if base is None else "__all__")
     written = [
         node
         for source in sorted(folder.glob("*.py"))
@@ -80,10 +80,10 @@ def _extends(name: str, base: str, bases: Mapping[str, set[str]]) -> bool:
     return base in own or any(_extends(each, base, bases) for each in own)
 
 
-def _public(init: Path) -> list[str]:
-    """Return the names in a package's __all__."""
+def _names_in(init: Path, table: str) -> list[str]:
+    """Return the names in a table of a package, such as __all__."""
     for node in ast.parse(init.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table:
             return list(ast.literal_eval(node.value))
     return []
 

@@ -239,4 +239,4 @@ def _space_options(run: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _builders() -> dict[str, Callable[..., nn.Module]]:
-    return {name.replace("_", "-"): getattr(spaces, name) for name in spaces.__all__}
+    return {name.replace("_", "-"): getattr(spaces, name) for name in spaces.NAMED}
