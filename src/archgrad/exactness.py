@@ -28,6 +28,7 @@ __all__ = [
     "is_hooked",
     "kind_of",
     "methods_in_place",
+    "names_in_place",
 ]
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -63,9 +64,12 @@ def as_named(names: Mapping[str, Any], name: str) -> None:
 
 def methods_in_place() -> bool:
     """Return whether no class that `as_defined` noted has changed, and no name that `as_named` did."""
-    return all(_methods(kind) == methods for kind, methods in _DEFINED.items()) and all(
-        names.get(name) is value for (_, name), (names, value) in _NAMED.items()
-    )
+    return all(_methods(kind) == methods for kind, methods in _DEFINED.items()) and names_in_place()
+
+
+def names_in_place() -> bool:
+    """Return whether no name that `as_named` noted has come to mean something else."""
+    return all(names.get(name) is value for (_, name), (names, value) in _NAMED.items())
 
 
 def kind_of(module: nn.Module) -> type[nn.Module]:

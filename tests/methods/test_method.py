@@ -172,9 +172,7 @@ def test_presets_and_short_forms_mean_the_same() -> None:
     for option, value in (("step", Unrolled()), ("weights_first", False)):
         with pytest.raises(OptionError, match=f"{option} contradicts the method"):
             found("gdas", **{option: value})
-    with pytest.raises(
-        OptionError, match=r"no method 'dart'\. Did you mean 'darts'\? Known are default, a2m"
-    ):
+    with pytest.raises(OptionError, match=r"no method 'dart'\. Did you mean 'darts'\? Known are default, a2m"):
         found("dart")
 
 

@@ -20,7 +20,7 @@ from archgrad.exactness import (
     is_exactly,
     is_exactly_but_hooked,
     kind_of,
-    methods_in_place,
+    names_in_place,
 )
 from archgrad.fast.dataflow import Input, Joined, Part, Relu, Shifted, Value, read_forward
 from archgrad.fast.depthwise import Geometry
@@ -38,19 +38,19 @@ from archgrad.fast.recognise import (
 )
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
-__all__ = ["Branch", "Form", "Halves", "Layer", "branch_of", "noisy_branch_of", "output_size"]
+__all__ = ["Branch", "Form", "Layer", "TwoGrids", "branch_of", "noisy_branch_of", "output_size"]
 
 Form = Literal["identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable"]
 
 
-class Halves(NamedTuple):
+class TwoGrids(NamedTuple):
     """Two pointwise convolutions of stride 2, the second one pixel further, joined along the channels."""
 
     even: nn.Conv2d
     odd: nn.Conv2d
 
 
-Layer: TypeAlias = nn.Module | Halves
+Layer: TypeAlias = nn.Module | TwoGrids
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -60,7 +60,7 @@ class Branch(NamedTuple):
     operation: nn.Module
     form: Form
     layers: tuple[Layer, ...]
-    """What the input goes through: nothing; a Zero; a pool; a pool and a BatchNorm; ReLU, Halves, BatchNorm; or ReLU,
+    """What the input goes through: nothing; a Zero; a pool; a pool and a BatchNorm; ReLU, TwoGrids, BatchNorm; or ReLU,
     then any convolution ("convolution"), or a depthwise and a pointwise one ("depthwise"), BatchNorm; or twice the
     latter ("separable")."""
     needs_even: bool = False
@@ -125,7 +125,7 @@ def _chain_of(module: nn.Module | None) -> list[Layer] | None:
         return None
     in_order = computes_by(kind, nn.Sequential)
     value = read_forward(kind.forward) if not in_order and computes_by(kind, nn.Module) else None
-    if (not in_order and value is None) or not is_exactly(module, *as_defined(kind)) or not methods_in_place():
+    if (not in_order and value is None) or not is_exactly(module, *as_defined(kind)) or not names_in_place():
         return None
     return _joined_end_to_end(list(module._modules.values())) if value is None else _follow(module, value)
 
@@ -157,7 +157,7 @@ def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
                 return None
             if not all(is_exactly(half, nn.Conv2d) for half in (one[-1], two[-1])):
                 return None
-            return [*one[:-1], Halves(*cast("list[nn.Conv2d]", [one[-1], two[-1]]))]
+            return [*one[:-1], TwoGrids(*cast("list[nn.Conv2d]", [one[-1], two[-1]]))]
     return None if before is None or layers is None else before + layers
 
 
@@ -176,11 +176,11 @@ def _reduction(operation: nn.Module) -> list[Layer] | None:
     first, second, norm = (parts.get(name) for name in ("conv_1", "conv_2", "bn"))
     if not is_exactly(first, nn.Conv2d) or not is_exactly(second, nn.Conv2d) or norm is None:
         return None
-    return [_RELU, Halves(cast(nn.Conv2d, first), cast(nn.Conv2d, second)), norm]
+    return [_RELU, TwoGrids(cast(nn.Conv2d, first), cast(nn.Conv2d, second)), norm]
 
 
 def _letter(layer: Layer) -> str:
-    if isinstance(layer, Halves):
+    if isinstance(layer, TwoGrids):
         return "h" if is_half(layer.even) and is_half(layer.odd) else "?"
     if is_exactly(layer, nn.ReLU) and not layer.inplace:
         return "r"
@@ -200,11 +200,11 @@ def _fits_together(chain: Sequence[Layer]) -> bool:
     channels: int | None = None
     seen: set[int] = set()
     for layer in chain:
-        own = layer if isinstance(layer, Halves) else (layer,)
+        own = layer if isinstance(layer, TwoGrids) else (layer,)
         if not isinstance(layer, nn.ReLU) and not seen.isdisjoint(map(id, own)):
             return False
         seen.update(map(id, own))
-        if isinstance(layer, Halves):
+        if isinstance(layer, TwoGrids):
             even, odd = layer.even.weight, layer.odd.weight
             if even.shape != odd.shape:
                 return False
@@ -243,7 +243,7 @@ def output_size(branch: Branch, shape: Shape) -> Shape | None:
 
 def _size_behind(layer: Layer, shape: Shape) -> Shape | None:
     batch, channels, *size = shape
-    if isinstance(layer, Halves):
+    if isinstance(layer, TwoGrids):
         takes = channels == layer.even.weight.shape[1]
         return (batch, 2 * layer.even.weight.shape[0], *((n + 1) // 2 for n in size)) if takes else None
     if isinstance(layer, Zero):

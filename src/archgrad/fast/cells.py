@@ -13,7 +13,7 @@ are computed as a whole instead (`native_cell`), and cells on another device tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, cast
@@ -98,21 +98,20 @@ class ChoiceEvaluator:
         if calls_are_watched() or not are_ordinary([x]) or gathers(x):
             return choice.one_by_one(x)
         self._kept.look(choice)
-        output = None
-        if self._kept.find("gains", lambda: _gains(OneEdge(choice))):
-            output = _evaluate(OneEdge(choice), [x], self._kept)
+        alone = OneEdge(choice)
+        known = _known(alone, self._kept) or {}
+        gains = any(branch.form not in ("identity", "zero", "pool") for branch in known.values())
+        output = _evaluate(alone, [x], self._kept) if gains else None
         return choice.one_by_one(x) if output is None else output
 
 
-def _gains(choice: OneEdge) -> bool:
-    """Whether a candidate has weights or norms that the fast path computes."""
-    known = known_operations(choice) or {}
-    return any(branch.form not in ("identity", "zero", "pool") for branch in known.values())
+def _known(cell: Wiring, kept: StructureCache) -> Mapping[int, Branch] | None:
+    return kept.find("known", lambda: known_operations(cell))
 
 
 def _evaluate(cell: Wiring, states: Sequence[Tensor], kept: StructureCache, *, guarded: bool = False) -> Tensor | None:
     """Return what the plain pass of layer choices returns; None if it must run as it is written."""
-    known = kept.find("known", lambda: known_operations(cell))
+    known = _known(cell, kept)
     if not known:
         return None
     mixtures = [cast(LayerChoice, edge).mixture for edge in cell.edges]
@@ -201,7 +200,7 @@ class _Node:
         for edge in self._edges:
             state = self._states[edge.source]
             if edge.shape is None or not all(state.branch_of(c.operation) for c in edge.candidates if c.branch):
-                written.append(self._written(edge.number, state.given))
+                written.append(self._cell.edges[edge.number](state.given))
                 continue
             for c in edge.candidates:
                 if not (c.branch and c.branch.form == "zero"):
@@ -216,10 +215,6 @@ class _Node:
         if offsets:
             parts.append(torch.stack(offsets).sum())
         return reduce(add, parts + written)
-
-    def _written(self, number: int, x: Tensor) -> Tensor:
-        choice = cast(LayerChoice, list(self._cell.edges)[number])
-        return choice.one_by_one(x) if isinstance(self._cell, OneEdge) else choice(x)
 
     def _lowered(self) -> list[Tensor]:
         for shape, tracking in self._tracking.items():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.batch_norms import uses_batch
-from archgrad.fast.branches import Branch, Halves, Layer
+from archgrad.fast.branches import Branch, Layer, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grouped_layers import as_pairs
 from archgrad.fast.recognise import is_pointwise, pool_settings
@@ -34,7 +34,7 @@ def settings_of(branch: Branch) -> tuple[Any, ...] | None:
             if is_synchronised(layer):
                 return None
             found += _norm_settings(layer)
-        elif isinstance(layer, Halves):
+        elif isinstance(layer, TwoGrids):
             found += [half.weight.shape for half in layer]
         elif isinstance(layer, nn.Conv2d):
             side_by_side = is_pointwise(layer) or Geometry.of(layer) is not None
@@ -62,7 +62,7 @@ def weights_of(branch: Branch) -> list[Tensor]:
     """The weights of the convolutions, in the order of `layers_of`."""
     found: list[Tensor] = []
     for layer in layers_of(branch):
-        if isinstance(layer, Halves):
+        if isinstance(layer, TwoGrids):
             found += [half.weight for half in layer]
         elif isinstance(layer, nn.Conv2d):
             found.append(layer.weight)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
-from archgrad.fast.branches import Branch, Halves
+from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.fast_split import FastSplit
@@ -243,7 +243,7 @@ class _Leaving:
         layers = list(zip(*(layers_of(_branch(c)) for c in group), strict=True))
         for number, modules in enumerate(layers):
             first = modules[0]
-            if isinstance(first, Halves):
+            if isinstance(first, TwoGrids):
                 x = _both_halves(x, next(parameters), next(parameters))
             elif isinstance(first, nn.BatchNorm2d):
                 x, seen = normalise(x, cast("Any", modules), scale if number == len(layers) - 1 else None)

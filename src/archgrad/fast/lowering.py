@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +58,18 @@ class Candidate(NamedTuple):
     """Its place among the candidates of its edge."""
     number: int
     """Number of its mixing weight, counted through all edges."""
-    branch: Branch | None
-    """What it consists of, if it may be computed in another way than by calling it."""
-    noisy: Branch | None = None
-    """The same where calling it adds noise, which only a whole cell knows."""
+    known: Branch | None
+    """What it consists of, noise that calling it adds included."""
+
+    @property
+    def branch(self) -> Branch | None:
+        """What it consists of, if it may be computed in another way than by calling it."""
+        return self.known if self.known and self.known.noise is None else None
+
+    @property
+    def noisy(self) -> Branch | None:
+        """The same where calling it adds noise, which only a whole cell knows."""
+        return self.known if self.known and self.known.noise else None
 
 
 class Edge(NamedTuple):
@@ -93,7 +101,7 @@ class Layout(NamedTuple):
 
     def lowered_or_noisy(self) -> list[Candidate]:
         """Return these and those that would be known without their noise, in the order in which the plain path runs."""
-        return [c for c in self._on_lowered_edges() if c.branch or c.noisy]
+        return [c for c in self._on_lowered_edges() if c.known]
 
     def is_whole(self) -> bool:
         """Return whether every candidate that runs is on a lowered edge and is known, or would be without its noise."""
@@ -117,15 +125,12 @@ class Wiring(Protocol):
         """What messages call it."""
 
     @property
-    def edges(self) -> Iterable[nn.Module]:
+    def edges(self) -> nn.ModuleList | tuple[LayerChoice, ...]:
         """The layer choices, node by node."""
 
     @property
     def pairs(self) -> Sequence[tuple[int, int]]:
         """(source, node) of every edge; inputs are counted first."""
-
-    def edge_by_edge(self, states: Sequence[Any]) -> Any:
-        """Return the output, every candidate as it is written."""
 
 
 class OneEdge:
@@ -140,10 +145,6 @@ class OneEdge:
 
     def __init__(self, choice: LayerChoice) -> None:
         self.edges = (choice,)
-
-    def edge_by_edge(self, states: Sequence[Any]) -> Any:
-        """Return what the choice does, every candidate as it is written."""
-        return self.edges[0].one_by_one(*states)
 
 
 def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
@@ -234,10 +235,17 @@ def lay_out(
         operations = cast(LayerChoice, edge).candidates
         shape = layout.shapes[source]
         candidates = tuple(
-            Candidate(source, node - cell.n_inputs, m, number, k, first + k, *without_and_with_noise)
+            Candidate(
+                source,
+                node - cell.n_inputs,
+                m,
+                number,
+                k,
+                first + k,
+                known.get(id(m)) if fits(m, dtype, device) else None,
+            )
             for k in mixture.active
             for m in (operations[k],)
-            for without_and_with_noise in (_apart(known.get(id(m)) if fits(m, dtype, device) else None),)
         )
         first += len(operations)
         gives: set[Shape | None] = set()
@@ -253,10 +261,6 @@ def lay_out(
                 return None
             layout.shapes.append(next(iter(shapes), None))
     return layout
-
-
-def _apart(branch: Branch | None) -> tuple[Branch | None, Branch | None]:
-    return (branch, None) if branch is None or branch.noise is None else (None, branch)
 
 
 def offset_of(edge: Edge, mixture: Mixture) -> list[Tensor]:
@@ -287,7 +291,7 @@ def beside(cell: Wiring, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
     Raises:
         SpaceError: As its `LayerChoice` does, if the edge's other candidates give another shape.
     """
-    choice = cast(LayerChoice, list(cell.edges)[edge.number])
+    choice = cast(LayerChoice, cell.edges[edge.number])
     output = choice.run(candidate.place, x)
     if isinstance(output, Tensor) and output.shape == edge.shape:
         return output

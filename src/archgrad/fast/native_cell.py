@@ -13,7 +13,7 @@ from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import track, uses_batch
-from archgrad.fast.branches import Branch, Halves
+from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
 from archgrad.fast.lowering import Candidate, Layout, Wiring
@@ -76,7 +76,7 @@ class _Recorded(NamedTuple):
     program: native.Program
     convolved: list[nn.Conv2d]
     """Depthwise convolutions in the order of their units."""
-    projected: list[nn.Conv2d | Halves]
+    projected: list[nn.Conv2d | TwoGrids]
     """What the projections are of."""
     mixing: Tensor
     """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
@@ -92,7 +92,7 @@ class _Recorded(NamedTuple):
     def projections(self) -> list[Tensor]:
         """The pointwise ones, (O, C, 1, 1) each."""
         return [
-            torch.cat([half.weight for half in layer]) if isinstance(layer, Halves) else layer.weight
+            torch.cat([half.weight for half in layer]) if isinstance(layer, TwoGrids) else layer.weight
             for layer in self.projected
         ]
 
@@ -122,9 +122,9 @@ class _Recorder:
     """The steps of a cell in their order, with what they read beside images."""
 
     def __init__(self, cell: Wiring, layout: Layout, weighted: bool) -> None:
-        self.steps: list[native.Step | native.Weave | native.Halve | native.Noisy] = []
+        self.steps: list[native.Step | native.OtherStep] = []
         self.convolved: list[nn.Conv2d] = []
-        self.projected: list[nn.Conv2d | Halves] = []
+        self.projected: list[nn.Conv2d | TwoGrids] = []
         self.mixing: list[int] = []
         self.noisy: list[nn.Module] = []
         self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
@@ -148,7 +148,7 @@ class _Recorder:
         entering: list[list[Candidate]] = [[] for _ in range(cell.n_nodes)]
         leaving: list[list[Branch]] = [[] for _ in range(cell.n_inputs + cell.n_nodes)]
         for candidate in layout.lowered_or_noisy():
-            branch = cast(Branch, candidate.branch or candidate.noisy)
+            branch = cast(Branch, candidate.known)
             if branch.form == "zero":
                 continue
             entering[candidate.node].append(candidate)
@@ -175,7 +175,7 @@ class _Recorder:
             program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), self.noisy, tracked
         )
 
-    def _append(self, step: native.Weave | native.Halve | native.Noisy) -> int:
+    def _append(self, step: native.OtherStep) -> int:
         """Record a step that is no stage, and return the first image that it gives."""
         first = len(self._sizes)
         size = self._sizes[step.reads[-1]]
@@ -284,7 +284,7 @@ class _Recorder:
         return _Found(image, native.Unit(0, geometry, relu=relu), size, [norm])
 
     def _reduce(self, image: int, branch: Branch) -> _Found:
-        _, halves, norm = cast("tuple[nn.Module, Halves, nn.BatchNorm2d]", branch.layers)
+        _, halves, norm = cast("tuple[nn.Module, TwoGrids, nn.BatchNorm2d]", branch.layers)
         even, odd = halves.even.weight.shape, halves.odd.weight.shape
         _require(even[0] + odd[0] == self._channels and even[1:] == odd[1:] == (self._channels, 1, 1))
         self.projected.append(halves)

@@ -5,18 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from functools import partial
 
 from archgrad.data import as_data
-from archgrad.named_space import space_of
-from archgrad.runs import Progress, pick_device, seeded
-from archgrad.search.loaders import Halves
-from archgrad.search.measured_halves import task_of_search
+from archgrad.runs import Progress, pick_device
+from archgrad.search.prepared import built
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
-from archgrad.search.stage_builder import StageBuilder
-from archgrad.search.trial import first_inputs
 
 __all__ = ["estimated_seconds"]
 
@@ -33,14 +27,8 @@ def estimated_seconds(options: SearchOptions) -> float:
         ArchgradError: The search could not begin.
     """
     method, device = options.chosen_method, pick_device(options.device)
-    with ExitStack() as stack:
-        data = as_data(options.data)
-        stack.enter_context(seeded(options.seed))
-        chosen = task_of_search(options, data)
-        space = space_of(options.space, data, outputs=len(chosen.task.labels))
-        builder = stack.enter_context(StageBuilder(space, options, device, partial(first_inputs, data)))
-        first = builder.build(0)
-        halves = stack.enter_context(Halves(data, options, device))
+    data = as_data(options.data)
+    with built(options, data, device) as (chosen, builder, first, halves):
         samples = len(data.train_targets)
         task = SearchTask(builder, first, halves, options=options, chosen=chosen, samples=samples, settings={})
         task.progress = Progress("search", (), epochs=task.epochs, steps=1, device=device, quiet=True)

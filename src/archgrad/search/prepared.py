@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
 
+import torch
+
 from archgrad.architecture import Architecture
 from archgrad.data import Data, as_data
 from archgrad.distributed import local_rank_zero_first, own_device, process_group, raise_on_all_ranks
@@ -22,8 +24,33 @@ from archgrad.search.search_task import SearchTask
 from archgrad.search.settings import settings_of
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.trial import first_inputs, try_out
+from archgrad.search.widening import StageState
+from archgrad.tasks import Chosen
 
-__all__ = ["Prepared", "prepared"]
+__all__ = ["Built", "Prepared", "built", "prepared"]
+
+
+class Built(NamedTuple):
+    """What a search's task is made of."""
+
+    chosen: Chosen
+    """What is learnt."""
+    builder: StageBuilder
+    first: StageState
+    """Of the first stage."""
+    halves: Halves
+
+
+@contextmanager
+def built(options: SearchOptions, data: Data, device: torch.device) -> Iterator[Built]:
+    """Build the first supernet of a search, with the random numbers of its seed."""
+    with ExitStack() as stack:
+        stack.enter_context(seeded(options.seed))
+        chosen = task_of_search(options, data)
+        space = space_of(options.space, data, outputs=len(chosen.task.labels))
+        builder = stack.enter_context(StageBuilder(space, options, device, partial(first_inputs, data)))
+        first = builder.build(0)
+        yield Built(chosen, builder, first, stack.enter_context(Halves(data, options, device)))
 
 
 class Prepared(NamedTuple):
@@ -49,12 +76,7 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
         stack.enter_context(process_group())
         with raise_on_all_ranks(), local_rank_zero_first():
             data = as_data(options.data)
-        stack.enter_context(seeded(options.seed))
-        chosen = task_of_search(options, data)
-        space = space_of(options.space, data, outputs=len(chosen.task.labels))
-        builder = stack.enter_context(StageBuilder(space, options, device, partial(first_inputs, data)))
-        first = builder.build(0)
-        halves = stack.enter_context(Halves(data, options, device))
+        chosen, builder, first, halves = stack.enter_context(built(options, data, device))
         config = {
             **(options.config or {}),  # first, so that what the caller says of space and data stands at the top
             **options.recipe(),

@@ -18,6 +18,7 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 from archgrad.fast.native.library import instruction_set, is_built, takes
 from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.noisy import Noisy
+from archgrad.fast.native.other_step import OtherStep
 from archgrad.fast.native.plan import Plan, Pool, Unit, understands
 from archgrad.fast.native.program import Program, Step, run_program
 from archgrad.fast.native.weaving import Halve, Weave
@@ -25,6 +26,7 @@ from archgrad.fast.native.weaving import Halve, Weave
 __all__ = [
     "Halve",
     "Noisy",
+    "OtherStep",
     "Plan",
     "Pool",
     "Program",

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from archgrad.added_noise import AddedNoise
 from archgrad.fast.native.library import image_like
-from archgrad.fast.native.native_passes import Target
+from archgrad.fast.native.other_step import Asked, OtherStep
 
 __all__ = ["Noisy"]
 
 
 @dataclass(frozen=True)
-class Noisy:
+class Noisy(OtherStep):
     """An image with noise, which is a constant to gradients."""
 
     reads: tuple[int]
@@ -24,28 +24,14 @@ class Noisy:
     noise: AddedNoise
     """What is added to it."""
 
-    @property
-    def counts(self) -> tuple[int, int, int, int, int]:
-        """How many images, weights, projections, terms and values a program has of it."""
-        return 1, 0, 0, 0, 0
-
     def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """Return the image with noise; as `Weave.forward`."""
+        """Return the image with noise."""
         (x,) = images
         return [torch.add(x, self.noise.of(x), out=image_like(x, *x.shape[1:]))]
 
-    def backward(
-        self,
-        images: Sequence[Tensor],
-        made: Sequence[Tensor],
-        weights: Tensor,
-        gs: Sequence[Tensor | None],
-        targets: Sequence[Target | None],
-        *,
-        to_weights: bool,
-    ) -> None:
-        """Write the gradient by the image to where it belongs; as `Weave.backward`."""
-        (g,), (target,) = gs, targets
+    def backward(self, asked: Asked) -> None:
+        """As `OtherStep.backward`."""
+        (g,), (target,) = asked.gs, asked.targets
         if g is None or target is None:
             return
         if target.adds:
@@ -54,6 +40,6 @@ class Noisy:
             target.image.copy_(g)
 
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """What `forward` returned, from differentiable operations."""
+        """As `OtherStep.composed`."""
         (x,) = images
         return [x + (made[0] - x).detach()]

@@ -18,9 +18,8 @@ from archgrad.fast.composition import gradients_where
 from archgrad.fast.native.library import image_like
 from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
 from archgrad.fast.native.native_stage import run
-from archgrad.fast.native.noisy import Noisy
+from archgrad.fast.native.other_step import Asked, OtherStep
 from archgrad.fast.native.plan import Plan
-from archgrad.fast.native.weaving import Halve, Weave
 
 __all__ = ["Program", "Step", "run_program"]
 
@@ -58,7 +57,7 @@ class Program:
     """Stages that read images and append their outputs to them; images 0 to `n_inputs` - 1 are given."""
 
     n_inputs: int
-    steps: tuple[Step | Weave | Halve | Noisy, ...]
+    steps: tuple[Step | OtherStep, ...]
     outputs: tuple[int, ...]
     """The images that are returned, joined along the channels; each is an output of a step."""
 
@@ -176,12 +175,14 @@ class _Program(torch.autograd.Function):
                     targets[t] = Target(of_image[i], adds)
             if not isinstance(step, Step):
                 own_mixing = step.backward(
-                    [images[i] for i in step.reads],
-                    images[share.images],
-                    mixing[share.values],
-                    gs,
-                    targets,
-                    to_weights=by_mixing is not None,
+                    Asked(
+                        [images[i] for i in step.reads],
+                        images[share.images],
+                        mixing[share.values],
+                        gs,
+                        targets,
+                        by_mixing is not None,
+                    )
                 )
                 if own_mixing is not None and by_mixing is not None:
                     by_mixing[share.values] = own_mixing

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.fast.native.library import Job, call, image_like
-from archgrad.fast.native.native_passes import Target
+from archgrad.fast.native.other_step import Asked, OtherStep
 from archgrad.partial_channels import interleaved
 
 __all__ = ["Halve", "Weave"]
 
 
 @dataclass(frozen=True)
-class Weave:
+class Weave(OtherStep):
     """What passes by, summed and shuffled with what was mixed, in one pass over all of them.
 
     It gives the whole, (B, C, H, W), unless nothing was mixed, and the first C/K channels of it.
@@ -39,12 +39,7 @@ class Weave:
         return 1 + self.mixes, 0, 0, 0, len(self.reads) - self.mixes if self.weighted else 0
 
     def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """Return the images that it gives.
-
-        Args:
-            images: What it reads.
-            weights: (V,), of what passes by; empty if it is not weighted.
-        """
+        """As `OtherStep.forward`; the weights are those of what passes by."""
         jobs = self._jobs(images, weights)
         x = images[-1]
         part = image_like(x, jobs[0].outputs, *x.shape[2:])
@@ -57,26 +52,9 @@ class Weave:
         call("weave", jobs, x.dtype)
         return [whole, part]
 
-    def backward(
-        self,
-        images: Sequence[Tensor],
-        made: Sequence[Tensor],
-        weights: Tensor,
-        gs: Sequence[Tensor | None],
-        targets: Sequence[Target | None],
-        *,
-        to_weights: bool,
-    ) -> Tensor | None:
-        """Write the gradients by what it reads to where they belong, and return that by the weights, (V,).
-
-        Args:
-            images: As in `forward`.
-            made: What `forward` returned.
-            weights: As there.
-            gs: The gradients by what it gives, channels_last; None for zero.
-            targets: Where the gradient by each image goes; None if it is not wanted.
-            to_weights: Whether that by the weights is wanted; None is returned if not, or if there are none.
-        """
+    def backward(self, asked: Asked) -> Tensor | None:
+        """As `OtherStep.backward`."""
+        images, _, weights, gs, targets, to_weights = asked
         jobs = self._jobs(images, weights)
         by_whole, by_part = (None, *gs)[-2:]
         jobs[0].grad = None if by_whole is None else by_whole.data_ptr()
@@ -94,7 +72,7 @@ class Weave:
         return by_weights
 
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """What `forward` returned, from differentiable operations."""
+        """As `OtherStep.composed`."""
         passing = list(images[self.mixes :])
         if self.weighted:
             passing = [weight * x for weight, x in zip(weights.unbind(), passing, strict=True)]
@@ -122,36 +100,22 @@ class Weave:
 
 
 @dataclass(frozen=True)
-class Halve:
+class Halve(OtherStep):
     """The 2x2 max pool of an image, (B, C, ceil(H/2), ceil(W/2)), of which windows over the edge see what is inside."""
 
     reads: tuple[int]
     """The image."""
 
-    @property
-    def counts(self) -> tuple[int, int, int, int, int]:
-        """How many images, weights, projections, terms and values a program has of it."""
-        return 1, 0, 0, 0, 0
-
     def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """Return the pool; as `Weave.forward`."""
+        """Return the pool."""
         (x,) = images
         pooled = image_like(x, x.shape[1], *((n + 1) // 2 for n in x.shape[2:]))
         call("transform", [self._job(x, pooled)], x.dtype)
         return [pooled]
 
-    def backward(
-        self,
-        images: Sequence[Tensor],
-        made: Sequence[Tensor],
-        weights: Tensor,
-        gs: Sequence[Tensor | None],
-        targets: Sequence[Target | None],
-        *,
-        to_weights: bool,
-    ) -> None:
-        """Write the gradient by the image to where it belongs; as `Weave.backward`."""
-        (x,), (pooled,), (g,), (target,) = images, made, gs, targets
+    def backward(self, asked: Asked) -> None:
+        """As `OtherStep.backward`."""
+        (x,), (pooled,), _, (g,), (target,), _ = asked
         if g is None or target is None:
             return
         ones = x.new_ones(x.shape[1])
@@ -161,7 +125,7 @@ class Halve:
         call("backpropagate", [job], x.dtype)
 
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """What `forward` returned, from differentiable operations."""
+        """As `OtherStep.composed`."""
         return [F.max_pool2d(images[0], 2, ceil_mode=True)]
 
     def _job(self, x: Tensor, pooled: Tensor) -> Job:
