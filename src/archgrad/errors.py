@@ -1,5 +1,10 @@
 """The errors that archgrad raises; each message says where, which rule, which value, and the remedy."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class ArchgradError(Exception):
     """Base of every error that archgrad raises on purpose."""
@@ -31,3 +36,15 @@ class NonFiniteError(ArchgradError, ArithmeticError):
 
 class ExportError(ArchgradError):
     """A network cannot be exported, or an exported one cannot be used."""
+
+
+def did_you_mean(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return the end of a message about a name that is not known: " Did you mean 'NAME'?", or nothing.
+
+    Args:
+        given: The name.
+        known: Those that there are.
+        cutoff: How like it one must be, from 0 to 1.
+    """
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=cutoff)
+    return f" Did you mean '{near[0]}'?" if near else ""

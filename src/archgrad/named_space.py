@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +12,7 @@ from torch import nn
 
 from archgrad import spaces
 from archgrad.data import Data
-from archgrad.errors import OptionError, SpaceError
+from archgrad.errors import OptionError, SpaceError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.typed_names import name_of
 
@@ -95,8 +94,7 @@ def space_of(given: Any, data: Data, *, outputs: int = 0) -> nn.Module | SpaceBu
         return _builder_of(given, data, outputs)
     build = SPACES.get(given.replace("_", "-"))
     if build is None:
-        near = difflib.get_close_matches(given, SPACES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(given, SPACES)
         raise SpaceError(
             f"There is no space {shown(given)}.{hint} Known are {', '.join(SPACES)}; of your own, give the module."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import sys
 import textwrap
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
+
+from archgrad.errors import did_you_mean
 
 __all__ = ["Options", "docs_of", "names_of", "signature_of", "takes", "values_of"]
 
@@ -50,9 +51,8 @@ def takes(options: Callable[P, Taken]) -> Callable[[Callable[[Taken], Returned]]
                 signature.bind(*arguments, **keywords)
             except TypeError as error:
                 unknown = [each for each in keywords if each not in signature.parameters and repr(each) in str(error)]
-                near = difflib.get_close_matches(unknown[0], signature.parameters, n=1) if unknown else ()
-                hint = f". Did you mean '{near[0]}'?" if near else ""
-                raise TypeError(f"{name}() {error}{hint}") from None
+                hint = did_you_mean(unknown[0], signature.parameters) if unknown else ""
+                raise TypeError(f"{name}() {error}{'.' if hint else ''}{hint}") from None
             return function(options(*arguments, **keywords))
 
         call.__signature__ = signature  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from archgrad.cli.own_code import settled_own, stored_options
 from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.engine import OF_ONE_CALL
-from archgrad.errors import OptionError, RunError
+from archgrad.errors import OptionError, RunError, did_you_mean
 from archgrad.json_text import shown, shown_text
 from archgrad.options import names_of
 from archgrad.rank_state import send_state
@@ -161,8 +160,7 @@ def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> d
                 f"out of the file, and give {dashed('--' + name)}."
             )
         if name not in known and name not in _OPTIONS:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, known)
             raise OptionError(f"'{file}' holds {shown(name)}, which is no option of 'archgrad {command}'.{hint}")
     for name in parts:
         if isinstance(stored.get(name), Mapping | list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 import warnings
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from archgrad.cli.commands import COMMANDS
-from archgrad.errors import ArchgradError
+from archgrad.errors import ArchgradError, did_you_mean
 from archgrad.terminal import finish_output, hold_standard_streams, lost_output, say, typed_command
 
 __all__ = ["main"]
@@ -67,8 +66,7 @@ def _run(arguments: list[str]) -> int:
         say(f"archgrad {__version__}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, COMMANDS)
         say(f"archgrad: error: there is no command '{name}'.{hint} 'archgrad --help' lists the commands.", error=True)
         return _USAGE_ERROR
     if name in _LISTS:

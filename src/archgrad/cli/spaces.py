@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data
 from archgrad.data.table_file import is_table
-from archgrad.errors import OptionError, SpaceError
+from archgrad.errors import OptionError, SpaceError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
 from archgrad.tasks import chosen_task
@@ -85,8 +84,7 @@ def settled_name(text: str) -> str:
             f"--space {text} does not say which class or function of the file is the space. Give {text}:NAME."
         )
     if not is_own(text):
-        near = difflib.get_close_matches(text, SPACES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(text, SPACES)
         raise OptionError(
             f"There is no space {shown(text)}.{hint} Known are {', '.join(SPACES)}; your own is FILE.py:NAME or "
             f"package.module:NAME."

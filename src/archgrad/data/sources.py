@@ -1,6 +1,5 @@
 """The data sets that have a name, and whatever else a caller may have."""
 
-import difflib
 import importlib.util
 import os
 import socket
@@ -35,7 +34,7 @@ from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.data.table import Kind, load_table
 from archgrad.data.table_file import is_table
-from archgrad.errors import DataError, OptionError
+from archgrad.errors import DataError, OptionError, did_you_mean
 from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
 
@@ -122,8 +121,7 @@ def load(
     if os.path.exists(name):
         hint = f" To read the images there, give 'folder:{name}'."
     else:
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name.lower().replace("_", "-"), NAMES)
     raise DataError(
         f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such "
         f"as FILE.csv.{hint}"

@@ -1,6 +1,5 @@
 """A table with a column that is to be predicted, as data: numbers standardised, categories in columns of their own."""
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from archgrad.data.split import grouped_halves, numbered_groups, numbered_times,
 from archgrad.data.table_columns import Column
 from archgrad.data.table_encoding import NAMES_SHARE, measured_encoding, read_one
 from archgrad.data.table_file import Table, read_table
-from archgrad.errors import DataError, OptionError
+from archgrad.errors import DataError, OptionError, did_you_mean
 from archgrad.json_text import shown
 
 Kind = Literal["classification", "regression"]
@@ -105,8 +104,7 @@ def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:
 
 def _check_column(name: str | None, table: Table, path: Path) -> None:
     if name is not None and name not in table.columns:
-        near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, table.columns, cutoff=0.5)
         raise DataError(f"'{path}' has no column {shown(name)}.{hint} It has {', '.join(table.columns)}.")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.sizes import check_whole
 
@@ -49,8 +48,7 @@ def has_stalled(
     """
     if watch not in history[-1]:
         columns = [name for name, value in history[-1].items() if isinstance(value, int | float) and name != "epoch"]
-        near = difflib.get_close_matches(watch, columns, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(watch, columns)
         raise OptionError(f"The run has no column {shown(watch)} to watch.{hint} It has {', '.join(columns)}.")
     by_name = "lowest" if watch.split("_")[-1] in _LOWER else "highest"
     sign = -1.0 if directions.get(watch.partition("_")[2], by_name) == "lowest" else 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
@@ -23,7 +22,7 @@ from archgrad import (
     stopping,
     weights_rules,
 )
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, did_you_mean
 from archgrad.methods import ensemble
 from archgrad.methods.ensemble import Ensemble
 from archgrad.methods.method import Method
@@ -195,8 +194,7 @@ def part_of_tree(what: str, kind: Kind, tree: Any, own: Own) -> Any:
     name, options = tree["name"], {key: value for key, value in tree.items() if key != "name"}
     known = classes_of(kind)
     if name not in known and ":" not in name:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, known)
         raise OptionError(
             f"There is no {what} '{name}'.{hint} Known are {', '.join(known)}; your own is FILE.py:NAME or "
             f"package.module:NAME."
@@ -228,8 +226,7 @@ def _listed(what: str, value: Any) -> Sequence[Any]:
 def _check_names(where: str, given: Mapping[str, Any], known: Any) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(str(name), list(known))
             raise OptionError(f"{where} has no option '{name}'.{hint} It has {', '.join(known) or 'none'}.")
 
 

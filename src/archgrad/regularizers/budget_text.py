@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.regularizers.cost_penalty import COSTS, CostBudget
 
@@ -47,8 +46,7 @@ def _budget(text: str) -> CostBudget:
         )
     cost, number, unit = match[1].replace("_", "-").replace(" ", "-"), float(match[2]), match[3]
     if cost not in COSTS:
-        near = difflib.get_close_matches(cost, COSTS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(cost, COSTS)
         raise OptionError(
             f"There is no cost {shown(match[1])} to give a budget for.{hint} Known are {', '.join(COSTS)}."
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from archgrad import methods
 from archgrad.bilevel import BilevelStep, Unrolled
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, did_you_mean
 from archgrad.methods import Method, Stage, presets
 from archgrad.methods.tree import KINDS, classes_of, defaults_of, options_of, part_of_tree, tree_of
 from archgrad.optimizers import Adam
@@ -36,8 +35,7 @@ def preset(name: str) -> Method:
     found = PRESETS.get(presets.DEFAULT if name == DEFAULT else name.replace("-", "_"))
     if found is None:
         known = ", ".join(each.replace("_", "-") for each in (DEFAULT, *PRESETS))
-        near = difflib.get_close_matches(name.replace("_", "-"), known.split(", "), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name.replace("_", "-"), known.split(", "))
         raise OptionError(f"There is no method '{name}'.{hint} Known are {known}.")
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from archgrad.data import Data
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.losses import Loss
 from archgrad.tasks.base_task import LOSSES, Task
@@ -95,8 +94,7 @@ def _named(given: Any) -> Task:
         raise OptionError(f"task must be a value, but got the class {given.__name__}. Give {given.__name__}().")
     kind = TASKS.get(given) if isinstance(given, str) else None
     if kind is None:
-        near = difflib.get_close_matches(str(given), TASKS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(str(given), TASKS)
         raise OptionError(
             f"task must be one of {', '.join(TASKS)}, or an archgrad.tasks.Task of your own, but got "
             f"{shown(given)}.{hint}"
@@ -112,8 +110,7 @@ def loss_of_name(given: str) -> Loss:
     """
     loss = LOSSES.get(given.replace("_", "-"))
     if loss is None:
-        near = difflib.get_close_matches(given, LOSSES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(given, LOSSES)
         raise OptionError(
             f"loss must be one of {', '.join(LOSSES)}, or in Python a function of (outputs, targets), but got "
             f"{shown(given)}.{hint}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from archgrad.errors import OptionError
+from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.tasks.base_task import Task
 from archgrad.tasks.measure import HitRate, MadeLater
@@ -32,8 +31,7 @@ def made_metrics(task: Task, makers: Makers) -> Mapping[str, Any]:
         return task.metrics
     for name in task.metrics:
         if name not in makers:
-            near = difflib.get_close_matches(name, makers, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, makers)
             raise OptionError(
                 f"There is no metric {shown(name)} of the task {task.name!r}.{hint} Known are {', '.join(makers)}; of "
                 f"your own, give metrics={{name: a metric of torchmetrics}} in Python."
