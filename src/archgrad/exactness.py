@@ -52,8 +52,9 @@ _NAMED: dict[tuple[int, str], tuple[Mapping[str, Any], Any]] = {}
 def as_defined(*kinds: type[nn.Module]) -> tuple[type[nn.Module], ...]:
     """Note how classes are defined at present, so that a later change of their methods is seen; return them."""
     for kind in kinds:
-        _DEFINED.setdefault(kind, _methods(kind))
-        _NAMES.setdefault(kind, frozenset(dir(kind)))
+        if kind not in _DEFINED:
+            _DEFINED[kind] = _methods(kind)
+            _NAMES[kind] = frozenset(dir(kind))
     return kinds
 
 

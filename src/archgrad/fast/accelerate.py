@@ -13,7 +13,7 @@ from archgrad.exactness import kind_of
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.cells import CellEvaluator, ChoiceEvaluator
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
-from archgrad.fast.derived import evaluate_derived
+from archgrad.fast.derived import DerivedEvaluator
 from archgrad.fast.memory_format import works_in_place
 
 __all__ = ["accelerate", "accelerated", "restore"]
@@ -35,7 +35,7 @@ def accelerate(network: nn.Module) -> None:
         if isinstance(module, Cell):
             module.evaluator = CellEvaluator(guarded=guarded)
         elif isinstance(module, DerivedCell):
-            module.evaluator = evaluate_derived
+            module.evaluator = DerivedEvaluator()
         elif isinstance(module, LayerChoice):
             if id(module) not in in_cells and not guarded:
                 module.evaluator = ChoiceEvaluator()

@@ -6,17 +6,22 @@ On the CPU, pointwise convolutions and BatchNorms of these go through `normalise
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from archgrad.exactness import calls_are_watched, kind_of
 from archgrad.fast.branches import branch_of
-from archgrad.fast.lowering import are_ordinary, readable
+from archgrad.fast.lowering import are_ordinary, kind_of_pass, readable
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
 from archgrad.fast.states import SharedFeatures
+from archgrad.fast.unchanged import StructureCache
 
 __all__ = ["FastOperation"]
+
+_KEPT: WeakKeyDictionary[nn.Module, StructureCache] = WeakKeyDictionary()
+"""What each module consists of, as long as it stays as it is."""
 
 
 class FastOperation(nn.Module):
@@ -37,7 +42,9 @@ class FastOperation(nn.Module):
         """Return what the class that this one was turned from does, (B, C', H', W'), in the memory format of `x`."""
         if calls_are_watched() or not are_ordinary([x]) or x.device.type != "cpu":
             return self.turned_from.forward(self, x)
-        branch = readable(self, x)
+        kept = _KEPT.setdefault(self, StructureCache())
+        kept.look(self)
+        branch = kept.find(kind_of_pass([x]), lambda: readable(self, x))
         if branch is None or not branch.is_projection:
             return self.turned_from.forward(self, x)
         y = normalised([SharedFeatures(x, [branch]).projected(branch)], relu=False)[0]

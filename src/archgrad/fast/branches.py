@@ -81,6 +81,12 @@ _FORMS: dict[str, Form] = {
     **{"rcn": "convolution", "rdn": "convolution", "rpn": "convolution"},
     **{"rdpn": "depthwise", "rdpnrdpn": "separable"},
 }
+_LETTERS: dict[type[nn.Module], str] = {
+    **{nn.Identity: "?", nn.ReLU: "r", nn.Conv2d: "c", Zero: "z"},
+    **dict.fromkeys(POOLS, "m"),
+    **dict.fromkeys(NORMS, "n"),
+}
+"""The layers that a chain is made of; an Identity among them stands for a shift."""
 _RELU, _SHIFT = nn.ReLU(), nn.Identity()
 """What stands in a chain for a ReLU by a function, and for the pixels after the first row and column."""
 
@@ -116,11 +122,10 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
 def _chain_of(module: nn.Module | None) -> list[Layer] | None:
     if module is None:
         return None
-    if is_exactly(module, nn.Identity):
-        return []
-    if is_exactly(module, nn.ReLU, nn.Conv2d, Zero, *POOLS, *NORMS):
-        return [module]
     kind = kind_of(module)
+    if kind in _LETTERS:
+        known = is_exactly(module, kind)
+        return None if not known else [] if kind is nn.Identity else [module]
     if kind.__module__.startswith("torch.") and kind is not nn.Sequential:
         return None
     in_order = computes_by(kind, nn.Sequential)
@@ -174,25 +179,28 @@ def _part_at(module: nn.Module, path: Sequence[str]) -> nn.Module | None:
 def _reduction(operation: nn.Module) -> list[Layer] | None:
     parts = operation._modules
     first, second, norm = (parts.get(name) for name in ("conv_1", "conv_2", "bn"))
-    if not is_exactly(first, nn.Conv2d) or not is_exactly(second, nn.Conv2d) or norm is None:
+    if not is_exactly(first, nn.Conv2d) or not is_exactly(second, nn.Conv2d) or not is_exactly(norm, *NORMS):
         return None
-    return [_RELU, TwoGrids(cast(nn.Conv2d, first), cast(nn.Conv2d, second)), norm]
+    return [_RELU, TwoGrids(cast(nn.Conv2d, first), cast(nn.Conv2d, second)), cast(nn.Module, norm)]
 
 
 def _letter(layer: Layer) -> str:
+    """What a layer of a chain, which is exactly of its class, is in a letter; "?" where its settings are not known."""
     if isinstance(layer, TwoGrids):
         return "h" if is_half(layer.even) and is_half(layer.odd) else "?"
-    if is_exactly(layer, nn.ReLU) and not layer.inplace:
-        return "r"
-    if is_exactly(layer, *NORMS):
-        return "n"
-    if is_exactly(layer, Zero):
+    letter = _LETTERS[kind_of(layer)]
+    if letter == "r":
+        return "?" if layer.inplace else "r"
+    if letter == "z":
         return "z" if is_zero(layer) else "?"
-    if is_exactly(layer, *POOLS):
+    if letter == "m":
         return "m" if is_pool(layer) else "?"
-    if is_exactly(layer, nn.Conv2d) and is_convolution(convolution := cast(nn.Conv2d, layer)):
-        return "p" if is_pointwise(convolution) else "d" if Geometry.of(convolution) is not None else "c"
-    return "?"
+    if letter != "c":
+        return letter
+    convolution = cast(nn.Conv2d, layer)
+    if not is_convolution(convolution):
+        return "?"
+    return "p" if is_pointwise(convolution) else "d" if Geometry.of(convolution) is not None else "c"
 
 
 def _fits_together(chain: Sequence[Layer]) -> bool:

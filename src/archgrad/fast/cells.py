@@ -39,6 +39,7 @@ from archgrad.fast.lowering import (
     beside,
     gradient_of_zeros,
     is_as_defined,
+    kind_of_pass,
     known_operations,
     lay_out,
     offset_of,
@@ -123,8 +124,7 @@ def _evaluate(cell: Wiring, states: Sequence[Tensor], kept: StructureCache, *, g
     split = FastSplit(states, cell.partial_channels, cell.where)
     states = split.read
     active = tuple(tuple(mixture.active) for mixture in mixtures)
-    low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
-    kind = (active, tuple(x.shape for x in states), x.dtype, x.device, low)
+    kind = (active, kind_of_pass(states))
     layout = kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
     if layout is None or (isinstance(cell, OneEdge) and layout.shapes[-1] is None):
         return None

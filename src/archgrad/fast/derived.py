@@ -2,62 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.exactness import calls_are_watched
-from archgrad.fast.lowering import are_ordinary, is_as_defined, readable, sharing_nothing
+from archgrad.fast.branches import Branch
+from archgrad.fast.lowering import are_ordinary, is_as_defined, kind_of_pass, readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined
+from archgrad.fast.unchanged import StructureCache
 from archgrad.isolation import run_isolated
 from archgrad.operations import DropPath
 
-__all__ = ["evaluate_derived"]
+__all__ = ["DerivedEvaluator"]
 
 
-def evaluate_derived(cell: DerivedCell, states: Sequence[Tensor | None]) -> Tensor:
-    """Return what the cell's plain forward pass returns, in the memory format of the first input that it uses.
+class DerivedEvaluator:
+    """The forward pass of one derived cell, with what it found out about its operations, as long as they stay so."""
 
-    Args:
-        cell: A derived cell.
-        states: Its inputs, (B, C, H, W) each; None for those that it does not use.
-    """
-    given = [x for x in states if x is not None]
-    if not given or given[0].device.type != "cpu" or calls_are_watched() or not is_as_defined(cell, DerivedCell):
-        return cell.edge_by_edge(states)
-    if not are_ordinary(given):
-        return cell.edge_by_edge(states)
-    channels_last = is_channels_last(given[0])
-    alone = sharing_nothing(list(cell.operations.values()))
-    leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + len(cell.nodes))]
-    for pairs in cell.nodes:
-        for key, source in pairs:
-            if id(cell.operations[key]) in alone:
-                leaving[source].append(cell.operations[key])
+    def __init__(self) -> None:
+        self._kept = StructureCache()
 
-    def state_of(x: Tensor, number: int) -> SharedFeatures:
-        known = [readable(operation, x) for operation in leaving[number]] if x.dim() == 4 else []
-        return SharedFeatures(x, [branch for branch in known if branch is not None], channels_last=channels_last)
+    def __call__(self, cell: DerivedCell, states: Sequence[Tensor | None]) -> Tensor:
+        """Return what the cell's plain forward pass returns, in the memory format of the first input that it uses.
 
-    every = [None if x is None else state_of(x, number) for number, x in enumerate(states)]
-    for pairs in cell.nodes:
-        total: Tensor | None = None
-        for key, source in pairs:
-            operation, state = cell.operations[key], every[source]
-            value = _output(operation, cast(SharedFeatures, state))
-            if cell.drop_path is not None and not isinstance(operation, nn.Identity):
-                if type(cell.drop_path) is not DropPath:
-                    value = as_written(value, channels_last=channels_last)
-                value = cell.drop_path(value)
-            total = value if total is None else total + value
-        every.append(None if total is None else state_of(total, len(every)))
-    outputs = [state.x for node in cell.concat if (state := every[node]) is not None]
-    return as_written(outputs[0] if len(outputs) == 1 else joined(outputs), channels_last=channels_last)
+        Args:
+            cell: A derived cell, always the same.
+            states: Its inputs, (B, C, H, W) each; None for those that it does not use.
+        """
+        given = [x for x in states if x is not None]
+        if not given or given[0].device.type != "cpu" or calls_are_watched() or not is_as_defined(cell, DerivedCell):
+            return cell.edge_by_edge(states)
+        if not are_ordinary(given):
+            return cell.edge_by_edge(states)
+        channels_last = is_channels_last(given[0])
+        self._kept.look(cell)
+        alone = self._kept.find("alone", lambda: sharing_nothing(list(cell.operations.values())))
+        found: dict[Hashable, Branch | None] = self._kept.find(kind_of_pass(given), dict)
+
+        def known(operation: nn.Module, x: Tensor) -> Branch | None:
+            key = (id(operation), x.shape, x.dtype, x.device)
+            if key not in found:
+                found[key] = readable(operation, x)
+            return found[key]
+
+        leaving: list[list[nn.Module]] = [[] for _ in range(cell.n_inputs + len(cell.nodes))]
+        for pairs in cell.nodes:
+            for key, source in pairs:
+                if id(cell.operations[key]) in alone:
+                    leaving[source].append(cell.operations[key])
+
+        def state_of(x: Tensor, number: int) -> SharedFeatures:
+            branches = [known(operation, x) for operation in leaving[number]] if x.dim() == 4 else []
+            return SharedFeatures(x, [branch for branch in branches if branch is not None], channels_last=channels_last)
+
+        every = [None if x is None else state_of(x, number) for number, x in enumerate(states)]
+        for pairs in cell.nodes:
+            total: Tensor | None = None
+            for key, source in pairs:
+                operation, state = cell.operations[key], every[source]
+                value = _output(operation, cast(SharedFeatures, state))
+                if cell.drop_path is not None and not isinstance(operation, nn.Identity):
+                    if type(cell.drop_path) is not DropPath:
+                        value = as_written(value, channels_last=channels_last)
+                    value = cell.drop_path(value)
+                total = value if total is None else total + value
+            every.append(None if total is None else state_of(total, len(every)))
+        outputs = [state.x for node in cell.concat if (state := every[node]) is not None]
+        return as_written(outputs[0] if len(outputs) == 1 else joined(outputs), channels_last=channels_last)
 
 
 def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -33,6 +33,7 @@ __all__ = [
     "beside",
     "gradient_of_zeros",
     "is_as_defined",
+    "kind_of_pass",
     "known_operations",
     "lay_out",
     "offset_of",
@@ -172,6 +173,13 @@ def are_ordinary(states: Sequence[object]) -> bool:
     if first.device.type != "cpu" or _get_current_dispatch_mode() is not None:
         return True
     return all(math.isfinite(cast(Tensor, x).detach().sum().item()) for x in states)
+
+
+def kind_of_pass(states: Sequence[Tensor]) -> Hashable:
+    """Return all that decides, beside modules and mixtures, how a pass with these states is computed."""
+    x = states[0]
+    low = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    return tuple(state.shape for state in states), x.dtype, x.device, low
 
 
 def readable(operation: nn.Module, x: Tensor) -> Branch | None:
