@@ -28,8 +28,8 @@ Written is the lowest version that can say the same, so that files of before sta
 releases, which read version 1 alone, refuse only what they would misread. For the same reason the output of a cell has
 no key of its own: version 1 says by "concat" with a single node what `Cell(output="last")` gives out.
 """
-PAPER_SPACE = "darts-cifar"
-"""The space that genotype texts and NNI's exports speak of."""
+PAPER_SPACE, PAPER_RNN_SPACE = "darts-cifar", "darts-rnn"
+"""The spaces that genotype texts speak of, and of these the first NNI's exports."""
 _REQUIRED = ("format", "version", "choices")
 _OPTIONAL = ("space", "provenance")
 _NASBENCH201 = "nasbench201"
@@ -95,7 +95,8 @@ class Architecture:
         """Return the authors' `Genotype(...)` text, or one with a list of pairs for each node, as pt.darts has it.
 
         Raises:
-            ArchitectureError: This is not a pair of cells "normal" and "reduce", with two edges a node if not nested.
+            ArchitectureError: This is neither a pair of cells "normal" and "reduce", with two edges a node if not
+                nested, nor a cell "recurrent", with one.
         """
         return format_genotype(self.choices, nested=nested)
 
@@ -127,12 +128,16 @@ class Architecture:
     def from_genotype(cls, text: str) -> Architecture:
         """Read `Genotype(normal=[('sep_conv_3x3', 0), ...], ...)` as the authors' code and its forks write it.
 
-        The text is parsed, never evaluated.
+        `Genotype(recurrent=[('tanh', 0), ...], concat=range(1, 9))` is read, too. The text is parsed, never evaluated.
 
         Raises:
             ArchitectureError: The text is anything else.
         """
-        return cls(parse_genotype(text), space=PAPER_SPACE)
+        return cls._of_genotype(parse_genotype(text))
+
+    @classmethod
+    def _of_genotype(cls, cells: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> Architecture:
+        return cls(cells, space=PAPER_RNN_SPACE if "recurrent" in cells else PAPER_SPACE, provenance=provenance or {})
 
     @classmethod
     def from_nni(cls, data: Mapping[str, Any]) -> Architecture:
@@ -189,7 +194,7 @@ class Architecture:
                 f"{shown(text.strip()[:60]) if text.strip() else 'empty'}. Take an intact file."
             )
         found = choose_genotype(text, chosen)
-        return cls(found.cells, space=PAPER_SPACE, provenance=found.provenance)
+        return cls._of_genotype(found.cells, found.provenance)
 
     @classmethod
     def _from_data(cls, data: Any) -> Architecture:

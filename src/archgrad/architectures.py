@@ -1,4 +1,4 @@
-"""Published results of searches in the paper's CNN space, and the hand-made baselines the paper compares with.
+"""Published results of searches in the paper's spaces, and the baselines that it compares with.
 
 Source: Zoph et al. 2018; Real et al. 2018; Liu et al. 2019; Xu et al. 2020, and the genotypes released with them.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from archgrad.architecture import PAPER_SPACE, Architecture
+from archgrad.architecture import PAPER_RNN_SPACE, PAPER_SPACE, Architecture
 
-__all__ = ["DARTS_V1", "DARTS_V2", "AmoebaNet", "NASNet", "PC_DARTS_cifar"]
+__all__ = ["DARTS_RNN", "DARTS_V1", "DARTS_V2", "AmoebaNet", "NASNet", "PC_DARTS_cifar"]
 
 
-def _cell(*nodes: str, joined: Sequence[int] | None = None) -> dict[str, list[Any]]:
+def _cell(*nodes: str, joined: Sequence[int] | None = None, n_inputs: int = 2) -> dict[str, list[Any]]:
     """Return a cell's decision; a node is written "operation@source operation@source"."""
     cell: dict[str, list[Any]] = {}
-    for number, node in enumerate(nodes, start=2):
+    for number, node in enumerate(nodes, start=n_inputs):
         pairs = [edge.split("@") for edge in node.split()]
         cell[str(number)] = [[operation, int(source)] for operation, source in pairs]
     if joined is not None:
@@ -119,3 +119,14 @@ PC_DARTS_cifar = _published(
     "Xu et al. 2020, PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search",
 )
 """Found by PC-DARTS on CIFAR-10."""
+
+DARTS_RNN = Architecture(
+    {
+        "recurrent": _cell(
+            *("relu@0", "relu@1", "tanh@2", "relu@3", "relu@4", "identity@1", "relu@5", "relu@1"), n_inputs=1
+        )
+    },
+    space=PAPER_RNN_SPACE,
+    provenance={"paper": DARTS_V2.provenance["paper"]},
+)
+"""The recurrent cell found on Penn Treebank, as the authors' code has it."""

@@ -251,6 +251,11 @@ class Cell(Choice):
                 f"that pass nothing on cut every path. Take another architecture, or build the cell with "
                 f"connected=False (spaces.nasbench201(connected=False)) to derive it all the same."
             )
+        return self._derived(operations, sources, concat)
+
+    def _derived(
+        self, operations: Sequence[nn.Module], sources: Sequence[Sequence[int]], concat: Sequence[int]
+    ) -> DerivedCell:
         return DerivedCell(operations, sources, concat, n_inputs=self.n_inputs, drop_path=self.drop_path)
 
     def _read(self, label: str, decision: Any) -> tuple[dict[int, tuple[Edge, ...]], tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """The text form of a cell pair, `Genotype(normal=[...], normal_concat=..., ...)`: parsed, never evaluated.
 
-The authors write two pairs a node in one list; forks also nest them by node, name the node in each, or add a score.
+The authors write two pairs a node in one list; forks also nest them by node, name the node in each, or add a score. A
+recurrent cell is `Genotype(recurrent=[...], concat=...)`, with one pair a node.
 
 The text looks like Python, but Python's parser is not for foreign text: deep nesting overflows its stack and ends the
 process (on 3.10 and 3.13 at least). This form has a fixed depth, so a reader of its own is short, and cannot do more.
@@ -19,11 +20,21 @@ __all__ = ["format_genotype", "parse_genotype"]
 
 T = TypeVar("T")
 
-N_INPUTS = 2
-EDGES_PER_NODE = 2
-_CELLS = ("normal", "reduce")
-_FIELDS = tuple(f"{cell}{suffix}" for cell in _CELLS for suffix in ("", "_concat"))
-_RECURRENT = ("recurrent", "concat")
+
+class _Shape(NamedTuple):
+    """What the authors' code takes for granted of a cell."""
+
+    concat: str
+    """Name of the field that has the joined nodes."""
+    n_inputs: int = 2
+    edges_per_node: int = 2
+
+
+_FORMS: tuple[dict[str, _Shape], ...] = (
+    {"normal": _Shape("normal_concat"), "reduce": _Shape("reduce_concat")},
+    {"recurrent": _Shape("concat", n_inputs=1, edges_per_node=1)},
+)
+"""The cells of a genotype, convolutional and recurrent."""
 _MAX_CHARACTERS = 64 * 1024
 _MAX_STATE = 999
 _MAX_SCORE_CHARACTERS = 40
@@ -36,7 +47,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _FORM = (
-    "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[2, 3, 4, 5])"
+    "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[2, 3, 4, 5]) "
+    "or Genotype(recurrent=[('tanh', 0), ...], concat=range(1, 9))"
 )
 
 
@@ -47,11 +59,12 @@ def parse_genotype(text: str) -> dict[str, dict[str, list[Any]]]:
         text: `Genotype(normal=[(operation, source), ...], normal_concat=..., reduce=[...], reduce_concat=...)` with two
             pairs a node, nodes counted from 2, and the joined nodes as a list or `range(first, end)`. Instead there may
             be a list of pairs for each node, triples (operation, source, node), or pairs with a score (operation,
-            source, 0.25), which is left out. `NAME = ` may stand before it, and comments anywhere.
+            source, 0.25), which is left out. Of a recurrent cell `Genotype(recurrent=[...], concat=...)`, with one pair
+            a node, counted from 1. `NAME = ` may stand before it, and comments anywhere.
 
     Returns:
-        "normal" and "reduce" -> {node: [[operation, source], ...], "concat": joined nodes}. Whether sources and joined
-        nodes exist is not checked here.
+        "normal" and "reduce", or "recurrent" -> {node: [[operation, source], ...], "concat": joined nodes}. Whether
+        sources and joined nodes exist is not checked here.
 
     Raises:
         ArchitectureError: The text holds anything else.
@@ -73,10 +86,16 @@ def parse_genotype(text: str) -> dict[str, dict[str, list[Any]]]:
             raise _refusal(f"has each field once, but {name!r} is repeated")
         fields[name] = value
     reader.take("end")
-    missing = [name for name in _FIELDS if name not in fields]
-    if missing:
-        raise _refusal(f"has the fields {', '.join(_FIELDS)}, but {', '.join(missing)} is missing")
-    return {cell: {**_nodes(cell, fields[cell]), "concat": fields[f"{cell}_concat"]} for cell in _CELLS}
+    form = max(_FORMS, key=lambda form: sum(name in fields for name in _fields(form)))
+    if missing := [name for name in _fields(form) if name not in fields]:
+        raise _refusal(f"has the fields {', '.join(_fields(form))}, but {', '.join(missing)} is missing")
+    if others := [name for name in fields if name not in _fields(form)]:
+        raise _refusal(f"has the fields {', '.join(_fields(form))}, but this one has {others[0]!r}, too")
+    return {cell: {**_nodes(cell, fields[cell], shape), "concat": fields[shape.concat]} for cell, shape in form.items()}
+
+
+def _fields(form: Mapping[str, _Shape]) -> list[str]:
+    return [name for cell, shape in form.items() for name in (cell, shape.concat)]
 
 
 class _Token(NamedTuple):
@@ -155,15 +174,11 @@ class _Reader:
 def _field(reader: _Reader) -> tuple[str, list[Any]]:
     token = reader.coming
     name = reader.take("name")
-    if name in _RECURRENT:
-        raise ArchitectureError(
-            f"A genotype of convolutional cells has the fields {', '.join(_FIELDS)}, but this one has {token}: it is "
-            f"that of a recurrent cell, for which archgrad has no space."
-        )
-    if name not in _FIELDS:
-        raise _refusal(f"has the fields {', '.join(_FIELDS)}, but this one has {token}")
+    known = [_fields(form) for form in _FORMS]
+    if not any(name in names for names in known):
+        raise _refusal(f"has the fields {' or '.join(', '.join(names) for names in known)}, but this one has {token}")
     reader.take("=")
-    return name, _joined(reader) if name.endswith("_concat") else reader.sequence(lambda: _edge_or_node(reader))
+    return name, _joined(reader) if name.endswith("concat") else reader.sequence(lambda: _edge_or_node(reader))
 
 
 def _joined(reader: _Reader) -> list[int]:
@@ -213,23 +228,23 @@ def _rest_of_edge(reader: _Reader, closing: str) -> tuple[str, int, int | None]:
     return operation, source, node
 
 
-def _nodes(cell: str, given: list[Any]) -> dict[str, list[Any]]:
+def _nodes(cell: str, given: list[Any], shape: _Shape) -> dict[str, list[Any]]:
     """Return node -> its edges, in whichever way these were told apart."""
+    first, per_node = shape.n_inputs, shape.edges_per_node
     if given and all(isinstance(edges, list) for edges in given):
-        grouped = {str(N_INPUTS + place): edges for place, edges in enumerate(given)}
+        grouped = {str(first + place): edges for place, edges in enumerate(given)}
     elif any(isinstance(edge, list) for edge in given):
         raise _refusal(f"has either pairs or lists of pairs, but '{cell}' has both")
     elif given and all(node is not None for _, _, node in given):
         numbers = sorted({node for _, _, node in given})
-        if numbers != list(range(N_INPUTS, N_INPUTS + len(numbers))):
-            raise _refusal(f"counts nodes from {N_INPUTS} without a gap, but '{cell}' has {shown(numbers)}")
+        if numbers != list(range(first, first + len(numbers))):
+            raise _refusal(f"counts nodes from {first} without a gap, but '{cell}' has {shown(numbers)}")
         grouped = {str(number): [edge for edge in given if edge[2] == number] for number in numbers}
-    elif not given or len(given) % EDGES_PER_NODE:
-        raise _refusal(f"has {EDGES_PER_NODE} pairs for each node of '{cell}', but this one has {len(given)} in all")
+    elif not given or len(given) % per_node:
+        raise _refusal(f"has {per_node} pairs for each node of '{cell}', but this one has {len(given)} in all")
     else:
         grouped = {
-            str(N_INPUTS + place // EDGES_PER_NODE): given[place : place + EDGES_PER_NODE]
-            for place in range(0, len(given), EDGES_PER_NODE)
+            str(first + place // per_node): given[place : place + per_node] for place in range(0, len(given), per_node)
         }
     for key, edges in grouped.items():
         for operation, source, node in edges:
@@ -251,34 +266,36 @@ def format_genotype(choices: Mapping[str, Any], *, nested: bool = False) -> str:
     Args:
         choices: As `parse_genotype` returns it; without "concat" all nodes are joined.
         nested: Write a list of pairs for each node, with any number of edges, as pt.darts does; not the authors' one
-            list with two pairs a node.
+            list with two pairs a node, or one of a recurrent cell.
 
     Raises:
-        ArchitectureError: The choices are not a normal and a reduction cell, or a node has another number of edges.
+        ArchitectureError: The choices are neither a normal and a reduction cell nor a recurrent one, or a node has
+            another number of edges.
     """
-    if set(choices) != set(_CELLS) or not all(isinstance(decision, Mapping) for decision in choices.values()):
+    form = next((form for form in _FORMS if set(form) == set(choices)), None)
+    if form is None or not all(isinstance(decision, Mapping) for decision in choices.values()):
         raise ArchitectureError(
-            f"A genotype holds the cells normal and reduce and nothing else, but this architecture has "
-            f"{shown(', '.join(choices))}. Save it as JSON."
+            f"A genotype holds the cells {' or '.join(' and '.join(form) for form in _FORMS)} and nothing else, but "
+            f"this architecture has {shown(', '.join(choices))}. Save it as JSON."
         )
     parts = []
-    for cell in _CELLS:
+    for cell, shape in form.items():
         nodes = {key: edges for key, edges in choices[cell].items() if key != "concat"}
-        if list(nodes) != [str(node) for node in range(N_INPUTS, N_INPUTS + len(nodes))]:
+        if list(nodes) != [str(node) for node in range(shape.n_inputs, shape.n_inputs + len(nodes))]:
             raise ArchitectureError(
-                f"A genotype counts nodes from {N_INPUTS}, but cell '{cell}' has nodes {', '.join(nodes)}. "
+                f"A genotype counts nodes from {shape.n_inputs}, but cell '{cell}' has nodes {', '.join(nodes)}. "
                 f"Save it as JSON."
             )
         written = []
         for node, edges in nodes.items():
-            fits = nested or len(edges) == EDGES_PER_NODE
+            fits = nested or len(edges) == shape.edges_per_node
             if not fits or not all(_OPERATION.fullmatch(operation) for operation, _ in edges):
                 raise ArchitectureError(
-                    f"A genotype has {EDGES_PER_NODE} edges a node and operations named by letters, digits and '_', "
-                    f"but node {node} of '{cell}' has {shown([list(edge) for edge in edges])}. Save it as JSON."
+                    f"A genotype has {shape.edges_per_node} edges a node and operations named by letters, digits and "
+                    f"'_', but node {node} of '{cell}' has {shown([list(edge) for edge in edges])}. Save it as JSON."
                 )
             pairs = ", ".join(f"('{operation}', {source})" for operation, source in edges)
             written.append(f"[{pairs}]" if nested else pairs)
         concat = choices[cell].get("concat", [int(node) for node in nodes])
-        parts.append(f"{cell}=[{', '.join(written)}], {cell}_concat=[{', '.join(str(node) for node in concat)}]")
+        parts.append(f"{cell}=[{', '.join(written)}], {shape.concat}=[{', '.join(str(node) for node in concat)}]")
     return f"Genotype({', '.join(parts)})"

@@ -126,11 +126,19 @@ def _fitting(build: Callable[..., Any], data: Data, outputs: int) -> dict[str, i
 
 
 def check_takes(name: str, data: Data) -> None:
-    """Raise SpaceError if a space that comes with archgrad cannot take the data: images, or vectors."""
+    """Raise SpaceError if a space that comes with archgrad cannot take the data: images, vectors or tokens."""
     build = SPACES.get(name.replace("_", "-"))
     if build is None:
         return
-    of_vectors = "in_features" in inspect.signature(build).parameters
+    parameters = inspect.signature(build).parameters
+    if "vocabulary_size" in parameters:
+        if not data.takes_tokens:
+            raise SpaceError(
+                f"The space '{name}' is for sequences of tokens (whole numbers, one dimension), but the inputs of "
+                f"{shown(data.name)} are none. Give text:FILE, or another space."
+            )
+        return
+    of_vectors = "in_features" in parameters
     if of_vectors and not data.in_features:
         raise SpaceError(
             f"The space '{name}' is for inputs that are vectors, but those of {shown(data.name)} are not. Give a space "
@@ -138,6 +146,7 @@ def check_takes(name: str, data: Data) -> None:
         )
     if not of_vectors and not data.channels:
         vectors = ", or 'mlp', which is for vectors" if data.in_features else ""
+        vectors = ", or 'darts-rnn', which is for tokens" if data.takes_tokens else vectors
         raise SpaceError(
             f"The space '{name}' is for images, but the inputs of {shown(data.name)} are none. Give a space of your "
             f"own{vectors}: a module, or FILE.py:NAME on the command line."

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-__all__ = ["OF_IMAGES", "OF_LOADING", "OF_TABLES", "OWN_KINDS", "is_own", "name_of"]
+__all__ = ["OF_IMAGES", "OF_LOADING", "OF_TABLES", "OF_TEXT", "OWN_KINDS", "PREFIXES", "TEXT", "is_own", "name_of"]
 
 OWN_KINDS = ("data", "space")
 """The options that take code of a person's own; `--data.NAME` and `--space.NAME` set its parameters."""
 
 OF_IMAGES, OF_TABLES = ("image_size", "fit", "skip_unreadable"), ("target", "group", "time")
-OF_LOADING = (*OF_IMAGES, *OF_TABLES)
+OF_TEXT = ("tokens", "window")
+OF_LOADING = (*OF_IMAGES, *OF_TABLES, *OF_TEXT)
 """The options that say how data is loaded, which belong to it wherever it is loaded again."""
 
-_FOLDER = "folder:"
+TEXT = "text:"
+PREFIXES = ("folder:", TEXT)
+"""How the names of data in a folder of images, and in a text, begin."""
 
 
 def name_of(python_name: str) -> str:
@@ -24,7 +27,7 @@ def name_of(python_name: str) -> str:
 
 def is_own(text: object) -> TypeGuard[str]:
     """Whether a text names code: FILE.py:NAME or package.module:NAME."""
-    if not isinstance(text, str) or text.startswith(_FOLDER):  # a folder of images
+    if not isinstance(text, str) or text.startswith(PREFIXES):
         return False
     place, colon, name = text.rpartition(":")
     module = all(part.isidentifier() for part in place.split("."))

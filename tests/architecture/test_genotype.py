@@ -65,6 +65,27 @@ def test_the_text_means_the_same_to_the_authors_named_tuple(name):
         assert getattr(read, f"{cell}_concat") == list(architecture.choices[cell].get("concat", map(int, nodes)))
 
 
+RECURRENT = (
+    "Genotype(recurrent=[('sigmoid', 0), ('relu', 1), ('relu', 1), ('identity', 1), ('tanh', 2), ('sigmoid', 5), "
+    "('tanh', 3), ('relu', 5)], concat=range(1, 9))"
+)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_recurrent_cell_has_one_input_and_one_edge_a_node(nested):
+    architecture = Architecture.from_genotype(RECURRENT)
+    assert architecture.space == "darts-rnn"
+    assert architecture.choices["recurrent"]["6"] == (("sigmoid", 5),)
+    assert "concat" not in architecture.choices["recurrent"]  # all nodes
+    assert Architecture.from_genotype(architecture.to_genotype(nested=nested)) == architecture
+
+
+def test_a_recurrent_cell_may_join_some_of_its_nodes():
+    read = Architecture.from_genotype("Genotype(recurrent=[('tanh', 0), ('relu', 1), ('relu', 0)], concat=[3, 2])")
+    assert read.choices["recurrent"]["concat"] == (3, 2)
+    assert read.to_genotype() == "Genotype(recurrent=[('tanh', 0), ('relu', 1), ('relu', 0)], concat=[3, 2])"
+
+
 operations = st.from_regex("[A-Za-z0-9_]{1,12}", fullmatch=True)
 
 
@@ -115,7 +136,11 @@ BAD_TEXTS = {
     "cut inside a string": (whole[:20], "line 1 has"),
     "field missing": (whole.replace(", reduce_concat=[2]", ""), "reduce_concat is missing"),
     "field repeated": (whole.replace("reduce=", "normal="), "'normal' is repeated"),
-    "recurrent cell": ("Genotype(recurrent=[('tanh', 0)], concat=range(1, 9))", "it is that of a recurrent cell"),
+    "recurrent cell without its output": ("Genotype(recurrent=[('tanh', 0)])", "recurrent, concat, but concat is mis"),
+    "two kinds of cells": (DARTS_V2[:-1] + ", recurrent=[('tanh', 0)])", "reduce_concat, but this one has 'recurrent'"),
+    "a node that is not there": ("Genotype(recurrent=[('tanh', 0)], concat=range(1, 9))", "nodes from 1 to 1"),
+    "a state that comes later": ("Genotype(recurrent=[('tanh', 1)], concat=[1])", "a source from 0 to 0"),
+    "a recurrent cell's call": ("Genotype(recurrent=[(open('x'), 0)], concat=[1])", "needs an operation in quotes"),
     "field by position": (f"Genotype([{one}])", "needs a name here, but has '\\['"),
     "two statements": (f"{whole}\n{whole}", "nothing more here, but has 'Genotype' in line 2"),
     "attribute": (whole.replace("'a', 0", "'a'.upper(), 0"), 'has "\\.upper'),
@@ -170,7 +195,9 @@ def test_the_message_shows_the_form_that_is_read():
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"conv": "conv3"}, "cells normal and reduce and nothing else"),
+        ({"conv": "conv3"}, "cells normal and reduce or recurrent and nothing else"),
+        ({"recurrent": {"1": [["a", 0]], "2": [["a", 0], ["b", 1]]}}, "1 edges a node"),
+        ({"recurrent": {"2": [["a", 0]]}}, "counts nodes from 1"),
         ({"normal": {"2": [["a", 0], ["a", 1]]}}, "normal and reduce"),
         ({"normal": "a", "reduce": "b"}, "normal and reduce"),
         ({"normal": {"1": [["a", 0], ["a", 0]]}, "reduce": {"2": [["a", 0], ["a", 0]]}}, "counts nodes from 2"),

@@ -20,16 +20,17 @@ from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import size_of
 from archgrad.data.table import Kind
 from archgrad.data.table_file import is_table
+from archgrad.data.text import Tokens
 from archgrad.errors import DataError, OptionError
 from archgrad.json_text import shown
 from archgrad.named_space import missing
 from archgrad.paths import from_home
 from archgrad.runs import seeded
-from archgrad.typed_names import OF_LOADING, OF_TABLES, is_own
+from archgrad.typed_names import OF_LOADING, OF_TABLES, OF_TEXT, PREFIXES, is_own
 
 __all__ = ["add_data_options", "label_of", "loading_again", "open_data", "settled_name"]
 
-_FOLDER, _ARRAYS = "folder:", ".npz"
+_ARRAYS = ".npz"
 
 
 def add_data_options(parser: Parser) -> None:
@@ -41,10 +42,11 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), a table with --target "
-        "(FILE.csv, FILE.tsv, FILE.parquet), or FILE.py:NAME or "
-        "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
-        "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
+        "of images, or a tar of them), text:PATH (language modelling on a text file, or on a folder with a train, a "
+        "valid and a test file), FILE.npz (arrays x and y, or inputs and targets), a table with --target (FILE.csv, "
+        "FILE.tsv, FILE.parquet), or FILE.py:NAME or package.module:NAME, a function of your own that returns an "
+        "archgrad.Data or anything else that archgrad.search takes (the file is run as Python). Its parameters are "
+        "set by --data.PARAMETER VALUE.",
     )
     group.add_argument(
         "--image-size",
@@ -82,6 +84,16 @@ def add_data_options(parser: Parser) -> None:
         "from the latest of the rest.",
     )
     group.add_argument(
+        "--tokens",
+        type=Tokens | None,
+        help="What text:PATH is made of: characters (the default), or words between blanks.",
+    )
+    group.add_argument(
+        "--window",
+        type=int | None,
+        help="Tokens of text:PATH that the network reads and learns from at once. By default 35.",
+    )
+    group.add_argument(
         "--train-samples",
         type=int | None,
         help="Take this many training samples, the same share of each class, to try things out. By default all.",
@@ -100,22 +112,23 @@ def settled_name(name: str) -> str:
         raise OptionError(f"--data {name} does not say which function of the file gives the data. Give {name}:NAME.")
     if _is_file(name):
         return str(from_home(name).absolute())
-    if not name.startswith(_FOLDER):
+    if not name.startswith(PREFIXES):
         return name
-    return f"{_FOLDER}{from_home(name.removeprefix(_FOLDER)).absolute()}"
+    kind, _, path = name.partition(":")
+    return f"{kind}:{from_home(path).absolute()}"
 
 
 def label_of(name: str) -> str:
     """Return a short name of a data set for folders."""
     if is_own(name):
         return name.rpartition(":")[2]
-    if name.startswith(_FOLDER) or _is_file(name):
-        return Path(name.removeprefix(_FOLDER)).name.split(".")[0]
+    if name.startswith(PREFIXES) or _is_file(name):
+        return Path(name.partition(":")[2] if name.startswith(PREFIXES) else name).name.split(".")[0]
     return name
 
 
 def _is_file(name: str) -> bool:
-    return not name.startswith(_FOLDER) and (name.endswith(_ARRAYS) or is_table(name))
+    return not name.startswith(PREFIXES) and (name.endswith(_ARRAYS) or is_table(name))
 
 
 def loading_again(values: Mapping[str, Any]) -> str:
@@ -153,7 +166,8 @@ def open_data(values: dict[str, Any]) -> Data:
     if is_own(name):
         if loading:
             typed = dashed(f"--{next(iter(loading))}")
-            goes = "a table" if next(iter(loading)) in OF_TABLES else "--data folder:PATH"
+            kinds = dict.fromkeys(OF_TABLES, "a table") | dict.fromkeys(OF_TEXT, "--data text:PATH")
+            goes = kinds.get(next(iter(loading)), "--data folder:PATH")
             raise OptionError(f"{typed} goes with {goes}, but got --data {name}. Leave it out.")
         data, given = _of_own(name, options)
         if paths := {key: os.fspath(value) for key, value in given.items() if isinstance(value, Path)}:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-from torch.utils.data import Dataset
+from torch import nn, zeros
 
 from archgrad.cli import spaces as space_options
 from archgrad.cli.own_code import stored_options
 from archgrad.cli.parser import Parser
-from archgrad.data import Data
+from archgrad.data import Data, TensorSamples
 from archgrad.errors import ExportError
 from archgrad.export import ModelDescription, describe_run
+from archgrad.export.inputs import Examples
 from archgrad.export.load import Weights, read_run_config
 
 __all__ = ["add_model_options", "space_of_run"]
@@ -60,7 +60,7 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
     # A space is built from what is known about the data, not from the samples.
     data = Data(
         name=str(config.get("data")),
-        train=Dataset(),
+        train=TensorSamples(Examples(shape=description.input_shape, dtype=description.input_dtype).batch(1), zeros(1)),
         classes=description.classes,
         channels=channels,
         image_size=size,

@@ -17,7 +17,7 @@ from archgrad.errors import OptionError, SpaceError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.named_space import SPACES, SpaceBuilder, check_takes, known_of, missing
 from archgrad.tasks import chosen_task
-from archgrad.typed_names import is_own
+from archgrad.typed_names import TEXT, is_own
 
 __all__ = [
     "SPACES",
@@ -47,7 +47,7 @@ def add_space_options(parser: Parser, *, stage: Literal["search", "retrain"]) ->
         help=f"{', '.join(SPACES)}, or {own} (the file is run as Python). It gets num_classes, in_channels, "
         f"image_size and in_features from the data where it has such parameters."
         + (
-            " By default darts-cifar; of a table mlp."
+            " By default darts-cifar; of a table mlp, of a text darts-rnn."
             if stage == "search"
             else " By default the space that the architecture names."
         ),
@@ -93,12 +93,12 @@ def settled_name(text: str) -> str:
 
 
 def default_space(data: str) -> str:
-    """Return the space of a search where none is typed: one of vectors for a table, else the paper's."""
-    return "mlp" if is_table(data) else _DEFAULT
+    """Return the space of a search where none is typed: one of vectors for a table, the recurrent one for a text."""
+    return "mlp" if is_table(data) else "darts-rnn" if data.startswith(TEXT) else _DEFAULT
 
 
 def with_space(values: dict[str, Any], arguments: Sequence[str]) -> None:
-    """Settle the space of a search, and that of a table where none was typed."""
+    """Settle the space of a search, and that of a table or text where none was typed."""
     typed = any(argument.partition("=")[0] == "--space" for argument in arguments)
     if not typed and values["space"] == _DEFAULT and isinstance(values["data"], str):
         values["space"] = default_space(values["data"])

@@ -112,6 +112,26 @@ class Data:
         return 16 if self.channels and getattr(first, "dtype", None) in (torch.uint16, np.uint16) else 8
 
     @cached_property
+    def takes_tokens(self) -> bool:
+        """Whether an input is one sequence of whole numbers (T,), such as words."""
+        with kept_randomness():
+            first, _ = pair_of(self.train, 0)
+        kind = str(getattr(first, "dtype", "")).removeprefix("torch.")
+        return getattr(first, "ndim", 0) == 1 and kind.startswith(("int", "uint"))
+
+    @cached_property
+    def predicts_next(self) -> bool:
+        """Whether the targets (N, T) are the inputs one step on, as in language modelling; padding is below 0."""
+        samples = self.train
+        if not isinstance(samples, TensorSamples) or not self.takes_tokens:
+            return False
+        inputs, targets = samples.inputs, samples.targets
+        if not isinstance(inputs, Tensor) or inputs.shape != targets.shape or inputs.shape[1] < 2:
+            return False
+        before, after = targets[:, :-1], inputs[:, 1:]
+        return bool(((before == after) | (before < 0)).all())
+
+    @cached_property
     def train_targets(self) -> Tensor:
         """(N,) targets of the training samples."""
         return targets_of(self.train)

@@ -61,7 +61,7 @@ def _how_split(data: Data) -> str:
 
 def _classes(data: Data) -> str:
     """How many there are, and those without a training sample, such as 0 where class numbers begin at 1."""
-    seen = set(data.train_targets.tolist())
+    seen = set(data.train_targets.unique().tolist())
     without = [name for number, name in enumerate(data.classes) if number not in seen]
     names = ", ".join(map(repr, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
     return f"{len(data.classes)} classes" + (f" (no training sample of {names})" if without else "")

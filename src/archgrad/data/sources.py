@@ -34,9 +34,11 @@ from archgrad.data.samples import TensorSamples
 from archgrad.data.split import stratified_halves
 from archgrad.data.table import Kind, load_table
 from archgrad.data.table_file import is_table
+from archgrad.data.text import WINDOW, Tokens, load_text
 from archgrad.errors import DataError, OptionError, did_you_mean
 from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
+from archgrad.typed_names import TEXT
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
 _PATIENCE_SECONDS = 20.0  # with a server that does not answer
@@ -51,7 +53,7 @@ _TORCHVISION = {
 }
 
 NAMES = ("digits", *_TORCHVISION)
-"""The names that `load` takes, beside `folder:PATH`, `FILE.npz` and tables."""
+"""The names that `load` takes, beside `folder:PATH`, `text:PATH`, `FILE.npz` and tables."""
 
 
 def load(
@@ -67,14 +69,16 @@ def load(
     task: Kind | None = None,
     group: str | None = None,
     time: str | None = None,
+    tokens: Tokens | None = None,
+    window: int | None = None,
 ) -> Data:
     """Load a data set by name.
 
     Args:
         name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
             (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`),
-            `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`), or a table, `FILE.csv`, `FILE.tsv` or
-            `FILE.parquet` (see `load_table`).
+            `text:PATH` (language modelling; see `load_text`), `FILE.npz` (arrays x and y, or inputs and targets; see
+            `load_arrays`), or a table, `FILE.csv`, `FILE.tsv` or `FILE.parquet` (see `load_table`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
             For decoded images ARCHGRAD_CACHE wins over ARCHGRAD_DATA; it may be "off".
         download: Download what is missing; False only uses what is there.
@@ -87,6 +91,8 @@ def load(
         task: For a table: "classification" or "regression"; by default what the target holds.
         group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
         time: For a table: column that tells the order of the rows; the test set is the latest.
+        tokens: For `text:PATH`: "characters" (the default) or "words".
+        window: For `text:PATH`: tokens of a sample; 35 by default.
 
     Returns:
         The data, images as uint8.
@@ -97,6 +103,9 @@ def load(
     """
     of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
     of_table = {"target": target, "task": task, "group": group, "time": time}
+    of_text = {"tokens": tokens, "window": window}
+    if not name.startswith(TEXT):
+        _check_none("text:PATH", of_text, name)
     if name.startswith("folder:"):
         _check_none("a table", of_table, name)
         path = from_home(name.removeprefix("folder:"))
@@ -112,6 +121,9 @@ def load(
     if is_table(name):
         return load_table(from_home(name), target=target, task=task, group=group, time=time)
     _check_none("a table", of_table, name)
+    if name.startswith(TEXT):
+        path = from_home(name.removeprefix(TEXT))
+        return load_text(path, tokens=tokens or "characters", window=WINDOW if window is None else window)
     if name.endswith(".npz"):
         return load_arrays(from_home(name))
     if name == "digits":
@@ -119,12 +131,13 @@ def load(
     if name in _TORCHVISION:
         return _torchvision(name, cache_root(root), download)
     if os.path.exists(name):
-        hint = f" To read the images there, give 'folder:{name}'."
+        kind = "folder" if os.path.isdir(name) else "text"
+        hint = f" To read the {'images there' if kind == 'folder' else 'text'}, give '{kind}:{name}'."
     else:
         hint = did_you_mean(name.lower().replace("_", "-"), NAMES)
     raise DataError(
-        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such "
-        f"as FILE.csv.{hint}"
+        f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, text:PATH, FILE.npz and "
+        f"tables such as FILE.csv.{hint}"
     )
 
 

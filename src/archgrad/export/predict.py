@@ -17,6 +17,7 @@ from archgrad.data import Data, ImageTransform, TensorSamples, as_data, evaluati
 from archgrad.data.decode import LARGEST_SIDE, decode
 from archgrad.data.listing import StoredImage
 from archgrad.data.table_file import is_table
+from archgrad.data.text import encode_text
 from archgrad.errors import DataError, ExportError, OptionError
 from archgrad.export.description import ModelDescription, description_beside
 from archgrad.export.load import Weights, describe_run, load_retrained
@@ -24,6 +25,7 @@ from archgrad.export.session import METADATA_KEY, OnnxSession
 from archgrad.json_text import shown
 from archgrad.nested import map_tensors
 from archgrad.paths import from_home
+from archgrad.typed_names import TEXT
 
 __all__ = ["Prediction", "model_description", "predict", "predict_samples"]
 
@@ -111,7 +113,8 @@ def predict_samples(
 ) -> list[Prediction]:
     """Predict the test samples of data, or all samples where it has no test set; targets are not looked at.
 
-    Of a model that learnt from a table, a table's file is predicted row by row, whole; it needs no target.
+    Of a model that learnt from a table, a table's file is predicted row by row, whole; it needs no target. Of one that
+    learnt from a text, a text is predicted window by window, whole: at each position the likeliest next token.
 
     Args:
         model: As for `predict`.
@@ -159,6 +162,11 @@ def _like_training(data: Any, description: ModelDescription, where: str) -> Data
             )
         rows = description.encoding.encode(from_home(name))
         return Data.from_datasets(TensorSamples(rows, torch.zeros(len(rows))), name=name)
+    if name.startswith(TEXT):
+        shape = description.input_shape
+        if description.shows != "positions" or description.input_dtype != "int64" or len(shape) != 1:
+            raise ExportError(f"{where} takes no tokens of a text, so {shown(name)} cannot be predicted.")
+        return Data.from_datasets(encode_text(from_home(name.removeprefix(TEXT)), description.classes, shape[0]))
     if name.startswith("folder:") and description.is_image:
         return load(name, image_size=tuple(description.input_shape[1:]), fit=description.fit)
     return as_data(name)

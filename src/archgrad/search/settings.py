@@ -8,6 +8,7 @@ from typing import Any
 
 from archgrad.runs.config import plain_config
 from archgrad.search.search_options import SearchOptions
+from archgrad.typed_names import PREFIXES
 
 __all__ = ["settings_of"]
 
@@ -38,5 +39,5 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
 
 
 def _without_folders(name: str) -> str:
-    kind, colon, path = name.rpartition(":") if name.startswith("folder:") else ("", "", name)
+    kind, colon, path = name.partition(":") if name.startswith(PREFIXES) else ("", "", name)
     return kind + colon + path.rstrip("/\\").replace("\\", "/").rpartition("/")[2]

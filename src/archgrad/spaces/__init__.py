@@ -1,6 +1,7 @@
-"""Search spaces: the paper's convolutional networks, two benchmarks', one of vectors, a tiny one, any model's own."""
+"""Search spaces: the paper's convolutional and recurrent ones, two benchmarks', of vectors, a tiny one, any model's."""
 
 from archgrad.spaces.darts import darts_cifar, darts_imagenet
+from archgrad.spaces.darts_rnn import darts_rnn
 from archgrad.spaces.from_module import from_module
 from archgrad.spaces.layer_places import LayerPlace
 from archgrad.spaces.mlp import mlp
@@ -29,6 +30,7 @@ __all__ = [
     "Skip",
     "darts_cifar",
     "darts_imagenet",
+    "darts_rnn",
     "from_module",
     "mlp",
     "nasbench201",
@@ -36,5 +38,5 @@ __all__ = [
     "tiny",
 ]
 
-NAMED = ("darts_cifar", "darts_imagenet", "mlp", "nasbench201", "nasbench_macro", "tiny")
+NAMED = ("darts_cifar", "darts_imagenet", "darts_rnn", "mlp", "nasbench201", "nasbench_macro", "tiny")
 """Those that come with archgrad, which their name is enough to build."""

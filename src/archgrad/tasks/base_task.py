@@ -21,7 +21,7 @@ __all__ = ["HIGHER_IS_BETTER", "LOSSES", "LOWER_IS_BETTER", "BestIs", "Shows", "
 BestIs = Literal["highest", "lowest"]
 Shows = Literal["classes", "labels", "values", "positions"]
 
-LOWER_IS_BETTER = frozenset({"loss", "mae", "mse", "rmse", "mape"})
+LOWER_IS_BETTER = frozenset({"loss", "mae", "mse", "rmse", "mape", "perplexity"})
 HIGHER_IS_BETTER = frozenset(
     {
         *("accuracy", "balanced_accuracy", "f1", "precision", "recall", "kappa", "mcc", "auroc", "top5_accuracy"),

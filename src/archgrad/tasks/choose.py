@@ -132,6 +132,8 @@ def inferred(targets: Tensor, data: Data) -> tuple[Task, str]:
         return _of_fractions(targets)
     if targets.ndim == 1:
         return Classification(), "the targets are one class number a sample"
+    if data.predicts_next:
+        return Sequence(metrics=("perplexity", "accuracy")), "the targets are the inputs one step on"
     if targets.ndim == 3:
         return _segmentation(targets), "the targets are a class number for each pixel"
     if targets.ndim == 2 and targets.shape[1] > 1 and int(targets.max()) > 1:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.distributed import sum_over_ranks, world_size
@@ -16,7 +17,10 @@ from archgrad.errors import OptionError
 from archgrad.nested import map_tensors
 from archgrad.tasks.base_task import Task
 
-__all__ = ["BatchMean", "HitRate", "MadeLater", "Measure"]
+__all__ = ["BatchMean", "HitRate", "MadeLater", "Measure", "Perplexity"]
+
+_LARGEST_EXPONENT = 700.0
+"""Of e, that a float of 64 bits holds."""
 
 
 class MadeLater(partial):
@@ -58,6 +62,30 @@ class HitRate(_Sums):
             self._add(right.sum(), right.numel())
         else:
             self._add(right.sum(), (targets != self._ignore_index).sum())
+
+
+class Perplexity(_Sums):
+    """exp of the mean cross-entropy over all positions that count: 1 if each next token were certain.
+
+    Args:
+        ignore_index: The class number that is left out.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, ignore_index: int) -> None:
+        super().__init__()
+        self._ignore_index = ignore_index
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add scores (B, classes, ...) with class numbers (B, ...)."""
+        total = F.cross_entropy(outputs, targets, ignore_index=self._ignore_index, reduction="sum")
+        self._add(total, (targets != self._ignore_index).sum())
+
+    def compute(self) -> float:
+        """Return it, of all that was added."""
+        mean = super().compute()
+        return math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf
 
 
 class BatchMean(_Sums):

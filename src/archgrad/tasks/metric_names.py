@@ -8,7 +8,7 @@ from typing import Any
 from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.tasks.base_task import Task
-from archgrad.tasks.measure import HitRate, MadeLater
+from archgrad.tasks.measure import HitRate, MadeLater, Perplexity
 
 __all__ = ["Makers", "made_metrics", "of_classes", "of_labels", "of_values"]
 
@@ -69,6 +69,7 @@ def of_classes(classes: int, *, ignore_index: int | None = None, positions: bool
     }
     if positions:
         makers["iou"] = macro("MulticlassJaccardIndex", average="macro")
+        makers["perplexity"] = MadeLater(Perplexity, ignore_index=ignore_index)
     else:
         makers["auroc"] = macro("MulticlassAUROC", thresholds=_THRESHOLDS)
         if classes > 5:

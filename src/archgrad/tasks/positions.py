@@ -20,6 +20,9 @@ from archgrad.tasks.metric_names import made_metrics, of_classes
 
 __all__ = ["Segmentation", "Sequence"]
 
+_MOST_COUNTED = 1024
+"""Most classes, such as words, whose confusions are counted: there are as many as their square."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Positions(Task):
@@ -99,8 +102,8 @@ class _Positions(Task):
         return outputs.argmax(1)
 
     def counts(self, outputs: Any, targets: Any) -> Tensor | None:
-        """See `Task`."""
-        return class_counts(outputs, targets, self.ignore_index)
+        """Return nothing of very many classes; see `Task`."""
+        return class_counts(outputs, targets, self.ignore_index) if outputs.shape[1] <= _MOST_COUNTED else None
 
     def described(self) -> dict[str, Any]:
         """See `Task`."""
@@ -127,7 +130,7 @@ class Sequence(_Positions):
     """A label for each position of a sequence.
 
     Outputs are scores (B, classes, T), targets class numbers (B, T), padded with `ignore_index`. Metrics with a name:
-    accuracy, balanced_accuracy, f1, precision, recall, iou, kappa and mcc.
+    accuracy, perplexity (exp of the mean cross-entropy), balanced_accuracy, f1, precision, recall, iou, kappa and mcc.
     """
 
     name: str = "sequence"
