@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     elif options.csv:
         say(_as_csv(rows), end="")
     else:
-        say("\n".join(map(_as_text, rows)))
+        say("\n".join(_as_text(row, names) for row in rows))
     return 0
 
 
@@ -133,21 +133,26 @@ def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
     return line | ({"mask": row["mask"]} if "mask" in row else {})
 
 
-def _as_text(row: dict[str, Any]) -> str:
+def _as_text(row: dict[str, Any], names: Sequence[str]) -> str:
     shares = {each["class"]: f"{100 * each['probability']:6.2f} %" for each in row.get("classes", ())}
     if "values" in row and "classes" not in row:
         shares = {name: f"{value:.6g}" for name, value in row["values"].items()}
     if "positions" in row:
-        shares = {"positions": " ".join(map(str, row["positions"]))}
+        shares = {"positions": " ".join(_visible(names[number]) for number in row["positions"])}
     if "pixels" in row:
         shares = {name: f"{count} pixels" for name, count in row["pixels"].items()}
     if "mask" in row:
         shares["mask"] = row["mask"]
-    names = [printable(name) for name in shares]
-    width = max(map(len, names), default=0)
+    heads = [printable(name) for name in shares]
+    width = max(map(len, heads), default=0)
     return "\n".join(
         [
             printable(row["image"]),
-            *(f"  {name:<{width}}  {text}" for name, text in zip(names, shares.values(), strict=True)),
+            *(f"  {name:<{width}}  {text}" for name, text in zip(heads, shares.values(), strict=True)),
         ]
     )
+
+
+def _visible(name: str) -> str:
+    """A class's name; a blank or the end of a line, which a language model may predict, in quotes."""
+    return printable(name) if name.strip() else repr(name)
