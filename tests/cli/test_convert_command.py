@@ -89,9 +89,14 @@ def test_the_doctor_says_what_there_is_and_what_is_missing(
     known = doctor_command._version
     monkeypatch.setattr(doctor_command, "_version", lambda name: None if name == "submitit" else known(name))
     monkeypatch.setattr(doctor_command, "instruction_set", lambda: None)
+    monkeypatch.setattr(doctor_command, "why_missing", lambda: "cannot be loaded (libgomp.so.1: no such file)")
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     for part in ("archgrad ", "python ", f"torch {known('torch')}", "threads ", "GB free at", "devices "):
         assert part in said
-    assert "the compiled kernels are not there" in said
+    assert "the compiled kernels cannot be loaded (libgomp.so.1: no such file)" in said
+    assert "install libgomp (Debian" in said
+    monkeypatch.setattr(doctor_command, "why_missing", lambda: "were not built")
+    main(["doctor"])
+    assert "the compiled kernels were not built" in capsys.readouterr().out
     assert "pip install 'archgrad[slurm]'" in said

@@ -381,12 +381,30 @@ def test_what_the_kernels_leave_to_operations():
     assert not understands(Geometry((1, 1), (3, 3)), (3, 3))  # beyond what reads the image
 
 
+def test_kernels_that_cannot_be_loaded_are_done_without(monkeypatch):
+    """As on a machine without a compiler, which may lack OpenMP's library, too."""
+
+    def fails(path):
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(library.ctypes, "CDLL", fails)
+    library._library.cache_clear()
+    try:
+        assert not library.is_built()
+        assert library.why_missing() == "cannot be loaded (libgomp.so.1: cannot open shared object file)"
+    finally:
+        monkeypatch.undo()
+        library._library.cache_clear()
+    assert library.why_missing() == ""
+
+
 def test_a_build_of_other_sources_is_not_used(monkeypatch):
     monkeypatch.setattr(library, "_INTERFACE", -1)
     library._library.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="install archgrad again"):
+        with pytest.warns(UserWarning, match="Install archgrad again"):
             assert not library.is_built()
+        assert library.why_missing() == "were built from other sources"
     finally:
         monkeypatch.undo()
         library._library.cache_clear()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+import archgrad as ag
+from archgrad.engine import opening
 from archgrad.errors import OptionError
 from archgrad.runs import peak_memory_mb, pick_device
 
@@ -30,3 +33,15 @@ def test_peak_memory_is_at_least_what_was_taken() -> None:
     assert before <= after
     assert after > 256
     assert block.all()
+
+
+@pytest.mark.parametrize(("platform", "said"), [("linux", True), ("darwin", False)])
+def test_a_run_without_compiled_kernels_says_so_where_they_could_be(
+    platform: str, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(opening, "why_missing", lambda: "were not built")
+    monkeypatch.setattr(opening.sys, "platform", platform)
+    net = nn.Sequential(ag.LayerChoice([nn.Linear(2, 2), nn.Identity()], label="first"))
+    ag.search(net, (torch.randn(8, 2), torch.arange(8) % 2), epochs=1, batch_size=4, device="cpu")
+    told = capsys.readouterr()
+    assert ("The compiled kernels were not built, so that cells take longer" in told.out + told.err) == said

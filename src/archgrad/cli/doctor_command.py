@@ -14,15 +14,19 @@ import torch
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.data.cache import cache_root
-from archgrad.fast.native import instruction_set
+from archgrad.fast.native import instruction_set, why_missing
 from archgrad.machine import machine_memory
 from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
-_NEEDED = ("torch", "torchvision", "lightning-fabric", "jsonargparse", "numpy", "safetensors", "scikit-learn", "pillow")
+_NEEDED = (
+    *("torch", "torchvision", "lightning-fabric", "torchmetrics", "jsonargparse", "numpy", "scipy", "scikit-learn"),
+    *("pillow", "safetensors", "pyyaml", "rich"),
+)
 _FEATURES = (
     ("archgrad export --onnx, archgrad predict FILE.onnx", ("onnx", "onnxscript", "onnxruntime"), "archgrad[onnx]"),
+    ("tables in files .parquet", ("pyarrow",), "archgrad[tables]"),
     ("archgrad study --slurm", ("submitit",), "archgrad[slurm]"),
     ("a search's logger wandb", ("wandb",), "archgrad[wandb]"),
     ("a search's logger mlflow", ("mlflow",), "archgrad[mlflow]"),
@@ -58,11 +62,12 @@ def _findings(remedies: list[str]) -> Iterator[tuple[str, str]]:
     level = instruction_set()
     compiler = next((name for name in ("g++", "c++", "clang++") if shutil.which(name)), None)
     yield "kernels", "none: cells are computed by PyTorch's own operations" if level is None else f"for {level}"
-    if level is None:
-        how = "install it again" if compiler else "install g++, then archgrad again"
+    if why := why_missing():
+        how = "archgrad again" if compiler else "g++, then archgrad again"
+        how = "libgomp (Debian: apt-get install libgomp1)" if "libgomp" in why else how
         remedies.append(
-            f"Searches on a CPU are slower than they could be: the compiled kernels are not there. They are built on "
-            f"Linux; to have them, {how}."
+            f"Searches on a CPU are slower than they could be: the compiled kernels {why}. They are for Linux; to have "
+            f"them, install {how}."
         )
     yield "compiler", compiler or "none"
     yield "devices", ", ".join(["cpu", *_gpus()])

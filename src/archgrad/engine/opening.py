@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import listeners
 from archgrad.engine.run_options import RunOptions
 from archgrad.engine.task import Result, Task
+from archgrad.fast.native import why_missing
 from archgrad.rank_state import seed_for_rank, send_state
 from archgrad.runs import Progress, RunFolder, StopRequest, in_ipython, open_loggers
 
@@ -92,6 +94,8 @@ def opened(
         )
         task.progress = stack.enter_context(progress)
         progress.message(f"Data: {about.text}.")
+        if slower := _without_kernels(task):
+            progress.message(slower)
         if said:
             progress.message(said)
         if moved:
@@ -106,6 +110,13 @@ def opened(
             patience=options.patience,
             watch=options.watch,
         )
+
+
+def _without_kernels(task: Task[Any]) -> str:
+    """Return what is said of a run on a CPU, of a system that kernels can be built for, which does without them."""
+    if task.device.type != "cpu" or sys.platform != "linux" or not (why := why_missing()):
+        return ""
+    return f"The compiled kernels {why}, so that cells take longer on the CPU; `archgrad doctor` says what to do."
 
 
 def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]) -> RunFolder:

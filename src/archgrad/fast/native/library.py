@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes"]
+__all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
 
 _INTERFACE = 6  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
@@ -48,7 +48,12 @@ class Job(ctypes.Structure):
 
 def is_built() -> bool:
     """Return whether the package was installed with its kernels."""
-    return _library() is not None
+    return _library()[0] is not None
+
+
+def why_missing() -> str:
+    """Return why there are no kernels, to go on after "the compiled kernels"; "" where there are."""
+    return _library()[1]
 
 
 def takes(*tensors: Tensor) -> bool:
@@ -84,21 +89,27 @@ def call(name: str, jobs: Sequence[Job], dtype: torch.dtype) -> None:
 
 @cache
 def _function(name: str) -> Callable[..., Any]:
-    library = _library()
+    library, _ = _library()
     assert library is not None
     return library[name]
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> tuple[ctypes.CDLL | None, str]:
+    """Return the kernels, or None and why there are none."""
+    why = "were not built"
     for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
-        library = ctypes.CDLL(str(path))
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:  # what they need, such as OpenMP's libgomp.so.1, may not be on this machine
+            why = f"cannot be loaded ({error})"
+            continue
         library.archgrad_interface.restype = ctypes.c_int64
         if library.archgrad_interface() == _INTERFACE * 10000 + ctypes.sizeof(Job):
-            return library
-        message = f"{path.name} was built from other sources; install archgrad again to compute with its kernels."
-        warnings.warn(message, stacklevel=2)
-    return None
+            return library, ""
+        why = "were built from other sources"
+        warnings.warn(f"{path.name}: the compiled kernels {why}. Install archgrad again.", stacklevel=2)
+    return None, why
 
 
 def instruction_set() -> str | None:
@@ -118,4 +129,4 @@ def _level_for(jobs: Sequence[Job], dtype: torch.dtype) -> str:
 def _level() -> str:
     """The best that both the machine and the build have."""
     level = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "baseline")
-    return level if hasattr(_library(), f"archgrad_reduce_f32_{level}") else "baseline"
+    return level if hasattr(_library()[0], f"archgrad_reduce_f32_{level}") else "baseline"
