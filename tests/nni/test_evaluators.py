@@ -48,12 +48,94 @@ def test_a_regression_takes_the_step_of_its_optimizer() -> None:
         training.Regression(max_epochs=1, gpus=0).fit(one_weight())
 
 
-def test_a_module_with_steps_of_its_own_is_refused() -> None:
-    class Own(training.ClassificationModule):
-        pass
+class Halved(training.RegressionModule):
+    """Half the squared error; SGD whose rate halves by the epoch; writes down what was called."""
 
-    with pytest.raises(OptionError, match=r"Own has steps of its own.*archgrad\.search"):
-        Own()
+    def __init__(self, *, returned: Any = None) -> None:
+        self.returned, self.called = returned, []
+        super().__init__(learning_rate=0.5)
+
+    def configure_optimizers(self) -> Any:
+        sgd = torch.optim.SGD(self.parameters(), lr=self.hparams.learning_rate)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(sgd, 0.5)
+        return {"optimizer": sgd, "lr_scheduler": scheduler} if self.returned is None else self.returned(sgd, scheduler)
+
+    def on_train_epoch_start(self) -> None:
+        self.called.append(self.current_epoch)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        inputs, targets = batch
+        loss = self.criterion(self(inputs), targets) / 2
+        self.log("half", loss, prog_bar=True)
+        return loss
+
+
+def fitted(module: Any, **options: Any) -> tuple[nn.Linear, Any]:
+    loader = DataLoader(TensorDataset(torch.ones(4, 1), torch.zeros(4, 1)), batch_size=2)
+    trainer = training.Trainer(gpus=0, enable_progress_bar=False, **{"max_epochs": 2, **options})
+    evaluator = training.Lightning(module, trainer, train_dataloaders=loader, val_dataloaders=loader)
+    evaluator.fit(line := one_weight())
+    return line, evaluator
+
+
+def test_a_training_runs_the_steps_of_a_scripts_own_module() -> None:
+    # y = w with t = 0: half the square has the gradient w, so that two steps an epoch multiply w by 1 - lr each:
+    # 2 -> 1 -> 0.5 at the rate 0.5, and then by 0.75 twice.
+    module = Halved()
+    line, evaluator = fitted(module)
+    assert line.weight.item() == pytest.approx(0.5 * 0.75**2)
+    assert module.called == [0, 1]
+    assert module.net is line
+    assert [row["lr"] for row in evaluator.history] == [0.5, 0.25]
+    assert [row["half"] for row in evaluator.history] == pytest.approx([(2 + 0.5) / 2, (0.125 + 0.375**2 / 2) / 2])
+    assert evaluator.history[-1]["val_mse"] == pytest.approx((0.5 * 0.75**2) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("returned", "weight"),
+    [
+        (lambda sgd, scheduler: sgd, 2 / 2**4),
+        (lambda sgd, scheduler: ([sgd], [scheduler]), 0.5 * 0.75**2),
+        (
+            lambda sgd, scheduler: {"optimizer": sgd, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}},
+            2 * 0.5 * 0.75 * 0.875 * 0.9375,
+        ),
+    ],
+)
+def test_optimizers_and_schedulers_come_in_lightnings_forms(returned: Any, weight: float) -> None:
+    line, _ = fitted(Halved(returned=returned))
+    assert line.weight.item() == pytest.approx(weight)
+
+
+def test_what_a_training_or_a_search_would_not_run_is_refused() -> None:
+    class Clips(training.ClassificationModule):
+        def configure_gradient_clipping(self, *_: Any) -> None: ...
+
+    class Manual(training.ClassificationModule):
+        automatic_optimization = False
+
+    class Steps(training.ClassificationModule):
+        def on_before_zero_grad(self, _: Any) -> None: ...
+
+    for kind, what in (
+        (Clips, "configure_gradient_clipping"),
+        (Manual, "automatic_opt"),
+        (Steps, "on_before_zero_grad"),
+    ):
+        with pytest.raises(OptionError, match=f"{kind.__name__} has {what}.* is not called here"):
+            kind()
+    for returned in (
+        lambda *_: None,
+        lambda sgd, _: [sgd, sgd],
+        lambda sgd, s: {"optimizer": sgd, "lr_scheduler": [s, s]},
+    ):
+        with pytest.raises(OptionError, match="must return"):
+            fitted(Halved(returned=returned))
+    loader = DataLoader(TensorDataset(torch.ones(4, 1), torch.zeros(4, 1)), batch_size=2)
+    evaluator = training.Lightning(Halved(), training.Trainer(max_epochs=1, gpus=0), loader, loader)
+    with pytest.raises(OptionError, match=r"such as Halved has.*archgrad\.search"):
+        nni.nas.experiment.NasExperiment(one_weight(), evaluator, nni.nas.strategy.DARTS()).run()
 
 
 def test_strategies_are_methods() -> None:

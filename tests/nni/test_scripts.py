@@ -74,6 +74,16 @@ def test_a_script_of_nni_3_0_on_the_space_of_the_hub(own_nni: Path, capsys: pyte
     assert ag.Architecture.load("exported.json").space == "darts-cifar"
 
 
+def test_a_script_of_nni_2_10_retrains_with_a_module_of_its_own(
+    own_nni: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["nni-run", str(SCRIPTS / "hub_retrain_2_10.py")]) == 0
+    said = lines_of(capsys.readouterr().out)
+    # The cosine over two epochs: 0.001 + 0.024 * (1 + cos(pi e / 2)) / 2.
+    assert ast.literal_eval(said["Rates"]) == pytest.approx([0.025, 0.013])
+    assert len(ast.literal_eval(said["Predicted"])) == 3
+
+
 def test_a_script_with_its_imports_changed_needs_no_command(own_nni: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = (SCRIPTS / "own_space_2_10.py").read_text()
     changed = script.replace("import nni\n", "import archgrad.nni as nni\n")

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam, Optimizer
 
 from archgrad.checks import check_real
 from archgrad.errors import OptionError
-from archgrad.nni.fitting import fit_network
+from archgrad.nni.fitting import fit_module
+from archgrad.nni.lightning_modules import ClassificationModule, LightningModule, RegressionModule
 from archgrad.runs import pick_device
 from archgrad.sizes import check_whole
 
@@ -53,6 +54,7 @@ class Trainer:
 
     Attributes:
         callback_metrics: Of the last epoch, name -> value, after a training.
+        optimizers: Of the training that runs, one.
     """
 
     def __init__(
@@ -72,8 +74,8 @@ class Trainer:
         self.batches = int(fast_dev_run) or None
         if max_epochs is None and self.batches is None:
             raise OptionError("Give the number of epochs, for example max_epochs=10.")
-        self.epochs = 1 if self.batches else max_epochs
-        check_whole("max_epochs", self.epochs, least=1, remedy="Give for example 10")
+        check_whole("max_epochs", 1 if self.batches else max_epochs, least=1, remedy="Give for example 10")
+        self.epochs = 1 if self.batches else int(max_epochs or 1)
         check_real("gradient_clip_val", gradient_clip_val or 0.0, remedy="0 is off")
         if devices not in (None, 1, "auto"):
             raise OptionError(
@@ -90,6 +92,8 @@ class Trainer:
         self.quiet = not enable_progress_bar or progress_bar_refresh_rate == 0
         self.log_frequency = log_every_n_steps
         self.callback_metrics: dict[str, float] = {}
+        self.optimizers: list[Optimizer] = []
+        self.max_epochs = self.epochs
 
 
 def _device(accelerator: str, gpus: int | None) -> torch.device:
@@ -104,91 +108,12 @@ def _device(accelerator: str, gpus: int | None) -> torch.device:
     return pick_device(names[accelerator])
 
 
-class _Module:
-    """What is trained for: a loss, metrics and an optimizer; no code of a subclass runs."""
-
-    def __init__(
-        self,
-        criterion: type[nn.Module],
-        learning_rate: float,
-        weight_decay: float,
-        optimizer: Callable[..., Optimizer],
-        export_onnx: bool,
-        metrics: Callable[[Tensor, Tensor], Mapping[str, Tensor]],
-    ) -> None:
-        if type(self) not in (ClassificationModule, RegressionModule):
-            raise OptionError(
-                f"{type(self).__name__} has steps of its own, which Lightning would run. Give them as functions to "
-                f"archgrad.search(loss=..., metrics=..., weights_optimizer=...), or train in a loop of your own."
-            )
-        if export_onnx:
-            raise OptionError(
-                "export_onnx is not done by a training. Leave it out, and call archgrad.export.export_onnx(network, "
-                "file, ...) on the result."
-            )
-        check_real("learning_rate", learning_rate, above=0, remedy="Give for example 0.001")
-        check_real("weight_decay", weight_decay, remedy="0 is off")
-        self.criterion = criterion()
-        self.learning_rate, self.weight_decay, self.optimizer = learning_rate, weight_decay, optimizer
-        self.metrics = metrics
-
-    def configure_optimizer(self, parameters: Any) -> Optimizer:
-        """Return the optimizer of some parameters."""
-        return self.optimizer(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
-
-
-def _accuracy(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    return {"acc": (outputs.argmax(1) == targets).float().mean()}
-
-
-def _squared_error(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    return {"mse": ((outputs - targets) ** 2).mean()}
-
-
-class ClassificationModule(_Module):
-    """Train a classifier.
-
-    Args:
-        criterion: Class of the loss of (logits, class numbers).
-        learning_rate: Above 0; it stays as it is.
-        weight_decay: At least 0.
-        optimizer: Class, called with parameters, `lr` and `weight_decay`.
-        export_onnx: False; see `archgrad.export.export_onnx`.
-        num_classes: Taken as in NNI, where a metric asks for it; here nothing does.
-    """
-
-    def __init__(
-        self,
-        criterion: type[nn.Module] = nn.CrossEntropyLoss,
-        learning_rate: float = 0.001,
-        weight_decay: float = 0.0,
-        optimizer: Callable[..., Optimizer] = Adam,
-        export_onnx: bool = False,
-        num_classes: int | None = None,
-    ) -> None:
-        del num_classes
-        super().__init__(criterion, learning_rate, weight_decay, optimizer, export_onnx, _accuracy)
-
-
-class RegressionModule(_Module):
-    """Train a network whose outputs are numbers; arguments as `ClassificationModule`."""
-
-    def __init__(
-        self,
-        criterion: type[nn.Module] = nn.MSELoss,
-        learning_rate: float = 0.001,
-        weight_decay: float = 0.0,
-        optimizer: Callable[..., Optimizer] = Adam,
-        export_onnx: bool = False,
-    ) -> None:
-        super().__init__(criterion, learning_rate, weight_decay, optimizer, export_onnx, _squared_error)
-
-
 class Lightning:
     """A module, a trainer and loaders.
 
     Args:
-        lightning_module: `ClassificationModule(...)` or `RegressionModule(...)`.
+        lightning_module: `ClassificationModule(...)` or `RegressionModule(...)`; for `fit` also of a class that extends
+            one.
         trainer: `Trainer(...)`.
         train_dataloaders: What the weights learn from.
         val_dataloaders: What the alphas of a search learn from; of a training, what it is judged on.
@@ -198,14 +123,14 @@ class Lightning:
 
     def __init__(
         self,
-        lightning_module: _Module,
+        lightning_module: LightningModule,
         trainer: Trainer,
         train_dataloaders: Any = None,
         val_dataloaders: Any = None,
         train_dataloader: Any = None,
         fit_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(lightning_module, _Module) or not isinstance(trainer, Trainer) or fit_kwargs:
+        if not isinstance(lightning_module, LightningModule) or not isinstance(trainer, Trainer) or fit_kwargs:
             raise OptionError(
                 f"Lightning takes a ClassificationModule or RegressionModule, a Trainer and loaders, but got "
                 f"{type(lightning_module).__name__}, {type(trainer).__name__} and fit_kwargs={fit_kwargs!r}."
@@ -218,18 +143,8 @@ class Lightning:
 
     def fit(self, model: nn.Module) -> None:
         """Train a plain network in place, as `module` and `trainer` say, and judge it after each epoch."""
-        self.history = fit_network(
-            model,
-            self.module.criterion,
-            self.module.metrics,
-            self.module.configure_optimizer,
-            self.train_dataloaders,
-            self.val_dataloaders,
-            epochs=self.trainer.epochs or 1,
-            grad_clip=self.trainer.grad_clip,
-            device=self.trainer.device,
-            batches=self.trainer.batches,
-            quiet=self.trainer.quiet,
+        self.history = fit_module(
+            self.module, model, self.train_dataloaders, self.val_dataloaders, trainer=self.trainer
         )
         self.trainer.callback_metrics = dict(self.history[-1])
 

@@ -112,6 +112,13 @@ class NasExperiment:
                 names = "Classification, Regression or Lightning" if wanted is Lightning else "DARTS or GumbelDARTS"
                 raise OptionError(f"{kind} must be {names}, but got {type(given).__name__}. {_MULTI_TRIAL}")
         module, trainer = self.evaluator.module, self.evaluator.trainer
+        if module.is_own:
+            raise OptionError(
+                f"A search takes loss, metrics and optimizer of an evaluator, and runs no steps such as "
+                f"{type(module).__name__} has. Search with Classification(...) or Regression(...), and give them as "
+                f"functions to archgrad.search(loss=..., metrics=..., weights_optimizer=...) where these do not do; "
+                f"fit runs them."
+            )
         train = the_loader(self.evaluator.train_dataloaders, "train_dataloaders")
         clip = self.strategy.gradient_clip_val
         self.result = search(
@@ -122,7 +129,7 @@ class NasExperiment:
             method=self.strategy.method(trainer.epochs or 1),
             epochs=trainer.epochs,
             batch_size=train.batch_size or 1,
-            weights_optimizer=module.configure_optimizer,
+            weights_optimizer=module.optimizer_of,
             schedule="constant",
             grad_clip=trainer.grad_clip if clip is None else clip,
             loss=module.criterion,

@@ -1,105 +1,163 @@
-"""A plain training loop over a script's own loaders, for what an evaluator does after a search."""
+"""The training loop of an evaluator over a script's own loaders: Lightning's order of calls, on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from archgrad.errors import DataError
+from archgrad.errors import DataError, OptionError
+from archgrad.nested import map_tensors, tensors_in
+from archgrad.nni.lightning_modules import LightningModule
 from archgrad.terminal import say
 
-__all__ = ["fit_network"]
-
-Metrics = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+__all__ = ["fit_module"]
 
 
-def fit_network(
-    model: nn.Module,
-    loss: nn.Module,
-    metrics: Metrics,
-    make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-    train: Any,
-    valid: Any,
-    *,
-    epochs: int,
-    grad_clip: float,
-    device: torch.device,
-    batches: int | None,
-    quiet: bool,
+def fit_module(
+    module: LightningModule, model: nn.Module, train: Any, valid: Any, *, trainer: Any
 ) -> list[dict[str, float]]:
     """Train a network in place, in the order of the loader and with the caller's random numbers.
 
     Args:
+        module: Tells the steps, and gets the network.
         model: A plain network.
-        loss: Of (outputs, targets); the mean over the batch.
-        metrics: Of (outputs, targets); name -> mean over the batch.
-        make_optimizer: Of the parameters.
-        train: Iterable of (inputs, targets).
+        train: Iterable of batches.
         valid: The same, to judge by; None judges nothing.
-        epochs: At least 1.
-        grad_clip: Largest L2 norm of the gradient; 0 is off.
-        device: Where the network is trained, and stays.
-        batches: Take so many batches of each; None takes all.
-        quiet: Write nothing.
+        trainer: Tells epochs, device, clipping, the batches of an epoch, and whether to write.
 
     Returns:
-        One row an epoch: `train_loss`, `train_NAME`, `val_loss`, `val_NAME`, means over samples. The network is left in
-        evaluation mode.
+        One row an epoch of what the steps have logged, means over samples. The network is left in evaluation mode.
 
     Raises:
         DataError: There are no training batches.
+        OptionError: `configure_optimizers` returns several optimizers.
     """
     if train is None:
         raise DataError("There is nothing to train on. Give the evaluator train_dataloaders=DataLoader(...).")
-    model.to(device)
-    optimizer = make_optimizer(model.parameters())
+    module.set_model(model)
+    module.to(trainer.device)
+    module.trainer = trainer
+    optimizer, scheduler, each_step = _configured(module.configure_optimizers())
+    trainer.optimizers = [optimizer]
+    _call(module, "on_fit_start")
+    _call(module, "on_train_start")
     history = []
-    for epoch in range(epochs):
-        model.train()
-        totals = _Means()
-        for inputs, targets in islice(train, batches):
-            inputs, targets = inputs.to(device), targets.to(device)
-            outputs = model(inputs)
-            value = loss(outputs, targets)
-            optimizer.zero_grad()
-            value.backward()
-            if grad_clip:
-                nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-            optimizer.step()
-            totals.add(len(targets), value.detach(), metrics(outputs.detach(), targets))
-        if not totals.samples:
+    for module.current_epoch in range(trainer.epochs):
+        module.train()
+        means = _Means()
+        _call(module, "on_train_epoch_start")
+        means.add(module, 0)
+        for number, batch in enumerate(islice(train, trainer.batches)):
+            batch = map_tensors(batch, lambda tensor: tensor.to(trainer.device))
+            _call(module, "on_train_batch_start", batch, number)
+            output = module.training_step(batch, number)
+            loss = output["loss"] if isinstance(output, Mapping) else output
+            if loss is not None:  # as Lightning has it, a step that returns nothing is left out
+                optimizer.zero_grad()
+                loss.backward()
+                if trainer.grad_clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), trainer.grad_clip)
+                optimizer.step()
+            _call(module, "on_train_batch_end", output, batch, number)
+            means.add(module, _samples(batch))
+            module.global_step += 1
+            if scheduler is not None and each_step:
+                scheduler.step()
+        if not means.samples:
             raise DataError("The training loader has no batches. Give a smaller batch_size, or more data.")
-        row = totals.named("train")
-        model.eval()
-        with torch.no_grad():
-            judged = _Means()
-            for inputs, targets in islice(valid if valid is not None else (), batches):
-                outputs = model(inputs.to(device))
-                targets = targets.to(device)
-                judged.add(len(targets), loss(outputs, targets), metrics(outputs, targets))
-        row |= judged.named("val")
+        judged = _judge(module, valid, trainer)
+        module.train()
+        _call(module, "on_train_epoch_end")
+        means.add(module, 0)
+        if scheduler is not None and not each_step:
+            scheduler.step()
+        row = means.values() | judged
         history.append(row)
-        if not quiet:
-            say(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items()), error=True)
+        if not trainer.quiet:
+            text = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
+            say(f"epoch {module.current_epoch}: {text}", error=True)
+    _call(module, "on_train_end")
+    _call(module, "on_fit_end")
+    module.eval()
     return history
 
 
+@torch.no_grad()
+def _judge(module: LightningModule, valid: Any, trainer: Any) -> dict[str, float]:
+    module.eval()
+    means = _Means()
+    _call(module, "on_validation_epoch_start")
+    for number, batch in enumerate(islice(valid if valid is not None else (), trainer.batches)):
+        batch = map_tensors(batch, lambda tensor: tensor.to(trainer.device))
+        module.validation_step(batch, number)
+        means.add(module, _samples(batch))
+    _call(module, "on_validation_epoch_end")
+    means.add(module, 0)
+    return means.values()
+
+
+def _call(module: LightningModule, hook: str, *arguments: Any) -> None:
+    if callable(method := getattr(module, hook, None)):
+        method(*arguments)
+
+
+def _samples(batch: Any) -> int:
+    return max(len(next(tensors_in(batch))), 1)
+
+
+def _configured(given: Any) -> tuple[Optimizer, Any, bool]:
+    """Return the optimizer, its scheduler or None, and whether that goes on after each step, not each epoch."""
+    optimizers, schedulers = given, None
+    if isinstance(given, Mapping):
+        optimizers, schedulers = given["optimizer"], given.get("lr_scheduler")
+    elif isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], tuple | list):
+        optimizers, schedulers = given
+    found = []
+    for several in (optimizers, schedulers):
+        listed = list(several) if isinstance(several, tuple | list) else [several]
+        if len(listed) > 1:
+            raise OptionError("configure_optimizers must return one optimizer, but returns several. Return one.")
+        found.append(listed[0] if listed else None)
+    optimizer, scheduler = found
+    if not isinstance(optimizer, Optimizer):
+        raise OptionError(f"configure_optimizers must return an optimizer, but returns {type(optimizer).__name__}.")
+    settings = scheduler if isinstance(scheduler, Mapping) else {"scheduler": scheduler}
+    interval = settings.get("interval", "epoch")
+    if set(settings) - {"scheduler", "interval", "name"} or interval not in ("epoch", "step"):
+        raise OptionError(
+            f"lr_scheduler takes scheduler and interval, 'epoch' or 'step', but got {dict(settings)!r}. Leave the rest."
+        )
+    if isinstance(settings["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise OptionError(
+            "ReduceLROnPlateau needs a metric at each step, which is not handed on. Take another schedule."
+        )
+    return optimizer, settings["scheduler"], interval == "step"
+
+
 class _Means:
-    """Means over samples of batches of any size."""
+    """Means over samples of what the steps log; what is logged between steps is kept as it is."""
 
     def __init__(self) -> None:
         self.samples = 0
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, list[float]] = {}
+        self._alone: dict[str, float] = {}
 
-    def add(self, samples: int, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
+    def add(self, module: LightningModule, samples: int) -> None:
+        """Take what was logged since the last call."""
         self.samples += samples
-        for name, value in {"loss": loss, **metrics}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value) * samples
+        for name, value in module.logged.items():
+            if samples:
+                total = self._sums.setdefault(name, [0.0, 0.0])
+                total[0] += value * samples
+                total[1] += samples
+            else:
+                self._alone[name] = value
+        module.logged = {}
 
-    def named(self, part: str) -> dict[str, float]:
-        return {f"{part}_{name}": total / self.samples for name, total in self._sums.items()}
+    def values(self) -> dict[str, float]:
+        return {**self._alone, **{name: total / count for name, (total, count) in self._sums.items()}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,12 @@ __all__ = ["DARTS"]
 _SPACES = {"cifar": (darts_cifar, 10), "imagenet": (darts_imagenet, 1000)}
 
 
+def _set_drop_path(network: nn.Module, p: float) -> None:
+    for module in network.modules():
+        if isinstance(module, DropPath):
+            module.p = p
+
+
 class DARTS(nn.Module):
     """The paper's space: a call returns `archgrad.spaces.darts_cifar(...)` or, inside `fixed_arch`, its network.
 
@@ -27,7 +34,8 @@ class DARTS(nn.Module):
         num_cells: Number of cells.
         dataset: "cifar" (10 classes) or "imagenet" (1000 classes).
         auxiliary_loss: Add the second classifier; inside `fixed_arch` only.
-        drop_path_prob: Probability that a path is dropped in training; inside `fixed_arch` only.
+        drop_path_prob: Probability that a path is dropped in training; inside `fixed_arch` only. The network has it as
+            its attribute, and `set_drop_path_prob(p)` as its method.
     """
 
     def __new__(
@@ -56,9 +64,9 @@ class DARTS(nn.Module):
             space(width, num_cells, classes, auxiliary=auxiliary_loss, stage="retrain"),
             Architecture.from_nni(frozen.data) if "normal" not in frozen.data else Architecture(frozen.data),
         )
-        for module in network.modules():
-            if isinstance(module, DropPath):
-                module.p = drop_path_prob
+        network.set_drop_path_prob = partial(_set_drop_path, network)  # type: ignore[assignment]
+        network.set_drop_path_prob(drop_path_prob)  # type: ignore[operator]
+        network.drop_path_prob = drop_path_prob  # type: ignore[assignment]
         return network
 
     @classmethod

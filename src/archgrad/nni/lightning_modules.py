@@ -1,0 +1,195 @@
+"""NNI's modules for Lightning: what is computed of a batch and how the weights move, also by methods of a subclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from archgrad.checks import check_real
+from archgrad.errors import OptionError
+
+__all__ = ["HOOKS", "ClassificationModule", "LightningModule", "RegressionModule"]
+
+HOOKS = (
+    *("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end"),
+    *("on_train_epoch_end", "on_train_end", "on_validation_epoch_start", "on_validation_epoch_end", "on_fit_end"),
+)
+"""Methods that a training calls, those of a batch with (batch, its number) or (outputs, batch, its number)."""
+_NOT_CALLED = (
+    *("optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping", "lr_scheduler_step", "backward"),
+    *("train_dataloader", "val_dataloader", "training_epoch_end", "validation_epoch_end", "training_step_end"),
+    *("validation_step_end", "setup", "prepare_data", "configure_callbacks", "transfer_batch_to_device"),
+)
+
+
+class LightningModule(nn.Module):
+    """A loss, metrics and an optimizer, and the steps that use them; a subclass may have its own.
+
+    `fit` of an evaluator calls what Lightning would: `configure_optimizers`, `training_step(batch, number)`,
+    `validation_step(batch, number)`, and those in `HOOKS` that there are. A search takes the loss, the metrics and the
+    optimizer alone, so it refuses a subclass.
+
+    Attributes:
+        model: The network that is trained, also called `net`.
+        criterion: The loss of (outputs, targets).
+        metrics: Name -> function of (outputs, targets).
+        hparams: `learning_rate` and `weight_decay`.
+        current_epoch: From 0.
+        global_step: Steps so far.
+        trainer: Of the training that runs.
+    """
+
+    def __init__(
+        self,
+        criterion: type[nn.Module],
+        learning_rate: float,
+        weight_decay: float,
+        optimizer: Callable[..., Optimizer],
+        export_onnx: bool,
+        metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    ) -> None:
+        super().__init__()
+        if export_onnx:
+            raise OptionError(
+                "export_onnx is not done by a training. Leave it out, and call archgrad.export.export_onnx(network, "
+                "file, ...) on the result."
+            )
+        check_real("learning_rate", learning_rate, above=0, remedy="Give for example 0.001")
+        check_real("weight_decay", weight_decay, remedy="0 is off")
+        kind, own = type(self), (ClassificationModule, RegressionModule, LightningModule)
+        methods = {
+            name
+            for base in kind.__mro__
+            if base not in own and issubclass(base, LightningModule)
+            for name in vars(base)
+        }
+        uncalled = [
+            name for name in sorted(methods) if name in _NOT_CALLED or (name[:3] == "on_" and name not in HOOKS)
+        ]
+        if uncalled or getattr(self, "automatic_optimization", True) is not True:
+            raise OptionError(
+                f"{kind.__name__} has {uncalled[0] if uncalled else 'automatic_optimization=False'}, which is not "
+                f"called here. Called are training_step, validation_step, configure_optimizers and "
+                f"{', '.join(HOOKS)}; or train in a loop of your own."
+            )
+        self.criterion = criterion()
+        self.metrics = dict(metrics)
+        self.optimizer = optimizer
+        self.hparams = SimpleNamespace(learning_rate=learning_rate, weight_decay=weight_decay)
+        self.model: Any = None
+        self.current_epoch = self.global_step = 0
+        self.trainer: Any = None
+        self.logged: dict[str, float] = {}
+        """What the step that runs has logged, by name."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of a script's own class."""
+        return type(self) not in (ClassificationModule, RegressionModule)
+
+    @property
+    def net(self) -> Any:
+        """The network that is trained, as NNI 3 calls it."""
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return next(iter(self.parameters())).device
+
+    def set_model(self, model: nn.Module) -> None:
+        """Set the network that is trained."""
+        self.model = model
+
+    def forward(self, x: Any) -> Any:
+        """Return what the network returns."""
+        return self.model(x)
+
+    def save_hyperparameters(self, *names: Any, **options: Any) -> None:
+        """Do nothing: `hparams` has learning rate and weight decay."""
+
+    def log(self, name: str, value: Any, **options: Any) -> None:
+        """Keep a number for the epoch's means, which the evaluator's `history` has; options say how it is shown."""
+        self.logged[name] = float(value.detach() if isinstance(value, Tensor) else value)
+
+    def log_dict(self, values: Mapping[str, Any], **options: Any) -> None:
+        """Keep several numbers."""
+        for name, value in values.items():
+            self.log(name, value)
+
+    def optimizer_of(self, parameters: Any) -> Optimizer:
+        """Return the optimizer of some parameters."""
+        return self.optimizer(parameters, lr=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay)
+
+    def configure_optimizers(self) -> Any:
+        """Return an optimizer, or as Lightning takes it one with a scheduler."""
+        return self.optimizer_of(self.parameters())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the loss of a batch."""
+        return self._step("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """Measure a batch."""
+        return self._step("val", batch)
+
+    def _step(self, part: str, batch: Any) -> Tensor:
+        inputs, targets = batch
+        outputs = self(inputs)
+        loss = self.criterion(outputs, targets)
+        self.log(f"{part}_loss", loss)
+        for name, metric in self.metrics.items():
+            self.log(f"{part}_{name}", metric(outputs.detach(), targets))
+        return loss
+
+
+def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs - targets) ** 2).mean()
+
+
+class ClassificationModule(LightningModule):
+    """Train a classifier.
+
+    Args:
+        criterion: Class of the loss of (logits, class numbers).
+        learning_rate: Above 0; it stays as it is.
+        weight_decay: At least 0.
+        optimizer: Class, called with parameters, `lr` and `weight_decay`.
+        export_onnx: False; see `archgrad.export.export_onnx`.
+        num_classes: Taken as in NNI, where a metric asks for it; here nothing does.
+    """
+
+    def __init__(
+        self,
+        criterion: type[nn.Module] = nn.CrossEntropyLoss,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.0,
+        optimizer: Callable[..., Optimizer] = Adam,
+        export_onnx: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        del num_classes
+        super().__init__(criterion, learning_rate, weight_decay, optimizer, export_onnx, {"acc": _accuracy})
+
+
+class RegressionModule(LightningModule):
+    """Train a network whose outputs are numbers; arguments as `ClassificationModule`."""
+
+    def __init__(
+        self,
+        criterion: type[nn.Module] = nn.MSELoss,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.0,
+        optimizer: Callable[..., Optimizer] = Adam,
+        export_onnx: bool = False,
+    ) -> None:
+        super().__init__(criterion, learning_rate, weight_decay, optimizer, export_onnx, {"mse": _squared_error})
