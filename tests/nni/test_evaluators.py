@@ -108,6 +108,28 @@ def test_optimizers_and_schedulers_come_in_lightnings_forms(returned: Any, weigh
     assert line.weight.item() == pytest.approx(weight)
 
 
+def test_a_module_may_have_nothing_but_steps_of_its_own() -> None:
+    class Plain(training.LightningModule):
+        def __init__(self, rate: float, power: int = 2) -> None:
+            super().__init__()
+            self.save_hyperparameters("rate")
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=self.hparams.rate)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log_dict({"step": self.global_step})
+            return {"loss": self(batch[0]).square().mean() / 2} if batch_idx else None  # the first batch is left out
+
+    line, evaluator = fitted(module := Plain(0.5))
+    assert line.weight.item() == pytest.approx(2 * 0.5 * 0.5)
+    assert vars(module.hparams) == {"rate": 0.5}
+    assert [row["step"] for row in evaluator.history] == [0.5, 2.5]
+    for method in ("training_step", "configure_optimizers"):
+        with pytest.raises(OptionError, match=rf"Less needs {method}\(self"):
+            fitted(type("Less", (Plain,), {method: getattr(training.LightningModule, method)})(0.5))
+
+
 def test_what_a_training_or_a_search_would_not_run_is_refused() -> None:
     class Clips(training.ClassificationModule):
         def configure_gradient_clipping(self, *_: Any) -> None: ...

@@ -112,8 +112,7 @@ class Lightning:
     """A module, a trainer and loaders.
 
     Args:
-        lightning_module: `ClassificationModule(...)` or `RegressionModule(...)`; for `fit` also of a class that extends
-            one.
+        lightning_module: `ClassificationModule(...)` or `RegressionModule(...)`; for `fit` also one of a script's own.
         trainer: `Trainer(...)`.
         train_dataloaders: What the weights learn from.
         val_dataloaders: What the alphas of a search learn from; of a training, what it is judged on.

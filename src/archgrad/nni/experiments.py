@@ -10,6 +10,7 @@ from torch import nn
 from archgrad.derive import derive
 from archgrad.errors import OptionError, RunError
 from archgrad.nni.evaluators import Lightning
+from archgrad.nni.lightning_modules import SupervisedLearningModule
 from archgrad.nni.loader_data import data_of_loaders, the_loader
 from archgrad.nni.strategies import DARTS
 from archgrad.nni.trainer import DartsTrainer
@@ -112,7 +113,7 @@ class NasExperiment:
                 names = "Classification, Regression or Lightning" if wanted is Lightning else "DARTS or GumbelDARTS"
                 raise OptionError(f"{kind} must be {names}, but got {type(given).__name__}. {_MULTI_TRIAL}")
         module, trainer = self.evaluator.module, self.evaluator.trainer
-        if module.is_own:
+        if module.is_own or not isinstance(module, SupervisedLearningModule):
             raise OptionError(
                 f"A search takes loss, metrics and optimizer of an evaluator, and runs no steps such as "
                 f"{type(module).__name__} has. Search with Classification(...) or Regression(...), and give them as "

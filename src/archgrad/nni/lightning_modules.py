@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim import Adam, Optimizer
 from archgrad.checks import check_real
 from archgrad.errors import OptionError
 
-__all__ = ["HOOKS", "ClassificationModule", "LightningModule", "RegressionModule"]
+__all__ = ["HOOKS", "ClassificationModule", "LightningModule", "RegressionModule", "SupervisedLearningModule"]
 
 HOOKS = (
     *("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end"),
@@ -28,46 +29,27 @@ _NOT_CALLED = (
 
 
 class LightningModule(nn.Module):
-    """A loss, metrics and an optimizer, and the steps that use them; a subclass may have its own.
+    """What a training computes of a batch, and how the weights move, by methods of a subclass.
 
     `fit` of an evaluator calls what Lightning would: `configure_optimizers`, `training_step(batch, number)`,
-    `validation_step(batch, number)`, and those in `HOOKS` that there are. A search takes the loss, the metrics and the
-    optimizer alone, so it refuses a subclass.
+    `validation_step(batch, number)`, and those in `HOOKS` that there are.
 
     Attributes:
         model: The network that is trained, also called `net`.
-        criterion: The loss of (outputs, targets).
-        metrics: Name -> function of (outputs, targets).
-        hparams: `learning_rate` and `weight_decay`.
+        hparams: Settings, as attributes.
         current_epoch: From 0.
         global_step: Steps so far.
         trainer: Of the training that runs.
+
+    Raises:
+        OptionError: The subclass has a method of Lightning's that is not called.
     """
 
-    def __init__(
-        self,
-        criterion: type[nn.Module],
-        learning_rate: float,
-        weight_decay: float,
-        optimizer: Callable[..., Optimizer],
-        export_onnx: bool,
-        metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if export_onnx:
-            raise OptionError(
-                "export_onnx is not done by a training. Leave it out, and call archgrad.export.export_onnx(network, "
-                "file, ...) on the result."
-            )
-        check_real("learning_rate", learning_rate, above=0, remedy="Give for example 0.001")
-        check_real("weight_decay", weight_decay, remedy="0 is off")
-        kind, own = type(self), (ClassificationModule, RegressionModule, LightningModule)
-        methods = {
-            name
-            for base in kind.__mro__
-            if base not in own and issubclass(base, LightningModule)
-            for name in vars(base)
-        }
+        kind = type(self)
+        methods = {name for base in kind.__mro__ if base.__module__ != __name__ for name in vars(base)}
+        methods -= set(dir(nn.Module))
         uncalled = [
             name for name in sorted(methods) if name in _NOT_CALLED or (name[:3] == "on_" and name not in HOOKS)
         ]
@@ -77,10 +59,7 @@ class LightningModule(nn.Module):
                 f"called here. Called are training_step, validation_step, configure_optimizers and "
                 f"{', '.join(HOOKS)}; or train in a loop of your own."
             )
-        self.criterion = criterion()
-        self.metrics = dict(metrics)
-        self.optimizer = optimizer
-        self.hparams = SimpleNamespace(learning_rate=learning_rate, weight_decay=weight_decay)
+        self.hparams = SimpleNamespace()
         self.model: Any = None
         self.current_epoch = self.global_step = 0
         self.trainer: Any = None
@@ -110,8 +89,11 @@ class LightningModule(nn.Module):
         """Return what the network returns."""
         return self.model(x)
 
-    def save_hyperparameters(self, *names: Any, **options: Any) -> None:
-        """Do nothing: `hparams` has learning rate and weight decay."""
+    def save_hyperparameters(self, *names: str) -> None:
+        """Keep arguments of the `__init__` that calls this in `hparams`: those of these names, or all."""
+        given = sys._getframe(1).f_locals
+        kept = names or [name for name in given if name not in ("self", "__class__")]
+        self.hparams.__dict__.update({name: given[name] for name in kept})
 
     def log(self, name: str, value: Any, **options: Any) -> None:
         """Keep a number for the epoch's means, which the evaluator's `history` has; options say how it is shown."""
@@ -121,6 +103,51 @@ class LightningModule(nn.Module):
         """Keep several numbers."""
         for name, value in values.items():
             self.log(name, value)
+
+    def configure_optimizers(self) -> Any:
+        """Return an optimizer, or as Lightning takes it one with a scheduler."""
+        raise OptionError(f"{type(self).__name__} needs configure_optimizers(self), which returns an optimizer.")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the loss of a batch."""
+        raise OptionError(f"{type(self).__name__} needs training_step(self, batch, batch_idx), which returns a loss.")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """Measure a batch; by default nothing is measured."""
+
+
+class SupervisedLearningModule(LightningModule):
+    """A loss, metrics and an optimizer, and the steps that use them; a subclass may have its own.
+
+    A search takes the loss, the metrics and the optimizer alone, so it refuses a subclass with steps of its own.
+
+    Attributes:
+        criterion: The loss of (outputs, targets).
+        metrics: Name -> function of (outputs, targets).
+        hparams: `learning_rate` and `weight_decay`.
+    """
+
+    def __init__(
+        self,
+        criterion: type[nn.Module],
+        metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.0,
+        optimizer: Callable[..., Optimizer] = Adam,
+        export_onnx: bool = False,
+    ) -> None:
+        super().__init__()
+        if export_onnx:
+            raise OptionError(
+                "export_onnx is not done by a training. Leave it out, and call archgrad.export.export_onnx(network, "
+                "file, ...) on the result."
+            )
+        check_real("learning_rate", learning_rate, above=0, remedy="Give for example 0.001")
+        check_real("weight_decay", weight_decay, remedy="0 is off")
+        self.criterion = criterion()
+        self.metrics = dict(metrics)
+        self.optimizer = optimizer
+        self.hparams = SimpleNamespace(learning_rate=learning_rate, weight_decay=weight_decay)
 
     def optimizer_of(self, parameters: Any) -> Optimizer:
         """Return the optimizer of some parameters."""
@@ -156,7 +183,7 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs - targets) ** 2).mean()
 
 
-class ClassificationModule(LightningModule):
+class ClassificationModule(SupervisedLearningModule):
     """Train a classifier.
 
     Args:
@@ -178,10 +205,10 @@ class ClassificationModule(LightningModule):
         num_classes: int | None = None,
     ) -> None:
         del num_classes
-        super().__init__(criterion, learning_rate, weight_decay, optimizer, export_onnx, {"acc": _accuracy})
+        super().__init__(criterion, {"acc": _accuracy}, learning_rate, weight_decay, optimizer, export_onnx)
 
 
-class RegressionModule(LightningModule):
+class RegressionModule(SupervisedLearningModule):
     """Train a network whose outputs are numbers; arguments as `ClassificationModule`."""
 
     def __init__(
@@ -192,4 +219,4 @@ class RegressionModule(LightningModule):
         optimizer: Callable[..., Optimizer] = Adam,
         export_onnx: bool = False,
     ) -> None:
-        super().__init__(criterion, learning_rate, weight_decay, optimizer, export_onnx, {"mse": _squared_error})
+        super().__init__(criterion, {"mse": _squared_error}, learning_rate, weight_decay, optimizer, export_onnx)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from archgrad.errors import OptionError
-from archgrad.nni import evaluators, experiments, frozen, hub, layers, numbering, strategies
+from archgrad.nni import evaluators, experiments, frozen, hub, layers, lightning_modules, numbering, strategies
 from archgrad.nni.open_layers import OPEN_LAYERS
 from archgrad.nni.trainer import DartsTrainer
 
@@ -30,10 +30,13 @@ def _same(wrapped: Any) -> Any:
     return wrapped
 
 
-_TRAINING = {
-    name: getattr(evaluators, name)
-    for name in ("Classification", "ClassificationModule", "Lightning", "Regression", "RegressionModule", "Trainer")
-} | {"DataLoader": DataLoader}
+_TRAINING = {name: getattr(evaluators, name) for name in ("Classification", "Lightning", "Regression", "Trainer")} | {
+    "ClassificationModule": lightning_modules.ClassificationModule,
+    "DataLoader": DataLoader,
+    "LightningModule": lightning_modules.LightningModule,
+    "RegressionModule": lightning_modules.RegressionModule,
+    "SupervisedLearningModule": lightning_modules.SupervisedLearningModule,
+}
 _LAYERS = {name: getattr(layers, name) for name in layers.__all__ if name != "choice"} | {
     **OPEN_LAYERS,
     **{f"Mutable{name}": layer for name, layer in OPEN_LAYERS.items()},
@@ -90,7 +93,6 @@ _NOT_PROVIDED: Mapping[str, str] = {
     ),
     **dict.fromkeys(("ENAS", "Proxyless", "RandomOneShot", "ProxylessTrainer", "EnasTrainer"), _METHODS),
     **dict.fromkeys(("FunctionalEvaluator", "Evaluator"), f"{_OWN_STEPS}, or {_TRIALS}"),
-    **dict.fromkeys(("LightningModule", "SupervisedLearningModule"), _OWN_STEPS),
     **dict.fromkeys(
         ("NasBench101Cell", "NasBench101Mutator", "NasBench201Cell", "AutoActivation", "NASNet", "ENASNet",
          "AmoebaNet", "PNAS", "NasBench101", "NasBench201", "MobileNetV3Space", "ProxylessNAS", "ShuffleNetSpace",
