@@ -154,10 +154,66 @@ def test_what_a_training_or_a_search_would_not_run_is_refused() -> None:
     ):
         with pytest.raises(OptionError, match="must return"):
             fitted(Halved(returned=returned))
+
+
+def searched(module: Any) -> Any:
+    """The result of two epochs of a search with one weight, of two steps each."""
     loader = DataLoader(TensorDataset(torch.ones(4, 1), torch.zeros(4, 1)), batch_size=2)
-    evaluator = training.Lightning(Halved(), training.Trainer(max_epochs=1, gpus=0), loader, loader)
-    with pytest.raises(OptionError, match=r"such as Halved has.*archgrad\.search"):
-        nni.nas.experiment.NasExperiment(one_weight(), evaluator, nni.nas.strategy.DARTS()).run()
+    trainer = training.Trainer(max_epochs=2, gpus=0, enable_progress_bar=False)
+    space = nn.Sequential(ag.LayerChoice([one_weight()], label="only"))
+    experiment = nni.nas.experiment.NasExperiment(
+        space, training.Lightning(module, trainer, loader, loader), nni.nas.strategy.DARTS()
+    )
+    experiment.run()
+    return experiment.result
+
+
+def test_a_search_takes_its_loss_and_optimizer_from_the_steps_of_a_scripts_own_module() -> None:
+    # As in the training above: w is multiplied by 1 - lr in each of two steps an epoch, at the rates 0.5 and 0.25.
+    module = Halved()
+    result = searched(module)
+    (weight,) = result.supernet.weights.values()
+    assert weight.item() == pytest.approx(0.5 * 0.75**2)
+    assert module.called == [0, 1]
+    line, _ = fitted(module)  # it trains other networks afterwards
+    assert line.weight.item() == pytest.approx(0.5 * 0.75**2)
+
+
+def test_steps_that_a_search_cannot_take_are_refused() -> None:
+    class Reads(Halved):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.criterion(self(batch[0]), batch[1]) * len(batch[0].shape)
+
+    class Other(Halved):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.criterion(self(torch.ones(2, 1)), batch[1])
+
+    class Nothing(Halved):
+        def training_step(self, batch: Any, batch_idx: int) -> None: ...  # type: ignore[override]
+
+    class Batches(Halved):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None: ...
+
+    each_step = Halved(returned=lambda o, s: {"optimizer": o, "lr_scheduler": {"scheduler": s, "interval": "step"}})
+    for module, message in (
+        (Reads(), "asks for their shape"),
+        (Other(), "the inputs of the batch alone"),
+        (Nothing(), "must return a loss"),
+        (Batches(), "has on_train_batch_start, which a search does not call"),
+        (each_step, "interval='step'"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            searched(module)
+
+
+def test_meters_keep_means_over_samples() -> None:
+    meters = nni.retiarii.oneshot.pytorch.utils.AverageMeterGroup()
+    meters.update({"loss": 2.0, "acc1": 0.5}, n=3)
+    meters.update({"loss": torch.tensor(4.0), "acc1": 1.0}, n=1)
+    assert (meters.loss.avg, meters.loss.val, meters["acc1"].avg, meters.acc1.count) == (2.5, 4.0, 0.625, 4)
+    meter = nni.nas.pytorch.utils.AverageMeter("top1", ":.2f")
+    meter.update(0.5, 2)
+    assert (str(meter), meter.summary()) == ("top1 0.50 (0.50)", "top1: 0.50")
 
 
 def test_strategies_are_methods() -> None:

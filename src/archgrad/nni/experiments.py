@@ -10,8 +10,8 @@ from torch import nn
 from archgrad.derive import derive
 from archgrad.errors import OptionError, RunError
 from archgrad.nni.evaluators import Lightning
-from archgrad.nni.lightning_modules import SupervisedLearningModule
 from archgrad.nni.loader_data import data_of_loaders, the_loader
+from archgrad.nni.steps_in_search import StepsInSearch
 from archgrad.nni.strategies import DARTS
 from archgrad.nni.trainer import DartsTrainer
 from archgrad.nni_hub_format import format_hub
@@ -113,33 +113,33 @@ class NasExperiment:
                 names = "Classification, Regression or Lightning" if wanted is Lightning else "DARTS or GumbelDARTS"
                 raise OptionError(f"{kind} must be {names}, but got {type(given).__name__}. {_MULTI_TRIAL}")
         module, trainer = self.evaluator.module, self.evaluator.trainer
-        if module.is_own or not isinstance(module, SupervisedLearningModule):
-            raise OptionError(
-                f"A search takes loss, metrics and optimizer of an evaluator, and runs no steps such as "
-                f"{type(module).__name__} has. Search with Classification(...) or Regression(...), and give them as "
-                f"functions to archgrad.search(loss=..., metrics=..., weights_optimizer=...) where these do not do; "
-                f"fit runs them."
-            )
+        steps = StepsInSearch(module, trainer, self.model_space) if module.is_own else None
+        learns: dict[str, Any] = (
+            {"weights_optimizer": module.optimizer_of, "loss": module.criterion}
+            if steps is None
+            else {"weights_optimizer": steps.optimizer_of, "loss": steps.loss, "on_epoch": steps.after_epoch}
+        )
         train = the_loader(self.evaluator.train_dataloaders, "train_dataloaders")
         clip = self.strategy.gradient_clip_val
         self.result = search(
-            self.model_space,
+            self.model_space if steps is None else steps.space,
             data_of_loaders(
                 train, the_loader(self.evaluator.val_dataloaders, "val_dataloaders"), batches=trainer.batches
             ),
             method=self.strategy.method(trainer.epochs or 1),
             epochs=trainer.epochs,
             batch_size=train.batch_size or 1,
-            weights_optimizer=module.optimizer_of,
             schedule="constant",
             grad_clip=trainer.grad_clip if clip is None else clip,
-            loss=module.criterion,
             metrics=module.metrics,
+            **learns,
             device=trainer.device,
             workers=train.num_workers,
             log_frequency=trainer.log_frequency,
             quiet=trainer.quiet,
         )
+        if steps is not None:
+            steps.end()
         return True
 
     def stop(self) -> None:

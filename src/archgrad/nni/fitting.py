@@ -15,7 +15,7 @@ from archgrad.nested import map_tensors, tensors_in
 from archgrad.nni.lightning_modules import LightningModule
 from archgrad.terminal import say
 
-__all__ = ["fit_module"]
+__all__ = ["call_hook", "configured", "fit_module", "loss_of"]
 
 
 def fit_module(
@@ -42,28 +42,27 @@ def fit_module(
     module.set_model(model)
     module.to(trainer.device)
     module.trainer = trainer
-    optimizer, scheduler, each_step = _configured(module.configure_optimizers())
+    optimizer, scheduler, each_step = configured(module.configure_optimizers())
     trainer.optimizers = [optimizer]
-    _call(module, "on_fit_start")
-    _call(module, "on_train_start")
+    call_hook(module, "on_fit_start")
+    call_hook(module, "on_train_start")
     history = []
     for module.current_epoch in range(trainer.epochs):
         module.train()
         means = _Means()
-        _call(module, "on_train_epoch_start")
+        call_hook(module, "on_train_epoch_start")
         means.add(module, 0)
         for number, batch in enumerate(islice(train, trainer.batches)):
             batch = map_tensors(batch, lambda tensor: tensor.to(trainer.device))
-            _call(module, "on_train_batch_start", batch, number)
+            call_hook(module, "on_train_batch_start", batch, number)
             output = module.training_step(batch, number)
-            loss = output["loss"] if isinstance(output, Mapping) else output
-            if loss is not None:  # as Lightning has it, a step that returns nothing is left out
+            if (loss := loss_of(output)) is not None:  # as Lightning has it, a step that returns nothing is left out
                 optimizer.zero_grad()
                 loss.backward()
                 if trainer.grad_clip:
                     nn.utils.clip_grad_norm_(model.parameters(), trainer.grad_clip)
                 optimizer.step()
-            _call(module, "on_train_batch_end", output, batch, number)
+            call_hook(module, "on_train_batch_end", output, batch, number)
             means.add(module, _samples(batch))
             module.global_step += 1
             if scheduler is not None and each_step:
@@ -72,7 +71,7 @@ def fit_module(
             raise DataError("The training loader has no batches. Give a smaller batch_size, or more data.")
         judged = _judge(module, valid, trainer)
         module.train()
-        _call(module, "on_train_epoch_end")
+        call_hook(module, "on_train_epoch_end")
         means.add(module, 0)
         if scheduler is not None and not each_step:
             scheduler.step()
@@ -81,8 +80,8 @@ def fit_module(
         if not trainer.quiet:
             text = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
             say(f"epoch {module.current_epoch}: {text}", error=True)
-    _call(module, "on_train_end")
-    _call(module, "on_fit_end")
+    call_hook(module, "on_train_end")
+    call_hook(module, "on_fit_end")
     module.eval()
     return history
 
@@ -91,26 +90,32 @@ def fit_module(
 def _judge(module: LightningModule, valid: Any, trainer: Any) -> dict[str, float]:
     module.eval()
     means = _Means()
-    _call(module, "on_validation_epoch_start")
+    call_hook(module, "on_validation_epoch_start")
     for number, batch in enumerate(islice(valid if valid is not None else (), trainer.batches)):
         batch = map_tensors(batch, lambda tensor: tensor.to(trainer.device))
         module.validation_step(batch, number)
         means.add(module, _samples(batch))
-    _call(module, "on_validation_epoch_end")
+    call_hook(module, "on_validation_epoch_end")
     means.add(module, 0)
     return means.values()
 
 
-def _call(module: LightningModule, hook: str, *arguments: Any) -> None:
+def call_hook(module: LightningModule, hook: str, *arguments: Any) -> None:
+    """Call a method that a module may have."""
     if callable(method := getattr(module, hook, None)):
         method(*arguments)
+
+
+def loss_of(output: Any) -> Any:
+    """Return the loss of what a training step returned, itself or a dict with it; None where there is none."""
+    return output["loss"] if isinstance(output, Mapping) else output
 
 
 def _samples(batch: Any) -> int:
     return max(len(next(tensors_in(batch))), 1)
 
 
-def _configured(given: Any) -> tuple[Optimizer, Any, bool]:
+def configured(given: Any) -> tuple[Optimizer, Any, bool]:
     """Return the optimizer, its scheduler or None, and whether that goes on after each step, not each epoch."""
     optimizers, schedulers = given, None
     if isinstance(given, Mapping):

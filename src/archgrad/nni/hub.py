@@ -26,6 +26,14 @@ def _set_drop_path(network: nn.Module, p: float) -> None:
             module.p = p
 
 
+def _with_drop_path(network: nn.Module, p: float) -> nn.Module:
+    """Return the network with NNI's names for the probability of its drop path."""
+    network.set_drop_path_prob = partial(_set_drop_path, network)  # type: ignore[assignment]
+    network.drop_path_prob = p  # type: ignore[assignment]
+    _set_drop_path(network, p)
+    return network
+
+
 class DARTS(nn.Module):
     """The paper's space: a call returns `archgrad.spaces.darts_cifar(...)` or, inside `fixed_arch`, its network.
 
@@ -59,15 +67,12 @@ class DARTS(nn.Module):
         if frozen is None:
             if auxiliary_loss or drop_path_prob:
                 raise OptionError("auxiliary_loss and drop_path_prob belong to the network that is trained in the end.")
-            return space(width, num_cells, classes, stage="search")
+            return _with_drop_path(space(width, num_cells, classes, stage="search"), 0.0)
         network = derive(
             space(width, num_cells, classes, auxiliary=auxiliary_loss, stage="retrain"),
             Architecture.from_nni(frozen.data) if "normal" not in frozen.data else Architecture(frozen.data),
         )
-        network.set_drop_path_prob = partial(_set_drop_path, network)  # type: ignore[assignment]
-        network.set_drop_path_prob(drop_path_prob)  # type: ignore[operator]
-        network.drop_path_prob = drop_path_prob  # type: ignore[assignment]
-        return network
+        return _with_drop_path(network, drop_path_prob)
 
     @classmethod
     def load_searched_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +32,8 @@ class LightningModule(nn.Module):
     """What a training computes of a batch, and how the weights move, by methods of a subclass.
 
     `fit` of an evaluator calls what Lightning would: `configure_optimizers`, `training_step(batch, number)`,
-    `validation_step(batch, number)`, and those in `HOOKS` that there are.
+    `validation_step(batch, number)`, and those in `HOOKS` that there are. A search calls fewer of them (see
+    `archgrad.nni.steps_in_search`).
 
     Attributes:
         model: The network that is trained, also called `net`.
@@ -60,9 +61,14 @@ class LightningModule(nn.Module):
                 f"{', '.join(HOOKS)}; or train in a loop of your own."
             )
         self.hparams = SimpleNamespace()
+        self.metrics: dict[str, Any] = {}
         self.model: Any = None
         self.current_epoch = self.global_step = 0
         self.trainer: Any = None
+        self.weights: list[nn.Parameter] | None = None
+        """What a search trains; None where that is the network's own."""
+        self.outputs_of_batch: tuple[Any, Any] | None = None
+        """Of a search: what stands for a batch, and what the supernet made of it."""
         self.logged: dict[str, float] = {}
         """What the step that runs has logged, by name."""
 
@@ -87,7 +93,16 @@ class LightningModule(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Return what the network returns."""
-        return self.model(x)
+        if self.outputs_of_batch is None:
+            return self.model(x)
+        batch, outputs = self.outputs_of_batch
+        if x is not batch:
+            raise OptionError("In a search, training_step can give the network the inputs of the batch alone.")
+        return outputs
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Return the weights that are trained."""
+        return super().parameters(recurse) if self.weights is None else iter(self.weights)
 
     def save_hyperparameters(self, *names: str) -> None:
         """Keep arguments of the `__init__` that calls this in `hparams`: those of these names, or all."""
@@ -118,8 +133,6 @@ class LightningModule(nn.Module):
 
 class SupervisedLearningModule(LightningModule):
     """A loss, metrics and an optimizer, and the steps that use them; a subclass may have its own.
-
-    A search takes the loss, the metrics and the optimizer alone, so it refuses a subclass with steps of its own.
 
     Attributes:
         criterion: The loss of (outputs, targets).

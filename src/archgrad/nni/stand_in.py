@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from archgrad.errors import OptionError
 from archgrad.nni import evaluators, experiments, frozen, hub, layers, lightning_modules, numbering, strategies
+from archgrad.nni.average_meter import AverageMeter, AverageMeterGroup
 from archgrad.nni.open_layers import OPEN_LAYERS
 from archgrad.nni.trainer import DartsTrainer
 
@@ -52,6 +53,7 @@ _NNI2 = {
 _NNI3 = {"NasExperiment": experiments.NasExperiment, "NasExperimentConfig": experiments.RetiariiExeConfig}
 _FIXED = {"fixed_arch": frozen.fixed_arch}
 _CONTEXT = {"model_context": frozen.fixed_arch, "current_model": frozen.current_model}
+_METERS = {"AverageMeter": AverageMeter, "AverageMeterGroup": AverageMeterGroup}
 _WRAPPERS = {"model_wrapper": numbering.model_wrapper, "basic_unit": _same, "serialize": _same}
 
 MODULES: Mapping[str, Mapping[str, Any]] = {
@@ -61,6 +63,7 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
     "retiarii.nn.pytorch": _LAYERS,
     "retiarii.oneshot": {},
     "retiarii.oneshot.pytorch": {"DartsTrainer": DartsTrainer},
+    "retiarii.oneshot.pytorch.utils": _METERS,
     "retiarii.strategy": _STRATEGIES,
     "retiarii.evaluator": {},
     "retiarii.evaluator.pytorch": _TRAINING,
@@ -71,6 +74,8 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
     "retiarii.hub.pytorch": {"DARTS": hub.DARTS},
     "retiarii.fixed": _FIXED,
     "nas": {},
+    "nas.pytorch": {},
+    "nas.pytorch.utils": _METERS,
     "nas.nn": {},
     "nas.nn.pytorch": _LAYERS,
     "nas.strategy": _STRATEGIES,
