@@ -268,7 +268,7 @@ class Cell(Choice):
         if list(nodes) != list(expected):
             raise ArchitectureError(
                 f"Cell '{label}' has nodes {', '.join(map(str, expected))}, "
-                f"but the architecture has {', '.join(map(str, nodes))}."
+                f"but the architecture has {', '.join(map(str, nodes))}. Build the cell with {len(nodes)} nodes."
             )
         if self.output != "last":
             return nodes, joined_nodes(frozen)
