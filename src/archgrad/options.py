@@ -10,11 +10,11 @@ import typing
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from archgrad.errors import did_you_mean
 
-__all__ = ["Options", "docs_of", "names_of", "signature_of", "takes", "values_of"]
+__all__ = ["Options", "docs_of", "hints_of", "is_class", "names_of", "signature_of", "takes", "values_of"]
 
 P = ParamSpec("P")
 Taken = TypeVar("Taken")
@@ -56,7 +56,7 @@ def takes(options: Callable[P, Taken]) -> Callable[[Callable[[Taken], Returned]]
             return function(options(*arguments, **keywords))
 
         call.__signature__ = signature  # type: ignore[attr-defined]
-        hints = typing.get_type_hints(options)
+        hints = hints_of(options)
         returned = {"return": function.__annotations__["return"]}
         call.__annotations__ = {each: hints[each] for each in signature.parameters} | returned
         if function.__doc__ is not None:  # as it is under python -OO
@@ -73,6 +73,17 @@ def signature_of(options: Any) -> inspect.Signature:
     return signature.replace(
         parameters=sorted(signature.parameters.values(), key=lambda each: (each.kind, order.index(each.name)))
     )
+
+
+def hints_of(options: Any) -> dict[str, Any]:
+    """Return the type of each field of a dataclass, or of each parameter of a function."""
+    # Python 3.10 does not take the mark KW_ONLY among the fields for a type.
+    return typing.get_type_hints(options, localns={"KW_ONLY": object})
+
+
+def is_class(value: Any) -> TypeGuard[type]:
+    """Return whether a value is a class, which Python 3.10 takes `tuple[int, ...]` for, too."""
+    return isinstance(value, type) and typing.get_origin(value) is None
 
 
 def docs_of(options: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, Union
 
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
-from archgrad.options import docs_of, signature_of
+from archgrad.options import docs_of, hints_of, signature_of
 from archgrad.terminal import say
 
 __all__ = ["Parser", "dashed", "plain_type"]
@@ -80,7 +80,7 @@ class Parser(ArgumentParser):
             The fields that became options.
         """
         group = self.add_argument_group(title)
-        hints, docs, offered = typing.get_type_hints(documented), docs_of(documented), []
+        hints, docs, offered = hints_of(documented), docs_of(documented), []
         for name, parameter in signature_of(documented).parameters.items():
             kind = plain_type(hints[name])
             if kind is not None and name not in skip and (only is None or name in only):

@@ -11,6 +11,7 @@ from archgrad import bilevel, relaxation
 from archgrad.bilevel import BilevelStep, Unrolled
 from archgrad.cli.names import UNROLLED, name_of
 from archgrad.cli.parser import Parser, dashed
+from archgrad.options import is_class
 from archgrad.relaxation import Relaxation
 
 __all__ = ["RELAXATIONS", "STEPS", "Part", "add_parts"]
@@ -36,7 +37,7 @@ class Part:
 
 def _parts(module: Any, base: type) -> dict[str, Part]:
     members = [getattr(module, name) for name in module.__all__]
-    classes = [member for member in members if isinstance(member, type) and issubclass(member, base)]
+    classes = [member for member in members if is_class(member) and issubclass(member, base)]
     return {name_of(part.__name__): Part(make=part) for part in classes if not inspect.isabstract(part)}
 
 

@@ -27,6 +27,7 @@ from archgrad.methods import ensemble
 from archgrad.methods.ensemble import Ensemble
 from archgrad.methods.method import Method
 from archgrad.methods.stage import Stage
+from archgrad.options import hints_of, is_class
 from archgrad.schedules import Schedule
 from archgrad.typed_names import name_of
 
@@ -88,7 +89,7 @@ def classes_of(kind: Kind) -> dict[str, type]:
     return {
         name_of(member.__name__): member
         for member in members
-        if isinstance(member, type) and issubclass(member, kind.base) and not inspect.isabstract(member)
+        if is_class(member) and issubclass(member, kind.base) and not inspect.isabstract(member)
     }
 
 
@@ -105,7 +106,7 @@ def options_of(part: type) -> dict[str, Any]:
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     try:
-        hints = typing.get_type_hints(part if dataclasses.is_dataclass(part) else part.__init__)  # type: ignore[misc]
+        hints = hints_of(part if dataclasses.is_dataclass(part) else part.__init__)  # type: ignore[misc]
     except (NameError, TypeError):
         hints = {}
     return {name: hints.get(name, Any) for name in names}
@@ -233,10 +234,10 @@ def _check_names(where: str, given: Mapping[str, Any], known: Any) -> None:
 def _typed(where: str, value: Any, hint: Any, own: Own) -> Any:
     """Return a value of plain data as what an option's type says, or say what is wrong."""
     kinds = _members(hint)
-    if isinstance(value, Mapping) and any(isinstance(kind, type) and issubclass(kind, Schedule) for kind in kinds):
+    if isinstance(value, Mapping) and any(is_class(kind) and issubclass(kind, Schedule) for kind in kinds):
         return part_of_tree(where, _SCHEDULES, value, own)
     for kind in kinds:
-        if kind is Any or (isinstance(kind, type) and isinstance(value, kind) and not _is_bool_for(value, kind)):
+        if kind is Any or (is_class(kind) and isinstance(value, kind) and not _is_bool_for(value, kind)):
             return value
         if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
             return value
