@@ -104,7 +104,7 @@ def candidates_of(study: Study, folder: Path) -> list[Candidate]:
 
 
 def jobs_of(study: Study, folder: Path) -> list[Job]:
-    """Return all runs of a study, in the order in which they begin: seed by seed, so that one broken off compares alike.
+    """Return all runs of a study, in the order in which they begin: seed by seed, to be alike when broken off.
 
     Args:
         study: What is compared.
