@@ -82,6 +82,11 @@ def add_data_options(parser: Parser) -> None:
         "from the latest of the rest.",
     )
     group.add_argument(
+        "--sample-weight",
+        type=str | None,
+        help="Column of a table that says how much a row counts in the loss, a number of at least 0.",
+    )
+    group.add_argument(
         "--train-samples",
         type=int | None,
         help="Take this many training samples, the same share of each class, to try things out. By default all.",

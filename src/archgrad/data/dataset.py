@@ -21,12 +21,14 @@ from archgrad.data.samples import (
     as_samples,
     joined_samples,
     pair_of,
+    sample_weights_of,
     size_of,
     targets_of,
 )
 from archgrad.data.seeds import kept_randomness
 from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
 from archgrad.data.table_encoding import TableEncoding, standardised_on
+from archgrad.data.triples import pairs_of
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
@@ -121,6 +123,12 @@ class Data:
         """(M,) targets of the training samples and of those in `valid`: all that a search learns from."""
         return self.train_targets if self.valid is None else torch.cat([self.train_targets, targets_of(self.valid)])
 
+    @property
+    def has_sample_weights(self) -> bool:
+        """Whether samples of any part have weights in the loss."""
+        parts = (part for part in (self.train, self.valid, self.test) if part is not None)
+        return any(sample_weights_of(part) is not None for part in parts)
+
     def halves(self, *, fraction: float, seed: int) -> tuple[Part, Part]:
         """Return the samples that the weights of a search learn from, and those that the alphas learn from.
 
@@ -156,7 +164,8 @@ class Data:
         for each in (train.inputs, samples.inputs):
             if not isinstance(each, Tensor) or each.shape[1:] != (len(encoding.inputs),):
                 return samples  # put in the place of the table's
-        return TensorSamples(standardised_on(encoding, train.inputs[rows], samples.inputs), samples.targets)
+        inputs = standardised_on(encoding, train.inputs[rows], samples.inputs)
+        return TensorSamples(inputs, samples.targets, samples.sample_weights)
 
     def take(self, indices: Tensor) -> "Data":
         """Return the same data with some of the training samples, (n,) int64, in that order."""
@@ -217,6 +226,7 @@ class Data:
         groups: Sequence[Any] | np.ndarray | Tensor | None = None,
         times: Sequence[float] | np.ndarray | Tensor | None = None,
         collate: Collate | None = None,
+        weighted: bool = False,
         classes: Sequence[str] | None = None,
         name: str = "custom",
         augmentation: Augmentation | None = None,
@@ -236,6 +246,8 @@ class Data:
             collate: Function of a list of (input, target) pairs that returns (inputs, targets) of their batch, with a
                 tensor of targets, for samples that cannot be joined as they are: of unequal lengths, graphs, ...
                 Inputs may be anything that the network takes.
+            weighted: Samples are (input, target, weight), in each of the data sets: the losses of samples are averaged
+                with these weights, numbers of at least 0. `collate` is given pairs.
             classes: Names of the classes; those that the data set itself tells, or "0", "1", ... by default.
             name: What the data is called.
             augmentation: For image tensors (C, H, W); none by default.
@@ -248,9 +260,10 @@ class Data:
         Raises:
             DataError: The data is empty, not made of pairs, has a single class, or a target outside the classes.
         """
-        train = _labelled(as_samples(train), collate)
-        test = None if test is None else _labelled(as_samples(test), collate)
-        valid = None if valid is None else _labelled(as_samples(valid), collate)
+        labelled = pairs_of if weighted else _labelled
+        train = labelled(train, collate)
+        test = None if test is None else labelled(test, collate)
+        valid = None if valid is None else labelled(valid, collate)
         with kept_randomness():
             first, _ = pair_of(train, 0)
         if valid is not None:
@@ -281,6 +294,7 @@ class Data:
 
 def _labelled(samples: Dataset, collate: Collate | None) -> Dataset:
     """Check the first sample, and make sure that the targets need not be read again."""
+    samples = as_samples(samples)
     count = size_of(samples)
     if collate is not None:
         try:

@@ -67,6 +67,7 @@ def load(
     task: Kind | None = None,
     group: str | None = None,
     time: str | None = None,
+    sample_weight: str | None = None,
 ) -> Data:
     """Load a data set by name.
 
@@ -87,6 +88,7 @@ def load(
         task: For a table: "classification" or "regression"; by default what the target holds.
         group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
         time: For a table: column that tells the order of the rows; the test set is the latest.
+        sample_weight: For a table: column that tells how much each row counts in the loss.
 
     Returns:
         The data, images as uint8.
@@ -96,7 +98,13 @@ def load(
         OptionError: An option does not go with the name, or is outside its range.
     """
     of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
-    of_table = {"target": target, "task": task, "group": group, "time": time}
+    of_table: dict[str, Any] = {
+        "target": target,
+        "task": task,
+        "group": group,
+        "time": time,
+        "sample_weight": sample_weight,
+    }
     if name.startswith("folder:"):
         _check_none("a table", of_table, name)
         path = from_home(name.removeprefix("folder:"))
@@ -110,7 +118,7 @@ def load(
         )
     _check_none("folder:PATH", of_images, name)
     if is_table(name):
-        return load_table(from_home(name), target=target, task=task, group=group, time=time)
+        return load_table(from_home(name), **of_table)
     _check_none("a table", of_table, name)
     if name.endswith(".npz"):
         return load_arrays(from_home(name))

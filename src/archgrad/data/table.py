@@ -32,6 +32,7 @@ def load_table(
     task: Kind | None = None,
     group: str | None = None,
     time: str | None = None,
+    sample_weight: str | None = None,
     test_fraction: float = 0.2,
 ) -> Data:
     """Load a table: one row a sample, one column the target, all others inputs.
@@ -49,6 +50,8 @@ def load_table(
         group: Column that tells whom or what each row comes from: no group is in two parts. It is no input.
         time: Column that tells when each row was taken: the test rows are the latest, and the alphas of a search learn
             from the latest of the others. It is no input.
+        sample_weight: Column of numbers of at least 0, how much each row counts in the loss in relation to the others.
+            It is no input.
         test_fraction: Share of the rows for the test set, from 0, which is none, to below 1.
 
     Returns:
@@ -65,7 +68,7 @@ def load_table(
         raise OptionError("Rows are split by group or by time, but got both. Give one of them.")
     table = read_table(path)
     targets = _target_columns(table, target, path)
-    for name in (group, time):
+    for name in (group, time, sample_weight):
         _check_column(name, table, path)
     columns = {name: read_one(table, name) for name in table.columns}
     rows = _rows_with(targets, columns, path)
@@ -74,20 +77,35 @@ def load_table(
     chosen = group or time
     order = None if chosen is None else columns[chosen]
     train, test = _split(values, order, rows, by_time=time is not None, fraction=test_fraction)
-    inputs = [column for name, column in columns.items() if name not in (*targets, group, time)]
+    beside = (*targets, group, time, sample_weight)
+    inputs = [column for name, column in columns.items() if name not in beside]
     encoding = measured_encoding(inputs, rows[train], path)
     encoded = encoding.encoded(columns)[torch.from_numpy(rows)]
+    weights = None if sample_weight is None else _weights_of(columns[sample_weight], rows)
+
+    def samples_of(part: Tensor) -> TensorSamples:
+        return TensorSamples(encoded[part], values[part], None if weights is None else weights[part])
+
     kept = None if order is None else _order_of(order, rows[train], by_time=time is not None)
     return Data(
         name=str(path),
-        train=TensorSamples(encoded[train], values[train]),
-        test=TensorSamples(encoded[test], values[test]) if len(test) else None,
+        train=samples_of(train),
+        test=samples_of(test) if len(test) else None,
         classes=classes,
         in_features=encoded.shape[1],
         encoding=encoding,
         times=kept if time is not None else None,
         groups=kept if group is not None else None,
     )
+
+
+def _weights_of(column: Column, rows: np.ndarray) -> Tensor:
+    if column.numbers is None or column.dates or not (column.numbers[rows] >= 0).all():
+        raise DataError(
+            f"The column {shown(column.name)} must hold a number of at least 0 in each row to weigh it in the loss. "
+            f"Fill or mend it."
+        )
+    return torch.from_numpy(column.numbers[rows]).float()
 
 
 def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:

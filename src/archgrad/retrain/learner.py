@@ -77,13 +77,13 @@ class Learner:
             drop_path.p = self.recipe.drop_path_in(epoch)
         self.network.train()
 
-    def train_step(self, step: int, inputs: Any, targets: Tensor) -> None:
+    def train_step(self, step: int, inputs: Any, targets: Any) -> None:
         """Take one step: gradients, over all processes, clipping, and the optimizer.
 
         Args:
             step: 0-based within the epoch.
             inputs: A batch.
-            targets: (B, ...).
+            targets: (B, ...), or `archgrad.batches.WeightedTargets`.
 
         Raises:
             NonfiniteStep: The loss or the gradient is not finite, here or (on a GPU) in one of the last steps.
@@ -110,17 +110,17 @@ class Learner:
         if self.recipe.grad_clip:
             clip_grads_with_norm_(used, self.recipe.grad_clip, gradient_norm)
         self._optimizer.step()
-        self.totals.add(step, len(targets), loss, gradient_norm)
+        self.totals.add(step, count(targets), loss, gradient_norm)
         for outputs, part_targets in seen:
             self.measure.add(outputs, part_targets)
         if self._reads_each_step or self.totals.unread >= _MOST_UNREAD_STEPS:
             self.totals.read()
 
-    def _backward(self, inputs: Any, targets: Tensor, part_loss: Loss) -> tuple[Tensor, list[tuple[Any, Any]]]:
+    def _backward(self, inputs: Any, targets: Any, part_loss: Loss) -> tuple[Tensor, list[tuple[Any, Any]]]:
         """Add up the gradients of a batch's parts; return the sum of their losses (of the main head), and outputs."""
         losses, seen = [], []
         for part, part_targets in cut(inputs, targets, self.recipe.accumulation):
-            outputs, auxiliary = self._split(self._forward(part), len(part_targets))
+            outputs, auxiliary = self._split(self._forward(part), count(part_targets))
             loss = part_loss(outputs, part_targets)
             objective = loss
             if auxiliary is not None and self.recipe.auxiliary_weight:

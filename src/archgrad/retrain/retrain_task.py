@@ -80,7 +80,7 @@ class RetrainTask(Task[Evaluation | None]):
     def start_epoch(self) -> None:
         self._learner.start_epoch(self.epoch)
 
-    def take_step(self, batches: Sequence[tuple[Any, Tensor]]) -> None:
+    def take_step(self, batches: Sequence[tuple[Any, Any]]) -> None:
         ((inputs, targets),) = batches
         self._learner.train_step(self.step, inputs, targets)
 

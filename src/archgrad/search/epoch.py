@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.batches import count, plain_targets
 from archgrad.bilevel import StepReport
 from archgrad.bilevel.passes import Batch
 from archgrad.regularizers import Regularizer
@@ -49,12 +50,13 @@ def add_step(
         names = (f"{half}_loss", f"{owner}_gradient_norm")
         if not all(name in numbers for name in names):
             continue  # the alphas wait
-        values = {f"{half}_{name}": value for name, value in measured.of_batches(outputs, batch[1]).items()}
+        of_batch = measured.of_batches(outputs, plain_targets(batch[1]))
+        values = {f"{half}_{name}": value for name, value in of_batch.items()}
         values |= {name: numbers[name] for name in names}
-        meter.add(values, len(batch[1]))
-    meter.add(report.figures, len(train_batch[1]))
+        meter.add(values, count(batch[1]))
+    meter.add(report.figures, count(train_batch[1]))
     terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
-    meter.add(terms, len(valid_batch[1]))
+    meter.add(terms, count(valid_batch[1]))
 
 
 def figures_of(task: Task) -> tuple[str, ...]:

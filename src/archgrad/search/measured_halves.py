@@ -28,7 +28,7 @@ def task_of_search(options: SearchOptions, data: Data) -> Chosen:
     """
     if (own := options.own_loss) is not None:
         metrics = options.metrics if isinstance(options.metrics, Mapping) else {}
-        return Chosen(Task(loss=own, metrics=metrics))
+        return Chosen(Task(loss=own, metrics=metrics)).on(data)
     return options.task_for(data)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.batches import prepare
+from archgrad.batches import count, plain_targets, prepare
 from archgrad.buffers import frozen_buffers
 from archgrad.data import Data, first_batch
 from archgrad.data.seeds import kept_randomness
@@ -50,10 +50,10 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
             with refusals_explained(supernet.network, prepared):
                 outputs = supernet(prepared)
             if task.shows != "classes":  # whose outputs may be more than the classes
-                task.check(outputs, len(targets))
+                task.check(outputs, count(targets))
             loss = loss_on(loss, alpha.device, outputs.dtype if isinstance(outputs, Tensor) else alpha.dtype)
             value = evaluated(loss, outputs, targets)
-            summed = is_sum(loss, outputs, targets, value)
+            summed = is_sum(loss, outputs, plain_targets(targets), value)
         check_targets(loss, outputs, data.learnt_targets)
     if summed:
         warnings.warn(
@@ -73,7 +73,7 @@ def first_inputs(data: Data, supernet: Supernet) -> Any:
 
 def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
     transform = data.evaluation_transform(dtype=alpha.dtype)
-    return first_batch(data.train, samples=samples, transform=transform, device=alpha.device)
+    return first_batch(data.train, samples=samples, transform=transform, device=alpha.device, weighted=True)
 
 
 @contextmanager
