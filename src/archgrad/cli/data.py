@@ -18,6 +18,7 @@ from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import size_of
+from archgrad.data.saved_dataset import is_saved_dataset
 from archgrad.data.table import Kind
 from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError
@@ -41,7 +42,8 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), a table with --target "
+        "of images, or a tar of them; or what save_to_disk of Hugging Face's datasets wrote), FILE.npz (arrays x and "
+        "y, or inputs and targets), a table with --target "
         "(FILE.csv, FILE.tsv, FILE.parquet), or FILE.py:NAME or "
         "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
         "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
@@ -67,7 +69,8 @@ def add_data_options(parser: Parser) -> None:
     group.add_argument(
         "--target",
         type=str | None,
-        help="Column of a table that is to be predicted; or several columns of numbers, with commas between.",
+        help="Column of a table, or of what save_to_disk wrote, that is to be predicted; or several columns of "
+        "numbers, with commas between.",
     )
     group.add_argument(
         "--group",
@@ -123,6 +126,11 @@ def _is_file(name: str) -> bool:
     return not name.startswith(_FOLDER) and (name.endswith(_ARRAYS) or is_table(name))
 
 
+def _has_columns(name: str) -> bool:
+    """Whether data is rows of columns, one of which is the target."""
+    return is_table(name) or (name.startswith(_FOLDER) and is_saved_dataset(from_home(name.removeprefix(_FOLDER))))
+
+
 def loading_again(values: Mapping[str, Any]) -> str:
     """Return the options that say how data is loaded, to be typed again."""
     text = ""
@@ -167,7 +175,7 @@ def open_data(values: dict[str, Any]) -> Data:
         raise OptionError(f"--data.{next(iter(options))} goes with --data FILE.py:NAME, but got --data {name}.")
     else:
         size = _size(loading.pop("image_size", None))
-        kind = values.get("task") if is_table(name) and values.get("task") in get_args(Kind) else None
+        kind = values.get("task") if _has_columns(name) and values.get("task") in get_args(Kind) else None
         data = load(name, image_size=size, task=kind, **loading)
     wanted = values["train_samples"]
     return data if wanted is None else _part(data, wanted)

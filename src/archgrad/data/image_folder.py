@@ -48,6 +48,7 @@ def load_folder(
     memory_limit: int | None = None,
     fit: Fit = "crop",
     skip_unreadable: bool = False,
+    listing: Listing | None = None,
 ) -> Data:
     """Load images from class folders, or from a tar of them.
 
@@ -67,6 +68,7 @@ def load_folder(
             adds black borders.
         skip_unreadable: Leave out images that cannot be read, with a warning that counts them. This decodes all of them
             once, also where they are too many for the memory.
+        listing: Of the images, where the folder is not one of class folders; by default it is looked through.
 
     Returns:
         The data, with mean and std measured on the training images.
@@ -86,7 +88,7 @@ def load_folder(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
         loader = _Loader(path, root, size, _quarter_of_memory() if memory_limit is None else memory_limit, fit)
-        return loader.load(skip_unreadable)
+        return loader.load(skip_unreadable, listing)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}. Check that it is there and may be read.") from error
 
@@ -125,11 +127,11 @@ class _Loader:
     limit: int
     fit: Fit
 
-    def load(self, skip: bool) -> Data:
-        path, listing = self.path, None
+    def load(self, skip: bool, listing: Listing | None) -> Data:
+        path = self.path
         stamp: tuple[object, ...]
         if path.is_dir():
-            listing = list_classes(read_folder(path), path)
+            listing = list_classes(read_folder(path), path) if listing is None else listing
             stamp = (
                 path.resolve(),
                 *listing.train,

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,15 +247,12 @@ def split_of(name: str) -> str | None:
 
 def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder | None, ImageFolder | None]:
     """Return the folders of the training classes, of the test classes and of those for the alphas, if there are."""
-    exact = {name: _SPLITS.get(name.lower()) for name in folder.folders}
-    called = exact if "train" in exact.values() else {name: split_of(name) for name in folder.folders}
-    of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
+    of, strangers = _by_split(folder.folders)
     if not of["train"] or not any(folder.folders[name].folders for name in of["train"]):
         return folder, None, None
-    if strangers := sorted(name for name, split in called.items() if split is None):
+    if strangers:
         raise DataError(f"{path} holds '{of['train'][0]}' beside {strangers}: splits and classes are mixed. {LAYOUT}")
-    if twice := next((names for names in of.values() if len(names) > 1), None):
-        raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
+    _check_once(of, path)
     tests = [folder.folders[names[0]] for split in _TEST_SPLITS if (names := of[split])]
     labelled = [test for test in tests if test.folders]  # a flat one is what somebody is to predict
     train = _within(folder.folders[of["train"][0]])
@@ -264,6 +261,35 @@ def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder |
         for part in [*(labelled or tests), None, None][:2]
     ]
     return train, test, valid
+
+
+def chosen_splits(names: Collection[str], path: Path) -> dict[str, str]:
+    """Return which of several data sets is the "train", "test" and "valid" part, chosen as of folders.
+
+    Raises:
+        DataError: None is called train, or two are called for one part.
+    """
+    of, strangers = _by_split(names)
+    _check_once(of, path)
+    if not of["train"]:
+        raise DataError(f"{path} has the parts {sorted(names)}, of which none is called train. Rename one.")
+    if strangers:
+        warnings.warn(f"The parts {strangers} of {path} are left out.", stacklevel=3)
+    tests = [of[split][0] for split in _TEST_SPLITS if of[split]]
+    return dict(zip(("train", "test", "valid"), (of["train"][0], *tests), strict=False))
+
+
+def _by_split(names: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the names that stand for each part of a data set, and those that stand for none."""
+    exact = {name: _SPLITS.get(name.lower()) for name in names}
+    called = exact if "train" in exact.values() else {name: split_of(name) for name in names}
+    of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
+    return of, sorted(name for name, split in called.items() if split is None)
+
+
+def _check_once(of: Mapping[str, list[str]], path: Path) -> None:
+    if twice := next((names for names in of.values() if len(names) > 1), None):
+        raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
 
 
 def _within(split: ImageFolder) -> ImageFolder:

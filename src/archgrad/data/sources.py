@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from archgrad.data.decode import Fit
 from archgrad.data.image_cache import decoded_root
 from archgrad.data.image_folder import ImageSize, load_folder
 from archgrad.data.samples import TensorSamples
+from archgrad.data.saved_dataset import SavedDataset, is_saved_dataset
 from archgrad.data.split import stratified_halves
-from archgrad.data.table import Kind, load_table
+from archgrad.data.table import Kind, data_of_table, load_table
 from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError, did_you_mean
 from archgrad.json_text import shown, shown_text
@@ -73,7 +75,8 @@ def load(
 
     Args:
         name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
-            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`),
+            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`; or
+            what `save_to_disk` of Hugging Face's datasets wrote, of images, numbers and names, or lists of numbers),
             `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`), or a table, `FILE.csv`, `FILE.tsv` or
             `FILE.parquet` (see `load_table`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
@@ -97,7 +100,8 @@ def load(
         DataError: There is no such data set, it cannot be downloaded, or it is damaged.
         OptionError: An option does not go with the name, or is outside its range.
     """
-    of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
+    read: dict[str, Any] = {"image_size": image_size, "memory_limit": memory_limit, "skip_unreadable": skip_unreadable}
+    of_images = {**read, "fit": fit}
     of_table: dict[str, Any] = {
         "target": target,
         "task": task,
@@ -106,16 +110,16 @@ def load(
         "sample_weight": sample_weight,
     }
     if name.startswith("folder:"):
+        path, listing = from_home(name.removeprefix("folder:")), None
+        if is_saved_dataset(path):
+            saved = SavedDataset(path, target)
+            if not saved.of_images:
+                return _of_numbers(saved, name, of_images, of_table)
+            listing = saved.listing()
+            of_table |= {"target": None, "task": None}
         _check_none("a table", of_table, name)
-        path = from_home(name.removeprefix("folder:"))
-        return load_folder(
-            path,
-            root=decoded_root(root),
-            image_size=image_size,
-            memory_limit=memory_limit,
-            fit=fit or "crop",
-            skip_unreadable=skip_unreadable,
-        )
+        of_images |= {"fit": fit or "crop", "listing": listing}
+        return load_folder(path, root=decoded_root(root), **of_images)
     _check_none("folder:PATH", of_images, name)
     if is_table(name):
         return load_table(from_home(name), **of_table)
@@ -134,6 +138,17 @@ def load(
         f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such "
         f"as FILE.csv.{hint}"
     )
+
+
+def _of_numbers(saved: SavedDataset, name: str, of_images: dict[str, Any], of_table: dict[str, Any]) -> Data:
+    """Return the data of a folder of Hugging Face's datasets that holds no images."""
+    _check_none("images", of_images, name)
+    if saved.of_arrays:
+        _check_none("a table", {**of_table, "target": None, "task": None}, name)
+        return saved.arrays()
+    table, parts = saved.table()
+    data = data_of_table(table, saved.path, parts=parts, **{**of_table, "target": saved.target})
+    return replace(data, name=name)
 
 
 def _check_none(kind: str, options: dict[str, Any], name: str) -> None:

@@ -61,12 +61,35 @@ def load_table(
         DataError: The file cannot be read, has no such column, or nothing to learn from.
         OptionError: An option is missing or outside its range.
     """
+    options = {"task": task, "group": group, "time": time, "sample_weight": sample_weight}
+    return data_of_table(read_table(path), path, target=target, test_fraction=test_fraction, **options)  # type: ignore[arg-type]
+
+
+def data_of_table(
+    table: Table,
+    path: Path,
+    *,
+    target: str | None,
+    task: Kind | None,
+    group: str | None,
+    time: str | None,
+    sample_weight: str | None,
+    test_fraction: float = 0.2,
+    parts: Tensor | None = None,
+) -> Data:
+    """Return the data of a table that was read; other arguments as of `load_table`.
+
+    Args:
+        table: The rows.
+        path: Where they were read, for messages and the name of the data.
+        parts: (N,) which part each row is of, 0 for training, 1 for the test, 2 for the alphas of a search; None, or
+            no test row, splits the training rows.
+    """
     if task is not None:
         check_word("task", task, ("classification", "regression"))
     check_real("test_fraction", test_fraction, below=1)
     if group is not None and time is not None:
         raise OptionError("Rows are split by group or by time, but got both. Give one of them.")
-    table = read_table(path)
     targets = _target_columns(table, target, path)
     for name in (group, time, sample_weight):
         _check_column(name, table, path)
@@ -76,7 +99,12 @@ def load_table(
 
     chosen = group or time
     order = None if chosen is None else columns[chosen]
-    train, test = _split(values, order, rows, by_time=time is not None, fraction=test_fraction)
+    given = torch.zeros(len(rows)) if parts is None else parts[torch.from_numpy(rows)]
+    (train,), (test,), (valid,) = ((given == number).nonzero(as_tuple=True) for number in range(3))
+    if not len(test):
+        of_train = rows[train.numpy()]
+        first, second = _split(values[train], order, of_train, by_time=time is not None, fraction=test_fraction)
+        train, test = train[first], train[second]
     beside = (*targets, group, time, sample_weight)
     inputs = [column for name, column in columns.items() if name not in beside]
     encoding = measured_encoding(inputs, rows[train], path)
@@ -91,6 +119,7 @@ def load_table(
         name=str(path),
         train=samples_of(train),
         test=samples_of(test) if len(test) else None,
+        valid=samples_of(valid) if len(valid) else None,
         classes=classes,
         in_features=encoded.shape[1],
         encoding=encoding,
