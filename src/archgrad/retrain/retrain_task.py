@@ -27,6 +27,7 @@ __all__ = ["RetrainTask"]
 
 _VERSION = 1
 _STEPS_BETWEEN_LOOKS = 20
+_DROP_PATH = "the rate of drop_path grows over them. Only drop_path=0 leaves that open"
 
 
 class RetrainTask(Task[Evaluation | None]):
@@ -54,6 +55,7 @@ class RetrainTask(Task[Evaluation | None]):
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
+            fixed_length=recipe.fixed_length or (_DROP_PATH if learner.has_drop_path and recipe.drop_path else ""),
         )
         self.steps_between_looks = 1 if learner.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
         self.best_value: float | None = None
@@ -74,6 +76,10 @@ class RetrainTask(Task[Evaluation | None]):
     @property
     def replicated(self) -> Mapping[str, Iterable[Tensor]]:
         return {"weights": self.network.parameters()}
+
+    @staticmethod
+    def modernised(config: dict[str, Any]) -> dict[str, Any]:
+        return {"schedule": "cosine", **config}  # which earlier versions did not say
 
     # --- an epoch -----------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ class SearchTask(Task[Architecture]):
             epochs=self.members.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
+            fixed_length=options.fixed_length or method.fixed_length,
         )
         self._builder, self._halves, self._stage = builder, halves, -1
         self._use(first)
