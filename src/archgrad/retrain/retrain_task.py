@@ -184,7 +184,7 @@ class RetrainTask(Task[Evaluation | None]):
         return (
             f"Training stopped in epoch {self.epoch + 1} at step {error.step + 1}: loss {error.loss:g}, gradient norm "
             f"{error.gradient_norm:g}, weights norm {weights_norm:g}{broken}.{kept} Start anew with a lower "
-            f"learning_rate{' or precision=32' if self._recipe.precision == 'bf16' else ''}, or go on with "
+            f"learning_rate{' or precision=32' if self._recipe.precision in ('bf16', 'fp16') else ''}, or go on with "
             f"on_nonfinite='skip'."
         )
 

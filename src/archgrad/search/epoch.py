@@ -9,9 +9,10 @@ from archgrad.architecture import Architecture
 from archgrad.batches import count, plain_targets
 from archgrad.bilevel import StepReport
 from archgrad.bilevel.passes import Batch
+from archgrad.errors import NonFiniteError
 from archgrad.regularizers import Regularizer
-from archgrad.runs import Loggers
-from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
+from archgrad.runs import Loggers, RunFolder
+from archgrad.search.collapse import collapse_warning, mean_entropy, skip_connections, skip_share
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.meter import Meter
 from archgrad.supernet import Supernet
@@ -26,6 +27,8 @@ __all__ = [
     "known",
     "log_alphas",
     "of_alphas",
+    "publish",
+    "stopped_at",
     "watched",
 ]
 
@@ -78,6 +81,15 @@ def of_alphas(supernet: Supernet, architecture: Architecture) -> dict[str, Any]:
     }
 
 
+def stopped_at(error: NonFiniteError, epoch: int, step: int, folder: RunFolder | None) -> NonFiniteError:
+    """Return the error that ends a search in a step, both counted from 0, with what to do."""
+    kept = "" if folder is None else f" The last checkpoint is kept in '{folder.path}'."
+    return NonFiniteError(
+        f"The search stopped in epoch {epoch + 1} at step {step + 1}. {error} Or leave such steps out with "
+        f"on_nonfinite='skip'.{kept}"
+    )
+
+
 def watched(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
     """Return by name what alphas and parts told of the search's health: (at the end of the first epoch, now)."""
     row = history[-1]
@@ -95,6 +107,23 @@ def further_columns(means: Mapping[str, float | None], regularizers: Sequence[Re
         names += [name.replace("train_", "valid_", 1) for name in names if name.startswith("train_")]
     terms = dict.fromkeys(f"regularizer_{type(part).__name__}" for part in regularizers)
     return [*(name for name in names if name not in LOSSES), *terms]
+
+
+def publish(
+    architecture: Architecture,
+    epoch: int,
+    supernet: Supernet,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    folder: RunFolder | None,
+    loggers: Loggers,
+) -> str | None:
+    """Write, log and draw the architecture of an epoch, 0-based; return a warning if the search collapses."""
+    if folder is not None:
+        folder.save_architecture(architecture, epoch)
+    if loggers:
+        log_alphas(loggers, architecture, epoch)
+    return collapse_warning(architecture, supernet.probabilities(), supernet.rows, watched(history))
 
 
 def log_alphas(loggers: Loggers, architecture: Architecture, epoch: int) -> None:

@@ -105,6 +105,18 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
                 f"patience={self.patience} ends a run, but the members of an ensemble are searches one after the "
                 f"other. Leave it out, or give the method a stopping rule, which each member has."
             )
+        if self.precision == "fp16":
+            step = self.chosen_method.step
+            if step.differentiates_twice:
+                raise OptionError(
+                    f"precision='fp16' has too few numbers for second derivatives, which {step!r} takes. Give "
+                    f"precision='32' or another step."
+                )
+            if self.cuda_graphs:
+                raise OptionError(
+                    "precision='fp16' scales the loss anew as it goes, which a recorded pass does not. Leave "
+                    "cuda_graphs out, or give precision='bf16'."
+                )
 
     @cached_property
     def chosen_method(self) -> Method:

@@ -14,6 +14,7 @@ from archgrad.batches import count, plain_targets, prepare
 from archgrad.buffers import frozen_buffers
 from archgrad.data import Data, first_batch
 from archgrad.data.seeds import kept_randomness
+from archgrad.engine.precision import autocast
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets, evaluated, is_sum
 from archgrad.schedules import Progress
@@ -45,7 +46,7 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
     with _no_trace(supernet, alpha.device), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
         inputs, targets = _first(data, alpha, _SAMPLES)
-        with torch.autocast(alpha.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        with autocast(alpha.device, options.precision):
             prepared = prepare(inputs, dtype=alpha.dtype, channels_last=False)
             with refusals_explained(supernet.network, prepared):
                 outputs = supernet(prepared)
