@@ -11,7 +11,7 @@ OWN_KINDS = ("data", "space")
 """The options that take code of a person's own; `--data.NAME` and `--space.NAME` set its parameters."""
 
 OF_IMAGES, OF_TABLES = ("image_size", "fit", "skip_unreadable"), ("target", "group", "time", "sample_weight")
-OF_LOADING = (*OF_IMAGES, *OF_TABLES)
+OF_LOADING = (*OF_IMAGES, *OF_TABLES, "fold")
 """The options that say how data is loaded, which belong to it wherever it is loaded again."""
 
 _FOLDER = "folder:"

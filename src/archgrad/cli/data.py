@@ -90,6 +90,13 @@ def add_data_options(parser: Parser) -> None:
         help="Column of a table that says how much a row counts in the loss, a number of at least 0.",
     )
     group.add_argument(
+        "--fold",
+        type=str | None,
+        metavar="K/N",
+        help="Test on part K of N of the training samples (of a table, of all rows) and train on the others, for "
+        "cross-validation. The parts have the same share of each class, and no --group in common.",
+    )
+    group.add_argument(
         "--train-samples",
         type=int | None,
         help="Take this many training samples, the same share of each class, to try things out. By default all.",
@@ -151,6 +158,14 @@ def _size(text: int | str | None) -> int | tuple[int, int] | None:
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
+def _fold(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if (match := re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)) is None:
+        raise OptionError(f"--fold takes the number of a part and of all parts, such as 2/5, but got {shown(text)}.")
+    return int(match[1]), int(match[2])
+
+
 def open_data(values: dict[str, Any]) -> Data:
     """Load the data that the command line asks for.
 
@@ -163,12 +178,14 @@ def open_data(values: dict[str, Any]) -> Data:
     """
     name, options = values["data"], values.get("data_options", {})
     loading = {option: value for option in OF_LOADING if (value := values.get(option)) not in (None, False)}
+    fold = _fold(loading.pop("fold", None))
     if is_own(name):
         if loading:
             typed = dashed(f"--{next(iter(loading))}")
             goes = "a table" if next(iter(loading)) in OF_TABLES else "--data folder:PATH"
             raise OptionError(f"{typed} goes with {goes}, but got --data {name}. Leave it out.")
         data, given = _of_own(name, options)
+        data = data if fold is None else data.fold(*fold)
         if paths := {key: os.fspath(value) for key, value in given.items() if isinstance(value, Path)}:
             values["data_options"] = {**options, **paths}
     elif options:
@@ -176,7 +193,7 @@ def open_data(values: dict[str, Any]) -> Data:
     else:
         size = _size(loading.pop("image_size", None))
         kind = values.get("task") if _has_columns(name) and values.get("task") in get_args(Kind) else None
-        data = load(name, image_size=size, task=kind, **loading)
+        data = load(name, image_size=size, task=kind, fold=fold, **loading)
     wanted = values["train_samples"]
     return data if wanted is None else _part(data, wanted)
 

@@ -1,7 +1,7 @@
 """A data set ready to search on and to retrain on."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from archgrad.data.alike import check_alike
 from archgrad.data.augment import LARGEST_PIXEL, Augmentation, ImageTransform, channel_statistics
+from archgrad.data.class_targets import class_names
 from archgrad.data.decode import Fit
 from archgrad.data.samples import (
     Collate,
@@ -26,12 +27,20 @@ from archgrad.data.samples import (
     targets_of,
 )
 from archgrad.data.seeds import kept_randomness
-from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
+from archgrad.data.split import (
+    fold_numbers,
+    grouped_halves,
+    numbered_groups,
+    numbered_times,
+    ordered_halves,
+    stratified_halves,
+)
 from archgrad.data.table_encoding import TableEncoding, standardised_on
 from archgrad.data.triples import pairs_of
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
+from archgrad.sizes import check_whole
 
 
 class Part(NamedTuple):
@@ -176,6 +185,31 @@ class Data:
             times=None if self.times is None else self.times[indices],
         )
 
+    def fold(self, number: int, folds: int) -> "Data":
+        """Return the same data with a part of the training samples as its test set, and the others for training.
+
+        The parts, the same in each run, have the same share of each class and no group in common; for cross-validation
+        each is the test set once. The test samples that the data has itself are in none of them.
+
+        Args:
+            number: Of the part, from 1 to `folds`.
+            folds: How many parts, at least 2.
+
+        Raises:
+            OptionError: A number is outside its range.
+            DataError: The samples have an order in time, they or their groups are too few, or they are the rows of a
+                table, whose folds are made by `load`.
+        """
+        check_whole("folds", folds, least=2)
+        check_whole("the number of a fold", number, least=1, most=folds)
+        if self.times is not None:
+            raise DataError("Samples that are split by time have no folds, as the past would be tested on the future.")
+        if self.encoding is not None:
+            raise DataError("A table has folds where it is loaded: give load(..., fold=(number, folds)).")
+        tested = fold_numbers(self.train_targets, folds, groups=self.groups) == number - 1
+        rest, part = (which.nonzero(as_tuple=True)[0] for which in (~tested, tested))
+        return replace(self.take(rest), test=self.take(part).train)
+
     def whole(self) -> "Data":
         """Return the same data with the samples of `valid` among the training samples, as a retraining has them."""
         if self.valid is None:
@@ -282,7 +316,7 @@ class Data:
             valid=valid,
             groups=None if groups is None else numbered_groups(groups, size_of(train)),
             times=None if times is None else numbered_times(times, size_of(train)),
-            classes=_class_names(train, {"test": test, "validation": valid}, classes),
+            classes=class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
             image_size=image_size,
             in_features=_vector_length(first),
@@ -342,49 +376,3 @@ def _vector_length(first: Any) -> int:
     if not isinstance(first, Tensor | np.ndarray) or first.ndim != 1:
         return 0
     return len(first) if "float" in str(first.dtype) else 0
-
-
-def _class_names(train: Dataset, others: Mapping[str, Dataset | None], given: Sequence[str] | None) -> tuple[str, ...]:
-    targets = targets_of(train)
-    if targets.is_floating_point() or targets.ndim != 1:
-        if given is not None:
-            raise DataError(
-                "Class names go with whole-number targets of shape (N,), but the targets are not. Leave them out."
-            )
-        return ()
-    check_class_targets(targets, None, "training")
-    if given is None:
-        own = getattr(getattr(train, "samples", train), "classes", None)
-        count = int(targets.max()) + 1
-        fits = isinstance(own, list | tuple) and len(own) >= count
-        given = [str(label) for label in own] if own is not None and fits else [str(label) for label in range(count)]
-    check_class_targets(targets, len(given), "training")
-    for what, part in others.items():
-        if part is not None:
-            check_class_targets(targets_of(part), len(given), what)
-    return tuple(given)
-
-
-def check_class_targets(targets: Tensor, classes: int | None, what: str) -> None:
-    """Refuse targets that a classifier cannot be trained on.
-
-    Args:
-        targets: (N,) int64.
-        classes: Number of classes; None to only refuse negative targets and a single class.
-        what: "training", "test" or "validation", for the message; only training data needs two classes.
-
-    Raises:
-        DataError: A target is out of range, or all training targets are the same.
-    """
-    if targets.is_floating_point() or targets.ndim != 1:
-        raise DataError(f"The {what} targets must be whole numbers of shape (N,), as the others, but they are not.")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or (classes is not None and high >= classes):
-        limit = "at least 0" if classes is None else f"in 0..{classes - 1} ({classes} classes)"
-        raise DataError(
-            f"Targets must be {limit}, but the {what} targets reach from {low} to {high}. Renumber the classes."
-        )
-    if what == "training" and low == high:
-        raise DataError(
-            f"Training needs at least 2 classes, but all {len(targets)} targets are {low}. Give data with more."
-        )

@@ -17,7 +17,8 @@ from archgrad.checks import check_word
 from archgrad.data.archive import TAR_SUFFIXES, decompress, is_tar, read_tar
 from archgrad.data.augment import Augmentation, channel_statistics, statistics_of_histogram
 from archgrad.data.cache import key_of, load_tensors, make_file_once, only_process, save_tensors, save_text
-from archgrad.data.dataset import Data, check_class_targets
+from archgrad.data.class_targets import check_class_targets
+from archgrad.data.dataset import Data
 from archgrad.data.decode import FITS, LARGEST_SIDE, Fit, Header, ImageFiles
 from archgrad.data.decode_many import UnreadableImagesError, decode_all, pixel_histogram, read_headers
 from archgrad.data.image_cache import hold, make_room

@@ -27,7 +27,8 @@ from torch.utils.data import (
 from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
-from archgrad.data.dataset import Data, check_class_targets
+from archgrad.data.class_targets import check_class_targets
+from archgrad.data.dataset import Data
 from archgrad.data.decode import Fit
 from archgrad.data.image_cache import decoded_root
 from archgrad.data.image_folder import ImageSize, load_folder
@@ -39,6 +40,7 @@ from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError, did_you_mean
 from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
+from archgrad.sizes import check_whole
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
 _PATIENCE_SECONDS = 20.0  # with a server that does not answer
@@ -70,6 +72,7 @@ def load(
     group: str | None = None,
     time: str | None = None,
     sample_weight: str | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Load a data set by name.
 
@@ -92,6 +95,8 @@ def load(
         group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
         time: For a table: column that tells the order of the rows; the test set is the latest.
         sample_weight: For a table: column that tells how much each row counts in the loss.
+        fold: (number from 1 on, number of folds), the part of the training samples, or of all rows of a table, that is
+            the test set instead of the data's own; see `Data.fold`.
 
     Returns:
         The data, images as uint8.
@@ -109,20 +114,37 @@ def load(
         "time": time,
         "sample_weight": sample_weight,
     }
+    if fold is None:
+        return _load(name, root, download, of_images, of_table)
+    check_whole("the number of folds", fold[1], least=2)
+    check_whole("the number of a fold", fold[0], least=1, most=fold[1])
+    data = _load(name, root, download, of_images, of_table, fold)
+    return data if data.encoding is not None else data.fold(*fold)
+
+
+def _load(
+    name: str,
+    root: str | os.PathLike[str] | None,
+    download: bool,
+    of_images: dict[str, Any],
+    of_table: dict[str, Any],
+    fold: tuple[int, int] | None = None,
+) -> Data:
+    """Load data, of rows the fold; all others have it afterwards."""
     if name.startswith("folder:"):
         path, listing = from_home(name.removeprefix("folder:")), None
         if is_saved_dataset(path):
-            saved = SavedDataset(path, target)
+            saved = SavedDataset(path, of_table["target"])
             if not saved.of_images:
-                return _of_numbers(saved, name, of_images, of_table)
+                return _of_numbers(saved, name, of_images, of_table, fold)
             listing = saved.listing()
             of_table |= {"target": None, "task": None}
         _check_none("a table", of_table, name)
-        of_images |= {"fit": fit or "crop", "listing": listing}
+        of_images |= {"fit": of_images["fit"] or "crop", "listing": listing}
         return load_folder(path, root=decoded_root(root), **of_images)
     _check_none("folder:PATH", of_images, name)
     if is_table(name):
-        return load_table(from_home(name), **of_table)
+        return load_table(from_home(name), fold=fold, **of_table)
     _check_none("a table", of_table, name)
     if name.endswith(".npz"):
         return load_arrays(from_home(name))
@@ -140,14 +162,20 @@ def load(
     )
 
 
-def _of_numbers(saved: SavedDataset, name: str, of_images: dict[str, Any], of_table: dict[str, Any]) -> Data:
+def _of_numbers(
+    saved: SavedDataset,
+    name: str,
+    of_images: dict[str, Any],
+    of_table: dict[str, Any],
+    fold: tuple[int, int] | None,
+) -> Data:
     """Return the data of a folder of Hugging Face's datasets that holds no images."""
     _check_none("images", of_images, name)
     if saved.of_arrays:
         _check_none("a table", {**of_table, "target": None, "task": None}, name)
         return saved.arrays()
     table, parts = saved.table()
-    data = data_of_table(table, saved.path, parts=parts, **{**of_table, "target": saved.target})
+    data = data_of_table(table, saved.path, parts=parts, fold=fold, **{**of_table, "target": saved.target})
     return replace(data, name=name)
 
 

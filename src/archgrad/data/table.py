@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from archgrad.checks import check_real, check_word
+from archgrad.data import split as splits
 from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples
-from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
 from archgrad.data.table_columns import Column
 from archgrad.data.table_encoding import NAMES_SHARE, measured_encoding, read_one
 from archgrad.data.table_file import Table, read_table
@@ -34,6 +34,7 @@ def load_table(
     time: str | None = None,
     sample_weight: str | None = None,
     test_fraction: float = 0.2,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Load a table: one row a sample, one column the target, all others inputs.
 
@@ -53,6 +54,7 @@ def load_table(
         sample_weight: Column of numbers of at least 0, how much each row counts in the loss in relation to the others.
             It is no input.
         test_fraction: Share of the rows for the test set, from 0, which is none, to below 1.
+        fold: (number from 1 on, number of folds), the part of all rows that is the test set instead; see `Data.fold`.
 
     Returns:
         The data, with inputs (F,) float32.
@@ -62,7 +64,7 @@ def load_table(
         OptionError: An option is missing or outside its range.
     """
     options = {"task": task, "group": group, "time": time, "sample_weight": sample_weight}
-    return data_of_table(read_table(path), path, target=target, test_fraction=test_fraction, **options)  # type: ignore[arg-type]
+    return data_of_table(read_table(path), path, target=target, test_fraction=test_fraction, fold=fold, **options)  # type: ignore[arg-type]
 
 
 def data_of_table(
@@ -75,6 +77,7 @@ def data_of_table(
     time: str | None,
     sample_weight: str | None,
     test_fraction: float = 0.2,
+    fold: tuple[int, int] | None = None,
     parts: Tensor | None = None,
 ) -> Data:
     """Return the data of a table that was read; other arguments as of `load_table`.
@@ -101,7 +104,13 @@ def data_of_table(
     order = None if chosen is None else columns[chosen]
     given = torch.zeros(len(rows)) if parts is None else parts[torch.from_numpy(rows)]
     (train,), (test,), (valid,) = ((given == number).nonzero(as_tuple=True) for number in range(3))
-    if not len(test):
+    if fold is not None:
+        if time is not None:
+            raise OptionError("Rows that are split by time have no folds. Give time or fold.")
+        groups = None if order is None else _order_of(order, rows[train.numpy()], by_time=False)
+        tested = splits.fold_numbers(values[train], fold[1], groups=groups) == fold[0] - 1
+        train, test = train[~tested], train[tested]
+    elif not len(test):
         of_train = rows[train.numpy()]
         first, second = _split(values[train], order, of_train, by_time=time is not None, fraction=test_fraction)
         train, test = train[first], train[second]
@@ -202,12 +211,12 @@ def _split(
     if not fraction:
         return torch.arange(len(rows)), torch.zeros(0, dtype=torch.int64)
     if order is None:
-        first, second = stratified_halves(values, fraction=1 - fraction, seed=0)
+        first, second = splits.stratified_halves(values, fraction=1 - fraction, seed=0)
     elif by_time:
-        first, second = ordered_halves(_order_of(order, rows, by_time=True), fraction=1 - fraction)
+        first, second = splits.ordered_halves(_order_of(order, rows, by_time=True), fraction=1 - fraction)
     else:
         groups = _order_of(order, rows, by_time=False)
-        first, second = grouped_halves(values, groups, fraction=1 - fraction, seed=0)
+        first, second = splits.grouped_halves(values, groups, fraction=1 - fraction, seed=0)
     return first.sort().values, second.sort().values
 
 
@@ -224,4 +233,4 @@ def _order_of(column: Column, rows: np.ndarray | Tensor, *, by_time: bool) -> Te
         )
     values = column.numbers if column.numbers is not None else np.array(column.names)
     chosen = values[rows]
-    return numbered_times(chosen, len(rows)) if by_time else numbered_groups(chosen, len(rows))
+    return splits.numbered_times(chosen, len(rows)) if by_time else splits.numbered_groups(chosen, len(rows))
