@@ -35,7 +35,7 @@ from archgrad.data.split import (
     ordered_halves,
     stratified_halves,
 )
-from archgrad.data.table_encoding import TableEncoding, standardised_on
+from archgrad.data.table_encoding import TableEncoding, measured_on
 from archgrad.data.triples import pairs_of
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
@@ -141,8 +141,8 @@ class Data:
     def halves(self, *, fraction: float, seed: int) -> tuple[Part, Part]:
         """Return the samples that the weights of a search learn from, and those that the alphas learn from.
 
-        The numbers of a table are standardised over the samples for the weights alone, so that these tell nothing of
-        the others.
+        What is known of the columns of a table is measured on the samples for the weights alone, so that these tell
+        nothing of the others.
 
         Args:
             fraction: Share of the training samples for the weights, between 0 and 1; of no use where `valid` is given.
@@ -154,7 +154,7 @@ class Data:
         if self.valid is not None:
             count = size_of(self.valid)
             every = torch.arange(len(self.train_targets))
-            train, valid = (self._standardised(samples, every) for samples in (self.train, self.valid))
+            train, valid = (self._measured_on(samples, every) for samples in (self.train, self.valid))
             return Part(train, every), Part(valid, torch.arange(count), given=True)
         if self.times is not None:
             first, second = ordered_halves(self.times, fraction=fraction)
@@ -162,18 +162,18 @@ class Data:
             first, second = grouped_halves(self.train_targets, self.groups, fraction=fraction, seed=seed)
         else:
             first, second = stratified_halves(self.train_targets, fraction=fraction, seed=seed)
-        samples = self._standardised(self.train, first)
+        samples = self._measured_on(self.train, first)
         return Part(samples, first), Part(samples, second)
 
-    def _standardised(self, samples: Dataset, rows: Tensor) -> Dataset:
-        """Standardise inputs of a table by the training samples `rows`; other samples are returned as they are."""
+    def _measured_on(self, samples: Dataset, rows: Tensor) -> Dataset:
+        """Measure the columns of a table on the training samples `rows`; other samples are returned as they are."""
         train, encoding = self.train, self.encoding
         if encoding is None or not isinstance(train, TensorSamples) or not isinstance(samples, TensorSamples):
             return samples
         for each in (train.inputs, samples.inputs):
             if not isinstance(each, Tensor) or each.shape[1:] != (len(encoding.inputs),):
                 return samples  # put in the place of the table's
-        inputs = standardised_on(encoding, train.inputs[rows], samples.inputs)
+        inputs = measured_on(encoding, train.inputs[rows], samples.inputs)
         return TensorSamples(inputs, samples.targets, samples.sample_weights)
 
     def take(self, indices: Tensor) -> "Data":
