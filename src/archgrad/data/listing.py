@@ -81,6 +81,10 @@ class ImageFolder:
         """List the names of images here and below that are not read."""
         return [*self.unread, *(name for folder in self.folders.values() for name in folder.all_unread())]
 
+    def count(self) -> int:
+        """Count the images here and at any depth below."""
+        return len(self.images) + sum(folder.count() for folder in self.folders.values())
+
     def all_images(self) -> list[StoredImage]:
         """List the images here and at any depth below, in order of name."""
         found = [self.images[name] for name in sorted(self.images)]
@@ -189,6 +193,7 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
             f"Convert them to JPEG or PNG.",
             stacklevel=2,
         )
+    whole = folder
     while len(folder.folders) == 1:
         name, only = next(iter(folder.folders.items()))
         if not only.folders or split_of(name) == "train":
@@ -216,9 +221,18 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         for_train, for_test = (part.sort().values for part in stratified_halves(train_targets, fraction=0.8, seed=0))
         test, test_targets = [train[index] for index in for_test], train_targets[for_test]
         train, train_targets = [train[index] for index in for_train], train_targets[for_train]
-    return Listing(
+    listing = Listing(
         classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets, **valid
     )
+    if left_out := whole.count() - len(listing.images):
+        known = {image.name for image in listing.images}
+        example = next(image.name for image in whole.all_images() if image.name not in known)
+        warnings.warn(
+            f"{left_out} images of {path} are left out, as they lie in no class folder of a part that is used, such as "
+            f"{shown(example)}.",
+            stacklevel=2,
+        )
+    return listing
 
 
 def _of_part(folder: ImageFolder, classes: tuple[str, ...], path: Path, what: str) -> tuple[list[StoredImage], Tensor]:
