@@ -114,3 +114,16 @@ def test_prices_are_learnt_reported_and_predicted_for_new_rows(
     told = archgrad("predict", "net", "--data", "new.csv")
     assert told.status == 2
     assert "does not tell how rows of a table become its inputs" in told.err
+
+
+def test_metrics_and_weights_may_be_lists_in_a_config(table: Path, archgrad: Type) -> None:
+    config = {"metrics": ["accuracy", "f1"], "class_weights": [1, 2.5], "space_options": {"width": 4, "layers": 1}}
+    Path("lists.yaml").write_text(yaml.safe_dump(config))
+    told = archgrad(
+        "search", "--config", "lists.yaml", "--data", "my table.csv", "--target", "kind", "--out", "listed", *QUICK
+    )
+    assert told.status == 0, told.err
+    kept = yaml.safe_load(Path("listed/config.yaml").read_text())
+    assert (kept["metrics"], kept["class_weights"]) == ("accuracy,f1", "1,2.5")
+    assert "valid_f1" in Path("listed/metrics.csv").read_text().splitlines()[0]
+    assert archgrad("search", "--resume", "listed").status == 0

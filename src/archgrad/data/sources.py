@@ -67,6 +67,7 @@ def load(
     memory_limit: int | None = None,
     fit: Fit | None = None,
     skip_unreadable: bool = False,
+    channels: int | None = None,
     target: str | None = None,
     task: Kind | None = None,
     group: str | None = None,
@@ -90,6 +91,7 @@ def load(
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
         fit: For `folder:PATH`: what is done to images of another shape, "crop", "squash" or "pad"; "crop" by default.
         skip_unreadable: For `folder:PATH`: leave out images that cannot be read, and count them.
+        channels: For `folder:PATH`: 1 for grey images, 3 for colour; by default what they have.
         target: For a table: column that is to be predicted, or several with commas between.
         task: For a table: "classification" or "regression"; by default what the target holds.
         group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
@@ -106,7 +108,7 @@ def load(
         OptionError: An option does not go with the name, or is outside its range.
     """
     read: dict[str, Any] = {"image_size": image_size, "memory_limit": memory_limit, "skip_unreadable": skip_unreadable}
-    of_images = {**read, "fit": fit}
+    of_images = {**read, "fit": fit, "channels": channels}
     of_table: dict[str, Any] = {
         "target": target,
         "task": task,
