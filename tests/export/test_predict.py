@@ -321,5 +321,5 @@ def test_a_folder_of_images_of_other_colours_is_brought_to_the_networks(
     assert [each.classes for each in found] == [each.classes for each in predict(finished.run_dir, files)]
     coloured = TensorSamples(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.arange(12) % 2)
     data = Data.from_datasets(coloured, augmentation=Augmentation(), name="coloured")
-    with pytest.raises(ExportError, match="takes images of 1 channels, but those of 'coloured' have 3. Give folder:"):
+    with pytest.raises(ExportError, match=r"takes images of 1 channels, but those of 'coloured' have 3\. Give"):
         predict_samples(finished.run_dir, data)

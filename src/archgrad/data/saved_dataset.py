@@ -1,5 +1,6 @@
 """Folders that `save_to_disk` of Hugging Face's datasets wrote, read by pyarrow: images, rows of a table, or arrays."""
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ _OF_PARTS, _OF_ONE, _FACTS = "dataset_dict.json", "state.json", "dataset_info.js
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether a folder is one that `save_to_disk` wrote."""
-    return (path / _OF_PARTS).is_file() or (path / _OF_ONE).is_file()
+    # False where the name is too long, which is_file() raises
+    return os.path.isfile(path / _OF_PARTS) or os.path.isfile(path / _OF_ONE)
 
 
 @dataclass(frozen=True)
