@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archgrad.cli.data import open_data
+from archgrad.cli.inherit import inherit
 from archgrad.data import Data, TensorSamples, load
 from archgrad.data.samples import sample_weights_of, targets_of
 from archgrad.data.split import fold_numbers
 from archgrad.errors import DataError, OptionError
 from archgrad.study import Entry, Judge, Study, load_study
-from archgrad.study.jobs import jobs_of
+from archgrad.study.jobs import candidates_of, jobs_of
+from archgrad.study.settings_hash import settings_hash
 from archgrad.study.study_report import write_study_report
 
 
@@ -119,3 +121,26 @@ def test_seeds_take_each_fold_as_often() -> None:
         Study(**given, folds=3, seeds=(0, 1, 3))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="A table's scores are of no fold"):
         Study(**{**given, "judges": (Judge(name="looked-up", table="t.csv"),)}, folds=2, seeds=(0, 1))  # type: ignore[arg-type]
+
+
+def test_a_retraining_takes_the_fold_of_its_search_also_with_data_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text("def pair(): ...")
+    own = f"{tmp_path / 'data.py'}:pair"
+    for data in (own, "digits"):
+        run = {"command": "search", "data": data, "space": "mlp", "fold": "2/4"}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(run))
+        values = {"arch": str(tmp_path), "resume": None, "config": None, "data": data, "space": "mlp", "fold": None}
+        typed = ["--data", data] if data == own else []
+        assert "--fold 2/4" in (inherit(values, typed) or "")
+        assert values["fold"] == "2/4"
+        values["fold"] = "1/4"
+        assert "--fold" not in (inherit(values, [*typed, "--fold", "1/4"]) or "")
+        assert values["fold"] == "1/4"
+
+
+def test_scores_over_folds_do_not_go_together_with_others() -> None:
+    entry = (Entry(name="one", options={}),)
+    given = {"methods": entry, "spaces": entry, "data": entry, "judges": (Judge(name="short", retrain={}),)}
+    studies = [Study(**given, folds=folds, seeds=tuple(range(6))) for folds in (None, 2, 3)]  # type: ignore[arg-type]
+    candidate = candidates_of(studies[0], Path("out"))[0]
+    assert len({settings_hash(study, candidate) for study in studies}) == 3
