@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import archgrad as ag
 from archgrad.batches import WeightedTargets, cut
-from archgrad.data import Data, TensorSamples, load
+from archgrad.data import Data, TensorSamples, evaluation_batches, load
 from archgrad.data.samples import sample_weights_of, targets_of
 from archgrad.errors import DataError, OptionError
 from archgrad.losses import Loss, SampleWeightedLoss, in_parts
@@ -145,6 +145,19 @@ def test_search_and_retraining_learn_as_from_samples_that_are_there_twice(accumu
     assert trained[0][0] != trained[0][1]
 
 
+class Lengths(Dataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.arange(1 + index % 3), int(Y[index]), WEIGHTS[index]
+
+
+def padded(pairs: list[Any]) -> tuple[Tensor, Tensor]:
+    words, labels = zip(*pairs, strict=True)
+    return nn.utils.rnn.pad_sequence(list(words), batch_first=True), torch.tensor(labels)
+
+
 class Triples(Dataset):
     def __len__(self) -> int:
         return 6
@@ -160,6 +173,11 @@ def test_data_sets_give_weights_only_where_that_is_said() -> None:
         assert torch.equal(targets_of(weighted.train), Y)
         part = weighted.take(torch.tensor([4, 1]))
         assert sample_weights_of(part.train).tolist() == [1.0, 2.0]  # type: ignore[union-attr]
+    lengths = Data.from_datasets(Lengths(), weighted=True, collate=padded)
+    ((inputs, batch),) = evaluation_batches(lengths.train, batch_size=6, weighted=True)
+    assert inputs.shape == (6, 3)
+    assert torch.equal(batch.sample_weights, WEIGHTS)
+    assert torch.equal(batch.targets, Y)
     with pytest.raises(DataError, match=r"a tuple of 3\. .* weighted=True"):
         Data.from_datasets(Triples())
     with pytest.raises(DataError, match=r"\(input, target, weight\), but sample 0 .* of 2"):
