@@ -128,7 +128,7 @@ def _shared(study: Study, candidate: Candidate) -> dict[str, Any]:
     """The options of all searches in a candidate's space and on its data."""
     space = next(entry for entry in study.spaces if entry.name == candidate.space)
     data = next(entry for entry in study.data if entry.name == candidate.data)
-    return {**study.search, **space.options, **data.options}
+    return {**study.search, **space.options, **data.options, **study.fold_of(candidate.seed)}
 
 
 def _search(study: Study, candidate: Candidate, run: Path) -> Job:

@@ -26,6 +26,8 @@ def settings_hash(study: Study, candidate: Candidate) -> str:
     )
     settings: list[Any] = [dict(entry.options) for axis, name in axes for entry in axis if entry.name == name]
     settings += [study.search, *(vars(judge) for judge in study.judges)]
+    if study.folds is not None:
+        settings.append({"folds": study.folds})
     if candidate.method == "random-search":
         settings += [study.random_search, study.methods[0].options]  # its cost is that of the first method
     if candidate.method in study.architectures:
