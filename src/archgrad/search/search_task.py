@@ -38,7 +38,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
-from archgrad.search.terms import of_regularizers, say_remarks
+from archgrad.search.terms import of_regularizers, say_remarks, with_costs
 from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
@@ -241,7 +241,7 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = self.members.together(architecture, self.supernet)
+        self._architecture = with_costs(self.members.together(architecture, self.supernet), self._regularizers)
         means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
@@ -276,7 +276,7 @@ class SearchTask(Task[Architecture]):
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
-        return self.members.together(self._own_architecture(epoch), self.supernet)
+        return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self._regularizers)
 
     def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
         """Return what the stopping rule measures."""
@@ -328,7 +328,7 @@ class SearchTask(Task[Architecture]):
         if self.members.stop(self.history) is None:
             architecture = self._architecture or self._architecture_after(self.epoch - 1)
         else:
-            architecture = self.members.together(self._ended(), self.supernet)
+            architecture = with_costs(self.members.together(self._ended(), self.supernet), self._regularizers)
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
         for note in (undecided_note(architecture), *(part.broken(architecture) for part in self._regularizers)):
