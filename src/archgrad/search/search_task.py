@@ -301,6 +301,7 @@ class SearchTask(Task[Architecture]):
             self._loss,
             valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
             valid_batches=lambda: batches(first, first + steps),
+            within_budget=lambda found: all(part.broken(found) is None for part in self._regularizers),
             accumulation=self._options.accumulation,
         )
 

@@ -170,7 +170,7 @@ class SelectionLaws:
             before = _state(supernet)
             for tuned in range(part.further_epochs(supernet) + 1):
                 part.settle(_end_of(supernet, 3), tuned)
-            settled = {"kept": supernet.kept, "switched_off": supernet.switched_off, "settled": supernet.settled}
+            settled = {name: getattr(supernet, name) for name in ("kept", "switched_off", "settled")}
             generator = {"generator": supernet.generator.get_state()}  # what it draws, it draws there
             assert _same({**before, **generator, **settled}, _state(supernet))
             architecture = discretize(supernet, scores=part.scores(supernet))
