@@ -66,15 +66,22 @@ class SpaceBuilder:
         anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         for name, value in options.items():
             if name not in parameters and not anything:
+                having = [space for space, build in SPACES.items() if name in inspect.signature(build).parameters]
                 raise OptionError(
                     f"A stage of the method sets {name}={shown(value)} of the space, but '{self.name}' has no such "
-                    f"option. It has {', '.join(parameters) or 'none'}."
+                    f"option. It has {', '.join(parameters) or 'none'}. {_without(having)}"
                 )
             if first and name in self.given and self.given[name] != value:
                 raise OptionError(
                     f"{name}={shown(self.given[name])} of the space contradicts the method, whose first stage has "
                     f"{name}={shown(value)}. Leave it out, or give other stages."
                 )
+
+
+def _without(having: Collection[str]) -> str:
+    """Return what to do where a method cannot build the space as it needs it."""
+    such = f"a space that has it, such as {', '.join(having)}, or " if having else ""
+    return f"Take {such}a method that searches any space as it is, such as darts, gdas or drnas."
 
 
 def space_of(given: Any, data: Data, *, outputs: int = 0) -> nn.Module | SpaceBuilder:
