@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -72,14 +71,15 @@ def _table(cost: str, parts: Mapping[str, float]) -> str:
 def _grouped(parts: Mapping[str, float]) -> dict[str, float]:
     """Return the costs of parts with a common beginning of their paths, as deep as gives few enough."""
     for depth in range(_DEEPEST, 0, -1):
-        groups: Counter[str] = Counter()
+        groups: dict[str, float] = {}
         for path, n in parts.items():
-            groups[".".join(path.split(".")[:depth])] += n
+            name = ".".join(path.split(".")[:depth])
+            groups[name] = groups.get(name, 0.0) + n
         if len(groups) <= _MOST_ROWS:
             break
-    largest = dict(groups.most_common(_MOST_ROWS))
-    others = sum(groups.values()) - sum(largest.values())
-    return {**largest, "all others": others} if others > 0 else largest
+    ordered = sorted(groups.items(), key=lambda item: -item[1])
+    others = sum(n for _, n in ordered[_MOST_ROWS:])
+    return {**dict(ordered[:_MOST_ROWS]), **({"all others": others} if others else {})}
 
 
 def _number(value: Any) -> float | None:

@@ -43,7 +43,7 @@ def tradeoffs(results: Sequence[Result]) -> dict[tuple[Place, str], list[Tradeof
     pairs: dict[tuple[Place, str], dict[str, list[tuple[float, float]]]] = {}
     costs_of = _of_tables(results)
     for result in results:
-        own = {"parameters": result.parameters, "multiply-adds": result.multiply_adds}
+        own: dict[str, float | None] = {"parameters": result.parameters, "multiply-adds": result.multiply_adds}
         if result.best_is == "highest":
             own |= costs_of.get((result.space, result.data, result.method, result.seed), {})
         for cost, value in own.items():
