@@ -57,7 +57,7 @@ SELECTIONS: dict[str, Callable[[], Selection]] = {
     "likeliest": Likeliest,
     "threshold": lambda: Threshold(0.4),
     "skip limit": lambda: SkipLimit(limit=0),
-    "one-shot": lambda: OneShot(criterion="loss"),
+    "one-shot": OneShot,
     "perturbation-based": PerturbationBased,
     "perturbation-based, by the loss": lambda: PerturbationBased(tune_epochs=0, criterion="loss"),
 }

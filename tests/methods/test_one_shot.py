@@ -20,7 +20,7 @@ from archgrad.selection import OneShot
 from archgrad.testing import Times
 from toys import Scales, relaxed, vector
 
-ALL = OneShot(networks=8, criterion="loss")
+ALL = OneShot(networks=8)
 
 
 class Fan(nn.Module):
@@ -123,7 +123,7 @@ def test_a_search_with_a_budget_takes_a_network_within_it_and_resumes_to_it(tmp_
     torch.manual_seed(0)
     space = Wide()
     options: dict[str, Any] = {"epochs": 1, "batch_size": 8, "quiet": True, "device": "cpu", "run_dir": tmp_path}
-    method = ag.Method(selection=OneShot(networks=3))
+    method = ag.Method(selection=OneShot(networks=3, criterion="accuracy"))
     found = ag.search(space, data, method=method, budget="parameters<=20", **options)
     assert ag.cost.count_parameters(ag.derive(space, found)) <= 20
     scores = found.architecture.provenance["scores"]["width"]

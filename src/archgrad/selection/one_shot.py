@@ -42,8 +42,8 @@ class OneShot(Selection):
 
     networks: int = 20
     """How many are measured, at least 1; fewer where draws give no others."""
-    criterion: Criterion = "accuracy"
-    """What is best: the highest "accuracy", of logits of classes, or the lowest "loss"."""
+    criterion: Criterion = "loss"
+    """What is best: the lowest "loss", or the highest "accuracy", of logits of classes."""
 
     def __post_init__(self) -> None:
         check_whole("networks", self.networks, least=1)
