@@ -104,13 +104,14 @@ def candidates_of(study: Study, folder: Path) -> list[Candidate]:
 
 
 def jobs_of(study: Study, folder: Path) -> list[Job]:
-    """Return all runs of a study, in the order in which they begin.
+    """Return all runs of a study, in the order in which they begin: seed by seed, to be alike when broken off.
 
     Args:
         study: What is compared.
         folder: Of the study.
     """
-    candidates = candidates_of(study, folder)
+    order = {seed: place for place, seed in enumerate(study.seeds)}
+    candidates = sorted(candidates_of(study, folder), key=lambda candidate: order.get(candidate.seed, len(order)))
     jobs = [_search(study, candidate, candidate.run) for candidate in candidates if candidate.run is not None]
     for judge in study.judges:
         if judge.retrain is not None:
