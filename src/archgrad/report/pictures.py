@@ -13,6 +13,7 @@ from archgrad.decision import edge_of_row, edge_row
 from archgrad.report.cell_drawing import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
+from archgrad.report.network_drawing import network_scene
 from archgrad.report.read import Frame, Run, Table
 from archgrad.report.residuals import residual_scene
 from archgrad.report.scene import SERIES, Picture, operation_roles
@@ -203,6 +204,10 @@ def architecture_pictures(architecture: Architecture, probabilities: Probabiliti
                 narrow=cell_scene(graph, roles=roles, narrow=True),
             )
         )
+    blocks = network_scene(architecture)
+    if blocks is not None:
+        caption = "Blocks from input to output, as high as their stage is wide, and what each takes."
+        pictures.append(Picture(slug="network", title="Network", caption=caption, wide=blocks, narrow=blocks))
     rows = choice_rows(architecture, probabilities)
     if rows:
         pictures.append(

@@ -91,15 +91,18 @@ def _undecided(run: Run) -> list[str]:
 
 def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], drawn: tuple[int, str] | None) -> str:
     cells = [picture for picture in pictures["architecture"] if picture.slug.startswith("cell-")]
-    others = [picture for picture in pictures["architecture"] if picture not in cells]
+    networks = [picture for picture in pictures["architecture"] if picture.slug == "network"]
+    others = [picture for picture in pictures["architecture"] if picture not in (*cells, *networks)]
     parts = []
     if drawn is not None:
         target = f'<a href="#run-{drawn[0]}">{escape(drawn[1])}</a>'
         parts.append(f'<h3>Architecture</h3><p class="hint">The one that is drawn in {target}.</p>')
-        cells, others = [], []
+        cells, networks, others = [], [], []
     if cells:
         heading = "Architecture" if run.command == "retrain" else "Derived cells"
         parts.append(f'<h3>{heading}</h3><div class="pair">{"".join(map(figure, cells))}</div>')
+    if networks:
+        parts.append(f"<h3>Derived network</h3>{''.join(map(figure, networks))}")
     forming = _forming(run, number, len(run.frames) > 1) if run.frames else ""
     if others and "forming-choices" not in forming:
         parts.append(f'<h3>Derived choices</h3><div class="pair">{"".join(map(figure, others))}</div>')
