@@ -92,15 +92,12 @@ def _blocks(choices: Mapping[str, Decision]) -> Iterator[_Block]:
             if rest and f"{stage}/{branch}".lstrip("/") not in stages:
                 branches.setdefault(branch, {})[rest] = _text(decision)
         ordered = sorted(branches, key=_natural)
-        for k in range(min(depth, _MOST_BLOCKS + 1) if _is_whole(depth) else 1):
+        count = depth if isinstance(depth, int) and not isinstance(depth, bool) else 1
+        for k in range(min(count, _MOST_BLOCKS + 1)):
             inside = branches[ordered[k]] if k < len(ordered) else {}
             taken = {**{name: _text(decision) for name, decision in own.items()}, **inside}
             is_number = isinstance(width, int | float) and not isinstance(width, bool) and width > 0
             yield _Block(stage, float(width) if is_number else None, taken)  # type: ignore[arg-type]
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _text(decision: Decision) -> str:

@@ -69,7 +69,7 @@ class InvertedResidual(nn.Module):
             nn.ReLU(),
             *_conv(hidden, hidden, kernel, stride, groups=hidden),
             nn.ReLU(),
-            LayerChoice({"none": nn.Identity(), "squeeze_excite": SqueezeExcite(hidden)}, label),
+            LayerChoice({"without": nn.Identity(), "with": SqueezeExcite(hidden)}, label),
             *_conv(hidden, c_out, 1),
         )
         self.is_residual = c_in is c_out and stride == 1
@@ -123,7 +123,7 @@ class MobileNetwork(nn.Module):
                     2 if first and stage > 0 else 1,
                     ValueChoice(kernels, f"{own}/kernel"),
                     ValueChoice(expansions, f"{own}/expansion"),
-                    f"{own}/attention",
+                    f"{own}/squeeze_excite",
                 )
 
             parts.append(Repeat(block, range(1, depth + 1), f"{name}/depth"))
