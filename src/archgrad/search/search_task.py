@@ -105,7 +105,7 @@ class SearchTask(Task[Architecture]):
 
     def _use(self, state: StageState) -> None:
         self._state = state
-        self.supernet, self._weights_optimizer, self._alphas_optimizer, self._regularizers = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer, self.regularizers = state
         self.network = self.supernet.network
 
     @property
@@ -143,7 +143,7 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
-        say_remarks(self._regularizers if self.epoch == 0 else (), self.progress.message)
+        say_remarks(self.regularizers if self.epoch == 0 else (), self.progress.message)
         if self.members.over(self.history):
             self._begin_member()
         place = method.place_of(self._search_epoch)
@@ -211,7 +211,7 @@ class SearchTask(Task[Architecture]):
                     weights_first=method.weights_first,
                     accumulation=options.accumulation,
                     progress=self._done(),
-                    regularizers=self._regularizers,
+                    regularizers=self.regularizers,
                     perturbation=method.perturbation,
                     weights_rules=method.weights_rules,
                     alphas_grad_clip=method.alphas_grad_clip,
@@ -241,7 +241,7 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = with_costs(self.members.together(architecture, self.supernet), self._regularizers)
+        self._architecture = with_costs(self.members.together(architecture, self.supernet), self.regularizers)
         means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
@@ -254,7 +254,7 @@ class SearchTask(Task[Architecture]):
             "temperature": self.supernet.relaxation.temperature(done),
             "skipped_steps": self._skipped,
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
-            **of_regularizers(self._regularizers, self.supernet, architecture),
+            **of_regularizers(self.regularizers, self.supernet, architecture),
             **self._probed(architecture, done),
         }
         if self.history and "skip_share" not in self.history[0]:
@@ -276,7 +276,7 @@ class SearchTask(Task[Architecture]):
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
-        return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self._regularizers)
+        return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self.regularizers)
 
     def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
         """Return what the stopping rule measures."""
@@ -301,7 +301,7 @@ class SearchTask(Task[Architecture]):
             self._loss,
             valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
             valid_batches=lambda: batches(first, first + steps),
-            within_budget=lambda found: all(part.broken(found) is None for part in self._regularizers),
+            within_budget=lambda found: all(part.broken(found) is None for part in self.regularizers),
             accumulation=self._options.accumulation,
         )
 
@@ -329,10 +329,10 @@ class SearchTask(Task[Architecture]):
         if self.members.stop(self.history) is None:
             architecture = self._architecture or self._architecture_after(self.epoch - 1)
         else:
-            architecture = with_costs(self.members.together(self._ended(), self.supernet), self._regularizers)
+            architecture = with_costs(self.members.together(self._ended(), self.supernet), self.regularizers)
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
-        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self._regularizers)):
+        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self.regularizers)):
             if note is not None:
                 self.progress.message(f"Warning: {note}")
         return architecture
