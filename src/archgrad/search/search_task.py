@@ -18,16 +18,17 @@ from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, Task
+from archgrad.engine.precision import autocast, check_device
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError
+from archgrad.loss_scale import LossScale
 from archgrad.margins import undecided_note
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, seed_for_rank, send_state
 from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
-from archgrad.search.collapse import collapse_warning
-from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, log_alphas, of_alphas, watched
+from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, of_alphas, publish, stopped_at
 from archgrad.search.loaders import Halves
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.members import Members
@@ -45,8 +46,6 @@ from archgrad.stopping import Stop
 from archgrad.tasks import Chosen, loss_on
 
 __all__ = ["SearchTask"]
-
-"""Version 1 had no stages and no stopping rules; it is read as one without."""
 
 
 class SearchTask(Task[Architecture]):
@@ -90,6 +89,7 @@ class SearchTask(Task[Architecture]):
             epochs=self.members.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
+            fixed_length=options.fixed_length or method.fixed_length,
         )
         self._builder, self._halves, self._stage = builder, halves, -1
         self._use(first)
@@ -99,7 +99,8 @@ class SearchTask(Task[Architecture]):
         self._measured, self.shown = MeasuredHalves(chosen.task, options), figures_of(chosen.task)
         self.directions = chosen.task.directions
         self._samples, self.settings = samples, settings
-        self._meter, self._skipped = Meter(), 0
+        self._meter, self._skipped, self._scale = Meter(), 0, LossScale(enabled=options.precision == "fp16")
+        check_device(self.device, options.precision)
         self._architecture: Architecture | None = None
         self._rate, self._updates_alphas = 0.0, True
 
@@ -196,9 +197,9 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         train_batch, valid_batch = map(self._cast, batches)
         skips = options.on_nonfinite == "skip"
-        buffers = copied_buffers(self.network) if skips else {}
+        buffers = copied_buffers(self.network) if skips or self._scale.enabled else {}
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            with autocast(self.device, options.precision), self._scale.applied():
                 report = search_step(
                     self.supernet,
                     train_batch,
@@ -217,14 +218,11 @@ class SearchTask(Task[Architecture]):
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
+            self._scale.step_taken()
             add_step(self._meter, report, train_batch, valid_batch, self._measured)
         except NonFiniteError as error:
-            if not skips:
-                kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
-                raise NonFiniteError(
-                    f"The search stopped in epoch {self.epoch + 1} at step {self.step + 1}. {error} Or leave "
-                    f"such steps out with on_nonfinite='skip'.{kept}"
-                ) from error
+            if not (self._scale.can_fall() or skips):
+                raise stopped_at(error, self.epoch, self.step, self.folder) from error
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(self.network, buffers, device=self.device)
             self._skipped += 1
@@ -310,14 +308,10 @@ class SearchTask(Task[Architecture]):
 
     def publish_epoch(self) -> None:
         """Write, log and draw the architecture of an epoch, and warn of a collapse."""
-        architecture = self._architecture
-        assert architecture is not None
-        if self.folder is not None:
-            self.folder.save_architecture(architecture, self.epoch)
-        if self.loggers:
-            log_alphas(self.loggers, architecture, self.epoch)
-        probabilities = self.supernet.probabilities()
-        warning = collapse_warning(architecture, probabilities, self.supernet.rows, watched(self.history))
+        assert self._architecture is not None
+        warning = publish(
+            self._architecture, self.epoch, self.supernet, self.history, folder=self.folder, loggers=self.loggers
+        )
         if warning is not None:
             self.progress.message(warning)
 
@@ -366,6 +360,7 @@ class SearchTask(Task[Architecture]):
             "weights_optimizer": self._weights_optimizer.state_dict(),
             "alphas_optimizer": self._alphas_optimizer.state_dict(),
             "skipped": self._skipped,
+            "loss_scale": self._scale.state_dict(),
             "samples": self._samples,
             "history": self.history,
         }
@@ -393,6 +388,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._weights_optimizer, state["weights_optimizer"])
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
+        self._scale.load_state_dict(state.get("loss_scale", {}))  # earlier versions had none
         self.history = rows_in(state["history"], "the history")
         load_supernet_state(self.supernet, state)
         self._meter = Meter.loaded([part["meter"] for part in parts], rank(), world_size())

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from archgrad.batches import count, plain_targets
 from archgrad.buffers import frozen_buffers
 from archgrad.distributed import average_over_ranks
 from archgrad.epoch_end import EpochEnd
@@ -63,8 +64,10 @@ def validated(end: EpochEnd, criterion: Criterion, network: Callable[[Any], Any]
     total = torch.zeros(2, dtype=torch.float64, device=next(iter(end.supernet.alphas.values())).device)
     for inputs, targets in end.valid_batches():
         outputs = network(inputs)
-        value = _accuracy(outputs, targets) if criterion == "accuracy" else end.loss(outputs, targets).double()
-        total += torch.stack([value * len(targets), torch.full_like(value, len(targets))])
+        by_loss = criterion == "loss"
+        value = end.loss(outputs, targets).double() if by_loss else _accuracy(outputs, plain_targets(targets))
+        samples_in = count(targets)
+        total += torch.stack([value * samples_in, torch.full_like(value, samples_in)])
     value, samples = average_over_ranks([total], 1)[0].tolist()
     if not math.isfinite(value):
         raise NonFiniteError(

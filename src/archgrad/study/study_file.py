@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -76,6 +77,10 @@ class Study:
     """At least one."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Of the searches; each is also that of its retrainings."""
+    folds: int | None = None
+    """Parts of the training samples, at least 2, each of which is the test set of as many of the seeds, in turn: of
+    seed s part s mod folds + 1. The seeds are then 0 to folds - 1 where they are not given. None tests on the data's
+    own test set."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Options of all searches."""
     random: int = 20
@@ -103,6 +108,20 @@ class Study:
         for seed in self.seeds:
             check_seed(seed)
         check_whole("random", self.random, least=2)
+        if self.folds is not None:
+            check_whole("folds", self.folds, least=2)
+            counts = Counter(seed % self.folds for seed in self.seeds)
+            if len(counts) < self.folds or len(set(counts.values())) > 1:
+                raise OptionError(
+                    f"seeds must take each of the {self.folds} folds as often (seed s takes fold s mod {self.folds} + "
+                    f"1), but got {list(self.seeds)}. Leave them out, which takes each once."
+                )
+            if any(judge.table is not None for judge in self.judges):
+                raise OptionError("A table's scores are of no fold. Leave folds out, or judge by a retraining.")
+
+    def fold_of(self, seed: int) -> dict[str, str]:
+        """Return the option of data that says which fold a seed's runs test on; none without folds."""
+        return {} if self.folds is None else {"fold": f"{seed % self.folds + 1}/{self.folds}"}
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -135,6 +154,8 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         axes["methods"] = tuple(_within(entry, budget) for entry in axes["methods"] for budget in budgets)
     judges = tuple(_judge(value) for value in _several(content["judges"]))
     plain = {name: value for name, value in content.items() if name not in (*axes, "judges")}
+    if isinstance(folds := plain.get("folds"), int):
+        plain.setdefault("seeds", list(range(folds)))
     if "seeds" in plain:
         plain["seeds"] = tuple(_several(plain["seeds"]))
     for name in ("search", "random_search", "architectures"):

@@ -71,6 +71,11 @@ def _overview(study: Study, results: Sequence[Result], outcomes: Mapping[str, Ou
         f"{done} of {len(outcomes)} runs are done, {hours:.1f} hours of them together. Every seed counts; methods are "
         f"ordered by their mean."
     )
+    if study.folds is not None:
+        hint += (
+            f" Each seed trains on all but one of {study.folds} folds and is tested on that, so that means and "
+            f"deviations are over folds: seed s has fold s mod {study.folds} + 1."
+        )
     return (
         '<section id="overview" aria-labelledby="overview-title"><h2 id="overview-title">Overview</h2>'
         f'<p class="hint">{escape(hint)}</p>{notes(failed)}{_over_all(results)}</section>'
