@@ -36,7 +36,7 @@ FLOW = (
     ("spaces",),
     # what many processes share
     ("distributed",),
-    ("losses",),
+    ("losses", "loss_scale"),
     ("loss_checks",),
     # the continuous relaxation
     ("relaxation", "fast"),

@@ -57,9 +57,9 @@ def test_what_does_not_go_with_a_text_is_said(tmp_path: Path, archgrad: Type) ->
     told = archgrad("search", "--data", "text:corpus", "--space", "tiny", *QUICK)
     assert told.status == 2
     assert "'tiny' is for images" in told.err
-    assert "'darts-rnn', which is for tokens" in told.err
+    assert "darts-rnn" in told.err
     told = archgrad("search", "--data", "digits", "--window", 7, *QUICK)
     assert "window goes with text:PATH" in told.err
     np.savez("pairs.npz", x=np.zeros((8, 4)), y=np.arange(8) % 2)
     told = archgrad("search", "--data", "pairs.npz", "--space", "darts-rnn", *QUICK)
-    assert "'darts-rnn' is for sequences of tokens" in told.err
+    assert "'darts-rnn' is for sequences of whole numbers" in told.err

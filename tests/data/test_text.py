@@ -10,6 +10,7 @@ import torch
 from archgrad.data import load
 from archgrad.data.text import encode_text
 from archgrad.errors import DataError, OptionError
+from archgrad.tasks.choose import chosen_task
 
 
 def text_of(samples, vocabulary, *, window: int) -> str:
@@ -31,7 +32,8 @@ def test_windows_of_characters_follow_each_other_and_targets_are_one_step_on(tmp
     assert torch.equal(inputs[:-1].flatten()[1:], targets[:-1].flatten()[:-1])
     assert targets[-1].tolist()[2:] == [-100] * 5
     assert data.takes_tokens
-    assert data.predicts_next
+    task = chosen_task(None, data).task
+    assert (task.name, task.best, task.labels) == ("sequence", "perplexity", data.classes)
 
 
 def test_the_alphas_learn_from_the_latest_windows(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_the_published_cell_has_the_papers_23_million_parameters_on_penn_treeban
 
 
 def test_classes_that_are_no_tokens_have_weights_of_their_own() -> None:
-    tied, apart = darts_rnn(7, hidden_size=4), darts_rnn(3, vocabulary_size=7, hidden_size=4)
+    tied, apart = darts_rnn(7, hidden_size=4), darts_rnn(3, vocabulary=7, hidden_size=4)
     assert tied.embedding.weight is tied.decoder.weight
     assert apart.decoder.weight.shape == (3, 4)
     assert ag.Supernet(apart)(torch.tensor([[6, 0], [1, 2]])).shape == (2, 3, 2)
@@ -182,7 +182,7 @@ def test_one_drawn_candidate_an_edge_is_computed_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_classes": 0}, {"hidden_size": 0}, {"nodes": 0}, {"vocabulary_size": 0}, {"stage": "test"}]
+    "options", [{"num_classes": 0}, {"hidden_size": 0}, {"nodes": 0}, {"vocabulary": 0}, {"stage": "test"}]
 )
 def test_a_value_outside_its_range_is_refused(options: dict) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
@@ -199,5 +199,5 @@ def test_a_dropout_outside_its_range_is_refused(name: str, share: float) -> None
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ArchitectureError, match="has nodes 1, 2, 3, but the architecture has 1, 2"):
         ag.derive(darts_rnn(4, hidden_size=2, nodes=3, stage="retrain"), ag.Architecture(TWO))
-    with pytest.raises(SpaceError, match="'darts-rnn' is for sequences of tokens"):
+    with pytest.raises(SpaceError, match="'darts-rnn' is for sequences of whole numbers"):
         ag.search("darts-rnn", "digits", epochs=1, quiet=True)

@@ -63,6 +63,11 @@ class Unrolled(BilevelStep):
 
     looks_ahead = True
 
+    @property
+    def differentiates_twice(self) -> bool:
+        """With exact products; see `BilevelStep`."""
+        return self.hvp == "exact"
+
     def __post_init__(self) -> None:
         if self.hvp not in ("finite-difference", "exact"):
             raise OptionError(f"hvp must be 'finite-difference' or 'exact', but got hvp={self.hvp!r}.")

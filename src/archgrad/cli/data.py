@@ -18,6 +18,7 @@ from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import size_of
+from archgrad.data.saved_dataset import is_saved_dataset
 from archgrad.data.table import Kind
 from archgrad.data.table_file import is_table
 from archgrad.data.text import Tokens
@@ -30,7 +31,7 @@ from archgrad.typed_names import OF_LOADING, OF_TABLES, OF_TEXT, PREFIXES, is_ow
 
 __all__ = ["add_data_options", "label_of", "loading_again", "open_data", "settled_name"]
 
-_ARRAYS = ".npz"
+_FOLDER, _ARRAYS = "folder:", ".npz"
 
 
 def add_data_options(parser: Parser) -> None:
@@ -42,11 +43,11 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), text:PATH (language modelling on a text file, or on a folder with a train, a "
-        "valid and a test file), FILE.npz (arrays x and y, or inputs and targets), a table with --target (FILE.csv, "
-        "FILE.tsv, FILE.parquet), or FILE.py:NAME or package.module:NAME, a function of your own that returns an "
-        "archgrad.Data or anything else that archgrad.search takes (the file is run as Python). Its parameters are "
-        "set by --data.PARAMETER VALUE.",
+        "of images, or a tar of them; or what save_to_disk of Hugging Face's datasets wrote), text:PATH (language "
+        "modelling on a text file, or on a folder with a train, a valid and a test file), FILE.npz (arrays x and y, or "
+        "inputs and targets), a table with --target (FILE.csv, FILE.tsv, FILE.parquet), or FILE.py:NAME or "
+        "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
+        "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
     )
     group.add_argument(
         "--image-size",
@@ -69,7 +70,8 @@ def add_data_options(parser: Parser) -> None:
     group.add_argument(
         "--target",
         type=str | None,
-        help="Column of a table that is to be predicted; or several columns of numbers, with commas between.",
+        help="Column of a table, or of what save_to_disk wrote, that is to be predicted; or several columns of "
+        "numbers, with commas between.",
     )
     group.add_argument(
         "--group",
@@ -92,6 +94,18 @@ def add_data_options(parser: Parser) -> None:
         "--window",
         type=int | None,
         help="Tokens of text:PATH that the network reads and learns from at once. By default 35.",
+    )
+    group.add_argument(
+        "--sample-weight",
+        type=str | None,
+        help="Column of a table that says how much a row counts in the loss, a number of at least 0.",
+    )
+    group.add_argument(
+        "--fold",
+        type=str | None,
+        metavar="K/N",
+        help="Test on part K of N of the training samples (of a table, of all rows) and train on the others, for "
+        "cross-validation. The parts have the same share of each class, and no --group in common.",
     )
     group.add_argument(
         "--train-samples",
@@ -131,6 +145,11 @@ def _is_file(name: str) -> bool:
     return not name.startswith(PREFIXES) and (name.endswith(_ARRAYS) or is_table(name))
 
 
+def _has_columns(name: str) -> bool:
+    """Whether data is rows of columns, one of which is the target."""
+    return is_table(name) or (name.startswith(_FOLDER) and is_saved_dataset(from_home(name.removeprefix(_FOLDER))))
+
+
 def loading_again(values: Mapping[str, Any]) -> str:
     """Return the options that say how data is loaded, to be typed again."""
     text = ""
@@ -151,6 +170,14 @@ def _size(text: int | str | None) -> int | tuple[int, int] | None:
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
+def _fold(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if (match := re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)) is None:
+        raise OptionError(f"--fold takes the number of a part and of all parts, such as 2/5, but got {shown(text)}.")
+    return int(match[1]), int(match[2])
+
+
 def open_data(values: dict[str, Any]) -> Data:
     """Load the data that the command line asks for.
 
@@ -163,6 +190,7 @@ def open_data(values: dict[str, Any]) -> Data:
     """
     name, options = values["data"], values.get("data_options", {})
     loading = {option: value for option in OF_LOADING if (value := values.get(option)) not in (None, False)}
+    fold = _fold(loading.pop("fold", None))
     if is_own(name):
         if loading:
             typed = dashed(f"--{next(iter(loading))}")
@@ -170,14 +198,15 @@ def open_data(values: dict[str, Any]) -> Data:
             goes = kinds.get(next(iter(loading)), "--data folder:PATH")
             raise OptionError(f"{typed} goes with {goes}, but got --data {name}. Leave it out.")
         data, given = _of_own(name, options)
+        data = data if fold is None else data.fold(*fold)
         if paths := {key: os.fspath(value) for key, value in given.items() if isinstance(value, Path)}:
             values["data_options"] = {**options, **paths}
     elif options:
         raise OptionError(f"--data.{next(iter(options))} goes with --data FILE.py:NAME, but got --data {name}.")
     else:
         size = _size(loading.pop("image_size", None))
-        kind = values.get("task") if is_table(name) and values.get("task") in get_args(Kind) else None
-        data = load(name, image_size=size, task=kind, **loading)
+        kind = values.get("task") if _has_columns(name) and values.get("task") in get_args(Kind) else None
+        data = load(name, image_size=size, task=kind, fold=fold, **loading)
     wanted = values["train_samples"]
     return data if wanted is None else _part(data, wanted)
 

@@ -21,9 +21,6 @@ from archgrad.typed_names import TEXT
 __all__ = ["Tokens", "encode_text", "load_text"]
 
 Tokens = Literal["characters", "words"]
-WINDOW = 35
-"""Tokens that are learnt from at once, by default: as many as in the paper."""
-
 _UNKNOWN, _END = "<unk>", "<eos>"  # as the Penn Treebank has them
 _MOST_TOKENS = 10_000
 """Most different tokens; rarer ones are unknown."""
@@ -33,7 +30,7 @@ _PARTS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test"
 _NOT_COUNTED = -100  # what the loss leaves out
 
 
-def load_text(path: Path, *, tokens: Tokens = "characters", window: int = WINDOW) -> Data:
+def load_text(path: Path, *, tokens: Tokens = "characters", window: int = 35) -> Data:
     """Read a text for language modelling.
 
     The windows follow each other without overlap, and each is a sample of its own. The vocabulary is that of the
@@ -44,7 +41,7 @@ def load_text(path: Path, *, tokens: Tokens = "characters", window: int = WINDOW
             latest windows of the rest; or a folder with one such file for each part, called train, test and, for the
             alphas, valid, such as ptb.train.txt.
         tokens: "characters", or "words" between blanks, with "<eos>" at the end of each line.
-        window: Tokens of a sample, at least 1.
+        window: Tokens of a sample, at least 1; in the paper 35.
 
     Raises:
         DataError: A file cannot be read or is too short, or the folder has no file for training.

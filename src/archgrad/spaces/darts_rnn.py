@@ -48,7 +48,7 @@ class DartsRnnNetwork(nn.Module):
         self,
         *,
         num_classes: int,
-        vocabulary_size: int,
+        vocabulary: int,
         hidden_size: int,
         nodes: int,
         normalise: bool,
@@ -58,12 +58,12 @@ class DartsRnnNetwork(nn.Module):
         dropout_hidden: float,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, hidden_size)
+        self.embedding = nn.Embedding(vocabulary, hidden_size)
         self.cell = RecurrentCell(nodes, hidden_size, normalise=normalise, label="recurrent")
         self.dropout, self.dropout_embedded = _LockedDropout(dropout), _LockedDropout(dropout_embedded)
         self.dropout_input, self.dropout_hidden = _LockedDropout(dropout_input), _LockedDropout(dropout_hidden)
         self.decoder = nn.Linear(hidden_size, num_classes)
-        if num_classes == vocabulary_size:
+        if num_classes == vocabulary:
             self.embedding.weight = self.decoder.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class DartsRnnNetwork(nn.Module):
 def darts_rnn(
     num_classes: int = 64,
     *,
-    vocabulary_size: int | None = None,
+    vocabulary: int | None = None,
     hidden_size: int = 128,
     nodes: int = 8,
     dropout: float = 0.0,
@@ -89,7 +89,7 @@ def darts_rnn(
 
     Args:
         num_classes: Number of classes; in language modelling the number of tokens.
-        vocabulary_size: Number of different tokens in the sequences; None for as many as classes. If both are equal,
+        vocabulary: Number of different tokens in the sequences; None for as many as classes. If both are equal,
             the scores are products with the embedding's own weights.
         hidden_size: Of embedding and cell, at least 1 (paper: 300 to search, 850 to retrain).
         nodes: Of the cell, at least 1 (paper: 8).
@@ -110,7 +110,7 @@ def darts_rnn(
     Source: Liu et al. 2019, section 3.2; one input a node, as in their section 2.4.
     """
     sizes = {"num_classes": num_classes, "hidden_size": hidden_size, "nodes": nodes}
-    sizes["vocabulary_size"] = num_classes if vocabulary_size is None else vocabulary_size
+    sizes["vocabulary"] = num_classes if vocabulary is None else vocabulary
     for name, value in sizes.items():
         check_whole(name, value, least=1)
     dropouts: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.data import Data
+from archgrad.data import Data, TensorSamples
 from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
 from archgrad.losses import Loss
@@ -41,6 +41,10 @@ class Chosen:
     task: Task
     reason: str = ""
     """In words; empty where the caller named it."""
+
+    def on(self, data: Data) -> Chosen:
+        """Return the same, with a loss that takes the weights of the data's samples if they have some."""
+        return replace(self, task=self.task.sample_weighted()) if data.has_sample_weights else self
 
     @property
     def line(self) -> str:
@@ -132,7 +136,7 @@ def inferred(targets: Tensor, data: Data) -> tuple[Task, str]:
         return _of_fractions(targets)
     if targets.ndim == 1:
         return Classification(), "the targets are one class number a sample"
-    if data.predicts_next:
+    if _predicts_next(data):
         return Sequence(metrics=("perplexity", "accuracy")), "the targets are the inputs one step on"
     if targets.ndim == 3:
         return _segmentation(targets), "the targets are a class number for each pixel"
@@ -149,6 +153,18 @@ def inferred(targets: Tensor, data: Data) -> tuple[Task, str]:
         )
         + f"{'or say' if squeeze else 'Say'} which task it is: {', '.join(TASKS)} (task=..., --task)."
     )
+
+
+def _predicts_next(data: Data) -> bool:
+    """Whether the targets (N, T) are the inputs one step on, as in language modelling; padding is below 0."""
+    samples = data.train
+    if not isinstance(samples, TensorSamples) or not data.takes_tokens:
+        return False
+    inputs, targets = samples.inputs, samples.targets
+    if not isinstance(inputs, Tensor) or inputs.shape != targets.shape or inputs.shape[1] < 2:
+        return False
+    before, after = targets[:, :-1], inputs[:, 1:]
+    return bool(((before == after) | (before < 0)).all())
 
 
 def _of_fractions(targets: Tensor) -> tuple[Task, str]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archgrad.batches import plain_targets
 from archgrad.distributed import sum_over_ranks, world_size
 from archgrad.errors import OptionError
 from archgrad.nested import map_tensors
@@ -153,7 +154,7 @@ class Measure:
             return
         self._empty = False
         outputs = map_tensors(outputs, _for_metrics)
-        outputs, targets = self._task.measured(outputs, targets)
+        outputs, targets = self._task.measured(outputs, plain_targets(targets))
         with torch.no_grad():
             for metric in self._metrics.values():
                 if not isinstance(metric, _Sums) and isinstance(outputs, Tensor):
