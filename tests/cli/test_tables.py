@@ -62,9 +62,9 @@ def test_a_table_is_searched_and_retrained_by_the_commands_that_are_told(table: 
     assert "--target), one of first, second, kind, patient" in told.err
     told = archgrad("search", "--data", "my table.csv", "--target", "kind", "--space", "tiny", *QUICK)
     assert "'tiny' is for images" in told.err
-    assert "'mlp', which is for vectors" in told.err
+    assert "which are vectors: take mlp, tabular" in told.err
     told = archgrad("search", "--space", "mlp", *QUICK)
-    assert "'mlp' is for inputs that are vectors" in told.err
+    assert "'mlp' is for vectors" in told.err
     told = archgrad("search", "--image-size", "12by12", "--data", "folder:here", *QUICK)
     assert "height x width as 48x96, but got '12by12'" in told.err
 

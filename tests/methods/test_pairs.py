@@ -73,6 +73,9 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         *(f"stopping {name}" for name in ("epoch-limit", "hessian-eigenvalue", "skip-count")),
         of="selection perturbation-based",
     ),
+    "OneShot settles choices after the last epoch": _each(
+        *(f"stopping {name}" for name in ("epoch-limit", "hessian-eigenvalue", "skip-count")), of="selection one-shot"
+    ),
     "DirichletKL is a distance of Dirichlet distributions, but {1} has none": _with_all_but(
         "regularizers dirichlet-kl", "relaxation dirichlet"
     ),

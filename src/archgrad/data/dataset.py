@@ -88,6 +88,9 @@ class Data:
     in_features: int = 0
     """Length of an input that is one vector (F,); 0 where inputs are not."""
 
+    sensors: int = 0
+    """Channels of an input that is a series (sensors, time); 0 where inputs are not."""
+
     mean: tuple[float, ...] = ()
     """Mean of each channel over the training images, for pixels in [0, 1]; empty for no normalisation."""
 
@@ -320,7 +323,8 @@ class Data:
             classes=class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
             image_size=image_size,
-            in_features=_vector_length(first),
+            in_features=_first_size(first, dims=1),
+            sensors=_first_size(first, dims=2),
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation or Augmentation(),
@@ -372,8 +376,8 @@ def _image_shape(first: Any, *, asked: bool) -> tuple[int, int]:
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
 
-def _vector_length(first: Any) -> int:
-    """Return the length of an input that is one vector of numbers with a fraction, else 0."""
-    if not isinstance(first, Tensor | np.ndarray) or first.ndim != 1:
+def _first_size(first: Any, *, dims: int) -> int:
+    """Return the first size of an input of numbers with a fraction and so many dimensions, else 0."""
+    if not isinstance(first, Tensor | np.ndarray) or first.ndim != dims:
         return 0
     return len(first) if "float" in str(first.dtype) else 0

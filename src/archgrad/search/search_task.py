@@ -39,7 +39,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
-from archgrad.search.terms import of_regularizers, say_remarks
+from archgrad.search.terms import of_regularizers, say_remarks, with_costs
 from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
@@ -106,7 +106,7 @@ class SearchTask(Task[Architecture]):
 
     def _use(self, state: StageState) -> None:
         self._state = state
-        self.supernet, self._weights_optimizer, self._alphas_optimizer, self._regularizers = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer, self.regularizers = state
         self.network = self.supernet.network
 
     @property
@@ -144,7 +144,7 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
-        say_remarks(self._regularizers if self.epoch == 0 else (), self.progress.message)
+        say_remarks(self.regularizers if self.epoch == 0 else (), self.progress.message)
         if self.members.over(self.history):
             self._begin_member()
         place = method.place_of(self._search_epoch)
@@ -212,7 +212,7 @@ class SearchTask(Task[Architecture]):
                     weights_first=method.weights_first,
                     accumulation=options.accumulation,
                     progress=self._done(),
-                    regularizers=self._regularizers,
+                    regularizers=self.regularizers,
                     perturbation=method.perturbation,
                     weights_rules=method.weights_rules,
                     alphas_grad_clip=method.alphas_grad_clip,
@@ -239,7 +239,7 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = self.members.together(architecture, self.supernet)
+        self._architecture = with_costs(self.members.together(architecture, self.supernet), self.regularizers)
         means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
@@ -252,7 +252,7 @@ class SearchTask(Task[Architecture]):
             "temperature": self.supernet.relaxation.temperature(done),
             "skipped_steps": self._skipped,
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
-            **of_regularizers(self._regularizers, self.supernet, architecture),
+            **of_regularizers(self.regularizers, self.supernet, architecture),
             **self._probed(architecture, done),
         }
         if self.history and "skip_share" not in self.history[0]:
@@ -274,7 +274,7 @@ class SearchTask(Task[Architecture]):
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
-        return self.members.together(self._own_architecture(epoch), self.supernet)
+        return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self.regularizers)
 
     def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
         """Return what the stopping rule measures."""
@@ -299,6 +299,7 @@ class SearchTask(Task[Architecture]):
             self._loss,
             valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
             valid_batches=lambda: batches(first, first + steps),
+            within_budget=lambda found: all(part.broken(found) is None for part in self.regularizers),
             accumulation=self._options.accumulation,
         )
 
@@ -322,10 +323,10 @@ class SearchTask(Task[Architecture]):
         if self.members.stop(self.history) is None:
             architecture = self._architecture or self._architecture_after(self.epoch - 1)
         else:
-            architecture = self.members.together(self._ended(), self.supernet)
+            architecture = with_costs(self.members.together(self._ended(), self.supernet), self.regularizers)
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
-        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self._regularizers)):
+        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self.regularizers)):
             if note is not None:
                 self.progress.message(f"Warning: {note}")
         return architecture

@@ -97,7 +97,8 @@ class StageBuilder(ExitStack):
             raise OptionError(
                 f"Stage {own[0] + 1} of the method builds the space with {asked}, but the space is a "
                 f"{type(self._space).__name__} that is built already. Give its name, or the function or class that "
-                f"builds it."
+                f"builds it, if it takes {', '.join(stages[own[0]].space)}; or a method that searches any space as it "
+                f"is, such as darts, gdas or drnas."
             )
         if (several or own[-1:] > [0]) and isinstance(self._options.weights_optimizer, Optimizer):
             which = "Each member of the ensemble" if several else f"Stage {own[-1] + 1} of the method"

@@ -13,6 +13,7 @@ from typing import Any
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.paths import from_home
+from archgrad.regularizers import budgets_of
 from archgrad.runs import check_seed, read_config
 from archgrad.sizes import check_whole
 
@@ -127,7 +128,8 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     """Read a study from a YAML file.
 
     Environment variables ($NAME) are put in wherever text stands; paths are from the working folder. An entry of an
-    axis is a name, or a mapping of options; a judge is a mapping. What the fields mean stands in `Study`.
+    axis is a name, or a mapping of options; a judge is a mapping. What the fields mean stands in `Study`. With
+    `budgets`, texts as `archgrad search --budget` takes them, each method is searched under each; null is without one.
 
     Raises:
         OptionError: The file says something that a study does not have.
@@ -135,7 +137,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     """
     path = Path(path)
     content = _expanded(read_config(path))
-    known = [each.name for each in fields(Study)]
+    known = [*(each.name for each in fields(Study)), "budgets"]
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise OptionError(
@@ -148,6 +150,8 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         axis: tuple(_entry(option, value) for value in _several(content[axis]))
         for axis, option in (("methods", "method"), ("spaces", "space"), ("data", "data"))
     }
+    if budgets := _several(content.pop("budgets", [])):
+        axes["methods"] = tuple(_within(entry, budget) for entry in axes["methods"] for budget in budgets)
     judges = tuple(_judge(value) for value in _several(content["judges"]))
     plain = {name: value for name, value in content.items() if name not in (*axes, "judges")}
     if isinstance(folds := plain.get("folds"), int):
@@ -174,6 +178,16 @@ def _entry(option: str, value: Any) -> Entry:
     if not isinstance(name, str):
         raise OptionError(f"An entry with options needs a name or {option}, but got {shown(value)}.")
     return Entry(name=_short(name), options=options)
+
+
+def _within(method: Entry, budget: Any) -> Entry:
+    """Return a method under a budget, which its name says; under none, itself."""
+    if budget is None:
+        return method
+    budgets_of(budget)  # refuses what is none
+    texts = [part.strip() for text in ([budget] if isinstance(budget, str) else budget) for part in text.split(",")]
+    name = "+".join(re.sub(r"\s*<=\s*", "-", text) for text in texts)
+    return Entry(name=f"{method.name}-{name}", options={**method.options, "budget": budget})
 
 
 def _short(text: str) -> str:
