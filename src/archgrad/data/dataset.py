@@ -200,7 +200,8 @@ class Data:
         """Return the same data with a part of the training samples as its test set, and the others for training.
 
         The parts, the same in each run, have the same share of each class and no group in common; for cross-validation
-        each is the test set once. The test samples that the data has itself are in none of them.
+        each is the test set once. The test samples that the data has itself are in none of them. Mean and deviation of
+        pixels stay those of all training images.
 
         Args:
             number: Of the part, from 1 to `folds`.

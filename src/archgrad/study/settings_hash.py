@@ -13,8 +13,8 @@ from archgrad.study.study_file import Study
 
 __all__ = ["settings_hash"]
 
-_FOLDERS = re.compile(r"[^\s:\"]*/")
-"""Of a path: where files lie differs between machines."""
+_FOLDERS = re.compile(r"[^\s:\"]*/(?=\D)")
+"""Of a path: where files lie differs between machines; not of a fold, such as 2/5."""
 
 
 def settings_hash(study: Study, candidate: Candidate) -> str:
