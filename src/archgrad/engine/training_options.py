@@ -42,7 +42,8 @@ class TrainingOptions(Options):
     """Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is that of the
     whole batch, up to BatchNorm, which sees the parts."""
     precision: Precision = "32"
-    """"32", "64", or "bf16": autocast to bfloat16, with weights, alphas and BatchNorm statistics in 32 bits."""
+    """"32", "64", or "bf16": autocast to bfloat16, with weights, alphas, BatchNorm statistics, and gradients that are
+    subtracted from each other (finite differences) in 32 bits."""
     on_nonfinite: OnNonfinite = "stop"
     """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
     sync_batchnorm: bool = False
