@@ -244,6 +244,7 @@ class SearchTask(Task[Architecture]):
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
         done = Done(self._search_epoch, self._options.total_epochs, steps - 1)
+        self.supernet.progress = done  # a run may be resumed after the last step of an epoch
         tuned = self._own_epoch + 1 - self._options.total_epochs
         if tuned >= 0:
             end = self._end(self._own_architecture(self.epoch), done)
