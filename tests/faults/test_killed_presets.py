@@ -40,8 +40,8 @@ STEPS = 3
 def run(name: str, folder: Path, **options: Any) -> None:
     torch.manual_seed(0)
     ag.search(
-        space_of_preset(METHODS[name]), images(24), method=METHODS[name], epochs=EPOCHS[name], batch_size=4, cutout=0, seed=2,
-        device="cpu", quiet=True, run_dir=folder, **options,
+        space_of_preset(METHODS[name]), images(24), method=METHODS[name], epochs=EPOCHS[name], batch_size=4, cutout=0,
+        seed=2, device="cpu", quiet=True, run_dir=folder, **options,
     )  # fmt: skip
 
 
