@@ -2,23 +2,25 @@
 
     python benchmarks/retrain_step.py --channels 36 --cells 20 --batch 96
 
-One JSON line: median seconds of both and their ratio (plain / fast).
+One JSON line: median seconds of both, of a loop as one writes it by hand for speed (the plain network in the memory
+format channels_last), and the ratios to the fast path. On CUDA with the peak memory of each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import time
 
 import torch
 import torch.nn.functional as F
+from search_step import add_clock, add_precision, check_precision, environment, in_precision, timed
 
 import archgrad as ag
 from archgrad.fast import accelerate
 from archgrad.fast.malloc import keep_freed_memory
+
+WAYS = ("plain", "channels_last", "fast")
 
 
 def main() -> None:
@@ -26,42 +28,51 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=36)
     parser.add_argument("--cells", type=int, default=20)
     parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: then with --threads 1")
+    add_precision(parser)
+    add_clock(parser)
     options = parser.parse_args()
+    check_precision(parser, options)
     torch.set_num_threads(options.threads)
-    keep_freed_memory()  # of the whole process, and so for both
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    x, y = torch.randn(options.batch, 3, 32, 32), torch.randint(0, 10, (options.batch,))
-    networks = {}
-    for name in ("plain", "fast"):
-        torch.manual_seed(0)
-        space = ag.spaces.darts_cifar(options.channels, options.cells, stage="retrain")
-        network = ag.derive(space, ag.architectures.DARTS_V2)
-        if name == "fast":
-            accelerate(network)
-        networks[name] = network
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    keep_freed_memory()  # of the whole process, and so for all
+    autocast = in_precision(options)
+    x = torch.randn(options.batch, 3, options.image_size, options.image_size, device=options.device)
+    y = torch.randint(0, 10, (options.batch,), device=options.device)
+    networks = {way: network_of(way, options) for way in WAYS}
+    inputs = {way: x.contiguous(memory_format=torch.channels_last) if way == "channels_last" else x for way in WAYS}
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    peaks: dict[str, float] = {}
+
+    def step(way: str) -> None:
+        with autocast:
+            loss = F.cross_entropy(networks[way](inputs[way]), y)
+        loss.backward()
+        networks[way].zero_grad(set_to_none=True)
+
     for index in range(options.rounds + 1):
-        for name, network in networks.items():
-            begin = clock()
-            F.cross_entropy(network(x), y).backward()
+        for way in WAYS:
+            if options.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            taken = timed(options, lambda way=way: step(way))
             if index:  # the first round warms up
-                seconds[name].append(clock() - begin)
-    plain, fast = (statistics.median(seconds[name]) for name in ("plain", "fast"))
-    print(
-        json.dumps(
-            {
-                "plain_seconds": round(plain, 3),
-                "fast_seconds": round(fast, 3),
-                "ratio_retrain": round(plain / fast, 3),
-                "clock": options.clock,
-                "threads": options.threads,
-                "torch": torch.__version__,
-            }
-        )
-    )
+                seconds[way].append(taken)
+            if options.device == "cuda":
+                peaks[f"{way}_peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    medians = {way: statistics.median(seconds[way]) for way in WAYS}
+    found = {f"{way}_seconds": round(medians[way], 5) for way in WAYS}
+    found["ratio_retrain"] = round(medians["plain"] / medians["fast"], 3)
+    found["ratio_to_channels_last"] = round(medians["channels_last"] / medians["fast"], 3)
+    print(json.dumps({**found, **peaks, "precision": options.precision, **environment(options)}))
+
+
+def network_of(way: str, options: argparse.Namespace) -> torch.nn.Module:
+    torch.manual_seed(0)
+    space = ag.spaces.darts_cifar(options.channels, options.cells, stage="retrain")
+    network = ag.derive(space, ag.architectures.DARTS_V2).to(options.device)
+    if way == "fast":
+        accelerate(network)
+    return network.to(memory_format=torch.channels_last) if way == "channels_last" else network
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ The plain path runs edge by edge, operation by operation, in the default memory 
 `loss.backward()` with gradients of both halves, as the authors' code does. Its second-order steps are those of
 `archgrad.bilevel` on the plain supernet, which already leave out the authors' deep copies.
 
-On CUDA (`--device cuda [--bf16]`) the first round, which is not counted, is also the warm-up of the fast path's CUDA
-graphs. `search_minutes` is what the paper's search of 50 epochs of 25,000 images would take at this pace, in passes.
+On CUDA (`--device cuda [--precision bf16]`) the first round, which is not counted, is also the warm-up of the fast
+path's CUDA graphs. `search_minutes` is what the paper's search of 50 epochs of 25,000 images would take at this pace,
+in passes.
 """
 
 from __future__ import annotations
@@ -93,6 +94,32 @@ def add_clock(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add on what, and with which numbers, both paths run."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--precision",
+        choices=["32", "tf32", "bf16"],
+        default="32",
+        help="of both paths: float32, its products in TF32 (CUDA), or autocast to bfloat16",
+    )
+
+
+def check_precision(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse what this machine has not got."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: this machine has no CUDA device")
+    if options.precision == "tf32" and options.device != "cuda":
+        parser.error("--precision tf32 is for --device cuda")
+
+
+def in_precision(options: argparse.Namespace) -> torch.autocast:
+    """Set the precision of float32 products, and return the context in which steps run."""
+    tf32 = options.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    return torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16")
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -108,17 +135,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--step", choices=["first-order", "unrolled", "exact"], default="first-order")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--bf16", action="store_true", help="run the fast path under bf16 autocast (CUDA)")
     parser.add_argument("--rounds", type=int, default=5)
+    add_precision(parser)
     add_clock(parser)
     parser.add_argument("--without", choices=IDEAS, action="append", default=[], help="an idea to switch off")
     parser.add_argument("--worker", choices=["plain", "fast"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: this machine has no CUDA device")
-    if options.bf16 and options.device != "cuda":
-        parser.error("--bf16 is for --device cuda")
+    check_precision(parser, options)
     idle = sorted(set(options.without) & ONLY["cuda" if options.device == "cpu" else "cpu"])
     if idle:
         parser.error(f"--without {', '.join(idle)}: without effect on {options.device}")
@@ -169,6 +192,7 @@ def summary(name: str, path: Path, rounds: list[dict], options: argparse.Namespa
         "channels": options.channels,
         "cells": options.cells,
         "batch": options.batch,
+        "precision": options.precision,
         "image_size": options.image_size,
         "rounds": len(rounds),
     }
@@ -216,7 +240,7 @@ def work(options: argparse.Namespace) -> None:
         for _ in range(2)
     ]
     small = [(x[:2], y[:2]) for x, y in batches]
-    autocast = torch.autocast("cuda", torch.bfloat16, enabled=options.bf16 and fast)
+    autocast = in_precision(options)
     with autocast:
         alpha_pass(supernet, small, options.step, halves, optimizer)
     print(json.dumps({"startup": time.perf_counter() - begin}), flush=True)

@@ -20,7 +20,7 @@ FLOW = (
     ("nested", "options"),
     (
         *("batches", "buffers", "copying", "exactness", "files", "input_checks", "json_text", "isolation"),
-        *("precision", "schedules", "terminal", "typed_names"),
+        *("full_precision", "schedules", "terminal", "typed_names"),
     ),
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
@@ -36,7 +36,7 @@ FLOW = (
     ("spaces",),
     # what many processes share
     ("distributed",),
-    ("losses",),
+    ("losses", "loss_scale"),
     ("loss_checks",),
     # the continuous relaxation
     ("relaxation", "fast"),

@@ -14,7 +14,17 @@ import archgrad as ag
 from archgrad.schedules import Progress
 from archgrad.testing import TabularSpace, Times
 
-__all__ = ["Learnt", "TabularSpace", "Times", "in_fresh_process", "relaxed", "same_state", "softmax", "vector"]
+__all__ = [
+    "Learnt",
+    "Scales",
+    "TabularSpace",
+    "Times",
+    "in_fresh_process",
+    "relaxed",
+    "same_state",
+    "softmax",
+    "vector",
+]
 
 
 class Learnt(nn.Module):
@@ -29,6 +39,18 @@ class Learnt(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight * x
+
+
+class Scales(nn.Module):
+    """x -> (sum of weight times factor over the candidates of two choices, one after the other) x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = ag.LayerChoice({"one": Times(1.0), "three": Times(3.0)}, label="first")
+        self.second = ag.LayerChoice({"none": Times(0.0), "two": Times(2.0)}, label="second")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
 
 
 def relaxed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,30 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from archgrad.errors import DataError, OptionError
 from archgrad.nested import branches, is_structure, joined, map_tensors, places, rebuilt, tensors_in
 
-__all__ = ["check_smallest_part", "count", "cut", "prepare", "to_channels_last", "uncut"]
+__all__ = [
+    "WeightedTargets",
+    "check_smallest_part",
+    "count",
+    "cut",
+    "plain_targets",
+    "prepare",
+    "to_channels_last",
+    "uncut",
+]
+
+
+class WeightedTargets(NamedTuple):
+    """Targets of a batch whose samples have weights in the loss."""
+
+    targets: Tensor
+    """(B, ...)."""
+    sample_weights: Tensor
+    """(B,), at least 0."""
+
+
+def plain_targets(targets: Any) -> Any:
+    """Return the targets of a batch without the weights of its samples."""
+    return targets.targets if isinstance(targets, WeightedTargets) else targets
 
 
 def check_smallest_part(network: nn.Module, samples: int, *, of: str) -> None:
@@ -76,12 +99,12 @@ def _rows(value: Any, samples: int, rows: slice) -> Any:
     return rebuilt(value, [_rows(part, samples, rows) for part in parts])
 
 
-def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]]:
+def cut(inputs: Any, targets: Any, parts: int) -> Iterator[tuple[Any, Any]]:
     """Cut a batch into at most `parts` contiguous parts whose sizes differ by at most one; no part is empty."""
     if parts == 1:
         yield inputs, targets
         return
-    samples = len(targets)
+    samples = count(targets)
     for _, part in places(inputs):
         rows = len(part) if isinstance(part, Tensor) and part.dim() else -1
         if rows != samples and callable(getattr(part, "to", None)):  # a tensor, or a batch of graphs
@@ -93,7 +116,7 @@ def cut(inputs: Any, targets: Tensor, parts: int) -> Iterator[tuple[Any, Tensor]
     parts = min(parts, samples)
     bounds = [part * samples // parts for part in range(parts + 1)]
     for first, end in pairwise(bounds):
-        yield _rows(inputs, samples, slice(first, end)), targets[first:end]
+        yield _rows(inputs, samples, slice(first, end)), _rows(targets, samples, slice(first, end))
 
 
 def uncut(outputs: Sequence[Any]) -> Any:

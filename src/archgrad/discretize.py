@@ -12,7 +12,8 @@ from torch import nn
 from archgrad.architecture import Architecture
 from archgrad.choices import AlphaRow, Choice
 from archgrad.errors import OptionError
-from archgrad.labels import LabelledChoice
+from archgrad.labels import LabelledChoice, alpha_rows, open_choices
+from archgrad.relaxation import Softmax
 from archgrad.supernet import Supernet
 from archgrad.valued import ValuedModule
 from archgrad.values import ValueChoice
@@ -139,11 +140,17 @@ def random_architecture(space: nn.Module, *, seed: int, name: str | None = None)
         space: A module with open choices; stays as it is.
         seed: Seeds the draw.
         name: Name of the space, to be stored.
+
+    Raises:
+        SpaceError: The space has no choice, or labels in conflict.
     """
-    supernet = Supernet(space, seed=seed)
-    drawn = {label: torch.rand(len(row.names), generator=supernet.generator) for label, row in supernet.rows.items()}
-    choices = decide(supernet.network, supernet.choices, {label: row.tolist() for label, row in drawn.items()})
-    return Architecture(choices, space=name, provenance={"drawn_at_random": True, "seed": seed})
+    choices = open_choices(space)
+    rows = alpha_rows(choices)
+    generator = torch.Generator().manual_seed(seed)
+    for row in rows.values():
+        Softmax().initial(row, generator)  # drawn as a supernet's first alphas were, so that a seed stays what it was
+    drawn = {label: torch.rand(len(row.names), generator=generator).tolist() for label, row in rows.items()}
+    return Architecture(decide(space, choices, drawn), space=name, provenance={"drawn_at_random": True, "seed": seed})
 
 
 def _takes_inputs(choice: Choice) -> bool:

@@ -29,5 +29,7 @@ class EpochEnd:
     """Returns this process's (inputs, targets) of the epoch's last step of the alphas."""
     valid_batches: Callable[[], Iterator[Batch]]
     """Returns this process's (inputs, targets) of all steps of the alphas in the epoch, once each."""
+    within_budget: Callable[[Architecture], bool] = lambda architecture: True
+    """Returns whether a network is what the regularisers ask for, such as within a budget."""
     accumulation: int = 1
     """Parts that each batch is cut into, one after the other, to save memory."""

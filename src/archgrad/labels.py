@@ -15,7 +15,7 @@ from archgrad.errors import SpaceError
 from archgrad.valued import ValuedModule
 from archgrad.values import ValueChoice
 
-__all__ = ["LabelledChoice", "alpha_rows", "edges_of_nodes", "label_choices"]
+__all__ = ["LabelledChoice", "alpha_rows", "edges_of_nodes", "label_choices", "open_choices"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,19 @@ def label_choices(space: nn.Module) -> list[LabelledChoice]:
                 f"Label '{entry.label}' is the path of an unlabelled choice and the name of another, at {where}. "
                 f"Give one of them another label."
             )
+    return found
+
+
+def open_choices(space: nn.Module) -> list[LabelledChoice]:
+    """Return every choice of a space, as `label_choices` does.
+
+    Raises:
+        SpaceError: There is none, or labels are in conflict.
+    """
+    found = label_choices(space)
+    if not found:
+        remedy = "Build it with stage='search'" if hasattr(space, "sized_for") else "Put a LayerChoice in it"
+        raise SpaceError(f"{type(space).__name__} has no open choice to search. {remedy}.")
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archgrad.batches import plain_targets
 from archgrad.errors import OptionError
 from archgrad.losses import Loss, LossKind, loss_kind
 
@@ -54,7 +55,7 @@ def check_pair(loss: Loss, outputs: Any, targets: Any) -> None:
     Raises:
         OptionError: They do not go with the loss.
     """
-    kind = loss_kind(loss)
+    kind, targets = loss_kind(loss), plain_targets(targets)
     if not (kind.of_classes or kind.of_elements) or not isinstance(targets, Tensor):
         return
     if not isinstance(outputs, Tensor):
@@ -114,7 +115,7 @@ def check_targets(loss: Loss, outputs: Any, targets: Any) -> None:
     Raises:
         OptionError: A loss of classes cannot take them.
     """
-    kind = loss_kind(loss)
+    kind, targets = loss_kind(loss), plain_targets(targets)
     if not kind.of_classes or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or outputs.dim() < 2:
         return
     if not targets.numel():

@@ -8,6 +8,7 @@ where classes have weights, and where nothing is divided at all (reduction "sum"
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archgrad.batches import uncut
+from archgrad.batches import WeightedTargets, count, uncut
 from archgrad.distributed import divide_over_ranks, world_size
 from archgrad.errors import OptionError
 
@@ -27,11 +28,13 @@ __all__ = [
     "LossKind",
     "ObservedLoss",
     "PartLoss",
+    "SampleWeightedLoss",
     "check_parts",
     "in_parts",
     "joined_parts",
     "loss_kind",
     "loss_of_parts",
+    "unreduced",
 ]
 
 Loss = Callable[[Any, Any], Tensor]
@@ -120,16 +123,10 @@ class _Classes(PartLoss):
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         if targets.is_floating_point():
             return self.loss(outputs, targets) * len(targets)
-        return _summed(self.loss)(outputs, targets)
+        return _reduced(self.loss, "sum")(outputs, targets)
 
     def denominator(self, targets: Any) -> Tensor | float:
-        if targets.is_floating_point():
-            return float(len(targets))
-        counts = targets != _setting(self.loss, "ignore_index", -100)
-        weight = _setting(self.loss, "weight", None)
-        if weight is None:
-            return counts.sum()
-        return torch.where(counts, weight[targets.where(counts, 0).long()], 0.0).sum()
+        return float(len(targets)) if targets.is_floating_point() else _class_weights(self.loss, targets).sum()
 
 
 class _Declared(PartLoss):
@@ -190,7 +187,7 @@ class LossKind:
 
 def loss_kind(loss: Loss) -> LossKind:
     """Return what is known of a loss beforehand."""
-    while isinstance(loss, PartLoss | ObservedLoss):
+    while isinstance(loss, PartLoss | ObservedLoss | SampleWeightedLoss):
         loss = loss.loss
     kind = _kind(loss)
     name = getattr(loss if kind is None else kind, "__name__", type(loss).__name__)
@@ -236,19 +233,102 @@ class ObservedLoss:
             self._called()
 
 
+class SampleWeightedLoss:
+    """A loss as the weighted mean over samples: sum of s_i l_i / sum of s_i of samples with losses l_i, weights s_i.
+
+    With weights c_i of classes, in one of torch's losses, it is the sum of s_i c_i l_i / sum of s_i c_i, and ignored
+    positions count nowhere: with equal s_i it is the loss itself. Where all weights are 0 it is 0.
+
+    Args:
+        loss: What `unreduced` gives the losses of samples of.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self._each = unreduced(loss)
+        self._sums = _setting(loss, "reduction", "mean") in ("sum", "batchmean")
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the weighted mean over a batch; of plain targets all weights are 1."""
+        whole = self.denominator(targets)
+        numerator = self.numerator(outputs, targets)
+        return numerator if whole is None else numerator / whole.to(numerator)
+
+    def numerator(self, outputs: Any, targets: Any) -> Tensor:
+        """See `Loss`."""
+        targets, weights = _weighted(targets)
+        values: Any = self._each(outputs, targets)
+        if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(weights):
+            got = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise OptionError(
+                f"Where samples have weights the loss must return one number a sample, of shape ({len(weights)}, ...), "
+                f"but {_name(self.loss)} returned {got}. Leave the mean over the batch out, or give the function a "
+                f"parameter reduction that 'none' may be given for."
+            )
+        each = values.flatten(1) if values.dim() > 1 else values[:, None]
+        by_sample = each.sum(1) if self._counts(targets) is not None or self._sums else each.mean(1)
+        return (by_sample * weights.to(by_sample)).sum()
+
+    def denominator(self, targets: Any) -> Tensor | None:
+        """See `Loss`."""
+        if _setting(self.loss, "reduction", "mean") == "sum":
+            return None
+        targets, weights = _weighted(targets)
+        counts = self._counts(targets)
+        total = (weights if counts is None else weights * counts).sum()
+        return total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    def _counts(self, targets: Any) -> Tensor | None:
+        """(B,), what a sample counts in a loss of classes: the weights of the classes at its positions."""
+        if _kind(self.loss) not in _CLASSES or targets.is_floating_point():
+            return None
+        counts = _class_weights(self.loss, targets)
+        return counts.reshape(len(targets), -1).sum(1)
+
+
+def _weighted(targets: Any) -> WeightedTargets:
+    if isinstance(targets, WeightedTargets):
+        return targets
+    return WeightedTargets(targets, torch.ones(count(targets), device=targets.device))
+
+
+def unreduced(loss: Any) -> Loss:
+    """Return a loss that gives one number, or several, for each sample of a batch.
+
+    Of an object with a method `unreduced` that is what it returns; of a module, function or `functools.partial` that
+    takes a `reduction`, as torch's do, it is the same with "none"; another loss must be such a one already.
+    """
+    if hasattr(loss, "unreduced"):
+        return loss.unreduced()
+    if isinstance(loss, nn.Module):
+        return _reduced(loss, "none") if hasattr(loss, "reduction") else loss
+    try:
+        takes = "reduction" in inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # a function that does not tell
+        takes = False
+    return _reduced(loss, "none") if takes else loss
+
+
 def _setting(loss: Any, name: str, default: Any) -> Any:
     if isinstance(loss, partial):
         return loss.keywords.get(name, default)
     return getattr(loss, name, default)
 
 
-def _summed(loss: Any) -> Loss:
-    """The same loss of torch's with reduction "sum"."""
+def _reduced(loss: Any, reduction: str) -> Loss:
+    """The same loss with another reduction."""
     if isinstance(loss, nn.Module):
         other: Any = copy.copy(loss)  # shares the tables of parameters and buffers
-        other.reduction = "sum"
+        other.reduction = reduction
         return other
-    return partial(loss, reduction="sum")
+    return partial(loss, reduction=reduction)
+
+
+def _class_weights(loss: Any, targets: Tensor) -> Tensor:
+    """Return the weight of each class number in one of torch's losses, or whether it counts; of the targets' shape."""
+    counts = targets != _setting(loss, "ignore_index", -100)
+    weight = _setting(loss, "weight", None)
+    return counts if weight is None else torch.where(counts, weight[targets.where(counts, 0).long()], 0.0)
 
 
 def check_parts(loss: Loss, outputs: Sequence[Any], targets: Any, values: Sequence[Tensor]) -> None:

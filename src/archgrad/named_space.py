@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -65,15 +66,22 @@ class SpaceBuilder:
         anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         for name, value in options.items():
             if name not in parameters and not anything:
+                having = [space for space, build in SPACES.items() if name in inspect.signature(build).parameters]
                 raise OptionError(
                     f"A stage of the method sets {name}={shown(value)} of the space, but '{self.name}' has no such "
-                    f"option. It has {', '.join(parameters) or 'none'}."
+                    f"option. It has {', '.join(parameters) or 'none'}. {_without(having)}"
                 )
             if first and name in self.given and self.given[name] != value:
                 raise OptionError(
                     f"{name}={shown(self.given[name])} of the space contradicts the method, whose first stage has "
                     f"{name}={shown(value)}. Leave it out, or give other stages."
                 )
+
+
+def _without(having: Collection[str]) -> str:
+    """Return what to do where a method cannot build the space as it needs it."""
+    such = f"a space that has it, such as {', '.join(having)}, or " if having else ""
+    return f"Take {such}a method that searches any space as it is, such as darts, gdas or drnas."
 
 
 def space_of(given: Any, data: Data, *, outputs: int = 0) -> nn.Module | SpaceBuilder:
@@ -125,33 +133,44 @@ def _fitting(build: Callable[..., Any], data: Data, outputs: int) -> dict[str, i
     return {name: value for name, value in known_of(data, outputs).items() if name in parameters}
 
 
-def check_takes(name: str, data: Data) -> None:
-    """Raise SpaceError if a space that comes with archgrad cannot take the data: images, or vectors."""
+_INPUTS = {"in_features": "vectors", "sensors": "series (sensors, time)", "in_channels": "images"}
+"""What inputs a space is for that has such a parameter."""
+
+
+def check_takes(name: str, data: Data, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Raise SpaceError if a space that comes with archgrad cannot take inputs such as those of the data.
+
+    Args:
+        name: Of the space; others are not checked.
+        data: Tells of what kind its inputs are.
+        options: That the space is given: with a vocabulary, it is for sequences of whole numbers.
+    """
     build = SPACES.get(name.replace("_", "-"))
     if build is None:
         return
-    of_vectors = "in_features" in inspect.signature(build).parameters
-    if of_vectors and not data.in_features:
-        raise SpaceError(
-            f"The space '{name}' is for inputs that are vectors, but those of {shown(data.name)} are not. Give a space "
-            f"for images, or one of your own."
-        )
-    if not of_vectors and not data.channels:
-        vectors = ", or 'mlp', which is for vectors" if data.in_features else ""
-        raise SpaceError(
-            f"The space '{name}' is for images, but the inputs of {shown(data.name)} are none. Give a space of your "
-            f"own{vectors}: a module, or FILE.py:NAME on the command line."
-        )
+    known, parameters = known_of(data), inspect.signature(build).parameters
+    own = next((kind for kind in _INPUTS if kind in known), None)
+    wanted = None if options.get("vocabulary") else next(kind for kind in _INPUTS if kind in parameters)
+    if own == wanted:
+        return
+    tokens = "sequences of whole numbers"
+    hint = f" with a vocabulary (--space.vocabulary) for {tokens}," if wanted and "vocabulary" in parameters else ""
+    others = ", ".join(each for each, other in SPACES.items() if own in inspect.signature(other).parameters)
+    remedy = f", which are {_INPUTS[own]}: take {others}, or" if own else ". Give"
+    raise SpaceError(
+        f"The space '{name}' is for {_INPUTS[wanted] if wanted else tokens},{hint} and not for the inputs of "
+        f"{shown(data.name)}{remedy} a space of your own, a module, or FILE.py:NAME on the command line."
+    )
 
 
 def known_of(data: Data, outputs: int = 0) -> dict[str, int]:
     """Return what data tells of the space that is to fit it: its parameters by name.
 
-    Data of values tells no classes, and inputs that are no images (C, H, W) no channels and size. What a network gives
-    out is called `num_classes` whatever it learns.
+    Data of values tells no classes; inputs tell what they are: images (C, H, W) channels and size, vectors (F,) their
+    length, series (sensors, time) the sensors. What a network gives out is called `num_classes` whatever it learns.
     """
     known = {"num_classes": outputs or len(data.classes), "in_channels": data.channels, "image_size": data.image_size}
-    known["in_features"] = data.in_features
+    known |= {"in_features": data.in_features, "sensors": data.sensors}
     return {name: value for name, value in known.items() if value}
 
 

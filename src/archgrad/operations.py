@@ -20,10 +20,12 @@ from archgrad.exactness import as_defined, is_exactly
 __all__ = [
     "DARTS_OPERATIONS",
     "DARTS_PRIMITIVES",
+    "ROBUST_PRIMITIVES",
     "ConvPair",
     "DilConv",
     "DropPath",
     "FactorizedReduce",
+    "Noise",
     "Pool",
     "PoolBN",
     "ReLUConvBN",
@@ -49,6 +51,21 @@ class Zero(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return zeros of shape (B, C, ceil(H/stride), ceil(W/stride))."""
         return x[:, :, :: self.stride, :: self.stride].mul(0.0)
+
+
+class Noise(nn.Module):
+    """Normal random numbers of the output's shape, new in each pass (Zela et al. 2020, space S4)."""
+
+    passes_nothing = True
+    """That the output does not depend on the input."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, ceil(H/stride), ceil(W/stride))."""
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
 
 
 def Pool(kind: str, stride: int) -> nn.Module:  # noqa: N802 (it stands for the module that it builds)
@@ -217,6 +234,14 @@ DARTS_PRIMITIVES = (
 )
 """The candidates of the paper's edges, in the authors' order."""
 
+ROBUST_PRIMITIVES = {
+    "s2": ("skip_connect", "sep_conv_3x3"),
+    "s3": ("none", "skip_connect", "sep_conv_3x3"),
+    "s4": ("noise", "sep_conv_3x3"),
+}
+"""The candidates of RobustDARTS' spaces (Zela et al. 2020, section 4). Those of S1 are two of an edge's own, which the
+authors found by searches and only their data tell; S5 is the paper's."""
+
 DARTS_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),
     "max_pool_3x3": lambda channels, stride, affine: Pool("max", stride),
@@ -228,6 +253,7 @@ DARTS_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "dil_conv_3x3": lambda channels, stride, affine: DilConv(channels, channels, 3, stride, affine=affine),
     "dil_conv_5x5": lambda channels, stride, affine: DilConv(channels, channels, 5, stride, affine=affine),
     "conv_7x1_1x7": lambda channels, stride, affine: ConvPair(channels, stride, affine=affine),
+    "noise": lambda channels, stride, affine: Noise(stride),
 }
 """Name -> function of (channels, stride, affine) that builds the operation of a retraining network."""
 _SKIPS = ("skip", "identity")

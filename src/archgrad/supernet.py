@@ -18,10 +18,9 @@ from archgrad.batches import to_channels_last
 from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.copying import copied
 from archgrad.edge_weights import EdgeWeights
-from archgrad.errors import SpaceError
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import Code, accelerate
-from archgrad.labels import LabelledChoice, alpha_rows, label_choices
+from archgrad.labels import LabelledChoice, alpha_rows, open_choices
 from archgrad.named_weights import NamedWeights, candidates_of
 from archgrad.nested import map_tensors
 from archgrad.perturbations import Perturbation, Probe
@@ -76,11 +75,8 @@ class Supernet(nn.Module):
         super().__init__()
         self.network = copied(space)
         self.relaxation = Softmax() if relaxation is None else relaxation
-        self.choices = label_choices(self.network)
+        self.choices = open_choices(self.network)
         """Every choice with its label, nested ones included."""
-        if not self.choices:
-            remedy = "Build it with stage='search'" if hasattr(space, "sized_for") else "Put a LayerChoice in it"
-            raise SpaceError(f"{type(space).__name__} has no open choice to search. {remedy}.")
         self.rows: dict[str, AlphaRow] = alpha_rows(self.choices)
         """What each row of alphas decides between; those of edge weights are no part of it."""
         self.relaxation.check(self.rows)

@@ -10,8 +10,8 @@ __all__ = ["OF_IMAGES", "OF_LOADING", "OF_TABLES", "OWN_KINDS", "is_own", "name_
 OWN_KINDS = ("data", "space")
 """The options that take code of a person's own; `--data.NAME` and `--space.NAME` set its parameters."""
 
-OF_IMAGES, OF_TABLES = ("image_size", "fit", "skip_unreadable"), ("target", "group", "time")
-OF_LOADING = (*OF_IMAGES, *OF_TABLES)
+OF_IMAGES, OF_TABLES = ("image_size", "fit", "skip_unreadable"), ("target", "group", "time", "sample_weight")
+OF_LOADING = (*OF_IMAGES, *OF_TABLES, "fold")
 """The options that say how data is loaded, which belong to it wherever it is loaded again."""
 
 _FOLDER = "folder:"

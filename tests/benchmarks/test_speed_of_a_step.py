@@ -40,7 +40,7 @@ def test_one_line_a_path_and_one_with_the_ratios(step, ideas):
     assert set(ratios) >= RATIOS | {"device", "torch", "python"}
 
 
-@pytest.mark.parametrize("typed", [("--bf16",), ("--without", "graphs"), ("--without", "gathered")])
+@pytest.mark.parametrize("typed", [("--precision", "tf32"), ("--without", "graphs"), ("--without", "gathered")])
 def test_what_is_for_cuda_is_refused_on_the_cpu(typed):
     done = run_apart([str(SCRIPT), *TINY, *typed])
     assert done.returncode == 2

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import archgrad as ag
+from archgrad.batches import WeightedTargets
 from archgrad.bilevel import graph_cache
 from archgrad.bilevel.graph_cache import recorded_passes
 from archgrad.bilevel.graph_capture import Obstacles, Packed
 from archgrad.bilevel.passes import local_pass, without_grad
 from archgrad.fast import cells
 from archgrad.fast.native import library
+from archgrad.losses import SampleWeightedLoss
 from archgrad.schedules import Progress
 from tape import TapeRecorder
 
@@ -42,8 +44,8 @@ class Small(nn.Module):
         return {"logits": self.head(self.extra(self.choice(x)).mean((2, 3)))}
 
 
-def logits_loss(outputs: dict[str, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(outputs["logits"], targets)
+def logits_loss(outputs: dict[str, torch.Tensor], targets: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
+    return F.cross_entropy(outputs["logits"], targets, reduction=reduction)
 
 
 def batches(count: int, samples: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -81,6 +83,24 @@ def searcher(space: nn.Module, step: ag.bilevel.BilevelStep, relaxation=None, lo
 def assert_same_state(a: ag.Supernet, b: ag.Supernet) -> None:
     for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
         assert torch.equal(x, y), name
+
+
+def test_a_recorded_pass_reads_the_weights_of_its_own_samples():
+    space, step, weighted = Small(), STEPS["first-order"], SampleWeightedLoss(logits_loss)
+    plain, plain_step = searcher(space, step, loss=weighted)
+    recorded, recorded_step = searcher(space, step, loss=weighted)
+    random = torch.Generator().manual_seed(0)
+    data = [
+        (inputs, WeightedTargets(targets, torch.rand(len(targets), generator=random))) for inputs, targets in batches(6)
+    ]
+    torch.manual_seed(0)
+    expected = [plain_step(*data[2 * i : 2 * i + 2]).train_loss for i in range(3)]
+    torch.manual_seed(0)
+    recorder = TapeRecorder()
+    with recorded_passes(recorded, recorder, lambda _: None):
+        assert [recorded_step(*data[2 * i : 2 * i + 2]).train_loss for i in range(3)] == expected
+    assert recorder.recorded == 2
+    assert_same_state(plain, recorded)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +364,9 @@ def test_what_cannot_be_recorded_is_said_and_runs_as_usual(extra, why):
     assert recorder.replayed == (2 if extra is Counts else 0)
 
 
-@pytest.mark.parametrize("space", [ag.spaces.darts_cifar(4, 3), ag.spaces.nasbench201(4, 1)], ids=["darts", "nb201"])
+@pytest.mark.parametrize(
+    "space", [ag.spaces.darts_cifar(4, 3, nodes=2), ag.spaces.nasbench201(4, 1)], ids=["darts", "nb201"]
+)
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
 def test_nothing_in_a_published_space_keeps_a_device_waiting(space, fast):
     supernet = ag.Supernet(space, fast=fast).to("meta")

@@ -76,7 +76,7 @@ def test_help_lists_every_command(archgrad: Type) -> None:
         (["search", "--space", "sens.py"], "which class or function of the file is the space. Give sens.py:NAME"),
         (["search", "--method", "drts"], "There is no method 'drts'. Did you mean 'darts'?"),
         (["search", "--step", "second"], "first-order"),
-        (["search", "--precision", "16"], "--precision takes one of 32, 64, bf16, but got 16\n"),
+        (["search", "--precision", "16"], "--precision takes one of 32, 64, bf16, fp16, but got 16\n"),
         (["search", "--epochs", "many"], "--epochs takes a whole number, but got many\n"),
         (["search", "--log-frequency", "x"], "--log-frequency takes a whole number, but got x\n"),
         (["search", "--alphas-betas", "0.5"], "takes tuple[float, float], but got 0.5\n"),

@@ -62,9 +62,9 @@ def test_a_table_is_searched_and_retrained_by_the_commands_that_are_told(table: 
     assert "--target), one of first, second, kind, patient" in told.err
     told = archgrad("search", "--data", "my table.csv", "--target", "kind", "--space", "tiny", *QUICK)
     assert "'tiny' is for images" in told.err
-    assert "'mlp', which is for vectors" in told.err
+    assert "which are vectors: take mlp, tabular" in told.err
     told = archgrad("search", "--space", "mlp", *QUICK)
-    assert "'mlp' is for inputs that are vectors" in told.err
+    assert "'mlp' is for vectors" in told.err
     told = archgrad("search", "--image-size", "12by12", "--data", "folder:here", *QUICK)
     assert "height x width as 48x96, but got '12by12'" in told.err
 
@@ -76,15 +76,19 @@ def test_prices_are_learnt_reported_and_predicted_for_new_rows(
     random = np.random.default_rng(0)
     areas = random.uniform(20, 120, 80)
     rows = [
-        f"{'' if row % 9 == 0 else f'{area:.1f}'},{['north', 'south', 'west'][row % 3]},{2 * area + 30 * (row % 3):.2f}"
-        for row, area in enumerate(areas)
+        f"{'' if row % 9 == 0 else f'{area:.1f}'},{place},{2 * area + 30 * (row % 3):.2f},{row % 4}"
+        for row, (area, place) in enumerate(zip(areas, ["north", "south", "west"] * 27, strict=False))
     ]
-    Path("t.csv").write_text("\n".join(["area,district,price", *rows]))
+    Path("t.csv").write_text("\n".join(["area,district,price,count", *rows]))
     sizes = ("--space.width", 8, "--space.layers", 1)
-    told = archgrad("search", "--data", "t.csv", "--target", "price", *sizes, "--out", "found", *QUICK)
+    told = archgrad(
+        "search", "--data", "t.csv", "--target", "price", "--sample-weight", "count", *sizes, "--out", "found", *QUICK
+    )
     assert told.status == 0, told.err
     told = archgrad("retrain", "--arch", "found", "--drop-path", 0, "--out", "net", *QUICK)
     assert told.status == 0, told.err
+    assert yaml.safe_load(Path("net/config.yaml").read_text())["sample_weight"] == "count"  # from the search
+    assert "with weights of samples" in json.loads(Path("net/environment.json").read_text())["data"]
     told = archgrad("report", "found", "net", "--out", "page.html")
     assert told.status == 0, told.err
     assert "residual" in Path("page.html").read_text().lower()
@@ -94,7 +98,7 @@ def test_prices_are_learnt_reported_and_predicted_for_new_rows(
     told = archgrad("predict", "net", "--data", "new.csv", "--json")
     assert told.status == 0, told.err
     found = [row["values"]["value"] for row in json.loads(told.out)]
-    encoding = load("t.csv", target="price").encoding
+    encoding = load("t.csv", target="price", sample_weight="count").encoding
     assert encoding is not None
     assert encoding.inputs == ("area", "area is missing", "district=north", "district=south", "district=west")
     inputs = encoding.encode("new.csv")
@@ -110,3 +114,16 @@ def test_prices_are_learnt_reported_and_predicted_for_new_rows(
     told = archgrad("predict", "net", "--data", "new.csv")
     assert told.status == 2
     assert "does not tell how rows of a table become its inputs" in told.err
+
+
+def test_metrics_and_weights_may_be_lists_in_a_config(table: Path, archgrad: Type) -> None:
+    config = {"metrics": ["accuracy", "f1"], "class_weights": [1, 2.5], "space_options": {"width": 4, "layers": 1}}
+    Path("lists.yaml").write_text(yaml.safe_dump(config))
+    told = archgrad(
+        "search", "--config", "lists.yaml", "--data", "my table.csv", "--target", "kind", "--out", "listed", *QUICK
+    )
+    assert told.status == 0, told.err
+    kept = yaml.safe_load(Path("listed/config.yaml").read_text())
+    assert (kept["metrics"], kept["class_weights"]) == ("accuracy,f1", "1,2.5")
+    assert "valid_f1" in Path("listed/metrics.csv").read_text().splitlines()[0]
+    assert archgrad("search", "--resume", "listed").status == 0

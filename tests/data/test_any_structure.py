@@ -172,3 +172,33 @@ def test_no_place_is_lost_or_missed_in_any_structure(value: Any) -> None:
 def test_what_is_one_thing_is_no_structure() -> None:
     assert not any(map(is_structure, ("text", b"bytes", range(3), torch.zeros(2), np.zeros(2), nn.Linear(1, 1), None)))
     assert branches(Pair(1, 2)) == [(0, 1), (1, 2)]
+
+
+class RowsOf(Dataset):
+    def __init__(self, whole: Any) -> None:
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return map_tensors(self.whole, lambda tensor: tensor[index]), index % 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(STRUCTURES.filter(is_structure), st.integers(1, 4))
+def test_samples_of_any_structure_are_joined_to_batches_of_it(whole: Any, size: int) -> None:
+    if any(isinstance(leaf, int) and not -(2**63) <= leaf < 2**63 for _, leaf in places(whole)):
+        with pytest.raises(DataError, match="cannot be joined: Overflow"):
+            list(evaluation_batches(RowsOf(whole), batch_size=size))
+        return
+    batches = list(evaluation_batches(RowsOf(whole), batch_size=size))
+    assert [len(targets) for _, targets in batches] == [len(part) for part in torch.arange(4).split(size)]
+    expected = {place: leaf for place, leaf in places(whole) if isinstance(leaf, Tensor)}
+    for number, (inputs, _) in enumerate(batches):
+        found = {place: leaf for place, leaf in places(inputs) if isinstance(leaf, Tensor)}
+        for place, leaf in expected.items():
+            assert torch.equal(found[place], leaf[number * size : (number + 1) * size])
+        if expected:
+            parts = [part for part, _ in cut(inputs, torch.arange(len(next(iter(found.values())))), 2)]
+            assert all(torch.equal(a, b) for a, b in zip(tensors_in(uncut(parts)), tensors_in(inputs), strict=True))

@@ -279,3 +279,41 @@ def test_the_numbers_of_a_search_are_standardised_over_the_samples_for_the_weigh
     for part, indices in zip(fold.halves(fraction=0.5, seed=0), (weights.indices, alphas.indices), strict=True):
         torch.testing.assert_close(part.samples.inputs, found[indices])
         assert part.given == (indices is alphas.indices)
+
+
+def test_categories_and_missing_values_of_the_other_half_are_unknown_in_a_search(tmp_path):
+    """Of 100 days the alphas have those from 40 to 79, with a colour and with gaps that days before do not have."""
+    rows = [
+        f"{day},{value},{'blue' if 50 <= day < 60 else ('red', 'green')[day % 2]},{day % 2}"
+        for day, value in enumerate([*(day % 11 for day in range(60)), *["", 5] * 20])
+    ]
+    data = loaded(tmp_path, "\n".join(["day,value,colour,kind", *rows]), time="day")
+    assert data.encoding.inputs == ("value", "value is missing", "colour=blue", "colour=green", "colour=red")
+    weights, alphas = data.halves(fraction=0.5, seed=0)
+    seen, unseen = (half.samples.inputs[half.indices] for half in (weights, alphas))
+    assert not seen[:, [1, 2]].any()
+    assert not unseen[:, [1, 2]].any()
+    assert unseen[10:20, 2:].sum() == 0  # blue is none of the colours
+    assert torch.equal(unseen[20::2, 0], torch.zeros(10))  # what is missing is the mean
+    numbers = torch.tensor([float(day % 11) for day in range(40)])
+    torch.testing.assert_close(seen[:, 0], (numbers - numbers.mean()) / numbers.std(correction=0))
+    assert data.train.inputs[:, [1, 2]].any(0).all()  # a retraining knows of both
+
+
+def test_a_category_that_the_weights_do_not_have_is_a_rare_one_where_there_are_rare_ones(tmp_path):
+    names = [f"c{day % 52:02}" for day in range(120)] + ["late"] * 30 + ["c00"] * 45
+    rows = [f"{day},{name},{day % 2}" for day, name in enumerate(names)]
+    data = loaded(tmp_path, "\n".join(["day,name,kind", *rows]), time="day")
+    assert {"name=late", "name=other"} <= set(data.encoding.inputs)
+    late, other = (data.encoding.inputs.index(f"name={name}") for name in ("late", "other"))
+    _, alphas = data.halves(fraction=0.6, seed=0)
+    inputs = alphas.samples.inputs[120:150]
+    assert not inputs[:, late].any()
+    assert torch.equal(inputs[:, other], torch.ones(30))
+
+
+def test_values_that_only_test_rows_lack_make_no_input(tmp_path):
+    rows = [f"{day},{day * day % 7 if day < 45 else ''},{'ab'[day % 2]}" for day in range(50)]
+    data = loaded(tmp_path, "\n".join(["day,value,kind", *rows]), time="day")
+    assert data.encoding.inputs == ("value",)
+    assert not data.test.inputs[5:].any()  # the mean

@@ -18,9 +18,10 @@ from PIL import Image
 from torch import nn
 
 from archgrad import spaces
-from archgrad.data import evaluation_batches, load
+from archgrad.data import Augmentation, Data, TensorSamples, evaluation_batches, load
 from archgrad.errors import DataError, ExportError, OptionError
 from archgrad.export import Exported, ModelDescription, predict, session
+from archgrad.export.predict import predict_samples
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.runs import load_tensors, peak_memory_mb
 
@@ -303,3 +304,22 @@ def test_images_larger_than_class_folders_may_have_are_refused(exported: Exporte
             predict(exported.path, digits[:1])
     finally:
         exported.description_path.write_text(description)
+
+
+def test_a_folder_of_images_of_other_colours_is_brought_to_the_networks(
+    finished: RetrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHGRAD_CACHE", str(tmp_path / "cache"))
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 9, 9, 3)).astype(np.uint8)
+    for number, picture in enumerate(pixels):
+        folder = tmp_path / "coloured" / ("test" if number < 4 else "train") / ("a", "b")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    assert finished.run_dir is not None
+    found = predict_samples(finished.run_dir, f"folder:{tmp_path / 'coloured'}")
+    files = sorted((tmp_path / "coloured" / "test").glob("*/*.png"))
+    assert [each.classes for each in found] == [each.classes for each in predict(finished.run_dir, files)]
+    coloured = TensorSamples(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.arange(12) % 2)
+    data = Data.from_datasets(coloured, augmentation=Augmentation(), name="coloured")
+    with pytest.raises(ExportError, match=r"takes images of 1 channels, but those of 'coloured' have 3\. Give"):
+        predict_samples(finished.run_dir, data)

@@ -22,10 +22,10 @@ from archgrad.fast import accelerate, accelerated
 CELL_CHANGES = [change for change in CHANGES if change.__name__ not in ("swap_operation", "share")]
 
 
-DRAWS = int(os.environ.get("ARCHGRAD_DRAWS", 2 * len(CELL_CHANGES)))
+DRAWS = int(os.environ.get("ARCHGRAD_DRAWS", len(CELL_CHANGES)))
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", range(2))
 @pytest.mark.usefixtures("backend")
 def test_a_changed_derived_network_computes_what_it_says(part: int) -> None:
     for draw in range(DRAWS):

@@ -19,7 +19,7 @@ from archgrad.perturbations import Adversarial, Perturbation, Uniform
 from archgrad.regularizers import BetaDecay, DirichletKL, Entropy, Regularizer, ZeroOne
 from archgrad.relaxation import Dirichlet, Relaxation, Sigmoid
 from archgrad.schedules import Cosine, Exponential
-from archgrad.selection import Likeliest, PerturbationBased, Selection, SkipLimit, Threshold
+from archgrad.selection import Likeliest, OneShot, PerturbationBased, Selection, SkipLimit, Threshold
 from archgrad.stopping import EpochLimit, HessianEigenvalue, SkipCount, Stopping
 from archgrad.weights_rules import Flooding, FreezeOperations, LayerAlignment, WeightsRule
 
@@ -57,6 +57,7 @@ SELECTIONS: dict[str, Callable[[], Selection]] = {
     "likeliest": Likeliest,
     "threshold": lambda: Threshold(0.4),
     "skip limit": lambda: SkipLimit(limit=0),
+    "one-shot": OneShot,
     "perturbation-based": PerturbationBased,
     "perturbation-based, by the loss": lambda: PerturbationBased(tune_epochs=0, criterion="loss"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,28 +189,27 @@ def test_numbers_of_the_alphas_win_over_those_of_the_method() -> None:
         MethodOptions(method="gdas", alphas_learning_rate=-1.0).choose_method()
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_an_interrupted_search_of_any_method_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "at"), zip(METHODS, itertools.cycle((1, 4, 6))))
+def test_an_interrupted_search_of_any_method_goes_on_to_the_bit(name: str, at: int, tmp_path: Path) -> None:
     method = METHODS[name]
     epochs = 4 if method.epochs is None else None
     expected = found(method, epochs=epochs, run_dir=tmp_path / "whole")
-    for at in (1, 4, 6):
-        calls = 0
+    calls = 0
 
-        def loss(outputs: Any, targets: Any, at: int = at) -> Any:
-            nonlocal calls
-            calls += torch.is_grad_enabled()  # not the look before the first step
-            if calls == 3 * at:
-                raise KeyboardInterrupt
-            return F.cross_entropy(outputs, targets)
+    def loss(outputs: Any, targets: Any) -> Any:
+        nonlocal calls
+        calls += torch.is_grad_enabled()  # not the look before the first step
+        if calls == 3 * at:
+            raise KeyboardInterrupt
+        return F.cross_entropy(outputs, targets)
 
-        run, options = tmp_path / f"cut-{at}", {"epochs": epochs, "checkpoint_steps": 1}
-        with pytest.raises((KeyboardInterrupt, Interrupted)):
-            found(method, run_dir=run, loss=loss, **options)
-        resumed = found(method, run_dir=run, resume=True, **options)
-        assert resumed.history == expected.history
-        for file in ("metrics.csv", "checkpoints/epoch_3.json"):
-            assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    run, options = tmp_path / f"cut-{at}", {"epochs": epochs, "checkpoint_steps": 1}
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        found(method, run_dir=run, loss=loss, **options)
+    resumed = found(method, run_dir=run, resume=True, **options)
+    assert resumed.history == expected.history
+    for file in ("metrics.csv", "checkpoints/epoch_3.json"):
+        assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_a_search_that_was_stopped_stays_stopped_and_gives_the_epoch_that_the_rule_names(tmp_path: Path) -> None:

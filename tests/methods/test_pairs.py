@@ -14,6 +14,7 @@ import archgrad as ag
 from archgrad.errors import OptionError, SpaceError
 from archgrad.methods import Method
 from archgrad.methods.tree import KINDS
+from archgrad.search import stage_builder
 from parts_of_methods import PARTS, SPACES, Part, method_of, unlisted_fields
 
 
@@ -71,6 +72,9 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     "PerturbationBased settles choices after the last epoch": _each(
         *(f"stopping {name}" for name in ("epoch-limit", "hessian-eigenvalue", "skip-count")),
         of="selection perturbation-based",
+    ),
+    "OneShot settles choices after the last epoch": _each(
+        *(f"stopping {name}" for name in ("epoch-limit", "hessian-eigenvalue", "skip-count")), of="selection one-shot"
     ),
     "DirichletKL is a distance of Dirichlet distributions, but {1} has none": _with_all_but(
         "regularizers dirichlet-kl", "relaxation dirichlet"
@@ -160,6 +164,22 @@ def plan(space: str) -> tuple[tuple[Part, ...], ...]:
             missing.pop(pair, None)
         methods.append(tuple(chosen))
     return tuple(methods)
+
+
+_COSTS: dict[tuple[str, str], ag.ExpectedCost] = {}
+
+
+def cost_of(supernet: ag.Supernet, sample: torch.Tensor, cost: str) -> ag.ExpectedCost:
+    """Work out what a space costs once for all methods."""
+    key = (cost, str(supernet.network))
+    if key not in _COSTS:
+        _COSTS[key] = ag.ExpectedCost(supernet, sample, cost)
+    return _COSTS[key]
+
+
+@pytest.fixture(autouse=True)
+def costs_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_builder, "ExpectedCost", cost_of)
 
 
 def search(method: Method, space: str) -> ag.SearchResult:

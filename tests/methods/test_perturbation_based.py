@@ -26,7 +26,7 @@ from archgrad.selection.measured import measured
 from archgrad.selection.undecided import undecided
 from archgrad.stopping import SkipCount
 from archgrad.testing import MixedSpace, TabularSpace, Times
-from toys import relaxed, softmax, vector
+from toys import Scales, relaxed, softmax, vector
 
 AT_ONCE = PerturbationBased(tune_epochs=0, criterion="loss")
 
@@ -36,18 +36,6 @@ def end_of(supernet: ag.Supernet, batches: list[tuple[Tensor, Tensor]], loss: An
         return iter(batches)
 
     return EpochEnd(supernet, discretize(supernet), Progress(0, 2), loss, lambda: batches[-1], every)
-
-
-class Scales(nn.Module):
-    """x -> (sum of weight times factor over the candidates of two choices, one after the other) x."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = ag.LayerChoice({"one": Times(1.0), "three": Times(3.0)}, label="first")
-        self.second = ag.LayerChoice({"none": Times(0.0), "two": Times(2.0)}, label="second")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x))
 
 
 def test_what_is_lost_without_each_candidate_follows_by_hand() -> None:

@@ -43,6 +43,21 @@ def test_features_cost_what_their_products_do() -> None:
     assert count_multiply_adds(module, (5,)) == 5 * 7 + 7 * 2
 
 
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_costs_its_projections_and_products_whichever_way_it_is_computed(need_weights: bool) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.attention(x, x, x, need_weights=need_weights)[0]
+            return output
+
+    # of L vectors of W features: four projections of W x W, and the products of L x L x W
+    assert count_multiply_adds(Attending(), (5, 8)) == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
+
+
 class WithAuxiliary(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,13 @@ def test_a_power_cut_at_any_step_changes_nothing(step: int, tmp_path: Path, unin
 
 @pytest.mark.parametrize(
     "options",
-    [{"optimizer": "adamw", "learning_rate": 0.01}, {"precision": "64"}, {"precision": "bf16"}, {"accumulation": 2}],
+    [
+        {"optimizer": "adamw", "learning_rate": 0.01},
+        {"precision": "64"},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"accumulation": 2},
+    ],
 )
 def test_every_way_to_train_resumes_to_the_bit(options: dict[str, Any], tmp_path: Path) -> None:
     run(tmp_path / "whole", **options)

@@ -74,7 +74,9 @@ def test_samples_and_batches_that_are_not_what_is_taken_are_told_what_is() -> No
 def test_a_space_for_images_refuses_other_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     windows = tmp_path / "windows.npz"
     np.savez(windows, x=np.zeros((40, 2, 16), np.float32), y=np.arange(40) % 2)
-    with pytest.raises(SpaceError, match=r"'tiny' is for images, but the inputs of .* are none. Give a space of your"):
+    with pytest.raises(
+        SpaceError, match=r"'tiny' is for images, and not .*which are series .*: take timeseries, or a space of your"
+    ):
         ag.search("tiny", str(windows), quiet=True)
     assert main(["search", "--data", str(windows), "--out", str(tmp_path / "run")]) == 2
     assert "'darts-cifar' is for images" in capsys.readouterr().err
@@ -152,7 +154,7 @@ def test_a_space_is_told_only_what_its_data_tells(tmp_path: Path, capsys: pytest
     shapes = dict(ag.search(Windows, values, **short, **loss).supernet.weights)  # type: ignore[arg-type]
     assert [tuple(weight.shape) for weight in shapes.values() if weight.dim() > 1] == [(4, 2, 1), (4, 2, 3), (1, 4)]
     with pytest.raises(
-        SpaceError, match=r"built from num_classes alone, which is what .* functools.partial with in_ch"
+        SpaceError, match=r"built from num_classes, sensors alone, which is what .* functools.partial with in_ch"
     ):
         ag.search(Needy, windows, **short)  # type: ignore[arg-type]
 

@@ -268,6 +268,27 @@ def test_a_rule_of_ones_own_is_a_small_class() -> None:
     assert list(ag.Supernet(space).rows) == ["0"]
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("with_batch", [False, True])
+def test_encoder_layers_of_torch_call_their_parts_where_they_predict_too(with_batch: bool) -> None:
+    """They read the weights of their parts there, and so does a stack of them of padded sequences."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    wide = Candidate(
+        "wide", lambda own: nn.Sequential(own, nn.Linear(own.out_features, own.out_features)), at=nn.Linear
+    )
+    x, is_padding = torch.randn(2, 3, 4), torch.tensor([[False, False, False], [False, False, True]])
+    batch = {"src": x, "src_key_padding_mask": is_padding}
+    space = from_module(model, [wide], batch=batch if with_batch else None)
+    supernet = ag.Supernet(space).eval()
+    assert list(supernet.rows) == [f"layers/{k}/linear{n}" for k in (0, 1) for n in (1, 2)]  # not of the attention
+    original, kept = ag.derive(space, dict.fromkeys(supernet.rows, "original")).eval(), ~is_padding
+    with torch.no_grad():
+        assert supernet(x, src_key_padding_mask=is_padding).isfinite().all()
+        torch.testing.assert_close(original(**batch)[kept], model(**batch)[kept])
+
+
 class ReadsAttribute(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -290,14 +311,6 @@ class CallsElsewhere(nn.Module):
 X = torch.zeros(1, 4, 5, 5)
 
 
-WIDE = Candidate("wide", lambda layer: nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)), at="linear1")
-
-
-def transformer() -> nn.Module:
-    """A layer that reads the weights of its parts where it predicts, unless one of them has a hook."""
-    return nn.TransformerEncoderLayer(4, 2, 4, batch_first=True)
-
-
 def mixed() -> nn.Module:
     return nn.Sequential(conv(), conv(kernel_size=5))
 
@@ -317,7 +330,6 @@ def mixed() -> nn.Module:
         (lambda: from_module(mixed(), [Kernels()], label=lambda _: "a"), "have no candidate in common: '0', '1'"),
         (lambda: from_module(ag.spaces.tiny(), [Kernels()], batch=X), "has choices already"),
         (lambda: from_module(ReadsAttribute(), [Kernels()], batch=X), "reads a layer itself"),
-        (lambda: from_module(transformer(), [WIDE], batch=torch.zeros(1, 3, 4)), "reads a layer itself"),
         (lambda: from_module(CallsElsewhere(), [Kernels()], batch=X), "from elsewhere than its modules"),
         (lambda: Kernels(()), "needs whole sizes"),
         (lambda: Kernels((3, 3)), "different sizes"),

@@ -51,6 +51,8 @@ BAD_OPTIONS: list[tuple[Callable[..., nn.Module], dict[str, Any], str]] = [
     ],
     (ag.spaces.darts_cifar, {"nodes": 0}, "nodes must be a whole number of at least 1, but got nodes=0"),
     (ag.spaces.darts_cifar, {"stage": "train"}, "stage must be 'search' or 'retrain', but got stage='train'"),
+    (ag.spaces.darts_cifar, {"operations": "s1"}, "operations must be .*s2, s3, s4, but got operations='s1'"),
+    (ag.spaces.darts_cifar, {"operations": ["sep_conv_9x9"]}, "operations must be .*but got operations='sep_conv_9x9'"),
     (ag.spaces.darts_cifar, {"auxiliary": True}, "no auxiliary head; give auxiliary=True with stage='retrain'"),
     (ag.spaces.darts_imagenet, {"channels": 3}, "channels must be even for the ImageNet stem, but got channels=3"),
     (ag.spaces.darts_imagenet, {"cells": -1}, "cells must be a whole number of at least 1, but got cells=-1"),
@@ -81,6 +83,28 @@ class TestDartsCifar:
     ) -> None:
         network = ag.spaces.darts_cifar(1 if cells > 3 else 2, cells, nodes=2)
         assert [i for i, cell in enumerate(network.cells) if cell.graph.label == "reduce"] == reductions
+
+    def test_operations_are_those_of_robust_darts_or_a_list(self) -> None:
+        lists = {
+            "s2": ("skip_connect", "sep_conv_3x3"),
+            "s3": ("none", "skip_connect", "sep_conv_3x3"),
+            "s4": ("noise", "sep_conv_3x3"),
+        }
+        for operations, names in [*lists.items(), (["skip_connect", "max_pool_3x3"], ("skip_connect", "max_pool_3x3"))]:
+            supernet = ag.Supernet(ag.spaces.darts_cifar(2, 2, nodes=2, operations=operations))
+            assert {row.names for row in supernet.rows.values()} == {names}
+
+    def test_noise_is_searched_derived_and_drawn_anew(self) -> None:
+        data = (images(8, 3, batch=12), torch.arange(12) % 3)
+        space = ag.spaces.darts_cifar(2, 2, num_classes=3, nodes=2, operations="s4")
+        found = ag.search(space, data, epochs=1, batch_size=6, quiet=True, device="cpu").architecture
+        ag.derive(space, found)(data[0])
+        cell = {"2": [["noise", 0], ["sep_conv_3x3", 1]]}
+        network = ag.derive(
+            ag.spaces.darts_cifar(2, 2, num_classes=3, stage="retrain"), {"normal": cell, "reduce": cell}
+        ).eval()
+        assert network(data[0]).shape == (12, 3)
+        assert not torch.equal(network(data[0]), network(data[0]))
 
     def test_width_doubles_and_size_halves_at_reductions(self) -> None:
         space = ag.spaces.darts_cifar(2, 3, nodes=2)

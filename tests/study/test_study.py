@@ -6,6 +6,7 @@ import csv
 import itertools
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,15 @@ architectures: {{all-conv: "{ALL_CONV}"}}
     )
     assert "torch" in kept[0].versions
     assert "cores" in kept[0].hardware
+
+    # Elsewhere it goes on from what is kept, and has nothing to run.
+    plan = replace(load_study(file), methods=load_study(file).methods[:1])
+    on = {"jobs": 1, "threads": 1, "quiet": True, "continue_from": tmp_path / "kept.csv"}
+    study(plan, tmp_path / "elsewhere", keep=tmp_path / "again.csv", **on)
+    assert not (tmp_path / "elsewhere" / "searches").exists()
+    assert rows_kept((tmp_path / "again.csv").read_text(encoding="utf-8")) == kept[:-1]
+    with pytest.raises(OptionError, match="darts/seed-0 comes from other settings"):
+        study(replace(plan, search={**plan.search, "epochs": 3}), tmp_path / "other", **on)
 
 
 def test_a_plan_that_is_neither_a_study_nor_a_path_is_refused(tmp_path: Path) -> None:

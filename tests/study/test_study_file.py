@@ -46,12 +46,24 @@ def test_a_whole_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (study.seeds, study.random, study.search) == ((3, 4), 5, {"epochs": 2})
 
 
+def test_each_method_is_searched_under_each_budget(tmp_path: Path) -> None:
+    budgets = "[null, parameters<=2k, 'multiply_adds <= 1M, parameters<=9k']"
+    study = load(tmp_path, f"{WHOLE.replace('folder:$PLACE/photos', 'cifar10')}\nbudgets: {budgets}\n")
+    assert [entry.name for entry in study.methods[:3]] == [
+        *("darts", "darts-parameters-2k", "darts-multiply_adds-1M+parameters-9k"),
+    ]
+    assert study.methods[4].options == {"method": "darts", "alphas_learning_rate": 0.003, "budget": "parameters<=2k"}
+    assert len(study.methods) == 6
+
+
 BASE = {"methods": "[darts]", "spaces": "[tiny]", "data": "[digits]", "judges": "[{retrain: {epochs: 1}}]"}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"budgets": "[parameters<2k]"}, "takes COST<=NUMBER"),
+        ({"budgets": "[parameters<=2k, parameters<=2k]"}, "each of another name"),
         ({"method": "[darts]"}, "'method', which a study does not have"),
         ({"methods": "[]"}, "needs methods"),
         ({"methods": "[darts, darts]"}, "each of another name"),

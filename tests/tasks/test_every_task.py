@@ -156,3 +156,19 @@ def broken_off_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number
         return real(*arguments, **named)
 
     monkeypatch.setattr(owner, name, step)
+
+
+def test_a_function_of_ones_own_gets_the_same_in_search_and_retraining() -> None:
+    """Of a regression values of shape (B,), though the network returns (B, 1): compared in all pairs they would lie."""
+    problem, shapes = PROBLEMS["regression"], set()
+
+    def off(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        shapes.add((outputs.dim(), targets.dim(), outputs.shape == targets.shape))
+        return (outputs - targets).abs().mean()
+
+    given: dict[str, Any] = {"epochs": 1, "batch_size": 16, "quiet": True, "device": "cpu", "metrics": off}
+    found = ag.search(problem.space(), problem.data(), **given)
+    trained = ag.retrain(ag.derive(problem.space(), found), problem.data(), **given)
+    assert shapes == {(1, 1, True)}
+    assert {"train_off", "valid_off"} <= found.history[0].keys()
+    assert "test_off" in trained.history[0]

@@ -75,6 +75,8 @@ def test_the_multiplier_rises_until_the_derived_network_keeps_the_budget() -> No
         assert after == pytest.approx(max(0.0, before + cost / 30 - 1))
     assert "CostBudget parameters" in supernet_state(found.supernet)["memory"]
     assert ag.cost.count_parameters(ag.derive(Wide(), found.architecture)) == derived[-1]
+    told = found.architecture.provenance["costs"]["parameters"]
+    assert sum(told.values()) == derived[-1]
 
 
 def test_what_the_networks_cost_is_said_and_a_budget_that_none_keeps_is_refused(

@@ -38,6 +38,11 @@ class BilevelStep(ABC):
     looks_ahead = False
     """Whether it looks along the gradient of the weights' pass; then that pass must not be perturbed."""
 
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether gradients are differentiated once more, of which float16 has too few numbers."""
+        return False
+
     def check(self, optimizer: Optimizer) -> None:
         """Raise OptionError if the step cannot look through this weights' optimizer."""
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
 from archgrad.bilevel.passes import Batch, Loss, Pass, frozen_buffers, repeated_random, run_pass, without_grad
 from archgrad.errors import OptionError
-from archgrad.precision import full_precision
+from archgrad.full_precision import full_precision
 from archgrad.supernet import Supernet
 
 __all__ = ["Flat"]

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten
 
+from archgrad.batches import count
 from archgrad.bilevel.graph_capture import CudaRecorder, Obstacles, Recorder
 from archgrad.bilevel.graph_recording import Call, Recording, apart, draw_on, relative, tensors_of
 from archgrad.bilevel.passes import Batch, Loss, Pass, differentiate, passes_by, repeated_random
@@ -169,7 +170,7 @@ class _Recordings:
         begin = time.perf_counter()
 
         def make(found: Pass) -> Recording:
-            self._say(f"Warming up: {name} of {len(call.batch[1])} samples is recorded as a CUDA graph.")
+            self._say(f"Warming up: {name} of {count(call.batch[1])} samples is recorded as a CUDA graph.")
             return Recording.of(call, found, self._supernet, self._recorder)
 
         found, recording, why = self._hold(call, make)

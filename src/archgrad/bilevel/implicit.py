@@ -41,6 +41,7 @@ class Implicit(BilevelStep):
     """Added to the diagonal of H, at least 0."""
 
     looks_ahead = True
+    differentiates_twice = True
 
     def __post_init__(self) -> None:
         if self.solver not in ("neumann", "cg"):

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from archgrad.batches import cut, uncut
 from archgrad.buffers import frozen_buffers
 from archgrad.loss_checks import evaluated
+from archgrad.loss_scale import loss_scale
 from archgrad.losses import Loss, check_parts, joined_parts, loss_of_parts
 from archgrad.nested import map_tensors
 from archgrad.supernet import Supernet
@@ -63,7 +64,10 @@ def differentiate(
 ) -> Pass:
     """Differentiate the loss of one batch as it stands; arguments as `run_pass`."""
     value, outputs = pass_loss(supernet, batch, loss, weights=weights)
-    gradients = torch.autograd.grad(value, wrt, allow_unused=True)
+    scale = loss_scale()
+    gradients = torch.autograd.grad(value if scale == 1.0 else value * scale, wrt, allow_unused=True)
+    if scale != 1.0:
+        gradients = tuple(None if g is None else g / scale for g in gradients)
     return Pass(list(gradients), value.detach(), map_tensors(outputs, Tensor.detach))
 
 

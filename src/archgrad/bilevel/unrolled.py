@@ -31,7 +31,7 @@ from archgrad.bilevel.passes import (
 from archgrad.bilevel.second_derivative import SecondDerivative
 from archgrad.checks import is_whole
 from archgrad.errors import OptionError
-from archgrad.precision import full_precision
+from archgrad.full_precision import full_precision
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
@@ -63,6 +63,11 @@ class Unrolled(BilevelStep):
     2019). None differentiates all."""
 
     looks_ahead = True
+
+    @property
+    def differentiates_twice(self) -> bool:
+        """With exact products; see `BilevelStep`."""
+        return self.hvp == "exact"
 
     def __post_init__(self) -> None:
         if self.hvp not in ("finite-difference", "exact"):

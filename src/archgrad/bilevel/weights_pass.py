@@ -21,7 +21,7 @@ from archgrad.bilevel.passes import (
     run_pass,
     without_grad,
 )
-from archgrad.precision import full_precision
+from archgrad.full_precision import full_precision
 from archgrad.schedules import Progress
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import Gradients, WeightsPass, WeightsRule

@@ -11,7 +11,7 @@ COMMANDS = {
     "study": "Compare methods over seeds, and report on every run.",
     "report": "Draw runs as one HTML file.",
     "export": "Write a retrained network as ONNX, or as a program of torch.export.",
-    "predict": "Classify images with a retrained network.",
+    "predict": "Predict images, rows of a table or arrays with a retrained network.",
     "show": "Show an architecture in the terminal, as a picture, or as DOT.",
     "query": "Look an architecture up in the table of a benchmark.",
     "convert": "Write an architecture or weights in the form of another program.",

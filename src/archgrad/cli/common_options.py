@@ -27,6 +27,8 @@ __all__ = ["NOT_KEPT", "add_run_options", "first_free", "kept", "parse", "settle
 
 _LONGEST_PATH = 4096
 _AUTO = "auto"
+_LISTED = ("metrics", "class_weights")
+"""Options that are typed with commas, and may be lists in a file."""
 _OPTIONS = [f"{kind}_options" for kind in OWN_KINDS]
 NOT_KEPT = (*OF_ONE_CALL, "out", "dotted", "stored_method", "jobs")
 """What says where and how a run is shown, and so has no place in its config.yaml."""
@@ -162,6 +164,9 @@ def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> d
         if name not in known and name not in _OPTIONS:
             hint = did_you_mean(name, known)
             raise OptionError(f"'{file}' holds {shown(name)}, which is no option of 'archgrad {command}'.{hint}")
+    for name in _LISTED:
+        if isinstance(stored.get(name), list):  # as it would be typed
+            stored[name] = ",".join(map(str, stored[name]))
     for name in parts:
         if isinstance(stored.get(name), Mapping | list):
             raise OptionError(

@@ -18,6 +18,7 @@ from archgrad.cli.own_code import find_own, given_options, settled_own
 from archgrad.cli.parser import Parser, dashed
 from archgrad.data import Data, as_data, load, stratified_halves
 from archgrad.data.samples import size_of
+from archgrad.data.saved_dataset import is_saved_dataset
 from archgrad.data.table import Kind
 from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError
@@ -41,7 +42,8 @@ def add_data_options(parser: Parser) -> None:
         default="digits",
         help="digits (1,797 real grey 8x8 images, embedded), cifar10, cifar100, fashion-mnist, mnist, svhn (downloaded "
         "on first use into ~/.cache/archgrad, or where the variable ARCHGRAD_DATA says), folder:PATH (class folders "
-        "of images, or a tar of them), FILE.npz (arrays x and y, or inputs and targets), a table with --target "
+        "of images, or a tar of them; or what save_to_disk of Hugging Face's datasets wrote), FILE.npz (arrays x and "
+        "y, or inputs and targets), a table with --target "
         "(FILE.csv, FILE.tsv, FILE.parquet), or FILE.py:NAME or "
         "package.module:NAME, a function of your own that returns an archgrad.Data or anything else that "
         "archgrad.search takes (the file is run as Python). Its parameters are set by --data.PARAMETER VALUE.",
@@ -67,7 +69,8 @@ def add_data_options(parser: Parser) -> None:
     group.add_argument(
         "--target",
         type=str | None,
-        help="Column of a table that is to be predicted; or several columns of numbers, with commas between.",
+        help="Column of a table, or of what save_to_disk wrote, that is to be predicted; or several columns of "
+        "numbers, with commas between.",
     )
     group.add_argument(
         "--group",
@@ -80,6 +83,18 @@ def add_data_options(parser: Parser) -> None:
         type=str | None,
         help="Column of a table that says when a row was taken: the test set is the latest fifth, and the alphas learn "
         "from the latest of the rest.",
+    )
+    group.add_argument(
+        "--sample-weight",
+        type=str | None,
+        help="Column of a table that says how much a row counts in the loss, a number of at least 0.",
+    )
+    group.add_argument(
+        "--fold",
+        type=str | None,
+        metavar="K/N",
+        help="Test on part K of N of the training samples (of a table, of all rows) and train on the others, for "
+        "cross-validation. The parts have the same share of each class, and no --group in common.",
     )
     group.add_argument(
         "--train-samples",
@@ -118,6 +133,11 @@ def _is_file(name: str) -> bool:
     return not name.startswith(_FOLDER) and (name.endswith(_ARRAYS) or is_table(name))
 
 
+def _has_columns(name: str) -> bool:
+    """Whether data is rows of columns, one of which is the target."""
+    return is_table(name) or (name.startswith(_FOLDER) and is_saved_dataset(from_home(name.removeprefix(_FOLDER))))
+
+
 def loading_again(values: Mapping[str, Any]) -> str:
     """Return the options that say how data is loaded, to be typed again."""
     text = ""
@@ -138,6 +158,14 @@ def _size(text: int | str | None) -> int | tuple[int, int] | None:
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
+def _fold(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if (match := re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)) is None:
+        raise OptionError(f"--fold takes the number of a part and of all parts, such as 2/5, but got {shown(text)}.")
+    return int(match[1]), int(match[2])
+
+
 def open_data(values: dict[str, Any]) -> Data:
     """Load the data that the command line asks for.
 
@@ -150,20 +178,22 @@ def open_data(values: dict[str, Any]) -> Data:
     """
     name, options = values["data"], values.get("data_options", {})
     loading = {option: value for option in OF_LOADING if (value := values.get(option)) not in (None, False)}
+    fold = _fold(loading.pop("fold", None))
     if is_own(name):
         if loading:
             typed = dashed(f"--{next(iter(loading))}")
             goes = "a table" if next(iter(loading)) in OF_TABLES else "--data folder:PATH"
             raise OptionError(f"{typed} goes with {goes}, but got --data {name}. Leave it out.")
         data, given = _of_own(name, options)
+        data = data if fold is None else data.fold(*fold)
         if paths := {key: os.fspath(value) for key, value in given.items() if isinstance(value, Path)}:
             values["data_options"] = {**options, **paths}
     elif options:
         raise OptionError(f"--data.{next(iter(options))} goes with --data FILE.py:NAME, but got --data {name}.")
     else:
         size = _size(loading.pop("image_size", None))
-        kind = values.get("task") if is_table(name) and values.get("task") in get_args(Kind) else None
-        data = load(name, image_size=size, task=kind, **loading)
+        kind = values.get("task") if _has_columns(name) and values.get("task") in get_args(Kind) else None
+        data = load(name, image_size=size, task=kind, fold=fold, **loading)
     wanted = values["train_samples"]
     return data if wanted is None else _part(data, wanted)
 

@@ -62,7 +62,7 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
         if found:
             values[f"{kind}_options"] = {**found, **before}
             said += typed_again(kind, {f"{kind}_options": {name: found[name] for name in found if name not in before}})
-        if kind == "data" and kind in free:
+        if kind == "data":
             loading = {
                 name: stored[name]
                 for name in OF_LOADING

@@ -65,6 +65,7 @@ def space_of_run(run: Path, text: str | None, description: ModelDescription | No
         channels=channels,
         image_size=size,
         in_features=description.features,
+        sensors=description.sensors,
     )
     build, _ = space_options.space_builder(
         space_options.settled_name(text),

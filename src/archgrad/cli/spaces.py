@@ -45,7 +45,7 @@ def add_space_options(parser: Parser, *, stage: Literal["search", "retrain"]) ->
         type=str if stage == "search" else str | None,
         default=_DEFAULT if stage == "search" else None,
         help=f"{', '.join(SPACES)}, or {own} (the file is run as Python). It gets num_classes, in_channels, "
-        f"image_size and in_features from the data where it has such parameters."
+        f"image_size, in_features and sensors from the data where it has such parameters."
         + (
             " By default darts-cifar; of a table mlp."
             if stage == "search"
@@ -141,7 +141,7 @@ def space_builder(
         SpaceError: The space is not found, cannot be built from these, or is no module.
     """
     build = SPACES.get(text) or _own(text)
-    check_takes(text, data)
+    check_takes(text, data, options)
     parameters = inspect.signature(build).parameters
     given: dict[str, Any] = {}
     for name, size in zip(_SIZES, (channels, cells), strict=True):

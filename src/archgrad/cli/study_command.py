@@ -17,6 +17,8 @@ from archgrad.terminal import say
 
 __all__ = ["make_parser", "run"]
 
+_FILES = ("keep", "continue_from")
+
 
 def make_parser() -> Parser:
     """Return the parser: the options of `archgrad.study.study`."""
@@ -45,13 +47,19 @@ def make_parser() -> Parser:
         "versions and hardware of each run; small enough for a repository.",
     )
     parser.add_argument(
+        "--continue-from",
+        type=str | None,
+        metavar="FILE.csv",
+        help="What --keep wrote of the same study elsewhere or before: what it holds is not run again.",
+    )
+    parser.add_argument(
         "--check",
         type=bool,
         default=False,
         help="Run nothing: read the file and all its options, time a few steps of each kind of run, and print how many "
         "runs there are and how long they take.",
     )
-    parser.passed_on = parser.add_options_of(StudyOptions, "study", skip=("plan", "out", "slurm", "keep"))
+    parser.passed_on = parser.add_options_of(StudyOptions, "study", skip=("plan", "out", "slurm", *_FILES))
     return parser
 
 
@@ -69,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     out = Path(values["out"] or Path("runs") / Path(values["plan"]).stem)
     try:
-        passed_on = {name: values[name] for name in (*parser.passed_on, "slurm", "keep")}
+        passed_on = {name: values[name] for name in (*parser.passed_on, "slurm", *_FILES)}
         result = study(plan, out, **passed_on)
     except Interrupted as interruption:
         again = " ".join(["archgrad study", *map(shlex.quote, arguments)])

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from archgrad.data.augment import LARGEST_PIXEL
-from archgrad.data.samples import collate_of, pair_of, targets_of
+from archgrad.data.samples import collate_of, pair_of, sample_weights_of, targets_of
 from archgrad.data.seeds import kept_randomness
 from archgrad.errors import DataError
 from archgrad.nested import tensors_in
@@ -29,6 +29,8 @@ def check_alike(train: Dataset, valid: Dataset, first: Any) -> None:
             f"The targets of the validation samples are {_kind(others)} a sample, but those of the training samples "
             f"{_kind(targets)}. Give both alike."
         )
+    if (sample_weights_of(train) is None) != (sample_weights_of(valid) is None):
+        raise DataError("Training and validation samples must both have weights in the loss, or neither. Give both.")
     if collate_of(train) is not None or collate_of(valid) is not None:
         return  # of unequal lengths
     with kept_randomness():

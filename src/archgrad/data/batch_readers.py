@@ -175,7 +175,7 @@ class _CollatedBatches(Dataset):
 def _collate(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     try:
         inputs, targets = (_collated(column) for column in zip(*pairs, strict=True))
-    except (TypeError, RuntimeError, KeyError) as error:
+    except (TypeError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(
             f"The samples of a batch cannot be joined: {error}. Give tensors of one shape (for images, for example, "
             f"transform=torchvision.transforms.ToTensor())."

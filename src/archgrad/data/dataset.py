@@ -1,7 +1,7 @@
 """A data set ready to search on and to retrain on."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from archgrad.data.alike import check_alike
 from archgrad.data.augment import LARGEST_PIXEL, Augmentation, ImageTransform, channel_statistics
+from archgrad.data.class_targets import class_names
 from archgrad.data.decode import Fit
 from archgrad.data.samples import (
     Collate,
@@ -21,15 +22,25 @@ from archgrad.data.samples import (
     as_samples,
     joined_samples,
     pair_of,
+    sample_weights_of,
     size_of,
     targets_of,
 )
 from archgrad.data.seeds import kept_randomness
-from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
-from archgrad.data.table_encoding import TableEncoding, standardised_on
+from archgrad.data.split import (
+    fold_numbers,
+    grouped_halves,
+    numbered_groups,
+    numbered_times,
+    ordered_halves,
+    stratified_halves,
+)
+from archgrad.data.table_encoding import TableEncoding, measured_on
+from archgrad.data.triples import pairs_of
 from archgrad.errors import DataError
 from archgrad.input_checks import has_channels_last
 from archgrad.json_text import is_unicode
+from archgrad.sizes import check_whole
 
 
 class Part(NamedTuple):
@@ -77,6 +88,9 @@ class Data:
     in_features: int = 0
     """Length of an input that is one vector (F,); 0 where inputs are not."""
 
+    sensors: int = 0
+    """Channels of an input that is a series (sensors, time); 0 where inputs are not."""
+
     mean: tuple[float, ...] = ()
     """Mean of each channel over the training images, for pixels in [0, 1]; empty for no normalisation."""
 
@@ -121,11 +135,17 @@ class Data:
         """(M,) targets of the training samples and of those in `valid`: all that a search learns from."""
         return self.train_targets if self.valid is None else torch.cat([self.train_targets, targets_of(self.valid)])
 
+    @property
+    def has_sample_weights(self) -> bool:
+        """Whether samples of any part have weights in the loss."""
+        parts = (part for part in (self.train, self.valid, self.test) if part is not None)
+        return any(sample_weights_of(part) is not None for part in parts)
+
     def halves(self, *, fraction: float, seed: int) -> tuple[Part, Part]:
         """Return the samples that the weights of a search learn from, and those that the alphas learn from.
 
-        The numbers of a table are standardised over the samples for the weights alone, so that these tell nothing of
-        the others.
+        What is known of the columns of a table is measured on the samples for the weights alone, so that these tell
+        nothing of the others.
 
         Args:
             fraction: Share of the training samples for the weights, between 0 and 1; of no use where `valid` is given.
@@ -137,7 +157,7 @@ class Data:
         if self.valid is not None:
             count = size_of(self.valid)
             every = torch.arange(len(self.train_targets))
-            train, valid = (self._standardised(samples, every) for samples in (self.train, self.valid))
+            train, valid = (self._measured_on(samples, every) for samples in (self.train, self.valid))
             return Part(train, every), Part(valid, torch.arange(count), given=True)
         if self.times is not None:
             first, second = ordered_halves(self.times, fraction=fraction)
@@ -145,18 +165,19 @@ class Data:
             first, second = grouped_halves(self.train_targets, self.groups, fraction=fraction, seed=seed)
         else:
             first, second = stratified_halves(self.train_targets, fraction=fraction, seed=seed)
-        samples = self._standardised(self.train, first)
+        samples = self._measured_on(self.train, first)
         return Part(samples, first), Part(samples, second)
 
-    def _standardised(self, samples: Dataset, rows: Tensor) -> Dataset:
-        """Standardise inputs of a table by the training samples `rows`; other samples are returned as they are."""
+    def _measured_on(self, samples: Dataset, rows: Tensor) -> Dataset:
+        """Measure the columns of a table on the training samples `rows`; other samples are returned as they are."""
         train, encoding = self.train, self.encoding
         if encoding is None or not isinstance(train, TensorSamples) or not isinstance(samples, TensorSamples):
             return samples
         for each in (train.inputs, samples.inputs):
             if not isinstance(each, Tensor) or each.shape[1:] != (len(encoding.inputs),):
                 return samples  # put in the place of the table's
-        return TensorSamples(standardised_on(encoding, train.inputs[rows], samples.inputs), samples.targets)
+        inputs = measured_on(encoding, train.inputs[rows], samples.inputs)
+        return TensorSamples(inputs, samples.targets, samples.sample_weights)
 
     def take(self, indices: Tensor) -> "Data":
         """Return the same data with some of the training samples, (n,) int64, in that order."""
@@ -166,6 +187,32 @@ class Data:
             groups=None if self.groups is None else self.groups[indices],
             times=None if self.times is None else self.times[indices],
         )
+
+    def fold(self, number: int, folds: int) -> "Data":
+        """Return the same data with a part of the training samples as its test set, and the others for training.
+
+        The parts, the same in each run, have the same share of each class and no group in common; for cross-validation
+        each is the test set once. The test samples that the data has itself are in none of them. Mean and deviation of
+        pixels stay those of all training images.
+
+        Args:
+            number: Of the part, from 1 to `folds`.
+            folds: How many parts, at least 2.
+
+        Raises:
+            OptionError: A number is outside its range.
+            DataError: The samples have an order in time, they or their groups are too few, or they are the rows of a
+                table, whose folds are made by `load`.
+        """
+        check_whole("folds", folds, least=2)
+        check_whole("the number of a fold", number, least=1, most=folds)
+        if self.times is not None:
+            raise DataError("Samples that are split by time have no folds, as the past would be tested on the future.")
+        if self.encoding is not None:
+            raise DataError("A table has folds where it is loaded: give load(..., fold=(number, folds)).")
+        tested = fold_numbers(self.train_targets, folds, groups=self.groups) == number - 1
+        rest, part = (which.nonzero(as_tuple=True)[0] for which in (~tested, tested))
+        return replace(self.take(rest), test=self.take(part).train)
 
     def whole(self) -> "Data":
         """Return the same data with the samples of `valid` among the training samples, as a retraining has them."""
@@ -217,6 +264,7 @@ class Data:
         groups: Sequence[Any] | np.ndarray | Tensor | None = None,
         times: Sequence[float] | np.ndarray | Tensor | None = None,
         collate: Collate | None = None,
+        weighted: bool = False,
         classes: Sequence[str] | None = None,
         name: str = "custom",
         augmentation: Augmentation | None = None,
@@ -236,6 +284,8 @@ class Data:
             collate: Function of a list of (input, target) pairs that returns (inputs, targets) of their batch, with a
                 tensor of targets, for samples that cannot be joined as they are: of unequal lengths, graphs, ...
                 Inputs may be anything that the network takes.
+            weighted: Samples are (input, target, weight), in each of the data sets: the losses of samples are averaged
+                with these weights, numbers of at least 0. `collate` is given pairs.
             classes: Names of the classes; those that the data set itself tells, or "0", "1", ... by default.
             name: What the data is called.
             augmentation: For image tensors (C, H, W); none by default.
@@ -248,9 +298,10 @@ class Data:
         Raises:
             DataError: The data is empty, not made of pairs, has a single class, or a target outside the classes.
         """
-        train = _labelled(as_samples(train), collate)
-        test = None if test is None else _labelled(as_samples(test), collate)
-        valid = None if valid is None else _labelled(as_samples(valid), collate)
+        labelled = pairs_of if weighted else _labelled
+        train = labelled(train, collate)
+        test = None if test is None else labelled(test, collate)
+        valid = None if valid is None else labelled(valid, collate)
         with kept_randomness():
             first, _ = pair_of(train, 0)
         if valid is not None:
@@ -269,10 +320,11 @@ class Data:
             valid=valid,
             groups=None if groups is None else numbered_groups(groups, size_of(train)),
             times=None if times is None else numbered_times(times, size_of(train)),
-            classes=_class_names(train, {"test": test, "validation": valid}, classes),
+            classes=class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
             image_size=image_size,
-            in_features=_vector_length(first),
+            in_features=_first_size(first, dims=1),
+            sensors=_first_size(first, dims=2),
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation or Augmentation(),
@@ -281,6 +333,7 @@ class Data:
 
 def _labelled(samples: Dataset, collate: Collate | None) -> Dataset:
     """Check the first sample, and make sure that the targets need not be read again."""
+    samples = as_samples(samples)
     count = size_of(samples)
     if collate is not None:
         try:
@@ -323,54 +376,8 @@ def _image_shape(first: Any, *, asked: bool) -> tuple[int, int]:
     return (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
 
-def _vector_length(first: Any) -> int:
-    """Return the length of an input that is one vector of numbers with a fraction, else 0."""
-    if not isinstance(first, Tensor | np.ndarray) or first.ndim != 1:
+def _first_size(first: Any, *, dims: int) -> int:
+    """Return the first size of an input of numbers with a fraction and so many dimensions, else 0."""
+    if not isinstance(first, Tensor | np.ndarray) or first.ndim != dims:
         return 0
     return len(first) if "float" in str(first.dtype) else 0
-
-
-def _class_names(train: Dataset, others: Mapping[str, Dataset | None], given: Sequence[str] | None) -> tuple[str, ...]:
-    targets = targets_of(train)
-    if targets.is_floating_point() or targets.ndim != 1:
-        if given is not None:
-            raise DataError(
-                "Class names go with whole-number targets of shape (N,), but the targets are not. Leave them out."
-            )
-        return ()
-    check_class_targets(targets, None, "training")
-    if given is None:
-        own = getattr(getattr(train, "samples", train), "classes", None)
-        count = int(targets.max()) + 1
-        fits = isinstance(own, list | tuple) and len(own) >= count
-        given = [str(label) for label in own] if own is not None and fits else [str(label) for label in range(count)]
-    check_class_targets(targets, len(given), "training")
-    for what, part in others.items():
-        if part is not None:
-            check_class_targets(targets_of(part), len(given), what)
-    return tuple(given)
-
-
-def check_class_targets(targets: Tensor, classes: int | None, what: str) -> None:
-    """Refuse targets that a classifier cannot be trained on.
-
-    Args:
-        targets: (N,) int64.
-        classes: Number of classes; None to only refuse negative targets and a single class.
-        what: "training", "test" or "validation", for the message; only training data needs two classes.
-
-    Raises:
-        DataError: A target is out of range, or all training targets are the same.
-    """
-    if targets.is_floating_point() or targets.ndim != 1:
-        raise DataError(f"The {what} targets must be whole numbers of shape (N,), as the others, but they are not.")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or (classes is not None and high >= classes):
-        limit = "at least 0" if classes is None else f"in 0..{classes - 1} ({classes} classes)"
-        raise DataError(
-            f"Targets must be {limit}, but the {what} targets reach from {low} to {high}. Renumber the classes."
-        )
-    if what == "training" and low == high:
-        raise DataError(
-            f"Training needs at least 2 classes, but all {len(targets)} targets are {low}. Give data with more."
-        )

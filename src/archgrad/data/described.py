@@ -49,6 +49,7 @@ def described(data: Data, halves: Sequence[int] = ()) -> Described:
         _classes(data) if data.classes else f"targets of {_shapes(data.train_targets[0])}",
         *([f"{'/'.join(map(str, halves))} for weights/alphas{_how_split(data)}"] if len(halves) > 1 else []),
         inputs_text,
+        *(["with weights of samples"] if data.has_sample_weights else []),
         "no test set" if data.test is None else f"{size_of(data.test)} for the test",
     ]
     return Described(unit, ", ".join(parts))

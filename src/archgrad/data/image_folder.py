@@ -17,7 +17,8 @@ from archgrad.checks import check_word
 from archgrad.data.archive import TAR_SUFFIXES, decompress, is_tar, read_tar
 from archgrad.data.augment import Augmentation, channel_statistics, statistics_of_histogram
 from archgrad.data.cache import key_of, load_tensors, make_file_once, only_process, save_tensors, save_text
-from archgrad.data.dataset import Data, check_class_targets
+from archgrad.data.class_targets import check_class_targets
+from archgrad.data.dataset import Data
 from archgrad.data.decode import FITS, LARGEST_SIDE, Fit, Header, ImageFiles
 from archgrad.data.decode_many import UnreadableImagesError, decode_all, pixel_histogram, read_headers
 from archgrad.data.image_cache import hold, make_room
@@ -48,6 +49,8 @@ def load_folder(
     memory_limit: int | None = None,
     fit: Fit = "crop",
     skip_unreadable: bool = False,
+    channels: int | None = None,
+    listing: Listing | None = None,
 ) -> Data:
     """Load images from class folders, or from a tar of them.
 
@@ -67,6 +70,8 @@ def load_folder(
             adds black borders.
         skip_unreadable: Leave out images that cannot be read, with a warning that counts them. This decodes all of them
             once, also where they are too many for the memory.
+        channels: 1 for grey images, 3 for colour; by default 3 if one of the training images has colours.
+        listing: Of the images, where the folder is not one of class folders; by default it is looked through.
 
     Returns:
         The data, with mean and std measured on the training images.
@@ -81,12 +86,15 @@ def load_folder(
     if isinstance(image_size, tuple) and len(image_size) != 2:
         raise OptionError(f"image_size must be one number, or height and width, but got {image_size}.")
     check_word("fit", fit, FITS)
+    if channels not in (None, 1, 3):
+        raise OptionError(f"channels must be 1 for grey images or 3 for colour, but got {channels}.")
     if memory_limit is not None:
         check_whole("memory_limit", memory_limit, least=0, most=2**63 - 1)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
-        loader = _Loader(path, root, size, _quarter_of_memory() if memory_limit is None else memory_limit, fit)
-        return loader.load(skip_unreadable)
+        limit = _quarter_of_memory() if memory_limit is None else memory_limit
+        loader = _Loader(path, root, size, limit, fit, channels)
+        return loader.load(skip_unreadable, listing)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}. Check that it is there and may be read.") from error
 
@@ -124,12 +132,13 @@ class _Loader:
     size: tuple[int, int] | None
     limit: int
     fit: Fit
+    channels: int | None
 
-    def load(self, skip: bool) -> Data:
-        path, listing = self.path, None
+    def load(self, skip: bool, listing: Listing | None) -> Data:
+        path = self.path
         stamp: tuple[object, ...]
         if path.is_dir():
-            listing = list_classes(read_folder(path), path)
+            listing = list_classes(read_folder(path), path) if listing is None else listing
             stamp = (
                 path.resolve(),
                 *listing.train,
@@ -143,7 +152,10 @@ class _Loader:
             raise DataError(
                 f"{path} {what}. Give folder:PATH with a folder or a tar ({', '.join(TAR_SUFFIXES)}). {LAYOUT}"
             )
-        decoded = self.root / "decoded" / f"{key_of(_FORMAT, self.size, self.fit, skip, *stamp)}.safetensors"
+        of_channels = () if self.channels is None else (f"{self.channels} channels",)
+        decoded = (
+            self.root / "decoded" / f"{key_of(_FORMAT, self.size, self.fit, skip, *of_channels, *stamp)}.safetensors"
+        )
         if (data := self._from_cache(decoded)) is not None:
             return data
         with only_process(decoded):
@@ -242,7 +254,7 @@ class _Loader:
         if 2 * shared < len(headers):  # else a few thumbnails of one size could stand against photos of many sizes
             typical = sorted(sides.elements())[(len(headers) - 1) // 2]
         return _Facts(
-            3 if any(header.colour for header in headers) else 1,
+            self.channels or (3 if any(header.colour for header in headers) else 1),
             *(self.size or (typical, typical)),
             bits=max(header.bits for header in headers),
         )

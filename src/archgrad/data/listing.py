@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +80,10 @@ class ImageFolder:
     def all_unread(self) -> list[str]:
         """List the names of images here and below that are not read."""
         return [*self.unread, *(name for folder in self.folders.values() for name in folder.all_unread())]
+
+    def count(self) -> int:
+        """Count the images here and at any depth below."""
+        return len(self.images) + sum(folder.count() for folder in self.folders.values())
 
     def all_images(self) -> list[StoredImage]:
         """List the images here and at any depth below, in order of name."""
@@ -189,6 +193,7 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
             f"Convert them to JPEG or PNG.",
             stacklevel=2,
         )
+    whole = folder
     while len(folder.folders) == 1:
         name, only = next(iter(folder.folders.items()))
         if not only.folders or split_of(name) == "train":
@@ -216,9 +221,18 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         for_train, for_test = (part.sort().values for part in stratified_halves(train_targets, fraction=0.8, seed=0))
         test, test_targets = [train[index] for index in for_test], train_targets[for_test]
         train, train_targets = [train[index] for index in for_train], train_targets[for_train]
-    return Listing(
+    listing = Listing(
         classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets, **valid
     )
+    if left_out := whole.count() - len(listing.images):
+        known = {image.name for image in listing.images}
+        example = next(image.name for image in whole.all_images() if image.name not in known)
+        warnings.warn(
+            f"{left_out} images of {path} are left out, as they lie in no class folder of a part that is used, such as "
+            f"{shown(example)}.",
+            stacklevel=2,
+        )
+    return listing
 
 
 def _of_part(folder: ImageFolder, classes: tuple[str, ...], path: Path, what: str) -> tuple[list[StoredImage], Tensor]:
@@ -247,15 +261,12 @@ def split_of(name: str) -> str | None:
 
 def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder | None, ImageFolder | None]:
     """Return the folders of the training classes, of the test classes and of those for the alphas, if there are."""
-    exact = {name: _SPLITS.get(name.lower()) for name in folder.folders}
-    called = exact if "train" in exact.values() else {name: split_of(name) for name in folder.folders}
-    of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
+    of, strangers = _by_split(folder.folders)
     if not of["train"] or not any(folder.folders[name].folders for name in of["train"]):
         return folder, None, None
-    if strangers := sorted(name for name, split in called.items() if split is None):
+    if strangers:
         raise DataError(f"{path} holds '{of['train'][0]}' beside {strangers}: splits and classes are mixed. {LAYOUT}")
-    if twice := next((names for names in of.values() if len(names) > 1), None):
-        raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
+    _check_once(of, path)
     tests = [folder.folders[names[0]] for split in _TEST_SPLITS if (names := of[split])]
     labelled = [test for test in tests if test.folders]  # a flat one is what somebody is to predict
     train = _within(folder.folders[of["train"][0]])
@@ -264,6 +275,35 @@ def _splits(folder: ImageFolder, path: Path) -> tuple[ImageFolder, ImageFolder |
         for part in [*(labelled or tests), None, None][:2]
     ]
     return train, test, valid
+
+
+def chosen_splits(names: Collection[str], path: Path) -> dict[str, str]:
+    """Return which of several data sets is the "train", "test" and "valid" part, chosen as of folders.
+
+    Raises:
+        DataError: None is called train, or two are called for one part.
+    """
+    of, strangers = _by_split(names)
+    _check_once(of, path)
+    if not of["train"]:
+        raise DataError(f"{path} has the parts {sorted(names)}, of which none is called train. Rename one.")
+    if strangers:
+        warnings.warn(f"The parts {strangers} of {path} are left out.", stacklevel=3)
+    tests = [of[split][0] for split in _TEST_SPLITS if of[split]]
+    return dict(zip(("train", "test", "valid"), (of["train"][0], *tests), strict=False))
+
+
+def _by_split(names: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the names that stand for each part of a data set, and those that stand for none."""
+    exact = {name: _SPLITS.get(name.lower()) for name in names}
+    called = exact if "train" in exact.values() else {name: split_of(name) for name in names}
+    of = {split: [name for name in sorted(called) if called[name] == split] for split in ("train", *_TEST_SPLITS)}
+    return of, sorted(name for name, split in called.items() if split is None)
+
+
+def _check_once(of: Mapping[str, list[str]], path: Path) -> None:
+    if twice := next((names for names in of.values() if len(names) > 1), None):
+        raise DataError(f"{path} has the folders {twice} for one part of the data. Join them, or move one elsewhere.")
 
 
 def _within(split: ImageFolder) -> ImageFolder:

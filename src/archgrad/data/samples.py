@@ -26,12 +26,14 @@ class TensorSamples(Dataset):
     Args:
         inputs: (N, ...) tensor, uint8 images (N, C, H, W) or features of any type; or a tuple, list or dict of such.
         targets: (N, ...) tensor, (N,) integer classes or floating-point values.
+        sample_weights: (N,) at least 0 and not all 0, how much each sample counts in the loss in relation to the
+            others; by default all alike.
 
     Raises:
         DataError: There is no sample, the lengths differ, or a floating-point value is not finite.
     """
 
-    def __init__(self, inputs: Any, targets: Tensor) -> None:
+    def __init__(self, inputs: Any, targets: Tensor, sample_weights: Any = None) -> None:
         parts = list(tensors_in(inputs))
         if not parts or not all(part.ndim and targets.ndim and len(part) == len(targets) for part in parts):
             shapes = ", ".join(str(tuple(part.shape)) for part in parts[:_FEW]) or "none"
@@ -50,6 +52,7 @@ class TensorSamples(Dataset):
             raise DataError("The data has no samples. Give at least one batch of them.")
         self.inputs = map_tensors(inputs, lambda part: check_finite(part, "inputs"))
         self.targets = check_finite(targets if targets.is_floating_point() else targets.long(), "targets")
+        self.sample_weights = checked_sample_weights(sample_weights, len(targets))
         self._resident: dict[torch.device, tuple[Any, Tensor] | None] = {}
 
     def __len__(self) -> int:
@@ -122,12 +125,16 @@ class LabelledSamples(Dataset):
         samples: Any map-style data set of (input, target) pairs.
         targets: (N, ...) tensor, the targets in order.
         collate: Function of a list of pairs that returns (inputs, targets) of their batch; None joins them.
+        sample_weights: As of `TensorSamples`.
     """
 
-    def __init__(self, samples: Dataset, targets: Tensor, collate: Collate | None = None) -> None:
+    def __init__(
+        self, samples: Dataset, targets: Tensor, collate: Collate | None = None, sample_weights: Any = None
+    ) -> None:
         self.samples = samples
         self.targets = targets
         self.collate = collate
+        self.sample_weights = checked_sample_weights(sample_weights, len(targets))
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -145,6 +152,40 @@ def collate_of(samples: Dataset) -> Collate | None:
     if isinstance(samples, LabelledSamples):
         return samples.collate or collate_of(samples.samples)
     return None
+
+
+def sample_weights_of(samples: Dataset) -> Tensor | None:
+    """Return the weights of a data set's samples in the loss, (N,), also behind `Subset` and `ConcatDataset`; None
+    where they have none."""
+    if isinstance(samples, Subset):
+        whole = sample_weights_of(samples.dataset)
+        return None if whole is None else whole[torch.as_tensor(samples.indices, dtype=torch.int64)]
+    if isinstance(samples, ConcatDataset):
+        parts = [weights for part in samples.datasets if (weights := sample_weights_of(part)) is not None]
+        return torch.cat(parts) if len(parts) == len(samples.datasets) else None
+    return samples.sample_weights if isinstance(samples, TensorSamples | LabelledSamples) else None
+
+
+def checked_sample_weights(given: Any, count: int) -> Tensor | None:
+    """Return weights of samples as a tensor, (N,) float32, or None for none.
+
+    Args:
+        given: A number of each sample, or None.
+        count: How many samples there are.
+
+    Raises:
+        DataError: There are not as many, one is negative or not finite, or all are 0.
+    """
+    if given is None:
+        return None
+    weights = torch.as_tensor(given).to("cpu", torch.float32)
+    if weights.shape != (count,) or not bool(((weights >= 0) & weights.isfinite()).all() & (weights > 0).any()):
+        least = f", the least {float(weights.min()):g}" if weights.numel() else ""
+        raise DataError(
+            f"The weights of samples must be {count} finite numbers of at least 0, one a sample and not all 0, but "
+            f"they have the shape {tuple(weights.shape)}{least}. Leave out samples that are not to count."
+        )
+    return weights
 
 
 def check_finite(values: Tensor, what: str, first: int = 0) -> Tensor:
@@ -181,17 +222,19 @@ def as_samples(samples: Dataset) -> Dataset:
         whole = as_samples(samples.dataset)
         if isinstance(whole, TensorSamples):
             indices = torch.as_tensor(samples.indices, dtype=torch.int64)
-            return TensorSamples(map_tensors(whole.inputs, itemgetter(indices)), whole.targets[indices])
+            inputs = map_tensors(whole.inputs, itemgetter(indices))
+            return TensorSamples(inputs, whole.targets[indices], sample_weights_of(Subset(whole, samples.indices)))
     return samples
 
 
 def joined_samples(first: Dataset, second: Dataset) -> Dataset:
     """Return the samples of one data set and then of another as one, in memory where both are."""
+    both: Dataset = ConcatDataset([first, second])
+    weights = sample_weights_of(both)
     if isinstance(first, TensorSamples) and isinstance(second, TensorSamples):
         inputs, targets = joined([(part.inputs, part.targets) for part in (first, second)], torch.cat)
-        return TensorSamples(inputs, targets)
-    both: Dataset = ConcatDataset([first, second])
-    return LabelledSamples(both, torch.cat([targets_of(first), targets_of(second)]))
+        return TensorSamples(inputs, targets, weights)
+    return LabelledSamples(both, torch.cat([targets_of(first), targets_of(second)]), sample_weights=weights)
 
 
 def targets_of(samples: Dataset) -> Tensor:
@@ -215,9 +258,9 @@ def targets_of(samples: Dataset) -> Tensor:
     if isinstance(samples, ConcatDataset):
         return torch.cat([targets_of(part) for part in samples.datasets])
     if isinstance(samples, TensorDataset):
-        return _target_tensor(samples.tensors[-1])
+        return target_tensor(samples.tensors[-1])
     if isinstance(samples, TensorSamples | LabelledSamples):
-        return _target_tensor(samples.targets)
+        return target_tensor(samples.targets)
     count = size_of(samples)
     for name in ("targets", "labels"):
         known: Any = getattr(samples, name, None)
@@ -225,9 +268,9 @@ def targets_of(samples: Dataset) -> Tensor:
             change = getattr(samples, "target_transform", None)
             with kept_randomness():
                 if _are_targets(known, samples, change):
-                    return _target_tensor(known if change is None else [change(target) for target in known])
+                    return target_tensor(known if change is None else [change(target) for target in known])
     with kept_randomness():
-        return _target_tensor([pair_of(samples, index)[1] for index in range(count)])
+        return target_tensor([pair_of(samples, index)[1] for index in range(count)])
 
 
 def _are_targets(known: Any, samples: Dataset, change: Any) -> bool:
@@ -278,14 +321,19 @@ def pair_of(samples: Dataset, index: int) -> tuple[Any, Any]:
             f"Sample {index} cannot be read: {error}. Restore its file, or leave the sample out."
         ) from error
     if not isinstance(pair, tuple | list) or len(pair) != 2:
+        parts = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        remedy = (
+            " If the third is a weight in the loss, give Data.from_datasets weighted=True." if parts == " of 3" else ""
+        )
         raise DataError(
             f"A sample must be a pair (input, target), but sample {index} of {type(samples).__name__} is a "
-            f"{type(pair).__name__}. Wrap the data set so that it gives such pairs."
+            f"{type(pair).__name__}{parts}. Wrap the data set so that it gives such pairs.{remedy}"
         )
     return pair[0], pair[1]
 
 
-def _target_tensor(targets: Any) -> Tensor:
+def target_tensor(targets: Any) -> Tensor:
+    """Return targets, or a list of them, as one tensor, int64 or floating point."""
     try:
         if isinstance(targets, Tensor):
             tensor = targets

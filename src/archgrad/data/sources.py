@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,20 @@ from torch.utils.data import (
 from archgrad.data.arrays import load_arrays, pair_samples
 from archgrad.data.augment import Augmentation, channel_statistics
 from archgrad.data.cache import cache_root, only_process
-from archgrad.data.dataset import Data, check_class_targets
+from archgrad.data.class_targets import check_class_targets
+from archgrad.data.dataset import Data
 from archgrad.data.decode import Fit
 from archgrad.data.image_cache import decoded_root
 from archgrad.data.image_folder import ImageSize, load_folder
 from archgrad.data.samples import TensorSamples
+from archgrad.data.saved_dataset import SavedDataset, is_saved_dataset
 from archgrad.data.split import stratified_halves
-from archgrad.data.table import Kind, load_table
+from archgrad.data.table import Kind, data_of_table, load_table
 from archgrad.data.table_file import is_table
 from archgrad.errors import DataError, OptionError, did_you_mean
 from archgrad.json_text import shown, shown_text
 from archgrad.paths import from_home
+from archgrad.sizes import check_whole
 
 _CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # the authors' constants
 _PATIENCE_SECONDS = 20.0  # with a server that does not answer
@@ -63,16 +67,20 @@ def load(
     memory_limit: int | None = None,
     fit: Fit | None = None,
     skip_unreadable: bool = False,
+    channels: int | None = None,
     target: str | None = None,
     task: Kind | None = None,
     group: str | None = None,
     time: str | None = None,
+    sample_weight: str | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Load a data set by name.
 
     Args:
         name: `digits` (embedded: 1,797 grey 8x8 images), `cifar10`, `cifar100`, `fashion-mnist`, `mnist`, `svhn`
-            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`),
+            (downloaded on first use), `folder:PATH` (class folders of images, or a tar of them; see `load_folder`; or
+            what `save_to_disk` of Hugging Face's datasets wrote, of images, numbers and names, or lists of numbers),
             `FILE.npz` (arrays x and y, or inputs and targets; see `load_arrays`), or a table, `FILE.csv`, `FILE.tsv` or
             `FILE.parquet` (see `load_table`).
         root: Folder for downloads and decoded images; the variable ARCHGRAD_DATA, else ~/.cache/archgrad, by default.
@@ -83,10 +91,14 @@ def load(
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
         fit: For `folder:PATH`: what is done to images of another shape, "crop", "squash" or "pad"; "crop" by default.
         skip_unreadable: For `folder:PATH`: leave out images that cannot be read, and count them.
+        channels: For `folder:PATH`: 1 for grey images, 3 for colour; by default what they have.
         target: For a table: column that is to be predicted, or several with commas between.
         task: For a table: "classification" or "regression"; by default what the target holds.
         group: For a table: column of whom or what a row comes from; no group is in two parts of the data.
         time: For a table: column that tells the order of the rows; the test set is the latest.
+        sample_weight: For a table: column that tells how much each row counts in the loss.
+        fold: (number from 1 on, number of folds), the part of the training samples, or of all rows of a table, that is
+            the test set instead of the data's own; see `Data.fold`.
 
     Returns:
         The data, images as uint8.
@@ -95,22 +107,46 @@ def load(
         DataError: There is no such data set, it cannot be downloaded, or it is damaged.
         OptionError: An option does not go with the name, or is outside its range.
     """
-    of_images = {"image_size": image_size, "memory_limit": memory_limit, "fit": fit, "skip_unreadable": skip_unreadable}
-    of_table = {"target": target, "task": task, "group": group, "time": time}
+    read: dict[str, Any] = {"image_size": image_size, "memory_limit": memory_limit, "skip_unreadable": skip_unreadable}
+    of_images = {**read, "fit": fit, "channels": channels}
+    of_table: dict[str, Any] = {
+        "target": target,
+        "task": task,
+        "group": group,
+        "time": time,
+        "sample_weight": sample_weight,
+    }
+    if fold is None:
+        return _load(name, root, download, of_images, of_table)
+    check_whole("the number of folds", fold[1], least=2)
+    check_whole("the number of a fold", fold[0], least=1, most=fold[1])
+    data = _load(name, root, download, of_images, of_table, fold)
+    return data if data.encoding is not None else data.fold(*fold)
+
+
+def _load(
+    name: str,
+    root: str | os.PathLike[str] | None,
+    download: bool,
+    of_images: dict[str, Any],
+    of_table: dict[str, Any],
+    fold: tuple[int, int] | None = None,
+) -> Data:
+    """Load data, of rows the fold; all others have it afterwards."""
     if name.startswith("folder:"):
+        path, listing = from_home(name.removeprefix("folder:")), None
+        if is_saved_dataset(path):
+            saved = SavedDataset(path, of_table["target"])
+            if not saved.of_images:
+                return _of_numbers(saved, name, of_images, of_table, fold)
+            listing = saved.listing()
+            of_table |= {"target": None, "task": None}
         _check_none("a table", of_table, name)
-        path = from_home(name.removeprefix("folder:"))
-        return load_folder(
-            path,
-            root=decoded_root(root),
-            image_size=image_size,
-            memory_limit=memory_limit,
-            fit=fit or "crop",
-            skip_unreadable=skip_unreadable,
-        )
+        of_images |= {"fit": of_images["fit"] or "crop", "listing": listing}
+        return load_folder(path, root=decoded_root(root), **of_images)
     _check_none("folder:PATH", of_images, name)
     if is_table(name):
-        return load_table(from_home(name), target=target, task=task, group=group, time=time)
+        return load_table(from_home(name), fold=fold, **of_table)
     _check_none("a table", of_table, name)
     if name.endswith(".npz"):
         return load_arrays(from_home(name))
@@ -126,6 +162,23 @@ def load(
         f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, FILE.npz and tables such "
         f"as FILE.csv.{hint}"
     )
+
+
+def _of_numbers(
+    saved: SavedDataset,
+    name: str,
+    of_images: dict[str, Any],
+    of_table: dict[str, Any],
+    fold: tuple[int, int] | None,
+) -> Data:
+    """Return the data of a folder of Hugging Face's datasets that holds no images."""
+    _check_none("images", of_images, name)
+    if saved.of_arrays:
+        _check_none("a table", {**of_table, "target": None, "task": None}, name)
+        return saved.arrays()
+    table, parts = saved.table()
+    data = data_of_table(table, saved.path, parts=parts, fold=fold, **{**of_table, "target": saved.target})
+    return replace(data, name=name)
 
 
 def _check_none(kind: str, options: dict[str, Any], name: str) -> None:

@@ -73,30 +73,68 @@ def grouped_halves(targets: Tensor, groups: Tensor, *, fraction: float, seed: in
         DataError: There are fewer than two groups.
     """
     _check_fraction(fraction)
+    generator = generator_of(seed, "groups")
+    side = _parts_of_groups(targets, groups, [fraction, 1 - fraction], generator)
+    shuffled = torch.randperm(len(groups), generator=generator)
+    in_second = side[shuffled].bool()
+    return shuffled[~in_second], shuffled[in_second]
+
+
+def fold_numbers(targets: Tensor, folds: int, *, groups: Tensor | None = None, seed: int = 0) -> Tensor:
+    """Deal samples into parts of about one size, each with about the same share of each class, for cross-validation.
+
+    Args:
+        targets: As for `stratified_halves`.
+        folds: How many parts, from 2 to the number of samples, or of groups.
+        groups: (N,) int64, of each sample: no group is in two parts. None for none.
+        seed: At least 0; the same seed gives the same parts.
+
+    Returns:
+        (N,) int64, the part of each sample, in 0..folds-1. Of a class with n samples a part has floor(n / folds) or one
+        more, and so it is with all samples; with groups as nearly as they allow.
+
+    Raises:
+        DataError: There are fewer samples, or groups, than parts.
+    """
+    if len(targets) < folds:
+        raise DataError(f"{folds} folds need as many samples, but the data has {len(targets)}. Give fewer folds.")
+    generator = generator_of(seed, "folds")
+    if groups is not None:
+        return _parts_of_groups(targets, groups, [1 / folds] * folds, generator)
+    order = torch.randperm(len(targets), generator=generator)
+    if targets.ndim == 1 and not targets.is_floating_point():
+        order = order[targets.cpu()[order].argsort(stable=True)]
+    parts = torch.empty(len(targets), dtype=torch.int64)
+    parts[order] = torch.arange(len(targets)) % folds
+    return parts
+
+
+def _parts_of_groups(targets: Tensor, groups: Tensor, shares: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Return (N,) int64, which part the group of each sample is in; no part is without a group."""
     _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise DataError(f"A split by groups needs at least 2 of them, but all {len(groups)} samples are of one.")
+    if len(sizes) < len(shares):
+        raise DataError(
+            f"A split by groups needs at least {len(shares)} of them, but all {len(groups)} samples are of "
+            f"{'one' if len(sizes) == 1 else len(sizes)}."
+        )
     stratified = not targets.is_floating_point() and targets.ndim == 1
     of_class = targets.unique(return_inverse=True)[1] if stratified else torch.zeros_like(group)
     counts = torch.zeros(len(sizes), int(of_class.max()) + 1, dtype=torch.float64)
     counts.index_put_((group, of_class), torch.ones(len(group), dtype=torch.float64), accumulate=True)
     total = counts.sum(0)
-    wanted = torch.stack([fraction * total, (1 - fraction) * total])
+    wanted = torch.tensor(shares, dtype=torch.float64)[:, None] * total
     held = torch.zeros_like(wanted)
-    generator = generator_of(seed, "groups")
     order = torch.randperm(len(sizes), generator=generator)
     order = order[sizes[order].argsort(descending=True, stable=True)]
-    side = torch.zeros(len(sizes), dtype=torch.int64)
+    part = torch.zeros(len(sizes), dtype=torch.int64)
     for number in order.tolist():
-        after = [(((held[part] + counts[number] - wanted[part]) / total) ** 2).sum() for part in (0, 1)]
-        before = [(((held[part] - wanted[part]) / total) ** 2).sum() for part in (0, 1)]
-        side[number] = int(after[1] - before[1] < after[0] - before[0])
-        held[side[number]] += counts[number]
-    if len(side.unique()) < 2:  # one group is larger than a part is to be
-        side[order[-1]] = 1 - side[order[-1]]
-    shuffled = torch.randperm(len(group), generator=generator)
-    in_second = side[group[shuffled]].bool()
-    return shuffled[~in_second], shuffled[in_second]
+        after, before = ((((held + more - wanted) / total) ** 2).sum(1) for more in (counts[number], 0.0))
+        part[number] = (after - before).argmin()
+        held[part[number]] += counts[number]
+    for empty in sorted(set(range(len(shares))) - set(part.tolist())):  # a group is larger than a part is to be
+        several = part.bincount(minlength=len(shares)) > 1
+        part[next(number for number in reversed(order.tolist()) if several[part[number]])] = empty
+    return part[group]
 
 
 def ordered_halves(times: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from archgrad.batches import WeightedTargets
 from archgrad.data.augment import BatchTransform, ImageTransform, are_masks
 from archgrad.data.batch_readers import BatchReader, MemoryReader, WorkerReader
 from archgrad.data.batch_sampler import BatchPlan, BatchSampler, EvaluationSampler, TrainingSampler
 from archgrad.data.dataset import Data
-from archgrad.data.samples import TensorSamples, as_samples, size_of
+from archgrad.data.samples import TensorSamples, as_samples, sample_weights_of, size_of
 from archgrad.data.seeds import generator_of
 from archgrad.errors import DataError
 from archgrad.sizes import check_whole
@@ -42,6 +43,7 @@ class InfiniteLoader:
         rank: Number of this process, in 0..world_size-1.
         world_size: Number of processes.
         workers: Processes that read a data set that is not in memory; 0 reads in this process.
+        weighted: Give `archgrad.batches.WeightedTargets` in the place of targets, where samples have weights.
 
     Raises:
         OptionError: An option is outside its range.
@@ -62,6 +64,7 @@ class InfiniteLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        weighted: bool = False,
     ) -> None:
         check_whole("workers", workers, least=0, most=MOST_WORKERS)
         samples = as_samples(samples)
@@ -77,6 +80,7 @@ class InfiniteLoader:
             rank=rank,
             world_size=world_size,
         )
+        self._weights = sample_weights_of(samples) if weighted else None
         self._seed = seed
         self._transform = transform
         self._feed = _feed_for(samples, self._order, seed=seed, workers=workers, device=_device(device))
@@ -126,6 +130,7 @@ class InfiniteLoader:
                     inputs, targets = self._transform.with_masks(inputs, targets, draws)
                 else:
                     inputs = self._transform(inputs, draws)
+            targets = _with_weights(targets, self._weights, plan)
             self.waiting_seconds += time.perf_counter() - began
             yield inputs, targets
             number += 1
@@ -157,6 +162,7 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
+    weighted: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
     """Yield every sample once, in order, nothing left out.
 
@@ -169,6 +175,7 @@ def evaluation_batches(
         rank: Number of this process; each takes a contiguous part of the samples, in order of rank.
         world_size: Number of processes.
         workers: Processes that read a data set that is not in memory; 0 reads in this process.
+        weighted: As of `InfiniteLoader`.
 
     Returns:
         An iterator over (inputs, targets) on the device.
@@ -182,7 +189,7 @@ def evaluation_batches(
     checked = _checked_indices(samples, indices)
     order = EvaluationSampler(checked, batch_size=batch_size, rank=rank, world_size=world_size)
     feed = _feed_for(samples, order, seed=0, workers=workers, device=_device(device))
-    return _evaluation_batches(order, feed, transform)
+    return _evaluation_batches(order, feed, transform, sample_weights_of(samples) if weighted else None)
 
 
 def first_inputs(data: Data, *, samples: int) -> Any:
@@ -191,25 +198,40 @@ def first_inputs(data: Data, *, samples: int) -> Any:
 
 
 def first_batch(
-    part: Dataset, *, samples: int, transform: BatchTransform | None = None, device: torch.device | str = "cpu"
+    part: Dataset,
+    *,
+    samples: int,
+    transform: BatchTransform | None = None,
+    device: torch.device | str = "cpu",
+    weighted: bool = False,
 ) -> tuple[Any, Any]:
     """Return (inputs, targets) of the first samples of a data set, at most all of them; see `evaluation_batches`."""
     indices = torch.arange(min(samples, size_of(part)))
-    (batch,) = evaluation_batches(part, batch_size=len(indices), indices=indices, transform=transform, device=device)
+    size = len(indices)
+    (batch,) = evaluation_batches(
+        part, batch_size=size, indices=indices, transform=transform, device=device, weighted=weighted
+    )
     return batch
 
 
 def _evaluation_batches(
-    order: EvaluationSampler, feed: BatchReader, transform: BatchTransform | None
+    order: EvaluationSampler, feed: BatchReader, transform: BatchTransform | None, weights: Tensor | None
 ) -> Iterator[tuple[Any, Any]]:
     number = 0
     try:
         while (plan := order.plan(number)) is not None:
             inputs, targets = feed.read(plan)
+            targets = _with_weights(targets, weights, plan)
             yield inputs if transform is None else transform(inputs, None), targets
             number += 1
     finally:
         feed.close()
+
+
+def _with_weights(targets: Any, weights: Tensor | None, plan: BatchPlan) -> Any:
+    if weights is None:
+        return targets
+    return WeightedTargets(targets, weights[plan.indices].to(targets.device, non_blocking=True))
 
 
 def _feed_for(samples: Dataset, order: BatchSampler, *, seed: int, workers: int, device: torch.device) -> BatchReader:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from archgrad.checks import check_real, check_word
+from archgrad.data import split as splits
 from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples
-from archgrad.data.split import grouped_halves, numbered_groups, numbered_times, ordered_halves, stratified_halves
 from archgrad.data.table_columns import Column
 from archgrad.data.table_encoding import NAMES_SHARE, measured_encoding, read_one
 from archgrad.data.table_file import Table, read_table
@@ -32,7 +32,9 @@ def load_table(
     task: Kind | None = None,
     group: str | None = None,
     time: str | None = None,
+    sample_weight: str | None = None,
     test_fraction: float = 0.2,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Load a table: one row a sample, one column the target, all others inputs.
 
@@ -49,7 +51,10 @@ def load_table(
         group: Column that tells whom or what each row comes from: no group is in two parts. It is no input.
         time: Column that tells when each row was taken: the test rows are the latest, and the alphas of a search learn
             from the latest of the others. It is no input.
+        sample_weight: Column of numbers of at least 0, how much each row counts in the loss in relation to the others.
+            It is no input.
         test_fraction: Share of the rows for the test set, from 0, which is none, to below 1.
+        fold: (number from 1 on, number of folds), the part of all rows that is the test set instead; see `Data.fold`.
 
     Returns:
         The data, with inputs (F,) float32.
@@ -58,14 +63,38 @@ def load_table(
         DataError: The file cannot be read, has no such column, or nothing to learn from.
         OptionError: An option is missing or outside its range.
     """
+    options = {"task": task, "group": group, "time": time, "sample_weight": sample_weight}
+    return data_of_table(read_table(path), path, target=target, test_fraction=test_fraction, fold=fold, **options)  # type: ignore[arg-type]
+
+
+def data_of_table(
+    table: Table,
+    path: Path,
+    *,
+    target: str | None,
+    task: Kind | None,
+    group: str | None,
+    time: str | None,
+    sample_weight: str | None,
+    test_fraction: float = 0.2,
+    fold: tuple[int, int] | None = None,
+    parts: Tensor | None = None,
+) -> Data:
+    """Return the data of a table that was read; other arguments as of `load_table`.
+
+    Args:
+        table: The rows.
+        path: Where they were read, for messages and the name of the data.
+        parts: (N,) which part each row is of, 0 for training, 1 for the test, 2 for the alphas of a search; None, or
+            no test row, splits the training rows.
+    """
     if task is not None:
         check_word("task", task, ("classification", "regression"))
     check_real("test_fraction", test_fraction, below=1)
     if group is not None and time is not None:
         raise OptionError("Rows are split by group or by time, but got both. Give one of them.")
-    table = read_table(path)
     targets = _target_columns(table, target, path)
-    for name in (group, time):
+    for name in (group, time, sample_weight):
         _check_column(name, table, path)
     columns = {name: read_one(table, name) for name in table.columns}
     rows = _rows_with(targets, columns, path)
@@ -73,21 +102,48 @@ def load_table(
 
     chosen = group or time
     order = None if chosen is None else columns[chosen]
-    train, test = _split(values, order, rows, by_time=time is not None, fraction=test_fraction)
-    inputs = [column for name, column in columns.items() if name not in (*targets, group, time)]
+    given = torch.zeros(len(rows)) if parts is None else parts[torch.from_numpy(rows)]
+    (train,), (test,), (valid,) = ((given == number).nonzero(as_tuple=True) for number in range(3))
+    if fold is not None:
+        if time is not None:
+            raise OptionError("Rows that are split by time have no folds. Give time or fold.")
+        groups = None if order is None else _order_of(order, rows[train.numpy()], by_time=False)
+        tested = splits.fold_numbers(values[train], fold[1], groups=groups) == fold[0] - 1
+        train, test = train[~tested], train[tested]
+    elif not len(test):
+        of_train = rows[train.numpy()]
+        first, second = _split(values[train], order, of_train, by_time=time is not None, fraction=test_fraction)
+        train, test = train[first], train[second]
+    beside = (*targets, group, time, sample_weight)
+    inputs = [column for name, column in columns.items() if name not in beside]
     encoding = measured_encoding(inputs, rows[train], path)
     encoded = encoding.encoded(columns)[torch.from_numpy(rows)]
+    weights = None if sample_weight is None else _weights_of(columns[sample_weight], rows)
+
+    def samples_of(part: Tensor) -> TensorSamples:
+        return TensorSamples(encoded[part], values[part], None if weights is None else weights[part])
+
     kept = None if order is None else _order_of(order, rows[train], by_time=time is not None)
     return Data(
         name=str(path),
-        train=TensorSamples(encoded[train], values[train]),
-        test=TensorSamples(encoded[test], values[test]) if len(test) else None,
+        train=samples_of(train),
+        test=samples_of(test) if len(test) else None,
+        valid=samples_of(valid) if len(valid) else None,
         classes=classes,
         in_features=encoded.shape[1],
         encoding=encoding,
         times=kept if time is not None else None,
         groups=kept if group is not None else None,
     )
+
+
+def _weights_of(column: Column, rows: np.ndarray) -> Tensor:
+    if column.numbers is None or column.dates or not (column.numbers[rows] >= 0).all():
+        raise DataError(
+            f"The column {shown(column.name)} must hold a number of at least 0 in each row to weigh it in the loss. "
+            f"Fill or mend it."
+        )
+    return torch.from_numpy(column.numbers[rows]).float()
 
 
 def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:
@@ -155,12 +211,12 @@ def _split(
     if not fraction:
         return torch.arange(len(rows)), torch.zeros(0, dtype=torch.int64)
     if order is None:
-        first, second = stratified_halves(values, fraction=1 - fraction, seed=0)
+        first, second = splits.stratified_halves(values, fraction=1 - fraction, seed=0)
     elif by_time:
-        first, second = ordered_halves(_order_of(order, rows, by_time=True), fraction=1 - fraction)
+        first, second = splits.ordered_halves(_order_of(order, rows, by_time=True), fraction=1 - fraction)
     else:
         groups = _order_of(order, rows, by_time=False)
-        first, second = grouped_halves(values, groups, fraction=1 - fraction, seed=0)
+        first, second = splits.grouped_halves(values, groups, fraction=1 - fraction, seed=0)
     return first.sort().values, second.sort().values
 
 
@@ -177,4 +233,4 @@ def _order_of(column: Column, rows: np.ndarray | Tensor, *, by_time: bool) -> Te
         )
     values = column.numbers if column.numbers is not None else np.array(column.names)
     chosen = values[rows]
-    return numbered_times(chosen, len(rows)) if by_time else numbered_groups(chosen, len(rows))
+    return splits.numbered_times(chosen, len(rows)) if by_time else splits.numbered_groups(chosen, len(rows))

@@ -45,9 +45,14 @@ class _Number:
         values = np.where(gone, 0.0, (column.numbers - self.mean) / self.std)
         return np.stack([values, gone] if self.may_be_missing else [values], 1)
 
-    def present(self, inputs: Tensor, place: int) -> Tensor:
-        """Return (N,) bool, where there was a value, of inputs (N, inputs) among which these begin at a place."""
-        return inputs[:, place + 1] == 0 if self.may_be_missing else torch.ones(len(inputs), dtype=torch.bool)
+    def measured_on(self, measured: Tensor, inputs: Tensor) -> Tensor:
+        """See the function of that name; both are of this column alone."""
+        gone, other_gone = (each[:, 1:].bool().any(1) for each in (measured, inputs))
+        values = measured[~gone, 0].double()
+        std = float(values.std(correction=0)) if len(values) else 0.0
+        shifted = (inputs[:, 0].double() - values.mean()) / (std if std > _SMALLEST_DEVIATION else 1.0)
+        shifted = torch.where(other_gone | (len(values) == 0), 0.0, shifted)
+        return torch.cat([shifted[:, None].to(inputs), inputs[:, 1:] * bool(gone.any())], 1)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,14 @@ class _Category:
             if number >= 0:
                 encoded[row, number] = 1.0
         return encoded
+
+    def measured_on(self, measured: Tensor, inputs: Tensor) -> Tensor:
+        """See the function of that name; both are of this column alone."""
+        seen = measured.any(0)
+        made = inputs * seen
+        if self.other and seen[-1]:
+            made[:, -1] += inputs[:, ~seen].sum(1)
+        return made
 
 
 @dataclass(frozen=True)
@@ -126,8 +139,8 @@ class TableEncoding:
         return torch.from_numpy(np.concatenate(parts, 1)).float()
 
 
-def standardised_on(encoding: TableEncoding, measured: Tensor, inputs: Tensor) -> Tensor:
-    """Return inputs of a table, each column of numbers standardised by mean and deviation over some rows alone.
+def measured_on(encoding: TableEncoding, measured: Tensor, inputs: Tensor) -> Tensor:
+    """Return inputs of a table as if nothing but some rows had been measured; there are as many.
 
     Args:
         encoding: That made the inputs.
@@ -135,17 +148,14 @@ def standardised_on(encoding: TableEncoding, measured: Tensor, inputs: Tensor) -
         inputs: (N, inputs), of any rows.
 
     Returns:
-        (N, inputs); what was missing stays 0, and inputs of categories are as they were.
+        (N, inputs). Numbers have mean and deviation of those rows; where none of them lacks one, what is missing is the
+        mean. A category that none of them has is a rare one where they have rare ones, and else none.
     """
     made, place = inputs.clone(), 0
     for column in encoding.columns:
-        if isinstance(column, _Number):
-            values = measured[column.present(measured, place), place].double()
-            if len(values):
-                std = float(values.std(correction=0))
-                shifted = (inputs[:, place].double() - values.mean()) / (std if std > _SMALLEST_DEVIATION else 1.0)
-                made[:, place] = torch.where(column.present(inputs, place), shifted, 0.0)
-        place += len(column.inputs)
+        own = slice(place, place + len(column.inputs))
+        made[:, own] = column.measured_on(measured[:, own], inputs[:, own])
+        place = own.stop
     return made
 
 
@@ -198,7 +208,7 @@ def measured_encoding(columns: Sequence[Column], rows: np.ndarray, path: Path) -
 
 
 def _encoding(column: Column, rows: np.ndarray) -> tuple[str, _Number | _Category | None]:
-    missing = bool(column.missing().any())
+    missing = bool(column.missing()[rows].any())
     if column.numbers is not None:
         values = column.numbers[rows]
         present = values[~np.isnan(values)]

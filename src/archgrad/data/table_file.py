@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def _read_parquet(path: Path) -> Table:
         raise DataError(
             f"The columns {nested} of '{path}' hold lists or records, not one value a row. Make columns of their parts."
         )
-    return Table(_named([(name, content.column(name).to_pylist()) for name in content.column_names], path))
+    return Table(named_columns([(name, content.column(name).to_pylist()) for name in content.column_names], path))
 
 
 def _read_text(path: Path) -> Table:
@@ -114,7 +114,7 @@ def _read_text(path: Path) -> Table:
             f"one above."
         )
     cells = [[cell.strip() or None for cell in column] for column in zip(*(row for _, row in body), strict=True)]
-    return Table(_named(list(zip(names, cells, strict=True)), path), decimal_comma=separator != ",")
+    return Table(named_columns(list(zip(names, cells, strict=True)), path), decimal_comma=separator != ",")
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -148,7 +148,8 @@ def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         yield reader.line_num, row
 
 
-def _named(columns: list[tuple[Any, list[Any]]], path: Path) -> dict[str, list[Any]]:
+def named_columns(columns: Sequence[tuple[Any, list[Any]]], path: Path) -> dict[str, list[Any]]:
+    """Return columns by name, where each has one of its own."""
     found: dict[str, list[Any]] = {}
     for number, (given, values) in enumerate(columns, start=1):
         name = " ".join(str(given).split()) or f"column {number}"

@@ -12,7 +12,7 @@ from archgrad.engine.on_epoch import EpochState, OnEpoch
 from archgrad.engine.opening import opened
 from archgrad.engine.run_options import OF_ONE_CALL, Resume, RunOptions
 from archgrad.engine.task import EpochSummary, Task
-from archgrad.engine.training_options import OnNonfinite, Precision, TrainingOptions
+from archgrad.engine.training_options import OnNonfinite, Precision, Schedule, TrainingOptions
 
 __all__ = [
     "OF_ONE_CALL",
@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "Resume",
     "RunOptions",
+    "Schedule",
     "Task",
     "TrainingOptions",
     "opened",

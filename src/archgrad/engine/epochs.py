@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic
 
+from archgrad.batches import count
 from archgrad.distributed import (
     ControlFlags,
     agreed_control_flags,
@@ -89,7 +90,7 @@ class Engine(Generic[Result]):
             task.clock.waiting += task.waiting_seconds - waited
             set_control_flags(self._own_flags(steps=self._steps_since_save + 1))
             task.take_step(of_streams)
-            samples = len(of_streams[0][1]) * world_size()
+            samples = count(of_streams[0][1]) * world_size()
             task.progress.step(task.step, samples=samples, read=task.figures)
             task.step += 1
             self._steps_since_save += 1

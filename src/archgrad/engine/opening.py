@@ -15,6 +15,7 @@ from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import listeners
 from archgrad.engine.run_options import RunOptions
 from archgrad.engine.task import Result, Task
+from archgrad.errors import RunError
 from archgrad.rank_state import seed_for_rank, send_state
 from archgrad.runs import Progress, RunFolder, StopRequest, in_ipython, open_loggers
 
@@ -64,6 +65,13 @@ def opened(
         with raise_on_all_ranks():
             if saved is not None:
                 moved = task.load_state_dict(saved)
+            if folder is not None and folder.more_epochs:
+                if task.told_to_stop:
+                    raise RunError(
+                        f"The run in '{folder.path}' was ended for good after epoch {task.epoch}, by patience or "
+                        f"on_epoch, so that it does not go on with more epochs. Start a new run."
+                    )
+                folder.lengthen(folder.more_epochs)
             if folder is not None:
                 folder.rewind(epochs=task.epoch)
                 if not task.history:  # a retraining's checkpoint has none
@@ -120,6 +128,7 @@ def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]
             command=task.command,
             config=config,
             may_differ=task.may_differ,
+            fixed_length=task.fixed_length,
             modernised=task.modernised,
         )
     return RunFolder.create(options.run_dir, command=task.command, config=config, overwrite=options.overwrite)

@@ -59,6 +59,7 @@ class Task(ABC, Generic[Result]):
         epochs: How many the run has.
         batch_size: Samples of a batch of a stream, on each process.
         seed: Of the run.
+        fixed_length: Why a run of so many epochs is no beginning of one of more, in words; empty where it is.
 
     Attributes:
         epoch: The epoch that is running, or comes next, 0-based.
@@ -97,9 +98,10 @@ class Task(ABC, Generic[Result]):
         epochs: int,
         batch_size: int,
         seed: int,
+        fixed_length: str,
     ) -> None:
         self.network, self.streams, self.device = network, streams, device
-        self.epochs, self.seed = epochs, seed
+        self.epochs, self.seed, self.fixed_length = epochs, seed, fixed_length
         self.batch, self.batches_per_epoch = batch_size * world_size(), streams[0].batches_per_epoch
         self.epoch = self.step = 0
         self.clock = Clock()

@@ -10,10 +10,11 @@ from archgrad.options import Options
 from archgrad.runs import check_seed
 from archgrad.sizes import check_whole
 
-__all__ = ["OnNonfinite", "Precision", "TrainingOptions"]
+__all__ = ["OnNonfinite", "Precision", "Schedule", "TrainingOptions"]
 
-Precision = Literal["32", "64", "bf16"]
+Precision = Literal["32", "64", "bf16", "fp16"]
 OnNonfinite = Literal["stop", "skip"]
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,10 @@ class TrainingOptions(Options):
     learning_rate: float = 0.025
     """Of the weights in the first epoch; above 0."""
     learning_rate_min: float
-    """What the learning rate falls to along half a cosine, after the last epoch; at least 0."""
+    """What the learning rate falls to along the cosine, after the last epoch; at least 0."""
+    schedule: Schedule = "cosine"
+    """Course of the weights' learning rate over the epochs: "cosine" (half a cosine), or "constant", with which a
+    finished run can go on with more epochs."""
     momentum: float = 0.9
     """Of the weights' SGD; from 0 to below 1."""
     weight_decay: float = 3e-4
@@ -42,13 +46,22 @@ class TrainingOptions(Options):
     """Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is that of the
     whole batch, up to BatchNorm, which sees the parts."""
     precision: Precision = "32"
-    """"32", "64", or "bf16": autocast to bfloat16, with weights, alphas, BatchNorm statistics, and gradients that are
-    subtracted from each other (finite differences) in 32 bits."""
+    """"32", "64", or autocast to "bf16" or "fp16", with weights, alphas, BatchNorm statistics, and gradients that are
+    subtracted from each other (finite differences) in 32 bits. "fp16" is for GPUs that emulate bfloat16: losses are
+    scaled, and where gradients overflow by that, a retraining takes the step again with a smaller scale, and a search
+    leaves it out, as one of `skipped_steps`."""
     on_nonfinite: OnNonfinite = "stop"
     """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
     sync_batchnorm: bool = False
     """With several processes, let BatchNorm see the batch of all of them in training, at two messages a norm and step;
     R processes then compute what one would with a batch of R times the size, dropout aside."""
+
+    @property
+    def fixed_length(self) -> str:
+        """Why training for so many epochs is no beginning of one for more, in words; empty where it is."""
+        if self.schedule == "constant":
+            return ""
+        return "the learning rate falls along half a cosine over them. Only schedule='constant' leaves that open"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,5 +72,6 @@ class TrainingOptions(Options):
         for name in ("learning_rate_min", "weight_decay", "grad_clip"):
             check_real(name, getattr(self, name))
         check_real("momentum", self.momentum, below=1)
+        check_word("schedule", self.schedule, get_args(Schedule))
         check_word("precision", self.precision, get_args(Precision))
         check_word("on_nonfinite", self.on_nonfinite, get_args(OnNonfinite))

@@ -142,8 +142,16 @@ class ModelDescription:
     @property
     def features(self) -> int:
         """Length of a sample that is one vector of numbers with a fraction, else 0."""
+        return self._first_size(dims=1)
+
+    @property
+    def sensors(self) -> int:
+        """Channels of a sample that is a series (sensors, time) of numbers with a fraction, else 0."""
+        return self._first_size(dims=2)
+
+    def _first_size(self, *, dims: int) -> int:
         shape = self.input_shape
-        return shape[0] if is_sizes(shape) and len(shape) == 1 and self.input_dtype == "float32" else 0
+        return shape[0] if is_sizes(shape) and len(shape) == dims and self.input_dtype == "float32" else 0
 
     def to_json(self) -> str:
         """Return the text of a description file."""

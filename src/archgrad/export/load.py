@@ -207,11 +207,10 @@ def _build(run: Path, config: Mapping[str, Any], architecture: Architecture | No
         )
     description = describe_run(run)
     in_channels, image_size = description.channels_and_size
+    sizes = {"num_classes": len(description.classes), "in_channels": in_channels, "image_size": image_size}
+    sizes |= {"in_features": description.features, "sensors": description.sensors}
     known = {
-        "num_classes": len(description.classes),
-        "in_channels": in_channels,
-        "image_size": image_size,
-        "in_features": description.features,
+        **{name: size for name, size in sizes.items() if size},
         "stage": "retrain",
         # The head is in the weights exactly when it was trained.
         "auxiliary": bool(config.get("auxiliary_weight")),

@@ -133,6 +133,11 @@ def predict_samples(
     opened = _opened(model, top=top, weights=weights, space=space)
     description = opened.description
     data = _like_training(data, description, opened.where)
+    if data.channels and description.is_image and data.channels != description.input_shape[0]:
+        raise ExportError(
+            f"{opened.where} takes images of {description.input_shape[0]} channels, but those of {data.name!r} have "
+            f"{data.channels}. Give folder:PATH or image files, which are brought to them, or convert the images."
+        )
     transform = ImageTransform(mean=description.mean, std=description.std) if data.channels else None
     batches = evaluation_batches(
         data.train if data.test is None else data.test,
@@ -160,7 +165,8 @@ def _like_training(data: Any, description: ModelDescription, where: str) -> Data
         rows = description.encoding.encode(from_home(name))
         return Data.from_datasets(TensorSamples(rows, torch.zeros(len(rows))), name=name)
     if name.startswith("folder:") and description.is_image:
-        return load(name, image_size=tuple(description.input_shape[1:]), fit=description.fit)
+        channels, height, width = description.input_shape
+        return load(name, image_size=(height, width), channels=channels, fit=description.fit)
     return as_data(name)
 
 

@@ -41,7 +41,7 @@ from archgrad.fast.products import wide
 from archgrad.fast.recognise import is_pointwise
 from archgrad.fast.sums import added, weighted_total
 from archgrad.fast.unchanged import StructureCache
-from archgrad.precision import full_precision
+from archgrad.full_precision import full_precision
 
 __all__ = ["evaluate"]
 

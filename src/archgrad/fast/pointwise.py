@@ -32,7 +32,7 @@ from archgrad.fast.depthwise import Geometry, depthwise
 from archgrad.fast.folded_matmul import FoldedMatmul
 from archgrad.fast.grids import both_grids, for_both_grids, grid_size
 from archgrad.fast.sums import weighted_total
-from archgrad.precision import full_precision
+from archgrad.full_precision import full_precision
 
 __all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
 

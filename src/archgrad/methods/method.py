@@ -188,6 +188,20 @@ class Method:
         stages = tuple(stage.scaled(length) for stage, length in zip(self.stages, scaled, strict=True))
         return replace(self, stages=stages)
 
+    @property
+    def fixed_length(self) -> str:
+        """Why a search of so many epochs is no beginning of one of more, in words; empty where it is."""
+        for _, part, _ in self.parts():
+            for name, value in vars(part).items():
+                if isinstance(value, Schedule) and value.ends[0] != value.ends[1]:
+                    return f"{name} of {type(part).__name__} changes over them"
+        if self.epochs is not None:
+            return "the stages of the method share them"
+        for part in (self.ensemble, self.stopping, self.selection if self.selection.settles else None):
+            if part is not None:
+                return f"{type(part).__name__} goes by them"
+        return ""
+
     def place_of(self, epoch: int) -> Place:
         """Return where an epoch lies among the stages.
 

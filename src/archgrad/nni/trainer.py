@@ -19,6 +19,7 @@ from archgrad.checks import check_real
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
+from archgrad.engine import Schedule
 from archgrad.errors import DataError, OptionError, RunError
 from archgrad.losses import Loss, ObservedLoss
 from archgrad.nni.export import export
@@ -26,7 +27,6 @@ from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, descri
 from archgrad.runs import CheckpointSchedule, check_seed, pick_device
 from archgrad.search import SearchResult, search
 from archgrad.search.meter import Metrics
-from archgrad.search.search_options import Schedule
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 from archgrad.tasks import Task, chosen_task

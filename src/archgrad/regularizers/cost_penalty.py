@@ -41,6 +41,9 @@ class SpaceCost(Protocol):
     def of(self, architecture: Any) -> float:
         """Return the cost of an architecture's network."""
 
+    def where(self, architecture: Any) -> Mapping[str, float]:
+        """Return the cost of each part of an architecture's network."""
+
     def range(self) -> tuple[float, float, float]:
         """Return the costs of the smallest, the median and the largest network."""
 
@@ -94,6 +97,10 @@ class _OfCost(Regularizer):
     def figures(self, architecture: Any) -> dict[str, float]:
         """Return the cost of the network that is derived at the end of an epoch."""
         return {f"derived_{self.cost.replace('-', '_')}": float(self.table.of(architecture))}
+
+    def where(self, architecture: Any) -> dict[str, Mapping[str, float]]:
+        """Return what the parts of the network cost."""
+        return {self.cost: self.table.where(architecture)}
 
     @abstractmethod
     def remark(self) -> str:

@@ -47,6 +47,10 @@ class Regularizer(ABC):
         """Return columns for metrics.csv, always the same ones, for the architecture of an epoch; by default none."""
         return {}
 
+    def where(self, architecture: Any) -> Mapping[str, Mapping[str, float]]:
+        """Return where costs of an architecture's network sit: word for a cost -> part -> cost; by default nothing."""
+        return {}
+
     def after_epoch(self, architecture: Any) -> Mapping[str, Memory]:
         """Return what is to be remembered, by part, given the architecture of the epoch; by default nothing."""
         return {}

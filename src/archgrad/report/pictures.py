@@ -13,6 +13,7 @@ from archgrad.decision import edge_of_row, edge_row
 from archgrad.report.cell_drawing import CellGraph, cell_graph, cell_scene
 from archgrad.report.charts import Series, line_chart
 from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, panels_scene
+from archgrad.report.network_drawing import network_scene
 from archgrad.report.read import Frame, Run, Table
 from archgrad.report.residuals import residual_scene
 from archgrad.report.scene import SERIES, Picture, operation_roles
@@ -38,6 +39,12 @@ __all__ = [
 
 Probabilities = Mapping[str, Mapping[str, float]]
 
+_COSTS = {
+    "multiply_adds": "Multiply-adds",
+    "parameters": "Parameters",
+    "activations": "Activations",
+    "latency": "Latency (ms)",
+}
 _Curves = Sequence[tuple[str, str, tuple[tuple[str, str], ...], str]]
 """(name of the file, title, ((column, name of the curve), ...), kind of the axis: "plain", "percent", or from zero
 "amount" and "share")."""
@@ -70,6 +77,21 @@ _CURVES: _Curves = (
         "Match of training and validation gradients",
         (("gradient_match", "candidates that learn"), ("frozen_operations", "share of frozen candidates")),
         "plain",
+    ),
+    *(
+        (
+            f"cost-{column.replace('_', '-')}",
+            f"{cost} of the derived network",
+            ((f"derived_{column}", "derived"), (f"budget_{column}", "budget")),
+            "amount",
+        )
+        for column, cost in _COSTS.items()
+    ),
+    (
+        "multiplier",
+        "Multiplier of the budget",
+        tuple((f"multiplier_{column}", cost) for column, cost in _COSTS.items()),
+        "amount",
     ),
     ("learning-rate", "Learning rate", (("learning_rate", "weights"),), "amount"),
     ("temperature", "Temperature of the relaxation", (("temperature", "temperature"),), "plain"),
@@ -182,6 +204,10 @@ def architecture_pictures(architecture: Architecture, probabilities: Probabiliti
                 narrow=cell_scene(graph, roles=roles, narrow=True),
             )
         )
+    blocks = network_scene(architecture)
+    if blocks is not None:
+        caption = "Blocks from input to output, as high as their stage is wide, and what each takes."
+        pictures.append(Picture(slug="network", title="Network", caption=caption, wide=blocks, narrow=blocks))
     rows = choice_rows(architecture, probabilities)
     if rows:
         pictures.append(
@@ -248,7 +274,7 @@ def _values(label: str, candidates: Sequence[str], frames: Sequence[Frame]) -> n
 
 
 def curve_pictures(table: Table) -> list[Picture]:
-    """Return a chart of each group of columns of `metrics.csv`, known and unknown ones.
+    """Return a chart of each group of columns of `metrics.csv`, known and unknown ones, and of budgets.
 
     What a run did not have, such as skipped steps or paths to drop, needs no chart.
     """
@@ -266,9 +292,8 @@ def _charts(table: Table, curves: _Curves) -> list[Picture]:
     pictures = []
     for name, title, columns, kind in curves:
         series = [
-            Series(name=text, values=table.columns[column], role=SERIES[0 if k == 0 else 1])
-            for k, (column, text) in enumerate(columns)
-            if column in table.columns
+            Series(name=text, values=table.columns[column], role=SERIES[k % len(SERIES)])
+            for k, (column, text) in enumerate(each for each in columns if each[0] in table.columns)
         ]
         if series:
             percent, zero = kind in ("percent", "share"), kind in ("amount", "share")

@@ -11,6 +11,7 @@ from archgrad.margins import undecided_note
 from archgrad.report.agreement import agreement_table
 from archgrad.report.cell_drawing import forming_scene
 from archgrad.report.charts import format_value
+from archgrad.report.costs import cost_tables, with_budgets
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
 from archgrad.report.frames import frames_json
 from archgrad.report.outcome_sections import of_images, test_set_section
@@ -46,7 +47,7 @@ def run_pictures(run: Run) -> dict[str, list[Picture]]:
     return {
         "architecture": architecture_pictures(run.architecture, probabilities) if run.architecture else [],
         "alphas": alphas_pictures(run.frames),
-        "curves": curve_pictures(run.metrics),
+        "curves": curve_pictures(with_budgets(run)),
         "timings": timing_pictures(run.timings),
         "predictions": [*confusion_pictures(run), *residual_pictures(run)],
     }
@@ -90,20 +91,23 @@ def _undecided(run: Run) -> list[str]:
 
 def _figures(run: Run, number: int, pictures: Mapping[str, Sequence[Picture]], drawn: tuple[int, str] | None) -> str:
     cells = [picture for picture in pictures["architecture"] if picture.slug.startswith("cell-")]
-    others = [picture for picture in pictures["architecture"] if picture not in cells]
+    networks = [picture for picture in pictures["architecture"] if picture.slug == "network"]
+    others = [picture for picture in pictures["architecture"] if picture not in (*cells, *networks)]
     parts = []
     if drawn is not None:
         target = f'<a href="#run-{drawn[0]}">{escape(drawn[1])}</a>'
         parts.append(f'<h3>Architecture</h3><p class="hint">The one that is drawn in {target}.</p>')
-        cells, others = [], []
+        cells, networks, others = [], [], []
     if cells:
         heading = "Architecture" if run.command == "retrain" else "Derived cells"
         parts.append(f'<h3>{heading}</h3><div class="pair">{"".join(map(figure, cells))}</div>')
+    if networks:
+        parts.append(f"<h3>Derived network</h3>{''.join(map(figure, networks))}")
     forming = _forming(run, number, len(run.frames) > 1) if run.frames else ""
     if others and "forming-choices" not in forming:
         parts.append(f'<h3>Derived choices</h3><div class="pair">{"".join(map(figure, others))}</div>')
     if run.architecture is not None and run.command == "search":
-        parts.append(agreement_table(run.architecture))
+        parts += [agreement_table(run.architecture), cost_tables(run.architecture)]
     parts.append(forming)
     if pictures["alphas"]:
         parts.append("<h3>α over epochs</h3>" + "".join(map(figure, pictures["alphas"])))

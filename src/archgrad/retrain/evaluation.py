@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archgrad.batches import count, plain_targets
 from archgrad.data import Data, ImageTransform, evaluation_batches, first_batch
 from archgrad.data.batch_sampler import part_of
-from archgrad.data.samples import size_of
+from archgrad.data.samples import sample_weights_of, size_of
 from archgrad.distributed import gather_rows, rank, sum_over_ranks, world_size
 from archgrad.losses import in_parts, loss_kind
 from archgrad.nested import map_tensors
@@ -69,6 +70,7 @@ def evaluate(
         rank=rank(),
         world_size=world_size(),
         workers=workers,
+        weighted=True,
     )
     task, seen = learner.task, _Seen(learner, size_of(data.test))
     for inputs, targets in batches:
@@ -77,7 +79,8 @@ def evaluate(
         inputs, targets = first_batch(data.test, samples=1, transform=transform, device=learner.device)
         seen.add(map_tensors(learner.predict(inputs), _no_rows), targets[:0])
     outputs, targets = seen.gathered()
-    if outputs is not None and task.shows == "classes" and loss_kind(task.loss).of_classes:
+    by_outputs = task.shows == "classes" and loss_kind(task.loss).of_classes and sample_weights_of(data.test) is None
+    if outputs is not None and by_outputs:
         loss = float(loss_on(task.loss, outputs.device, torch.float64)(outputs.double(), targets))
     else:
         loss = seen.loss()
@@ -118,13 +121,14 @@ class _Seen:
 
     def add(self, outputs: Any, targets: Any) -> None:
         """Add a batch."""
-        if len(targets):
+        if samples := count(targets):
+            self._add_loss(outputs, targets)
+        targets = plain_targets(targets)
+        if samples:
             self.measure.add(outputs, targets)
         counts = self._learner.task.counts(outputs, targets)
         if counts is not None:
             self.counts = counts if self.counts is None else self.counts + counts
-        if len(targets):
-            self._add_loss(outputs, targets)
         if self._parts is not None:
             self._parts.append((outputs, targets))
             if not self._can_be_kept():

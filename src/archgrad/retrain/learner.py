@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,9 +11,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from archgrad.batches import count, cut, prepare
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.dependence import depends_on_inputs
+from archgrad.engine.precision import autocast, check_device
 from archgrad.errors import OptionError, RunError
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets
+from archgrad.loss_scale import LossScale
 from archgrad.losses import Loss, joined_parts, loss_of_parts
 from archgrad.nested import map_tensors
 from archgrad.operations import DropPath
@@ -62,7 +63,9 @@ class Learner:
         self._training_loss = loss_on(task.smoothed(recipe.label_smoothing), device, self.dtype)
         self._drop_paths = [part for part in network.modules() if isinstance(part, DropPath)]
         # On a GPU reading a value waits for it; a run that stops in any case may learn of the reason some steps later.
-        self._reads_each_step = device.type == "cpu" or recipe.on_nonfinite == "skip"
+        self._scale = LossScale(enabled=recipe.precision == "fp16")
+        self._reads_each_step = device.type == "cpu" or recipe.on_nonfinite == "skip" or self._scale.enabled
+        check_device(device, recipe.precision)
 
     @property
     def has_drop_path(self) -> bool:
@@ -77,55 +80,61 @@ class Learner:
             drop_path.p = self.recipe.drop_path_in(epoch)
         self.network.train()
 
-    def train_step(self, step: int, inputs: Any, targets: Tensor) -> None:
+    def train_step(self, step: int, inputs: Any, targets: Any) -> None:
         """Take one step: gradients, over all processes, clipping, and the optimizer.
 
         Args:
             step: 0-based within the epoch.
             inputs: A batch.
-            targets: (B, ...).
+            targets: (B, ...), or `archgrad.batches.WeightedTargets`.
 
         Raises:
             NonfiniteStep: The loss or the gradient is not finite, here or (on a GPU) in one of the last steps.
             OptionError: The network does not return what it should.
         """
-        self._optimizer.zero_grad(set_to_none=True)
         skips = self.recipe.on_nonfinite == "skip"
-        buffers = copied_buffers(self.network) if skips else {}
+        buffers = copied_buffers(self.network) if skips or self._scale.enabled else {}
         part_loss = loss_of_parts(self._training_loss, self.recipe.accumulation)
+        self._optimizer.zero_grad(set_to_none=True)
         loss, seen = self._backward(inputs, targets, part_loss)
         used = [parameter for parameter in self._parameters if parameter.grad is not None]
-        *gradients, loss = joined_parts([*map(_gradient, used), loss], part_loss, targets)
+        own = [_gradient(parameter, self._scale.value) for parameter in used]
+        *gradients, loss = joined_parts([*own, loss], part_loss, targets)
         for parameter, gradient in zip(used, gradients, strict=True):
             parameter.grad = gradient
         gradient_norm = get_total_norm(gradients)
         if self._reads_each_step and not bool(torch.isfinite(loss) & torch.isfinite(gradient_norm)):
-            if not skips:
+            again = self._scale.can_fall()
+            if not (again or skips):
                 raise NonfiniteStep(step, float(loss), float(gradient_norm))
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(self.network, buffers, device=self.device)
+            if again:
+                self.train_step(step, inputs, targets)  # with the loss scaled by less; 16 times at most
+                return
             self.totals.skipped += 1
             self.skipped_steps += 1
             return
         if self.recipe.grad_clip:
             clip_grads_with_norm_(used, self.recipe.grad_clip, gradient_norm)
         self._optimizer.step()
-        self.totals.add(step, len(targets), loss, gradient_norm)
+        self._scale.step_taken()
+        self.totals.add(step, count(targets), loss, gradient_norm)
         for outputs, part_targets in seen:
             self.measure.add(outputs, part_targets)
         if self._reads_each_step or self.totals.unread >= _MOST_UNREAD_STEPS:
             self.totals.read()
 
-    def _backward(self, inputs: Any, targets: Tensor, part_loss: Loss) -> tuple[Tensor, list[tuple[Any, Any]]]:
+    def _backward(self, inputs: Any, targets: Any, part_loss: Loss) -> tuple[Tensor, list[tuple[Any, Any]]]:
         """Add up the gradients of a batch's parts; return the sum of their losses (of the main head), and outputs."""
         losses, seen = [], []
         for part, part_targets in cut(inputs, targets, self.recipe.accumulation):
-            outputs, auxiliary = self._split(self._forward(part), len(part_targets))
+            outputs, auxiliary = self._split(self._forward(part), count(part_targets))
             loss = part_loss(outputs, part_targets)
             objective = loss
             if auxiliary is not None and self.recipe.auxiliary_weight:
                 objective = loss + self.recipe.auxiliary_weight * part_loss(auxiliary, part_targets)
-            objective.backward()
+            (objective if self._scale.value == 1.0 else objective * self._scale.value).backward()
             losses.append(loss.detach())
             seen.append((map_tensors(outputs, Tensor.detach), part_targets))
         return torch.stack(losses).sum(), seen
@@ -168,16 +177,13 @@ class Learner:
             )
 
     def _forward(self, inputs: Any) -> Any:
-        autocast: AbstractContextManager[Any] = nullcontext()
-        if self.recipe.precision == "bf16":
-            autocast = torch.autocast(self.device.type, torch.bfloat16)
-        with autocast:
+        with autocast(self.device, self.recipe.precision):
             return self.network(prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
 
     def _split(self, output: Any, samples: int) -> tuple[Any, Any]:
         """Return the outputs, and those of an auxiliary head or None."""
         outputs, auxiliary = self.task.heads(output, samples)
-        # bfloat16 is too coarse for a loss
+        # half precision is too coarse for a loss
         outputs = map_tensors(outputs, self._floating)
         return outputs, None if auxiliary is None else map_tensors(auxiliary, self._floating)
 
@@ -198,6 +204,7 @@ class Learner:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "skipped_steps": self.skipped_steps,
+            "loss_scale": self._scale.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -214,11 +221,12 @@ class Learner:
                 f"The checkpoint is not one of this network ({error}). Build the network that the run was started with."
             ) from error
         self.skipped_steps = count_in(state, "skipped_steps")
+        self._scale.load_state_dict(state.get("loss_scale", {}))  # earlier versions had none
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
+def _gradient(parameter: nn.Parameter, scale: float) -> Tensor:
     assert parameter.grad is not None
-    return parameter.grad
+    return parameter.grad if scale == 1.0 else parameter.grad / scale
 
 
 def _make_optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

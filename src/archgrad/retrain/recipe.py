@@ -78,10 +78,12 @@ class Recipe(TaskOptions, TrainingOptions):
         return values | self.plain_task()
 
     def learning_rate_in(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, 0-based: half a cosine, as the authors' schedule.
+        """Return the learning rate of an epoch, 0-based: along half a cosine, the authors' schedule, or the same.
 
         Source: Loshchilov and Hutter 2017, eq. 5.
         """
+        if self.schedule == "constant":
+            return self.learning_rate
         share = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return self.learning_rate_min + (self.learning_rate - self.learning_rate_min) * share
 

@@ -145,6 +145,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
                 rank=rank(),
                 world_size=world_size(),
                 workers=options.workers,
+                weighted=True,
             )
         )
         if options.sync_batchnorm and stream.smallest_part < options.accumulation:

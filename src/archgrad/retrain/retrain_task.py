@@ -27,6 +27,7 @@ __all__ = ["RetrainTask"]
 
 _VERSION = 1
 _STEPS_BETWEEN_LOOKS = 20
+_DROP_PATH = "the rate of drop_path grows over them. Only drop_path=0 leaves that open"
 
 
 class RetrainTask(Task[Evaluation | None]):
@@ -54,6 +55,7 @@ class RetrainTask(Task[Evaluation | None]):
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
+            fixed_length=recipe.fixed_length or (_DROP_PATH if learner.has_drop_path and recipe.drop_path else ""),
         )
         self.steps_between_looks = 1 if learner.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
         self.best_value: float | None = None
@@ -75,12 +77,16 @@ class RetrainTask(Task[Evaluation | None]):
     def replicated(self) -> Mapping[str, Iterable[Tensor]]:
         return {"weights": self.network.parameters()}
 
+    @staticmethod
+    def modernised(config: dict[str, Any]) -> dict[str, Any]:
+        return {"schedule": "cosine", **config}  # which earlier versions did not say
+
     # --- an epoch -----------------------------------------------------------------------------------------------------
 
     def start_epoch(self) -> None:
         self._learner.start_epoch(self.epoch)
 
-    def take_step(self, batches: Sequence[tuple[Any, Tensor]]) -> None:
+    def take_step(self, batches: Sequence[tuple[Any, Any]]) -> None:
         ((inputs, targets),) = batches
         self._learner.train_step(self.step, inputs, targets)
 
@@ -178,7 +184,7 @@ class RetrainTask(Task[Evaluation | None]):
         return (
             f"Training stopped in epoch {self.epoch + 1} at step {error.step + 1}: loss {error.loss:g}, gradient norm "
             f"{error.gradient_norm:g}, weights norm {weights_norm:g}{broken}.{kept} Start anew with a lower "
-            f"learning_rate{' or precision=32' if self._recipe.precision == 'bf16' else ''}, or go on with "
+            f"learning_rate{' or precision=32' if self._recipe.precision in ('bf16', 'fp16') else ''}, or go on with "
             f"on_nonfinite='skip'."
         )
 

@@ -125,9 +125,10 @@ def config_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, may_dif
     """
     lines: list[str] = []
     for key in [*old, *(key for key in new if key not in old)]:
-        pair = [config.get(key, _ABSENT) for config in (old, new)]
-        if key not in may_differ and not (_ABSENT in pair and any(value is None or value is False for value in pair)):
-            _compare(key, *pair, lines)
+        has, asked = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        off_in_one = _ABSENT in (has, asked) and any(value is None or value is False for value in (has, asked))
+        if key not in may_differ and not off_in_one:
+            _compare(key, has, asked, lines)
     return lines
 
 

@@ -52,6 +52,7 @@ class RunFolder:
         guard: Raises where a file may not be changed: the folder is no longer the one that was locked, or a link leads
             out of it. What writes into the folder asks it before.
         resumed: Whether the run goes on from an earlier start.
+        more_epochs: To how many epochs it is to go on; 0 where they are as before.
     """
 
     def __init__(self, path: Path, command: Command, config: dict[str, Any], lock: RunLock, *, resumed: bool) -> None:
@@ -59,6 +60,7 @@ class RunFolder:
         self.command = command
         self.config = config
         self.resumed = resumed
+        self.more_epochs = 0
         self.metrics = MetricsFile(path / "metrics.csv", guard=lock.check)
         self.timings = MetricsFile(path / "timings.csv", guard=lock.check)
         self.weights = path / "weights"
@@ -119,6 +121,7 @@ class RunFolder:
         config: Mapping[str, Any] | None,
         may_differ: Collection[str] = (),
         modernised: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        fixed_length: str = "all that was done went by them",
     ) -> RunFolder:
         """Go on with the run in a folder.
 
@@ -128,6 +131,7 @@ class RunFolder:
             config: The options asked for, to be compared with the run's; None takes the run's as they are.
             may_differ: Options that may differ, because the result does not depend on them (device, workers, ...).
             modernised: Brings the options of an earlier version's run to their present form.
+            fixed_length: Why `epochs` must not be more than the run's, in words; empty where it may (`lengthen`).
 
         Raises:
             RunError: The folder holds no run of this command, the options differ (the message lists them), another
@@ -143,12 +147,19 @@ class RunFolder:
                 f"Cannot resume '{path}' as a {command}: its {_CONFIG} says command: {found}. Use that command, or "
                 f"another folder."
             )
+        more_epochs = 0
         if config is not None:
+            before, asked = stored.get("epochs"), config.get("epochs")
+            grows = isinstance(before, int) and isinstance(asked, int) and asked > before
+            if grows and not fixed_length:
+                more_epochs, may_differ = int(asked or 0), (*may_differ, "epochs")
             difference = config_difference(modernised(stored), plain_config(config), may_differ=may_differ)
             if difference:
+                why = f"\nThe epochs cannot become more, as {fixed_length}." if grows and fixed_length else ""
                 raise RunError(
                     f"Cannot resume '{path}' with other options:\n  "
                     + "\n  ".join(difference)
+                    + why
                     + "\nGive the run's own options (or none), or start a new run in another folder."
                 )
         lock = RunLock(path)
@@ -163,7 +174,14 @@ class RunFolder:
         except BaseException:
             lock.release()
             raise
-        return cls(path, command, stored, lock, resumed=True)
+        folder = cls(path, command, stored, lock, resumed=True)
+        folder.more_epochs = more_epochs
+        return folder
+
+    def lengthen(self, epochs: int) -> None:
+        """Write into `config.yaml` that the run has more epochs."""
+        self.config["epochs"] = epochs
+        write_config(self.path / _CONFIG, {"command": self.command, **self.config}, guard=self.guard)
 
     def save_architecture(self, architecture: Architecture, epoch: int | None = None) -> Path:
         """Write an architecture as JSON.

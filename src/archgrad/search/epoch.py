@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.batches import count, plain_targets
 from archgrad.bilevel import StepReport
 from archgrad.bilevel.passes import Batch
 from archgrad.epoch_end import EpochEnd
-from archgrad.errors import OptionError
+from archgrad.errors import NonFiniteError, OptionError
 from archgrad.rank_state import send_state
 from archgrad.regularizers import Regularizer
-from archgrad.runs import Loggers
-from archgrad.search.collapse import mean_entropy, skip_connections, skip_share
+from archgrad.runs import Loggers, RunFolder
+from archgrad.search.collapse import collapse_warning, mean_entropy, skip_connections, skip_share
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.meter import Meter
 from archgrad.stopping import Stopping
@@ -30,6 +31,8 @@ __all__ = [
     "log_alphas",
     "of_alphas",
     "of_stopping",
+    "publish",
+    "stopped_at",
     "watched",
 ]
 
@@ -54,12 +57,13 @@ def add_step(
         names = (f"{half}_loss", f"{owner}_gradient_norm")
         if not all(name in numbers for name in names):
             continue  # the alphas wait
-        values = {f"{half}_{name}": value for name, value in measured.of_batches(outputs, batch[1]).items()}
+        of_batch = measured.of_batches(outputs, plain_targets(batch[1]))
+        values = {f"{half}_{name}": value for name, value in of_batch.items()}
         values |= {name: numbers[name] for name in names}
-        meter.add(values, len(batch[1]))
-    meter.add(report.figures, len(train_batch[1]))
+        meter.add(values, count(batch[1]))
+    meter.add(report.figures, count(train_batch[1]))
     terms = {f"regularizer_{name}": value for name, value in report.regularizers.items()}
-    meter.add(terms, len(valid_batch[1]))
+    meter.add(terms, count(valid_batch[1]))
 
 
 def figures_of(task: Task) -> tuple[str, ...]:
@@ -103,6 +107,15 @@ def of_stopping(stopping: Stopping | None, end: EpochEnd, *, taken: Collection[s
     return send_state(found)
 
 
+def stopped_at(error: NonFiniteError, epoch: int, step: int, folder: RunFolder | None) -> NonFiniteError:
+    """Return the error that ends a search in a step, both counted from 0, with what to do."""
+    kept = "" if folder is None else f" The last checkpoint is kept in '{folder.path}'."
+    return NonFiniteError(
+        f"The search stopped in epoch {epoch + 1} at step {step + 1}. {error} Or leave such steps out with "
+        f"on_nonfinite='skip'.{kept}"
+    )
+
+
 def watched(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
     """Return by name what alphas and parts told of the search's health: (at the end of the first epoch, now)."""
     row = history[-1]
@@ -120,6 +133,23 @@ def further_columns(means: Mapping[str, float | None], regularizers: Sequence[Re
         names += [name.replace("train_", "valid_", 1) for name in names if name.startswith("train_")]
     terms = dict.fromkeys(f"regularizer_{type(part).__name__}" for part in regularizers)
     return [*(name for name in names if name not in LOSSES), *terms]
+
+
+def publish(
+    architecture: Architecture,
+    epoch: int,
+    supernet: Supernet,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    folder: RunFolder | None,
+    loggers: Loggers,
+) -> str | None:
+    """Write, log and draw the architecture of an epoch, 0-based; return a warning if the search collapses."""
+    if folder is not None:
+        folder.save_architecture(architecture, epoch)
+    if loggers:
+        log_alphas(loggers, architecture, epoch)
+    return collapse_warning(architecture, supernet.probabilities(), supernet.rows, watched(history))
 
 
 def log_alphas(loggers: Loggers, architecture: Architecture, epoch: int) -> None:

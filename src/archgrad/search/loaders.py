@@ -81,6 +81,7 @@ def open_streams(
                     rank=rank(),
                     world_size=world_size(),
                     workers=options.workers,
+                    weighted=True,
                 )
             except DataError as error:
                 raise DataError(f"The half of '{data.name}' for the {name} is too small. {error}") from error

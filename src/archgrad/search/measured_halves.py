@@ -28,7 +28,7 @@ def task_of_search(options: SearchOptions, data: Data) -> Chosen:
     """
     if (own := options.own_loss) is not None:
         metrics = options.metrics if isinstance(options.metrics, Mapping) else {}
-        return Chosen(Task(loss=own, metrics=metrics))
+        return Chosen(Task(loss=own, metrics=metrics)).on(data)
     return options.task_for(data)
 
 
@@ -47,10 +47,14 @@ class MeasuredHalves:
         own = callable(options.metrics)
         plain = task.shows == "classes" or type(task) is Task
         means: Any = options.metrics if own else accuracy if plain else _none
-        self.of_batches = NamedMetrics(means)
+        self._means, self._own = NamedMetrics(means), own
         self._task = task
         self._names = [] if own else [name for name in task.metrics if not (plain and name == "accuracy")]
         self.begin()
+
+    def of_batches(self, outputs: Any, targets: Any) -> Mapping[str, Any]:
+        """Return name -> mean over a batch; a caller's function gets what metrics of the task get, as in retraining."""
+        return self._means(*(self._task.measured(outputs, targets) if self._own else (outputs, targets)))
 
     def begin(self) -> None:
         """Begin the sums of an epoch."""

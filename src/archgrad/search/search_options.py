@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from archgrad.checks import check_real, check_word
+from archgrad.checks import check_real
 from archgrad.data import Data
 from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.errors import OptionError
@@ -24,9 +24,8 @@ from archgrad.supernet import Supernet
 from archgrad.tasks import TaskOptions
 from archgrad.tasks.task_options import check_function
 
-__all__ = ["Schedule", "SearchOptions", "SearchRecipe", "SearchRunOptions"]
+__all__ = ["SearchOptions", "SearchRecipe", "SearchRunOptions"]
 
-Schedule = Literal["cosine", "constant"]
 _EPOCHS = 50
 _OF_THE_SUPERNET = ("relaxation", "edge_weights", "always_on")
 """The parts of a method that a supernet is built with."""
@@ -48,8 +47,6 @@ class SearchRecipe(TaskOptions, TrainingOptions):
     """Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1."""
     learning_rate_min: float = 0.001
     """What the cosine schedule falls to after the last epoch; at least 0."""
-    schedule: Schedule = "cosine"
-    """Course of the weights' learning rate over the epochs: "cosine" or "constant"."""
     weights_fraction: float = 0.5
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
     cutout: int = 0
@@ -72,7 +69,6 @@ class SearchRecipe(TaskOptions, TrainingOptions):
             check_whole("epochs", self.epochs, least=1)
         check_real("weights_fraction", self.weights_fraction, above=0, below=1)
         check_whole("cutout", self.cutout, least=0)
-        check_word("schedule", self.schedule, get_args(Schedule))
         check_function(
             "weights_optimizer", None if isinstance(self.weights_optimizer, Optimizer) else self.weights_optimizer
         )
@@ -109,6 +105,18 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
                 f"patience={self.patience} ends a run, but the members of an ensemble are searches one after the "
                 f"other. Leave it out, or give the method a stopping rule, which each member has."
             )
+        if self.precision == "fp16":
+            step = self.chosen_method.step
+            if step.differentiates_twice:
+                raise OptionError(
+                    f"precision='fp16' has too few numbers for second derivatives, which {step!r} takes. Give "
+                    f"precision='32' or another step."
+                )
+            if self.cuda_graphs:
+                raise OptionError(
+                    "precision='fp16' scales the loss anew as it goes, which a recorded pass does not. Leave "
+                    "cuda_graphs out, or give precision='bf16'."
+                )
 
     @cached_property
     def chosen_method(self) -> Method:

@@ -18,25 +18,26 @@ from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, Task
+from archgrad.engine.precision import autocast, check_device
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError
+from archgrad.loss_scale import LossScale
 from archgrad.margins import undecided_note
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, seed_for_rank
 from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
-from archgrad.search.collapse import collapse_warning
 from archgrad.search.epoch import (
     LOSSES,
     add_step,
     figures_of,
     further_columns,
     known,
-    log_alphas,
     of_alphas,
     of_stopping,
-    watched,
+    publish,
+    stopped_at,
 )
 from archgrad.search.loaders import Halves
 from archgrad.search.measured_halves import MeasuredHalves
@@ -48,7 +49,7 @@ from archgrad.search.search_options import SearchOptions, SearchRunOptions
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
-from archgrad.search.terms import of_regularizers, say_remarks
+from archgrad.search.terms import of_regularizers, say_remarks, with_costs
 from archgrad.search.widening import StageState
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
@@ -98,6 +99,7 @@ class SearchTask(Task[Architecture]):
             epochs=self.members.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
+            fixed_length=options.fixed_length or method.fixed_length,
         )
         self._builder, self._halves, self._stage = builder, halves, -1
         self._use(first)
@@ -107,13 +109,14 @@ class SearchTask(Task[Architecture]):
         self._measured, self.shown = MeasuredHalves(chosen.task, options), figures_of(chosen.task)
         self.directions = chosen.task.directions
         self._samples, self.settings = samples, settings
-        self._meter, self._skipped = Meter(), 0
+        self._meter, self._skipped, self._scale = Meter(), 0, LossScale(enabled=options.precision == "fp16")
+        check_device(self.device, options.precision)
         self._architecture: Architecture | None = None
         self._rate, self._updates_alphas = 0.0, True
 
     def _use(self, state: StageState) -> None:
         self._state = state
-        self.supernet, self._weights_optimizer, self._alphas_optimizer, self._regularizers = state
+        self.supernet, self._weights_optimizer, self._alphas_optimizer, self.regularizers = state
         self.network = self.supernet.network
 
     @property
@@ -151,7 +154,7 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         if self.epoch == 0 and method.stopping and (remark := method.stopping.remark(options.total_epochs)):
             self.progress.message(f"Warning: {remark}")
-        say_remarks(self._regularizers if self.epoch == 0 else (), self.progress.message)
+        say_remarks(self.regularizers if self.epoch == 0 else (), self.progress.message)
         if self.members.over(self.history):
             self._begin_member()
         place = method.place_of(self._search_epoch)
@@ -204,9 +207,9 @@ class SearchTask(Task[Architecture]):
         options, method = self._options, self._method
         train_batch, valid_batch = map(self._cast, batches)
         skips = options.on_nonfinite == "skip"
-        buffers = copied_buffers(self.network) if skips else {}
+        buffers = copied_buffers(self.network) if skips or self._scale.enabled else {}
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            with autocast(self.device, options.precision), self._scale.applied():
                 report = search_step(
                     self.supernet,
                     train_batch,
@@ -219,20 +222,17 @@ class SearchTask(Task[Architecture]):
                     weights_first=method.weights_first,
                     accumulation=options.accumulation,
                     progress=self._done(),
-                    regularizers=self._regularizers,
+                    regularizers=self.regularizers,
                     perturbation=method.perturbation,
                     weights_rules=method.weights_rules,
                     alphas_grad_clip=method.alphas_grad_clip,
                     update_alphas=self._updates_alphas,
                 )
+            self._scale.step_taken()
             add_step(self._meter, report, train_batch, valid_batch, self._measured)
         except NonFiniteError as error:
-            if not skips:
-                kept = "" if self.folder is None else f" The last checkpoint is kept in '{self.folder.path}'."
-                raise NonFiniteError(
-                    f"The search stopped in epoch {self.epoch + 1} at step {self.step + 1}. {error} Or leave "
-                    f"such steps out with on_nonfinite='skip'.{kept}"
-                ) from error
+            if not (self._scale.can_fall() or skips):
+                raise stopped_at(error, self.epoch, self.step, self.folder) from error
             # One forward pass would leave BatchNorm's running statistics at nan for good.
             set_buffers(self.network, buffers, device=self.device)
             self._skipped += 1
@@ -250,7 +250,7 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = self.members.together(architecture, self.supernet)
+        self._architecture = with_costs(self.members.together(architecture, self.supernet), self.regularizers)
         means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
@@ -263,7 +263,7 @@ class SearchTask(Task[Architecture]):
             "temperature": self.supernet.relaxation.temperature(done),
             "skipped_steps": self._skipped,
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
-            **of_regularizers(self._regularizers, self.supernet, architecture),
+            **of_regularizers(self.regularizers, self.supernet, architecture),
         }
         row |= of_stopping(self._method.stopping, self._end(architecture, done), taken=row)
         if self.history and "skip_share" not in self.history[0]:
@@ -285,7 +285,7 @@ class SearchTask(Task[Architecture]):
 
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
-        return self.members.together(self._own_architecture(epoch), self.supernet)
+        return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self.regularizers)
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
@@ -302,6 +302,7 @@ class SearchTask(Task[Architecture]):
             self._loss,
             valid_batch=lambda: next(batches(first + steps - 1, first + steps)),
             valid_batches=lambda: batches(first, first + steps),
+            within_budget=lambda found: all(part.broken(found) is None for part in self.regularizers),
             accumulation=self._options.accumulation,
         )
 
@@ -310,14 +311,10 @@ class SearchTask(Task[Architecture]):
 
     def publish_epoch(self) -> None:
         """Write, log and draw the architecture of an epoch, and warn of a collapse."""
-        architecture = self._architecture
-        assert architecture is not None
-        if self.folder is not None:
-            self.folder.save_architecture(architecture, self.epoch)
-        if self.loggers:
-            log_alphas(self.loggers, architecture, self.epoch)
-        probabilities = self.supernet.probabilities()
-        warning = collapse_warning(architecture, probabilities, self.supernet.rows, watched(self.history))
+        assert self._architecture is not None
+        warning = publish(
+            self._architecture, self.epoch, self.supernet, self.history, folder=self.folder, loggers=self.loggers
+        )
         if warning is not None:
             self.progress.message(warning)
 
@@ -329,10 +326,10 @@ class SearchTask(Task[Architecture]):
         if self.members.stop(self.history) is None:
             architecture = self._architecture or self._architecture_after(self.epoch - 1)
         else:
-            architecture = self.members.together(self._ended(), self.supernet)
+            architecture = with_costs(self.members.together(self._ended(), self.supernet), self.regularizers)
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
-        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self._regularizers)):
+        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self.regularizers)):
             if note is not None:
                 self.progress.message(f"Warning: {note}")
         return architecture
@@ -366,6 +363,7 @@ class SearchTask(Task[Architecture]):
             "weights_optimizer": self._weights_optimizer.state_dict(),
             "alphas_optimizer": self._alphas_optimizer.state_dict(),
             "skipped": self._skipped,
+            "loss_scale": self._scale.state_dict(),
             "samples": self._samples,
             "history": self.history,
         }
@@ -393,6 +391,7 @@ class SearchTask(Task[Architecture]):
         load_optimizer(self._weights_optimizer, state["weights_optimizer"])
         load_optimizer(self._alphas_optimizer, state["alphas_optimizer"])
         self._skipped = count_in(state, "skipped")
+        self._scale.load_state_dict(state.get("loss_scale", {}))  # earlier versions had none
         self.history = rows_in(state["history"], "the history")
         load_supernet_state(self.supernet, state)
         self._meter = Meter.loaded([part["meter"] for part in parts], rank(), world_size())

@@ -17,6 +17,7 @@ from archgrad.search.prepared import prepared
 from archgrad.search.search_api import SearchResult
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
+from archgrad.search.terms import with_costs
 
 __all__ = ["FOLDER", "MemberRun", "RunMembers", "search_side_by_side"]
 
@@ -98,7 +99,7 @@ def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
         for row, timing in zip(*files, strict=True):
             epoch = len(task.history)
             own = _within(task, Architecture.load(path / "checkpoints" / f"epoch_{row['epoch']}.json"), epoch)
-            whole = members.together(own, task.supernet)
+            whole = with_costs(members.together(own, task.supernet), task.regularizers)
             members.remember(own)
             row = {"epoch": epoch, "member": member, **{name: row[name] for name in row if name != "epoch"}}
             task.history.append(row)
@@ -115,7 +116,7 @@ def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
     assert whole is not None
     if members.stop(task.history) is None:
         return whole
-    decided = members.together(ended, task.supernet)
+    decided = with_costs(members.together(ended, task.supernet), task.regularizers)
     folder.save_architecture(decided)
     return decided
 

@@ -66,6 +66,8 @@ class StageBuilder(ExitStack):
         self.latencies = self._opened_latencies()
         """How long operations take: of a file, of the run that goes on, or empty."""
         self._kept = 0
+        self._costs: dict[tuple[int, str], ExpectedCost] = {}
+        """What the networks of a stage cost, which is the same for all members of an ensemble."""
         self._check()
 
     def _opened_latencies(self) -> LatencyTable:
@@ -95,7 +97,8 @@ class StageBuilder(ExitStack):
             raise OptionError(
                 f"Stage {own[0] + 1} of the method builds the space with {asked}, but the space is a "
                 f"{type(self._space).__name__} that is built already. Give its name, or the function or class that "
-                f"builds it."
+                f"builds it, if it takes {', '.join(stages[own[0]].space)}; or a method that searches any space as it "
+                f"is, such as darts, gdas or drnas."
             )
         if (several or own[-1:] > [0]) and isinstance(self._options.weights_optimizer, Optimizer):
             which = "Each member of the ensemble" if several else f"Stage {own[-1] + 1} of the method"
@@ -185,7 +188,8 @@ class StageBuilder(ExitStack):
             weights_first=method.weights_first,
         )
         regularizers = tuple(
-            part.bound(lambda cost: self._cost(supernet, cost), lambda: supernet.memory) for part in method.regularizers
+            part.bound(lambda cost: self._cost(supernet, number, cost), lambda: supernet.memory)
+            for part in method.regularizers
         )
         alphas_optimizer = method.alphas_optimizer.first(list(supernet.alphas.values()))
         broadcast_tensors([*supernet.parameters(), *supernet.buffers()])
@@ -195,7 +199,13 @@ class StageBuilder(ExitStack):
             check_recordable(supernet, self._device)
         return StageState(supernet, optimizer, alphas_optimizer, regularizers)
 
-    def _cost(self, supernet: Supernet, cost: str) -> ExpectedCost:
+    def _cost(self, supernet: Supernet, number: int, cost: str) -> ExpectedCost:
+        """Return what the networks of a stage cost, worked out once."""
+        if (number, cost) not in self._costs:
+            self._costs[number, cost] = self._measured(supernet, cost)
+        return self._costs[number, cost]
+
+    def _measured(self, supernet: Supernet, cost: str) -> ExpectedCost:
         """Return what the networks of a space cost; process 0 alone times what is not known, for all."""
         if cost != "latency":
             return ExpectedCost(supernet, self._sample(supernet), cost)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from archgrad.architecture import Architecture
 from archgrad.regularizers import Regularizer
 from archgrad.supernet import Supernet
 
-__all__ = ["of_regularizers", "say_remarks"]
+__all__ = ["of_regularizers", "say_remarks", "with_costs"]
 
 
 def say_remarks(regularizers: Sequence[Regularizer], say: Callable[[str], None]) -> None:
@@ -25,3 +26,9 @@ def of_regularizers(
     for part in regularizers:
         supernet.memory.update(part.after_epoch(architecture))
     return figures
+
+
+def with_costs(architecture: Architecture, regularizers: Sequence[Regularizer]) -> Architecture:
+    """Return the architecture with "costs" in its provenance: what its parts cost, as far as regularisers know."""
+    costs = {cost: dict(parts) for part in regularizers for cost, parts in part.where(architecture).items()}
+    return replace(architecture, provenance={**architecture.provenance, "costs": costs}) if costs else architecture

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.batches import prepare
+from archgrad.batches import count, plain_targets, prepare
 from archgrad.buffers import frozen_buffers
 from archgrad.data import Data, first_batch
 from archgrad.data.seeds import kept_randomness
+from archgrad.engine.precision import autocast
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets, evaluated, is_sum
 from archgrad.schedules import Progress
@@ -45,15 +46,15 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
     with _no_trace(supernet, alpha.device), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
         inputs, targets = _first(data, alpha, _SAMPLES)
-        with torch.autocast(alpha.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        with autocast(alpha.device, options.precision):
             prepared = prepare(inputs, dtype=alpha.dtype, channels_last=False)
             with refusals_explained(supernet.network, prepared):
                 outputs = supernet(prepared)
             if task.shows != "classes":  # whose outputs may be more than the classes
-                task.check(outputs, len(targets))
+                task.check(outputs, count(targets))
             loss = loss_on(loss, alpha.device, outputs.dtype if isinstance(outputs, Tensor) else alpha.dtype)
             value = evaluated(loss, outputs, targets)
-            summed = is_sum(loss, outputs, targets, value)
+            summed = is_sum(loss, outputs, plain_targets(targets), value)
         check_targets(loss, outputs, data.learnt_targets)
     if summed:
         warnings.warn(
@@ -73,7 +74,7 @@ def first_inputs(data: Data, supernet: Supernet) -> Any:
 
 def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
     transform = data.evaluation_transform(dtype=alpha.dtype)
-    return first_batch(data.train, samples=samples, transform=transform, device=alpha.device)
+    return first_batch(data.train, samples=samples, transform=transform, device=alpha.device, weighted=True)
 
 
 @contextmanager

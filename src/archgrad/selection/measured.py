@@ -1,20 +1,21 @@
-"""How well a supernet does on the validation half without some of its candidates."""
+"""How well a supernet does on the validation half without some of its candidates, and how well other networks do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from archgrad.batches import count, plain_targets
 from archgrad.buffers import frozen_buffers
 from archgrad.distributed import average_over_ranks
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, OptionError
 
-__all__ = ["CRITERIA", "Criterion", "measured"]
+__all__ = ["CRITERIA", "Criterion", "measured", "validated"]
 
 Criterion = Literal["accuracy", "loss"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
@@ -37,17 +38,36 @@ def measured(end: EpochEnd, criterion: Criterion, *, without: Mapping[str, Seque
     """
     supernet = end.supernet
     device, drawn = next(iter(supernet.alphas.values())).device, supernet.generator.get_state()
-    total = torch.zeros(2, dtype=torch.float64, device=device)
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         frozen_buffers(supernet),
         supernet.without(without),
     ):
-        for inputs, targets in end.valid_batches():
-            outputs = supernet(inputs)
-            value = _accuracy(outputs, targets) if criterion == "accuracy" else end.loss(outputs, targets).double()
-            total += torch.stack([value * len(targets), torch.full_like(value, len(targets))])
+        value = validated(end, criterion, supernet)
     supernet.generator.set_state(drawn)
+    return value
+
+
+@torch.no_grad()
+def validated(end: EpochEnd, criterion: Criterion, network: Callable[[Any], Any]) -> float:
+    """Return what `measured` does of any network.
+
+    Args:
+        end: Of an epoch.
+        criterion: What is measured.
+        network: Returns the outputs of inputs.
+
+    Raises:
+        NonFiniteError: The loss is not finite.
+        OptionError: Outputs and targets have no accuracy.
+    """
+    total = torch.zeros(2, dtype=torch.float64, device=next(iter(end.supernet.alphas.values())).device)
+    for inputs, targets in end.valid_batches():
+        outputs = network(inputs)
+        by_loss = criterion == "loss"
+        value = end.loss(outputs, targets).double() if by_loss else _accuracy(outputs, plain_targets(targets))
+        samples_in = count(targets)
+        total += torch.stack([value * samples_in, torch.full_like(value, samples_in)])
     value, samples = average_over_ranks([total], 1)[0].tolist()
     if not math.isfinite(value):
         raise NonFiniteError(

@@ -5,13 +5,15 @@ Source: Liu et al. 2019, sections 2.1, 3.1 and appendix A.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from archgrad.checks import check_word
 from archgrad.decision import joined_nodes
 from archgrad.errors import ArchitectureError, OptionError, SpaceError
+from archgrad.operations import DARTS_OPERATIONS, DARTS_PRIMITIVES, ROBUST_PRIMITIVES
 from archgrad.sizes import check_divides, check_fits_memory, check_whole
 from archgrad.spaces.darts_network import DartsNetwork
 
@@ -61,6 +63,7 @@ def _build(
     stage: str,
     nodes: int,
     partial_channels: int,
+    operations: str | Sequence[str],
 ) -> nn.Module:
     for name, value in (
         ("channels", channels),
@@ -87,7 +90,19 @@ def _build(
     if stage == "retrain":
         return DartsTemplate(**options)
     joined = {"normal": nodes, "reduce": nodes}
-    return _sized(joined=joined, nodes=nodes, retrain=False, partial_channels=partial_channels, **options)
+    options |= {"partial_channels": partial_channels, "operations": _names_of(operations)}
+    return _sized(joined=joined, nodes=nodes, retrain=False, **options)
+
+
+def _names_of(operations: str | Sequence[str]) -> Sequence[str]:
+    """Return the names of the candidates that `operations` of a space stands for."""
+    lists = {"darts": DARTS_PRIMITIVES, **ROBUST_PRIMITIVES}
+    if isinstance(operations, str):
+        check_word("operations", operations, lists)
+        return lists[operations]
+    for name in operations:
+        check_word("operations", name, DARTS_OPERATIONS)
+    return list(dict.fromkeys(operations))
 
 
 def _sized(*, cells: int, joined: dict[str, int], **options: Any) -> DartsNetwork:
@@ -111,6 +126,7 @@ def darts_cifar(
     stage: str = "search",
     nodes: int = 4,
     partial_channels: int = 1,
+    operations: str | Sequence[str] = "darts",
 ) -> nn.Module:
     """Build the paper's space for small images of any size.
 
@@ -126,6 +142,8 @@ def darts_cifar(
         nodes: Nodes of a cell in the search stage; the retraining stage takes them from the architecture.
         partial_channels: In the search stage, one of so many equal parts of the channels goes through the operations of
             an edge (see `Cell`; PC-DARTS: 4, ImageNet 2); it divides `channels`. Retraining is with all channels.
+        operations: Candidates of the search stage, names of `archgrad.operations.DARTS_OPERATIONS`; or "darts" for the
+            paper's, "s2", "s3" or "s4" for those of RobustDARTS (Zela et al. 2020, section 4).
 
     Returns:
         A space; images are (B, in_channels, H, W).
@@ -145,6 +163,7 @@ def darts_cifar(
         stage=stage,
         nodes=nodes,
         partial_channels=partial_channels,
+        operations=operations,
     )
 
 
@@ -158,6 +177,7 @@ def darts_imagenet(
     stage: str = "retrain",
     nodes: int = 4,
     partial_channels: int = 1,
+    operations: str | Sequence[str] = "darts",
 ) -> nn.Module:
     """Build the paper's network for 224 x 224 images: a stem that reduces eightfold, then cells as for CIFAR-10.
 
@@ -178,4 +198,5 @@ def darts_imagenet(
         stage=stage,
         nodes=nodes,
         partial_channels=partial_channels,
+        operations=operations,
     )

@@ -5,7 +5,7 @@ Source: Liu et al. 2019, sections 2.1, 3.1 and appendix A.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -46,6 +46,7 @@ class DartsCell(nn.Module):
         nodes: Number of nodes; the retraining stage takes it from the architecture.
         retrain: Build for retraining: affine BatchNorm, pools without, drop path, and only what is chosen.
         partial_channels: See `Cell`; of the search stage.
+        operations: Names of the candidates of the search stage.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class DartsCell(nn.Module):
         nodes: int,
         retrain: bool,
         partial_channels: int,
+        operations: Sequence[str],
     ) -> None:
         super().__init__()
         self.preprocess0: nn.Module | None = (
@@ -74,7 +76,7 @@ class DartsCell(nn.Module):
                 return DARTS_OPERATIONS[name](channels, stride, True)
             return _search_candidate(name, channels // parts, stride)
 
-        names = tuple(DARTS_OPERATIONS) if retrain else DARTS_PRIMITIVES
+        names = tuple(DARTS_OPERATIONS) if retrain else operations
         candidates: dict[str, BuildCandidate] = {name: partial(build, name) for name in names}
         self.graph: nn.Module = Cell(
             nodes,
@@ -117,6 +119,7 @@ class DartsNetwork(nn.Module):
         joined: Number of nodes that the output of a "normal" and of a "reduce" cell joins.
         retrain: Build for retraining (see `DartsCell`).
         partial_channels: See `Cell`; of the search stage.
+        operations: Names of the candidates of the search stage.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class DartsNetwork(nn.Module):
         joined: Mapping[str, int],
         retrain: bool,
         partial_channels: int = 1,
+        operations: Sequence[str] = DARTS_PRIMITIVES,
     ) -> None:
         super().__init__()
         self.space_name = "darts-imagenet" if imagenet else "darts-cifar"
@@ -172,6 +176,7 @@ class DartsNetwork(nn.Module):
                 nodes=nodes,
                 retrain=retrain,
                 partial_channels=partial_channels,
+                operations=operations,
             )
             self.cells.append(cell)
             c_prev_prev, c_prev = c_prev, joined["reduce" if reduction else "normal"] * channels

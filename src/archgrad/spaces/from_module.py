@@ -72,6 +72,7 @@ def from_module(
             f"from_module needs a list of rules, such as [archgrad.spaces.Kernels()], but got {shown(rules)}."
         )
     made = copied(model)
+    _call_parts(made)
     if batch is not None and (opened := [path for path, part in made.named_modules() if isinstance(part, Choice)]):
         raise SpaceError(
             f"{type(model).__name__} has choices already, such as '{opened[0]}', and cannot run a batch. Leave "
@@ -173,6 +174,15 @@ def _replaced(module: nn.Module, choices: Mapping[int, nn.Module], done: dict[in
             if child is not None:
                 module._modules[name] = _replaced(child, choices, done)
     return done[id(module)]
+
+
+def _call_parts(made: nn.Module) -> None:
+    """Let encoder layers of torch call their parts where they predict, too, and not read these parts' weights."""
+    for layer in made.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer):
+            layer.activation_relu_or_gelu = 0  # they ask for it before they compute all of themselves at once
+        if isinstance(layer, nn.TransformerEncoder):
+            layer.use_nested_tensor = False
 
 
 def _watched(made: nn.Module, places: Sequence[LayerPlace], batch: Any) -> Any:

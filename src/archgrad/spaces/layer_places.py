@@ -84,6 +84,8 @@ def _below(layer: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[str, n
         return
     seen.add(id(layer))
     yield path, layer
+    if isinstance(layer, nn.MultiheadAttention):
+        return  # it reads the weights of its parts itself
     for name, child in layer.named_children():
         yield from _below(child, f"{path}.{name}".lstrip("."), seen)
 

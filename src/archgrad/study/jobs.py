@@ -15,7 +15,7 @@ from archgrad.study.study_file import Judge, Study
 from archgrad.tasks import TaskOptions
 from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
-__all__ = ["Candidate", "Job", "candidates_of", "jobs_of", "retraining_folder"]
+__all__ = ["Candidate", "Job", "candidates_of", "jobs_for", "jobs_of", "retraining_folder"]
 
 _OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", *OF_LOADING, *names_of(TaskOptions))
 """With what is learnt, which is the same for every architecture, also for one of no search."""
@@ -104,18 +104,29 @@ def candidates_of(study: Study, folder: Path) -> list[Candidate]:
 
 
 def jobs_of(study: Study, folder: Path) -> list[Job]:
-    """Return all runs of a study, in the order in which they begin.
+    """Return all runs of a study, in the order in which they begin: seed by seed, to be alike when broken off.
 
     Args:
         study: What is compared.
         folder: Of the study.
     """
-    candidates = candidates_of(study, folder)
-    jobs = [_search(study, candidate, candidate.run) for candidate in candidates if candidate.run is not None]
-    for judge in study.judges:
-        if judge.retrain is not None:
-            jobs += [_retraining(study, judge, candidate, folder) for candidate in candidates]
-    return jobs
+    order = {seed: place for place, seed in enumerate(study.seeds)}
+    candidates = sorted(candidates_of(study, folder), key=lambda candidate: order.get(candidate.seed, len(order)))
+    jobs = [job for candidate in candidates for job in jobs_for(study, candidate, folder)]
+    return sorted(jobs, key=lambda job: job.command == "retrain")
+
+
+def jobs_for(study: Study, candidate: Candidate, folder: Path) -> list[Job]:
+    """Return the runs that a candidate's scores come from, its search first; none where a table judges what is drawn.
+
+    Args:
+        study: What is compared.
+        candidate: One of those.
+        folder: Of the study.
+    """
+    search = [] if candidate.run is None else [_search(study, candidate, candidate.run)]
+    judges = [judge for judge in study.judges if judge.retrain is not None]
+    return [*search, *(_retraining(study, judge, candidate, folder) for judge in judges)]
 
 
 def retraining_folder(folder: Path, judge: Judge, candidate: Candidate) -> Path:
@@ -127,7 +138,7 @@ def _shared(study: Study, candidate: Candidate) -> dict[str, Any]:
     """The options of all searches in a candidate's space and on its data."""
     space = next(entry for entry in study.spaces if entry.name == candidate.space)
     data = next(entry for entry in study.data if entry.name == candidate.data)
-    return {**study.search, **space.options, **data.options}
+    return {**study.search, **space.options, **data.options, **study.fold_of(candidate.seed)}
 
 
 def _search(study: Study, candidate: Candidate, run: Path) -> Job:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from archgrad.errors import ArchgradError
+from archgrad.errors import ArchgradError, DataError
 from archgrad.files import read_file
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json
 from archgrad.study.jobs import Candidate, retraining_folder
@@ -17,9 +18,10 @@ from archgrad.study.judging import Point, Result
 from archgrad.study.place import Place
 from archgrad.study.records import BETWEEN, read_records
 from archgrad.study.runner import Outcome
+from archgrad.study.settings_hash import settings_hash
 from archgrad.study.study_file import Study
 
-__all__ = ["Evidence", "Kept", "from_csv", "kept_of", "to_csv"]
+__all__ = ["Evidence", "Kept", "from_csv", "kept_of", "load_kept", "to_csv"]
 
 _MINUTE = 60.0
 _PACKAGES = ("python", "archgrad", "torch")
@@ -59,6 +61,7 @@ class Kept(Place):
         commit: As in `Evidence`.
         versions: As in `Evidence`.
         hardware: As in `Evidence`.
+        settings: Hash of those that the score comes from.
         failed: The last lines of a run that failed.
     """
 
@@ -76,6 +79,7 @@ class Kept(Place):
     commit: str = ""
     versions: str = ""
     hardware: str = ""
+    settings: str = ""
     failed: str = ""
 
     @property
@@ -157,6 +161,7 @@ def kept_of(
                 parameters=one.parameters,
                 multiply_adds=one.multiply_adds,
                 choices=one.choices,
+                settings=settings_hash(study, candidate),
                 **vars(evidence),
             )
         )
@@ -200,6 +205,18 @@ def _cell(value: Any) -> str:
     if isinstance(value, tuple):
         return BETWEEN.join(map(_cell, value))
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def load_kept(path: str | os.PathLike[str]) -> list[Kept]:
+    """Read the rows of a file that `--keep` wrote.
+
+    Raises:
+        DataError: The file cannot be read, or a row is broken.
+    """
+    try:
+        return from_csv(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' cannot be read: {error}. Name a file that was kept of a study.") from error
 
 
 def from_csv(text: str) -> list[Kept]:

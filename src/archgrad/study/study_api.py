@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,9 +17,10 @@ from archgrad.named_space import SPACES
 from archgrad.options import Options, takes
 from archgrad.runs.config import plain_config, read_config, write_config
 from archgrad.sizes import check_whole
+from archgrad.study.continued import goes_on_from, still_to_run
 from archgrad.study.jobs import candidates_of, jobs_of
 from archgrad.study.judging import Result, judged
-from archgrad.study.kept import kept_of, to_csv
+from archgrad.study.kept import kept_of, load_kept, to_csv
 from archgrad.study.runner import Pool, Processes, run_jobs
 from archgrad.study.study_file import Study, load_study
 from archgrad.study.study_progress import StudyProgress
@@ -68,6 +70,9 @@ class StudyOptions(Options):
     keep: str | os.PathLike[str] | None = None
     """CSV file that is written as well: one row a score, with all that tables and pictures are made of, and commit,
     versions and hardware of each run; small enough for a repository."""
+    continue_from: str | os.PathLike[str] | None = None
+    """CSV file that `keep` wrote, of the same study elsewhere or before: what it holds is not run again. A score of
+    other settings is refused."""
     quiet: bool = False
     """Show no progress."""
 
@@ -96,24 +101,30 @@ def study(options: StudyOptions) -> StudyResult:
     Raises:
         OptionError: An option is outside its range, or the study says something that there is not.
         RunError: The folder holds something else.
+        DataError: What is kept cannot be read.
         Interrupted: SIGTERM, SIGINT or SIGHUP came; what ran has saved its state.
     """
     plan = options.plan if isinstance(options.plan, Study) else load_study(options.plan)
     folder = Path(options.out)
     _keep(plan, folder)
+    candidates = candidates_of(plan, folder)
+    kept = goes_on_from(plan, candidates, [] if options.continue_from is None else load_kept(options.continue_from))
     drawn = _drawn(plan)
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
     with StudyProgress(quiet=options.quiet) as progress, _pool(options.slurm, threads, folder) as pool:
-        todo = jobs_of(plan, folder)
+        todo = still_to_run(jobs_of(plan, folder), kept)
         progress.begin(todo)
         outcomes = run_jobs(
             todo, pool, folder=folder, workers=options.jobs, on_start=progress.started, on_end=progress.ended
         )
-    candidates = candidates_of(plan, folder)
-    results, points = judged(plan, candidates, folder, drawn)
-    report = write_study_report(plan, results, points, outcomes, folder)
+    results, points = judged(plan, [one for one in candidates if one not in kept], folder, drawn)
+    rows = kept_of(plan, candidates, results, points, outcomes, folder)
     if options.keep is not None:
-        write_text(Path(options.keep), to_csv(kept_of(plan, candidates, results, points, outcomes, folder)))
+        write_text(Path(options.keep), to_csv([*itertools.chain(*kept.values()), *rows]))
+    for row in itertools.chain(*kept.values()):
+        results.append(row.result)
+        points += row.points
+    report = write_study_report(plan, results, points, outcomes, folder)
     failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
     return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.paths import from_home
+from archgrad.regularizers import budgets_of
 from archgrad.runs import check_seed, read_config
 from archgrad.sizes import check_whole
 
@@ -75,6 +77,10 @@ class Study:
     """At least one."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Of the searches; each is also that of its retrainings."""
+    folds: int | None = None
+    """Parts of the training samples, at least 2, each of which is the test set of as many of the seeds, in turn: of
+    seed s part s mod folds + 1. The seeds are then 0 to folds - 1 where they are not given. None tests on the data's
+    own test set."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Options of all searches."""
     random: int = 20
@@ -102,13 +108,28 @@ class Study:
         for seed in self.seeds:
             check_seed(seed)
         check_whole("random", self.random, least=2)
+        if self.folds is not None:
+            check_whole("folds", self.folds, least=2)
+            counts = Counter(seed % self.folds for seed in self.seeds)
+            if len(counts) < self.folds or len(set(counts.values())) > 1:
+                raise OptionError(
+                    f"seeds must take each of the {self.folds} folds as often (seed s takes fold s mod {self.folds} + "
+                    f"1), but got {list(self.seeds)}. Leave them out, which takes each once."
+                )
+            if any(judge.table is not None for judge in self.judges):
+                raise OptionError("A table's scores are of no fold. Leave folds out, or judge by a retraining.")
+
+    def fold_of(self, seed: int) -> dict[str, str]:
+        """Return the option of data that says which fold a seed's runs test on; none without folds."""
+        return {} if self.folds is None else {"fold": f"{seed % self.folds + 1}/{self.folds}"}
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
     """Read a study from a YAML file.
 
     Environment variables ($NAME) are put in wherever text stands; paths are from the working folder. An entry of an
-    axis is a name, or a mapping of options; a judge is a mapping. What the fields mean stands in `Study`.
+    axis is a name, or a mapping of options; a judge is a mapping. What the fields mean stands in `Study`. With
+    `budgets`, texts as `archgrad search --budget` takes them, each method is searched under each; null is without one.
 
     Raises:
         OptionError: The file says something that a study does not have.
@@ -116,7 +137,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     """
     path = Path(path)
     content = _expanded(read_config(path))
-    known = [each.name for each in fields(Study)]
+    known = [*(each.name for each in fields(Study)), "budgets"]
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise OptionError(
@@ -129,8 +150,12 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         axis: tuple(_entry(option, value) for value in _several(content[axis]))
         for axis, option in (("methods", "method"), ("spaces", "space"), ("data", "data"))
     }
+    if budgets := _several(content.pop("budgets", [])):
+        axes["methods"] = tuple(_within(entry, budget) for entry in axes["methods"] for budget in budgets)
     judges = tuple(_judge(value) for value in _several(content["judges"]))
     plain = {name: value for name, value in content.items() if name not in (*axes, "judges")}
+    if isinstance(folds := plain.get("folds"), int):
+        plain.setdefault("seeds", list(range(folds)))
     if "seeds" in plain:
         plain["seeds"] = tuple(_several(plain["seeds"]))
     for name in ("search", "random_search", "architectures"):
@@ -153,6 +178,16 @@ def _entry(option: str, value: Any) -> Entry:
     if not isinstance(name, str):
         raise OptionError(f"An entry with options needs a name or {option}, but got {shown(value)}.")
     return Entry(name=_short(name), options=options)
+
+
+def _within(method: Entry, budget: Any) -> Entry:
+    """Return a method under a budget, which its name says; under none, itself."""
+    if budget is None:
+        return method
+    budgets_of(budget)  # refuses what is none
+    texts = [part.strip() for text in ([budget] if isinstance(budget, str) else budget) for part in text.split(",")]
+    name = "+".join(re.sub(r"\s*<=\s*", "-", text) for text in texts)
+    return Entry(name=f"{method.name}-{name}", options={**method.options, "budget": budget})
 
 
 def _short(text: str) -> str:

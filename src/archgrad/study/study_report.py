@@ -13,6 +13,8 @@ from archgrad.report.page import page
 from archgrad.report.read import flatten
 from archgrad.report.svg import escape
 from archgrad.study.judging import Point, Result
+from archgrad.study.pareto import front, pareto_picture, tradeoffs
+from archgrad.study.place import Place
 from archgrad.study.runner import Outcome
 from archgrad.study.study_file import Study
 from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
@@ -69,6 +71,11 @@ def _overview(study: Study, results: Sequence[Result], outcomes: Mapping[str, Ou
         f"{done} of {len(outcomes)} runs are done, {hours:.1f} hours of them together. Every seed counts; methods are "
         f"ordered by their mean."
     )
+    if study.folds is not None:
+        hint += (
+            f" Each seed trains on all but one of {study.folds} folds and is tested on that, so that means and "
+            f"deviations are over folds: seed s has fold s mod {study.folds} + 1."
+        )
     return (
         '<section id="overview" aria-labelledby="overview-title"><h2 id="overview-title">Overview</h2>'
         f'<p class="hint">{escape(hint)}</p>{notes(failed)}{_over_all(results)}</section>'
@@ -121,12 +128,28 @@ def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Poi
             f'<section id="place-{k}" aria-labelledby="place-{k}-title"><h2 id="place-{k}-title">{escape(name)}</h2>'
             + table(head_of(place), cells, name=f"Scores: {name}")
             + figure(seed_picture(own, scores))
+            + _fronts(place, results)
             + _ranking(scores, f"mean-ranks-{k}")
             + _agreement(scores)
             + grid([figure(picture) for picture in course_pictures(course)])
             + "</section>"
         )
     return sections
+
+
+def _fronts(place: Place, results: Sequence[Result]) -> str:
+    """Score over cost: a picture of each cost, and what is on the front."""
+    parts = []
+    for (where, cost), found in tradeoffs(results).items():
+        if where == place:
+            cells = [
+                [escape(each.method), f"{each.cost:,.6g}", place.text(each.score, unit=True), str(len(each.seeds))]
+                for each in front(place, found)
+            ]
+            head = ["on the front", f"mean {cost}", f"mean {place.short}", "n"]
+            parts.append(figure(pareto_picture(place, cost, found)))
+            parts.append(table(head, cells, name=f"Methods that none beats in score and {cost}: {place.name}"))
+    return f"<h3>Score and cost</h3>{''.join(parts)}" if parts else ""
 
 
 def _settings(study: Study) -> str:

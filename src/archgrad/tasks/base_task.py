@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from archgrad.checks import check_word
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
-from archgrad.losses import Loss
+from archgrad.losses import Loss, SampleWeightedLoss
 from archgrad.runs import check_column
 
 __all__ = ["HIGHER_IS_BETTER", "LOSSES", "LOWER_IS_BETTER", "BestIs", "Shows", "Task", "class_counts", "shape_of"]
@@ -189,6 +189,10 @@ class Task:
             OptionError: The task has no classes to weight.
         """
         raise OptionError(f"class_weights go with classes, but the task {self.name!r} has none. Leave them out.")
+
+    def sample_weighted(self) -> Task:
+        """Return the task with a loss that takes the weights of samples, which stand beside the targets."""
+        return replace(self, loss=SampleWeightedLoss(self.loss))
 
     def read(self, outputs: Any) -> Any:
         """Return what outputs say: probabilities (B, labels), values, or class numbers at positions."""

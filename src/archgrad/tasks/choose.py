@@ -42,6 +42,10 @@ class Chosen:
     reason: str = ""
     """In words; empty where the caller named it."""
 
+    def on(self, data: Data) -> Chosen:
+        """Return the same, with a loss that takes the weights of the data's samples if they have some."""
+        return replace(self, task=self.task.sample_weighted()) if data.has_sample_weights else self
+
     @property
     def line(self) -> str:
         """Return what a run says of it; nothing of classes that are measured by accuracy, and of a caller's loss."""

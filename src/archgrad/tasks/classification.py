@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archgrad.errors import OptionError
-from archgrad.losses import Loss
+from archgrad.losses import Loss, SampleWeightedLoss
 from archgrad.tasks.base_task import Task, class_counts, shape_of
 from archgrad.tasks.metric_names import made_metrics, of_classes
 
@@ -104,6 +104,8 @@ def with_class_weights(loss: Loss, class_weights: Tensor, *, task: str) -> Loss:
 
 
 def _with(loss: Any, settings: dict[str, Any], *, asked: str, task: str) -> Loss:
+    if isinstance(loss, SampleWeightedLoss):
+        return SampleWeightedLoss(_with(loss.loss, settings, asked=asked, task=task))
     keywords: dict[str, Any] = {}
     if isinstance(loss, partial) and not loss.args:
         keywords, loss = loss.keywords, loss.func

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archgrad.batches import plain_targets
 from archgrad.distributed import sum_over_ranks, world_size
 from archgrad.errors import OptionError
 from archgrad.nested import map_tensors
@@ -125,7 +126,7 @@ class Measure:
             return
         self._empty = False
         outputs = map_tensors(outputs, _for_metrics)
-        outputs, targets = self._task.measured(outputs, targets)
+        outputs, targets = self._task.measured(outputs, plain_targets(targets))
         with torch.no_grad():
             for metric in self._metrics.values():
                 if not isinstance(metric, _Sums) and isinstance(outputs, Tensor):

@@ -19,9 +19,12 @@ from archgrad.tasks.metric_names import made_metrics, of_labels
 __all__ = ["Multilabel", "binary_cross_entropy"]
 
 
-def binary_cross_entropy(outputs: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
+def binary_cross_entropy(
+    outputs: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """Return the mean binary cross-entropy of logits and targets 0 or 1, (B, labels) each, of any type."""
-    return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype), pos_weight=pos_weight)
+    targets = targets.to(outputs.dtype)
+    return F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=pos_weight, reduction=reduction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,6 @@ class _Weighted:
     def __init__(self, weights: Tensor) -> None:
         self.pos_weight = weights
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
         weights = self.pos_weight.to(outputs.device, outputs.dtype)
-        return binary_cross_entropy(outputs, targets, pos_weight=weights)
+        return binary_cross_entropy(outputs, targets, pos_weight=weights, reduction=reduction)

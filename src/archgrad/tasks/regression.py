@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.errors import OptionError
-from archgrad.losses import Loss, in_parts, loss_kind
+from archgrad.losses import Loss, in_parts, loss_kind, unreduced
 from archgrad.tasks.base_task import Task, shape_of
 from archgrad.tasks.classification import described_targets
 from archgrad.tasks.metric_names import made_metrics, of_values
@@ -30,6 +30,15 @@ class _OfTargetsShape:
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.loss(squeezed(outputs, targets.ndim), targets.to(outputs.dtype))
+
+    @property
+    def reduction(self) -> Any:
+        """What becomes of the losses of samples."""
+        return getattr(self.loss, "reduction", "mean")
+
+    def unreduced(self) -> _OfTargetsShape:
+        """See `archgrad.losses.unreduced`."""
+        return _OfTargetsShape(unreduced(self.loss))
 
 
 class _OfKnownParts(_OfTargetsShape):

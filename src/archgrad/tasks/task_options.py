@@ -61,7 +61,7 @@ class TaskOptions(Options):
         return self.loss if alone and callable(self.loss) else None
 
     def task_for(self, data: Data) -> Chosen:
-        """Return the task, fitted to the data, its loss with the weights of the classes.
+        """Return the task, fitted to the data, its loss with the weights of the classes and of the samples.
 
         With a loss of the caller's, no task and targets that are no class numbers it is one of the caller's own.
 
@@ -72,12 +72,12 @@ class TaskOptions(Options):
             task = Task(loss=own)
             if self.metrics is not None:
                 task = replace(task, metrics=metrics_by_name(self.metrics), best="loss")
-            return Chosen(task)
+            return Chosen(task).on(data)
         chosen = chosen_task(self.task, data, loss=self.loss, metrics=self.metrics)
-        if self.class_weights is None:
-            return chosen
-        weights = class_weights_of(self.class_weights, data.train_targets, chosen.task)
-        return Chosen(chosen.task.weighted(weights), chosen.reason)
+        if self.class_weights is not None:
+            weights = class_weights_of(self.class_weights, data.train_targets, chosen.task)
+            chosen = replace(chosen, task=chosen.task.weighted(weights))
+        return chosen.on(data)
 
     def sampling_weights(self, data: Data, part: Part | None = None) -> Tensor | None:
         """Return how often each sample is drawn, (N,); None for each once.

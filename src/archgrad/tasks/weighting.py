@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archgrad.errors import OptionError
 from archgrad.json_text import shown
-from archgrad.losses import Loss
+from archgrad.losses import Loss, SampleWeightedLoss
 from archgrad.tasks.base_task import Task
 
 __all__ = ["ClassWeights", "class_weights_of", "loss_on", "numbers_of", "sampling_weights_of"]
@@ -121,6 +121,8 @@ def _balanced(targets: Tensor, task: Task) -> Tensor:
 
 def loss_on(loss: Loss, device: torch.device, dtype: torch.dtype) -> Loss:
     """Return a loss whose weights are on a device, in the precision of the outputs."""
+    if isinstance(loss, SampleWeightedLoss):
+        return SampleWeightedLoss(loss_on(loss.loss, device, dtype))
     if not isinstance(loss, partial):
         return loss
     moved = {

@@ -1,0 +1,49 @@
+"""A study that goes on from what is kept of it, where its run folders are gone: on another machine, in parts, later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from archgrad.errors import OptionError
+from archgrad.study.jobs import Candidate, Job
+from archgrad.study.kept import Kept
+from archgrad.study.settings_hash import settings_hash
+from archgrad.study.study_file import Study
+
+__all__ = ["goes_on_from", "still_to_run"]
+
+
+def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[Kept]) -> dict[Candidate, list[Kept]]:
+    """Return what is kept of a study's candidates, of those of which every judge's score is kept.
+
+    Args:
+        study: What is compared.
+        candidates: What is judged.
+        rows: What `--keep` wrote; of runs that failed, and of what this study does not compare, nothing is taken.
+
+    Raises:
+        OptionError: A score comes from other settings.
+    """
+    places: dict[tuple[str, str, str, int | None], list[Kept]] = {}
+    for row in rows:
+        if not row.failed:
+            places.setdefault((row.space, row.data, row.method, row.seed), []).append(row)
+    found = {}
+    for one in candidates:
+        of_it = places.get((one.space, one.data, one.method, one.seed), [])
+        if {judge.name for judge in study.judges} <= {row.judge.partition(" ")[0] for row in of_it}:
+            if any(row.settings != settings_hash(study, one) for row in of_it):
+                raise OptionError(
+                    f"What is kept of {one.path} comes from other settings than the study's. Name the file that was "
+                    f"kept of this study, or leave continue_from out."
+                )
+            found[one] = of_it
+    return found
+
+
+def still_to_run(jobs: Sequence[Job], kept: Iterable[Candidate]) -> list[Job]:
+    """Return the jobs of candidates of which nothing is kept, and those that they wait for."""
+    paths = {one.path for one in kept}
+    todo = [job for job in jobs if not any(job.name.endswith(f"/{path}") for path in paths)]
+    awaited = {job.after for job in todo}
+    return [job for job in jobs if job in todo or job.name in awaited]
