@@ -20,7 +20,7 @@ FLOW = (
     ("nested", "options"),
     (
         *("batches", "buffers", "copying", "exactness", "files", "input_checks", "json_text", "isolation"),
-        *("schedules", "terminal", "typed_names"),
+        *("full_precision", "schedules", "terminal", "typed_names"),
     ),
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice

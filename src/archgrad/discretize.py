@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 
 from archgrad.architecture import Architecture
-from archgrad.choices import Choice
+from archgrad.choices import AlphaRow, Choice
+from archgrad.errors import OptionError
 from archgrad.labels import LabelledChoice, alpha_rows, open_choices
 from archgrad.relaxation import Softmax
 from archgrad.supernet import Supernet
@@ -41,6 +43,9 @@ def discretize(
         provenance: Where the architecture comes from, to be stored beside the alphas and their probabilities.
         scores: By label, one a candidate: what the rules read in the place of the probabilities (see
             `archgrad.selection`). Edge weights count on top of them.
+
+    Raises:
+        OptionError: A candidate has no finite score.
     """
     probabilities = supernet.probabilities()
     rows = supernet.rows
@@ -55,6 +60,7 @@ def discretize(
     alphas = {label: supernet.alphas[label].detach().double().cpu().tolist() for label in rows}
     evidence: dict[str, Any] = {"alphas": named(alphas), "probabilities": named(probabilities)}
     scores = probabilities if scores is None else scores
+    _check_scores(scores, rows)
     if scores != probabilities:
         evidence["scores"] = named(scores)
     if edges := supernet.edge_probabilities():
@@ -66,6 +72,16 @@ def discretize(
     if plain := _left_out(supernet.choices, choices, scores):
         evidence["plain_decisions"] = plain
     return Architecture(choices, space=space, provenance={**(provenance or {}), **evidence})
+
+
+def _check_scores(scores: Mapping[str, Sequence[float]], rows: Mapping[str, AlphaRow]) -> None:
+    for label, row in rows.items():
+        own = scores.get(label, ())
+        if len(own) != len(row.names) or not all(math.isfinite(score) for score in own):
+            raise OptionError(
+                f"Every candidate needs a finite score, but those of '{label}' ({', '.join(row.names)}) are "
+                f"{', '.join(map(str, own)) or 'none'}."
+            )
 
 
 def _left_out(

@@ -124,6 +124,13 @@ def test_resume_with_other_options_prints_the_difference(tmp_path: Path) -> None
     RunFolder.resume(tmp_path, command="search", config=other, may_differ=("epochs", "space", "new")).close()
 
 
+def test_an_option_that_another_version_has_makes_no_difference_where_it_is_off(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, command="search", config={**CONFIG, "gone": None}).close()
+    RunFolder.resume(tmp_path, command="search", config={**CONFIG, "new": None, "newer": False}).close()
+    with pytest.raises(RunError, match=r"space\.new: the run has nothing, asked for False"):  # may be on by default
+        RunFolder.resume(tmp_path, command="search", config={**CONFIG, "space": {**CONFIG["space"], "new": False}})
+
+
 def test_resume_of_another_command_or_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no config\.yaml"):
         RunFolder.resume(tmp_path / "missing", command="search", config=None)

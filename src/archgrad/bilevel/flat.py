@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from archgrad.bilevel.bilevel_step import AlphasGradient, BilevelStep
 from archgrad.bilevel.passes import Batch, Loss, Pass, frozen_buffers, repeated_random, run_pass, without_grad
 from archgrad.errors import OptionError
+from archgrad.full_precision import full_precision
 from archgrad.supernet import Supernet
 
 __all__ = ["Flat"]
@@ -62,7 +63,8 @@ class Flat(BilevelStep):
             with supernet.same_draw(), frozen_buffers(supernet), without_grad(list(supernet.weights.values())):
                 here = at([None] * len(alphas), 0.0)
                 d2 = at(here.gradients, self.rho).gradients
-                plus, minus = (at(d2, sign * self.radius).gradients for sign in (1.0, -1.0))
+                with full_precision(alphas[0]):
+                    plus, minus = (at(d2, sign * self.radius).gradients for sign in (1.0, -1.0))
         finally:
             with torch.no_grad():
                 for alpha, a in zip(alphas, start, strict=True):

@@ -31,6 +31,7 @@ from archgrad.bilevel.passes import (
 from archgrad.bilevel.second_derivative import SecondDerivative
 from archgrad.checks import is_whole
 from archgrad.errors import OptionError
+from archgrad.full_precision import full_precision
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 
@@ -198,7 +199,7 @@ class _Difference(_ImplicitTerm):
             moved = {name: w.detach() for name, w in self.weights.items() if name not in along}
             moved.update(zip(along, places, strict=True))
         wrt = [*(moved[name].requires_grad_() for name in self.weights if back), *self.alphas]
-        with self.random:
+        with self.random, full_precision(epsilon):
             return local_pass(self.supernet, self.batch, self.loss, wrt, weights=moved, accumulation=self.accumulation)
 
 

@@ -21,6 +21,7 @@ from archgrad.bilevel.passes import (
     run_pass,
     without_grad,
 )
+from archgrad.full_precision import full_precision
 from archgrad.schedules import Progress
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import Gradients, WeightsPass, WeightsRule
@@ -74,14 +75,15 @@ def weights_pass(
             train = run()
             found = WeightsPass(_named(weights, train), train.loss, progress, valid=valid, owners=owners)
             return _ruled(found, train.outputs, rules, supernet.memory)
-        random = repeated_random(next(iter(supernet.alphas.values())).device)
+        first = next(iter(supernet.alphas.values()))
+        random = repeated_random(first.device)
         # A recording of a pass knows of no layers.
         with supernet.same_draw(), supernet.layers_apart() as layers, passes_by(differentiate):
             with random:
                 train = run([row for choices in layers.values() for rows in choices for row in rows])
 
             def along_layers(steps: Mapping[str, Tensor]) -> Gradients:
-                with _moved(layers, steps), random, frozen_buffers(supernet):
+                with _moved(layers, steps), random, frozen_buffers(supernet), full_precision(first):
                     return _named(weights, run())
 
             slopes = _by_layer(layers, iter(train.gradients[len(weights) :]))

@@ -46,9 +46,10 @@ class TrainingOptions(Options):
     """Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is that of the
     whole batch, up to BatchNorm, which sees the parts."""
     precision: Precision = "32"
-    """"32", "64", or autocast to "bf16" or "fp16", with weights, alphas and BatchNorm statistics in 32 bits. "fp16" is
-    for GPUs that emulate bfloat16: losses are scaled, and where gradients overflow by that, a retraining takes the step
-    again with a smaller scale, and a search leaves it out, as one of `skipped_steps`."""
+    """"32", "64", or autocast to "bf16" or "fp16", with weights, alphas, BatchNorm statistics, and gradients that are
+    subtracted from each other (finite differences) in 32 bits. "fp16" is for GPUs that emulate bfloat16: losses are
+    scaled, and where gradients overflow by that, a retraining takes the step again with a smaller scale, and a search
+    leaves it out, as one of `skipped_steps`."""
     on_nonfinite: OnNonfinite = "stop"
     """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
     sync_batchnorm: bool = False

@@ -8,7 +8,6 @@ inputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -18,7 +17,6 @@ from archgrad.fast.products import column_sums, gram
 __all__ = [
     "compose",
     "differentiable_gradients",
-    "full_precision",
     "gradients_where",
     "shifted",
     "statistics",
@@ -32,12 +30,6 @@ def statistics(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     means = torch.stack([column_sums(z) for z in rows]) / n
     squares = torch.stack([gram(z, z) for z in rows])
     return means, torch.baddbmm(squares, means.unsqueeze(2), means.unsqueeze(1), beta=1 / n, alpha=-1)
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Leave autocast aside on x's device: statistics and small matrices stay in single precision."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def variances(projections: Tensor, covariances: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.branches import Branch, TwoGrids
-from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.grids import grids
@@ -42,6 +41,7 @@ from archgrad.fast.products import wide
 from archgrad.fast.recognise import is_pointwise
 from archgrad.fast.sums import added, weighted_total
 from archgrad.fast.unchanged import StructureCache
+from archgrad.full_precision import full_precision
 
 __all__ = ["evaluate"]
 

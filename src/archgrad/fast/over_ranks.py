@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from archgrad.distributed.sync_batchnorm import statistics_over_ranks
-from archgrad.fast.composition import full_precision, statistics, variances
+from archgrad.fast.composition import statistics, variances
 from archgrad.fast.pointwise import Term, convolved, rows_of
 from archgrad.fast.products import wide
+from archgrad.full_precision import full_precision
 
 __all__ = ["blend_over_ranks"]
 

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from archgrad.fast import native
 from archgrad.fast.batch_norm_matmul import BatchNormMatmul
-from archgrad.fast.composition import full_precision
 from archgrad.fast.depthwise import Geometry, depthwise
 from archgrad.fast.folded_matmul import FoldedMatmul
 from archgrad.fast.grids import both_grids, for_both_grids, grid_size
 from archgrad.fast.sums import weighted_total
+from archgrad.full_precision import full_precision
 
 __all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
 

@@ -113,6 +113,8 @@ class _Loader(yaml.SafeLoader):
 def config_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, may_differ: Collection[str] = ()) -> list[str]:
     """Return one line per option that two configurations hold differently.
 
+    An option that is in one of them alone, as where the versions of archgrad differ, counts there as None or False.
+
     Args:
         old: The run's configuration.
         new: The configuration asked for.
@@ -123,8 +125,10 @@ def config_difference(old: Mapping[str, Any], new: Mapping[str, Any], *, may_dif
     """
     lines: list[str] = []
     for key in [*old, *(key for key in new if key not in old)]:
-        if key not in may_differ:
-            _compare(key, old.get(key, _ABSENT), new.get(key, _ABSENT), lines)
+        has, asked = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        off_in_one = _ABSENT in (has, asked) and any(value is None or value is False for value in (has, asked))
+        if key not in may_differ and not off_in_one:
+            _compare(key, has, asked, lines)
     return lines
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.batches import count, plain_targets
 from archgrad.bilevel import StepReport
 from archgrad.bilevel.passes import Batch
-from archgrad.errors import NonFiniteError
+from archgrad.epoch_end import EpochEnd
+from archgrad.errors import NonFiniteError, OptionError
+from archgrad.rank_state import send_state
 from archgrad.regularizers import Regularizer
 from archgrad.runs import Loggers, RunFolder
 from archgrad.search.collapse import collapse_warning, mean_entropy, skip_connections, skip_share
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.meter import Meter
+from archgrad.stopping import Stopping
 from archgrad.supernet import Supernet
 from archgrad.tasks import Task
 
@@ -27,6 +30,7 @@ __all__ = [
     "known",
     "log_alphas",
     "of_alphas",
+    "of_stopping",
     "publish",
     "stopped_at",
     "watched",
@@ -79,6 +83,28 @@ def of_alphas(supernet: Supernet, architecture: Architecture) -> dict[str, Any]:
         "skip_connections": skip_connections(architecture, supernet.rows),
         "skip_share": skip_share(supernet.probabilities(), supernet.rows),
     }
+
+
+def of_stopping(stopping: Stopping | None, end: EpochEnd, *, taken: Collection[str]) -> dict[str, float | None]:
+    """Return what a stopping rule measures, the same on all processes, which must decide alike.
+
+    Args:
+        stopping: None measures nothing.
+        end: Of the epoch.
+        taken: The columns that the row of the epoch has already.
+
+    Raises:
+        OptionError: The rule calls a column as one that there is.
+    """
+    if stopping is None:
+        return {}
+    found = dict(stopping.probe(end))
+    if clash := [name for name in found if name in taken]:
+        raise OptionError(
+            f"{type(stopping).__name__} measures {', '.join(clash)}, but metrics.csv has a column of that name "
+            f"already. Give it another."
+        )
+    return send_state(found)
 
 
 def stopped_at(error: NonFiniteError, epoch: int, step: int, folder: RunFolder | None) -> NonFiniteError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from archgrad.architecture import Architecture
 from archgrad.data.seeds import seed_of
+from archgrad.errors import OptionError
 from archgrad.json_text import shown
 from archgrad.methods import Method
 from archgrad.runs import count_in
@@ -72,11 +73,20 @@ class Members:
 
         Args:
             history: One row an epoch, of all members.
+
+        Raises:
+            OptionError: The stopping rule decides for something else.
         """
         if self._method.stopping is None:
             return None
         rows = [{**row, "epoch": row["epoch"] - self.first_epoch} for row in history[self.first_epoch :]]
-        return self._method.stopping.decide(rows) if rows else None
+        stop = self._method.stopping.decide(rows) if rows else None
+        if stop is not None and not (isinstance(stop, Stop) and stop.epoch in range(len(rows))):
+            raise OptionError(
+                f"{type(self._method.stopping).__name__} must decide for None, or for Stop(epoch, reason) with an "
+                f"epoch from 0 to the last, {len(rows) - 1}, but decided for {stop!r}."
+            )
+        return stop
 
     def over(self, history: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether the running member has ended."""

@@ -24,11 +24,21 @@ from archgrad.errors import NonFiniteError
 from archgrad.loss_scale import LossScale
 from archgrad.margins import undecided_note
 from archgrad.options import names_of
-from archgrad.rank_state import place_buffers, seed_for_rank, send_state
+from archgrad.rank_state import place_buffers, seed_for_rank
 from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
 from archgrad.schedules import Progress as Done
 from archgrad.schedules import Schedule
-from archgrad.search.epoch import LOSSES, add_step, figures_of, further_columns, known, of_alphas, publish, stopped_at
+from archgrad.search.epoch import (
+    LOSSES,
+    add_step,
+    figures_of,
+    further_columns,
+    known,
+    of_alphas,
+    of_stopping,
+    publish,
+    stopped_at,
+)
 from archgrad.search.loaders import Halves
 from archgrad.search.measured_halves import MeasuredHalves
 from archgrad.search.members import Members
@@ -234,6 +244,7 @@ class SearchTask(Task[Architecture]):
     def end_epoch(self) -> EpochSummary:
         steps = self.batches_per_epoch
         done = Done(self._search_epoch, self._options.total_epochs, steps - 1)
+        self.supernet.progress = done  # a run may be resumed after the last step of an epoch
         tuned = self._own_epoch + 1 - self._options.total_epochs
         if tuned >= 0:
             end = self._end(self._own_architecture(self.epoch), done)
@@ -253,8 +264,8 @@ class SearchTask(Task[Architecture]):
             "skipped_steps": self._skipped,
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
             **of_regularizers(self.regularizers, self.supernet, architecture),
-            **self._probed(architecture, done),
         }
+        row |= of_stopping(self._method.stopping, self._end(architecture, done), taken=row)
         if self.history and "skip_share" not in self.history[0]:
             del row["skip_share"]  # a run of before there was this column goes on with its own
         self.members.remember(architecture)
@@ -275,14 +286,6 @@ class SearchTask(Task[Architecture]):
     def _architecture_after(self, epoch: int) -> Architecture:
         """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
         return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self.regularizers)
-
-    def _probed(self, architecture: Architecture, done: Done) -> Mapping[str, float | None]:
-        """Return what the stopping rule measures."""
-        stopping = self._method.stopping
-        if stopping is None:
-            return {}
-        probed: dict[str, float | None] = dict(stopping.probe(self._end(architecture, done)))
-        return send_state(probed)  # processes must decide alike
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
