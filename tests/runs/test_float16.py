@@ -17,6 +17,8 @@ from archgrad.bilevel.passes import run_pass
 from archgrad.engine.precision import check_device
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.loss_scale import LossScale
+from archgrad.methods import Ensemble
+from archgrad.search.members import member_seed
 
 PAIR = torch.randn(48, 4, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 2
 
@@ -117,6 +119,31 @@ def test_steps_that_overflow_are_left_out_or_taken_again_until_the_scale_is_smal
 
     with pytest.raises(NonFiniteError):
         ag.retrain(network, PAIR, **{**given, "loss": broken})
+
+
+def test_each_member_of_an_ensemble_begins_with_the_first_scale() -> None:
+    method = ag.Method(ensemble=Ensemble(members=2))
+    both = searched(method=method, loss=huge).history
+    for number in range(2):
+        alone = searched(loss=huge, seed=member_seed(0, number)).history
+        assert alone[-1]["skipped_steps"] > 0
+        for row, own in zip(both[2 * number :], alone, strict=False):
+            assert {**row, "epoch": own["epoch"]} == {"member": number, **own}
+
+
+def test_a_loss_that_is_not_finite_leaves_the_scale_as_it_is() -> None:
+    calls: list[bool] = []
+
+    def once_broken(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(outputs.requires_grad)
+        return F.cross_entropy(outputs, targets) * (float("nan") if sum(calls) == 2 and calls[-1] else 1.0)
+
+    torch.manual_seed(0)
+    given = {"epochs": 1, "batch_size": 8, "quiet": True, "device": "cpu", "on_nonfinite": "skip"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossScale, "can_fall", lambda scale: pytest.fail("the scale fell"))
+        trained = ag.retrain(nn.Linear(4, 2), PAIR, **given, precision="fp16", loss=once_broken)
+    assert trained.skipped_steps == 1
 
 
 def test_what_float16_cannot_do_is_refused_and_an_emulation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
