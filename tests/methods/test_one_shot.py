@@ -78,6 +78,17 @@ def test_a_cell_keeps_the_edges_of_the_best_network(factor: float, sources: set[
     assert {edge.source for edge in taken(supernet)["cell"]["4"]} == sources
 
 
+def test_candidates_are_drawn_also_where_what_is_never_taken_has_nearly_all_of_the_probability() -> None:
+    named: dict[str, Callable[[int, int], nn.Module]] = {
+        name: lambda s, n, factor=factor: Times(factor)  # type: ignore[misc]
+        for name, factor in {"none": 0.0, "one": 1.0, "two": 2.0, "three": 3.0}.items()
+    }
+    cell = ag.Cell(1, named, n_inputs=1, n_kept=1, label="cell")
+    supernet = relaxed(cell, {"cell/0->1": [20.0, 0.0, 0.0, 0.0]})
+    drawn = OneShot(networks=3)._drawn(end_of(supernet, 1.0))
+    assert sorted(found.choices["cell"]["1"][0].operation for found in drawn) == ["one", "three", "two"]
+
+
 class Shifted(nn.Module):
     """BatchNorm after one of two factors, as the supernet trained it: with statistics of neither."""
 
