@@ -87,7 +87,8 @@ def test_padding_changes_nothing() -> None:
     ("build", "options", "message"),
     [
         (ag.spaces.mobile, {"stages": 0}, "stages must be a whole number of at least 1, but got stages=0"),
-        (ag.spaces.mobile, {"kernels": (3, 4)}, "needs outputs of one size"),
+        (ag.spaces.mobile, {"kernels": (2, 4)}, r"kernels must be odd, .* got kernels=\(2, 4\)"),
+        (ag.spaces.mobile, {"widths": (-0.5, 1.0)}, "widths must be a finite number above 0, but got widths=-0.5"),
         (ag.spaces.timeseries, {"size": "xl"}, "size must be one of 's', 'm', 'l'|size must be .*s, m, l|size must"),
         (ag.spaces.tabular, {"width": 0}, "width must be a whole number of at least 1, but got width=0"),
         (ag.spaces.transformer, {"heads": (1, 3)}, "cannot be built with .*num_heads=3"),
