@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.bilevel import Implicit, Unrolled
 from archgrad.bilevel.passes import run_pass
+from archgrad.bilevel.probe import probe_of
 from archgrad.engine.precision import check_device
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.loss_scale import LossScale
@@ -57,6 +58,17 @@ def test_small_gradients_are_those_of_single_precision_with_the_scale_and_nothin
         assert right is not None
         torch.testing.assert_close(found, right, rtol=0.02, atol=1e-9)
     torch.testing.assert_close(scaled.loss, run_pass(supernet, PAIR, tiny, wrt).loss, rtol=1e-3, atol=0)
+
+
+def test_a_perturbation_sees_small_gradients_too() -> None:
+    supernet = ag.Supernet(space())
+    probe = probe_of(supernet, PAIR, tiny, 1)
+    weights = {label: torch.full((1, len(row.names)), 0.5) for label, row in supernet.rows.items()}
+    expected = probe(weights)[1]["layer"]
+    with torch.autocast("cpu", torch.float16):
+        assert not probe(weights)[1]["layer"].any()
+        with LossScale(enabled=True).applied():
+            torch.testing.assert_close(probe(weights)[1]["layer"], expected, rtol=0.02, atol=1e-9)
 
 
 def test_the_scale_is_halved_by_an_overflow_and_doubled_by_2000_steps_without() -> None:
