@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_leaves_the_scale_as_it_is() -> None:
         return F.cross_entropy(outputs, targets) * (float("nan") if sum(calls) == 2 and calls[-1] else 1.0)
 
     torch.manual_seed(0)
-    given = {"epochs": 1, "batch_size": 8, "quiet": True, "device": "cpu", "on_nonfinite": "skip"}
+    given: dict[str, Any] = {"epochs": 1, "batch_size": 8, "quiet": True, "device": "cpu", "on_nonfinite": "skip"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LossScale, "can_fall", lambda scale: pytest.fail("the scale fell"))
         trained = ag.retrain(nn.Linear(4, 2), PAIR, **given, precision="fp16", loss=once_broken)
