@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from archgrad.errors import OptionError
 from archgrad.study import Entry, Judge, Study
 from archgrad.study.continued import goes_on_from, still_to_run
 from archgrad.study.jobs import Candidate, candidates_of, jobs_of, judges_of
@@ -48,6 +51,8 @@ def test_rows_of_judges_and_seeds_that_a_study_does_not_have_are_left_out() -> N
     rows += [replace(row, judge="before") for row in rows] + [replace(row, seed=9) for row in rows]
     kept = goes_on_from(study, candidates, rows)
     assert {row.judge for found in kept.values() for row in found} == {"short x"}
+    with pytest.raises(OptionError, match=r"one/one/one/seed-0 is kept more than once"):
+        goes_on_from(study, candidates, [*rows, rows[0]])
     missing = goes_on_from(study, candidates, rows[1:])
     assert [job.name for job in still_to_run(jobs_of(study, Path("out")), missing)] == [
         "searches/one/one/one/seed-0",

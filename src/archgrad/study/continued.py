@@ -22,7 +22,7 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
         rows: What `--keep` wrote; of runs that failed, and of what this study does not compare, nothing is taken.
 
     Raises:
-        OptionError: A score comes from other settings.
+        OptionError: A score comes from other settings, or is there twice.
     """
     places: dict[tuple[str, str, str, int | None], list[Kept]] = {}
     for row in rows:
@@ -39,6 +39,8 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
                     f"What is kept of {one.path} comes from other settings than the study's. Name the file that was "
                     f"kept of this study, or leave continue_from out."
                 )
+            if len(of_it) > len({row.judge for row in of_it}):
+                raise OptionError(f"A score of {one.path} is kept more than once. Leave one of them in the file.")
             found[one] = of_it
     return found
 
