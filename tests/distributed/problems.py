@@ -142,7 +142,7 @@ def selected(batch_size: int) -> dict[str, Any]:
     return state_of(result.supernet) | {"history": [*result.history, *(dict(enumerate(row)) for row in judged)]}
 
 
-def weighted(batch_size: int, **options: Any) -> dict[str, Any]:
+def weighted(batch_size: int, *, norm: bool, **options: Any) -> dict[str, Any]:
     """Search with weights of samples, and select among networks that are drawn and get their own statistics."""
     data = images()
     assert isinstance(data.train, TensorSamples)
@@ -150,7 +150,7 @@ def weighted(batch_size: int, **options: Any) -> dict[str, Any]:
     data = replace(data, train=TensorSamples(data.train.inputs, data.train.targets, weights))
     method = ag.Method(selection=ag.selection.OneShot(networks=4))
     given: dict[str, Any] = {"epochs": 1, "precision": "64", "device": "cpu", "quiet": True}
-    result = ag.search(space(norm=True), data, method=method, batch_size=batch_size, **given, **options)
+    result = ag.search(space(norm=norm), data, method=method, batch_size=batch_size, **given, **options)
     memory = dict(result.supernet.memory["OneShot"])
     return {"state": state_of(result.supernet)["state"] | memory, "history": result.history}
 

@@ -12,7 +12,8 @@ from ranks import Ranks
 CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm")] + [
     "cells",
     "selected",
-    "weighted",
+    "weighted-norm",
+    "weighted-plain",
     "rules",
     "retrain",
 ]
@@ -30,8 +31,8 @@ def alone(case: str) -> dict[str, Any]:
         return problems.ruled(batch_size=16)
     if case == "selected":
         return problems.selected(batch_size=16)
-    if case == "weighted":
-        return problems.weighted(batch_size=16)
+    if case.startswith("weighted"):
+        return problems.weighted(batch_size=16, norm=case.endswith("norm"))
     if case == "cells":
         return problems.searched("first", norm=True, batch_size=16, cells=True)
     step, norm = case.split("-")

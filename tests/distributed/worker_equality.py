@@ -24,6 +24,7 @@ with process_group():
     results["cells"] = problems.searched("first", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
     results["rules"] = problems.ruled(batch_size=8)
     results["selected"] = problems.selected(batch_size=8)
-    results["weighted"] = problems.weighted(batch_size=8, sync_batchnorm=True)
+    results["weighted-norm"] = problems.weighted(batch_size=8, norm=True, sync_batchnorm=True)
+    results["weighted-plain"] = problems.weighted(batch_size=8, norm=False)
     results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])

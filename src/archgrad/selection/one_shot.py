@@ -118,11 +118,13 @@ class OneShot(Selection):
 def _estimate_statistics(network: nn.Module, end: EpochEnd) -> None:
     """Set BatchNorm's running statistics to the mean of those of the validation batches, on all processes."""
     norms = [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
         norm.train()
-    for inputs, _ in end.valid_batches() if norms else ():
+    for inputs, _ in end.valid_batches():
         network(inputs)
     own = [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
     for statistics, mean in zip(own, average_over_ranks(own, 1), strict=True):
