@@ -91,6 +91,11 @@ def test_a_class_may_be_called_as_a_split(layout):
     assert list_classes(tree(layout), PATH).classes == tuple(sorted(layout))
 
 
+def test_classes_whose_names_differ_in_case_alone_are_told_of():
+    with pytest.warns(UserWarning, match=r"nearly the same name, \['Tabby cat', 'tabby_cat'\]"):
+        list_classes(tree({"tabby_cat": 5, "Tabby cat": 5, "dog": 5}), PATH)
+
+
 def test_the_names_of_splits():
     assert [split_of(name) for name in ("Training", "test-set", "my_valid", "dev", "cat", "train_val", "trainer")] == [
         *("train", "test", "val", "dev"),

@@ -173,18 +173,34 @@ def test_missing_numbers_are_the_mean_and_told_to_the_network(tmp_path, gone):
     [
         ({"x": VALUES, "id": range(1, 41)}, r"'id' \(running numbers\)"),
         ({"x": VALUES, "": range(40)}, r"'column 3' \(running numbers\)"),
+        ({"x": VALUES, "Unnamed: 0": [7 * row % 40 for row in range(40)]}, r"'Unnamed: 0' \(running numbers\)"),
+        ({"x": VALUES, "ID": [row + row // 5 for row in range(40)]}, r"'ID' \(running numbers\)"),
+        ({"x": VALUES, "file": [f"{row}.jpg" for row in range(40)]}, r"'file' \(names of image files.*folder:PATH"),
         ({"x": VALUES, "unit": ["mm"]}, r"'unit' \(one value\)"),
         ({"x": VALUES, "note": ["NA"]}, r"'note' \(no values\)"),
         ({"x": VALUES, "name": [f"Mr. {row}" for row in range(40)]}, r"'name' \(32 different texts in 32 rows\)"),
         ({"x": VALUES, "day": [f"0{d}/03/2024" for d in range(1, 10)]}, "'day' .* begin with the day or the month"),
         ({"x": [*VALUES[:-1], "(mm)"]}, r"'x' holds numbers, but other things in 1 of 40 rows, such as '\(mm\)'"),
-        ({"x": VALUES, "kind": [*(KIND * 19), "a", ""]}, "1 of 40 rows of .* have no target"),
+        ({"x": VALUES, "kind": [*(KIND * 19), "a", ""]}, "1 of 40 rows of .* have no target and are left out\\."),
+        (
+            {"x": VALUES, "kind": ["scratch", "none", "dent", "dent"]},
+            "no target and are left out; 'none' in 10 of them",
+        ),
+        ({"x": VALUES, "kind": ["Cat", "dog", "dog", "cat"]}, r"classes of nearly the same name, \['Cat', 'cat'\]"),
+        ({"x": [-999, *VALUES[2:], -999]}, "'x' .* holds -999 in 2 of 40 rows, far from all others"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_told(tmp_path, cells, message):
+def test_what_cannot_be_learnt_from_or_is_odd_is_told(tmp_path, cells, message):
     with pytest.warns(UserWarning, match=message):
         data = loaded(tmp_path, columns(**{"kind": KIND, **cells}))
     assert data.encoding.inputs[0] == "x"
+
+
+def test_times_that_nothing_is_split_by_are_told_of(tmp_path):
+    text = columns(x=VALUES, seconds=[1.5e9 + 60 * row for row in range(40)], kind=KIND)
+    with pytest.warns(UserWarning, match=r"\['seconds'\] .* change one way from row to row.*--time"):
+        loaded(tmp_path, text)
+    loaded(tmp_path, text, time="seconds")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +262,9 @@ def test_groups_are_on_one_side_of_each_split(tmp_path):
             DataError,
             "9 different texts in 9 rows",
         ),
-        (columns(x=["NA"], kind=KIND * 2), {}, DataError, "no column to learn from"),
+        (columns(x=["NA"], kind=KIND * 2), {}, DataError, r"no column to learn from: 'x' \(no values\)"),
+        (columns(x=VALUES, kind=["a"]), {}, DataError, "'kind' of .* is 'a' in each row"),
+        (plain().replace("colour", "カ").encode("shift-jis"), {"target": "カテ"}, DataError, "save it as UTF-8"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Columns of")

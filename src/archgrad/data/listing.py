@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from archgrad.data.class_targets import tell_similar_names
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError
 from archgrad.json_text import shown
@@ -227,6 +228,7 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
             f"{_ELSEWHERE}"
         )
     _check_no_splits(train_folder, path)
+    tell_similar_names(classes, path)
     train, train_targets = _labelled(train_folder, classes)
     counts = train_targets.bincount(minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:

@@ -51,7 +51,7 @@ _COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d*)?([eE][-+]?\d+)?")  # 1
 _SPACED = re.compile(r"[-+]?\d{1,3}([ \u00a0\u2009\u202f'\u2019]\d{3})+([.,]\d*)?")  # 1 234,5 and 1'234.50
 _BEFORE, _BEHIND = re.compile(r"^([-+]?)[€$£¥\s]+"), re.compile(r"[€$£¥%\s]+$")  # currencies, percents
 _OWED = re.compile(r"\(([^-+]*\d[^-+]*)\)|([^-+]*\d[^-+]*)-")  # (1,234) and 1.234- of accounts
-_UNIT = re.compile(r"(?<=[\d.,])\s*([^\W\d_]|[°µ/])\D*$")
+_UNIT = re.compile(r"(?<=\d)\s*([^\W\d_]|[°µ/])\D*$")
 _SURE = (
     r"[-+]?(\d+{0}(\d{{1,2}}|\d{{4,}})|(\d{{4,}}|0?){0}\d+|\d{{1,3}}({1}\d{{3}})+{0}\d*|\d{{1,3}}({1}\d{{3}}){{2,}})"
 )
