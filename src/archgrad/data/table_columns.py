@@ -49,8 +49,7 @@ _PLAIN = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _GROUPED = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
 _COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d*)?([eE][-+]?\d+)?")  # 1.234,5
 _SPACED = re.compile(r"[-+]?\d{1,3}([ \u00a0\u2009\u202f'\u2019]\d{3})+([.,]\d*)?")  # 1 234,5 and 1'234.50
-_BEFORE, _BEHIND = re.compile(r"^([-+]?)[€$£¥\s]+"), re.compile(r"[€$£¥%\s]+$")  # currencies, percents
-_OWED = re.compile(r"\(([^-+]*\d[^-+]*)\)|([^-+]*\d[^-+]*)-")  # (1,234) and 1.234- of accounts
+_AROUND = "€$£¥% \t\u00a0\u2009\u202f"  # currencies, percents, blanks
 _UNIT = re.compile(r"(?<=\d)\s*([^\W\d_]|[°µ/])\D*$")
 _SURE = (
     r"[-+]?(\d+{0}(\d{{1,2}}|\d{{4,}})|(\d{{4,}}|0?){0}\d+|\d{{1,3}}({1}\d{{3}})+{0}\d*|\d{{1,3}}({1}\d{{3}}){{2,}})"
@@ -128,9 +127,13 @@ def decimal_comma_of(cells: Iterable[str]) -> bool | None:
 
 def _bare(text: str) -> str:
     """Return a number without currency and spaces between thousands, its sign in front."""
-    text = _BEFORE.sub(r"\1", _BEHIND.sub("", text.replace("\u2212", "-")))
-    if owed := _OWED.fullmatch(text):
-        text = "-" + _BEFORE.sub("", _BEHIND.sub("", owed[1] or owed[2]))
+    text = text.replace("\u2212", "-").strip(_AROUND)
+    if text[:1] == "(" and text[-1:] == ")":  # (5) and 5- of accounts
+        text = "-" + text[1:-1]
+    elif text[-1:] == "-" and len(text) > 1:
+        text = "-" + text[:-1]
+    if text[:1] in ("-", "+"):
+        text = text[0] + text[1:].strip(_AROUND)
     return re.sub(r"[^\d.,+-]", "", text) if _SPACED.fullmatch(text) else text
 
 
