@@ -133,6 +133,7 @@ def test_numbers_and_dates_in_the_writings_of_many_lands(tmp_path, cells, expect
         ('"1,5";"1.234"', ";", [1.5, 1234]),  # the point stands before thousands where another column has the comma
         ('"1,5";"1.25"', ";", [1.5, 1.25]),  # unless a number says otherwise
         ('"2.5";"1.234"', ";", [2.5, 1.234]),
+        ('"1,500";"1.25"', ";", [1500, 1.25]),
         ('"1,5","1.234"', ",", [1.5, 1234]),
         ('"1,500","1.25"', ",", [1500, 1.25]),
     ],

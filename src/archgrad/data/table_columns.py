@@ -5,7 +5,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,15 +118,20 @@ def is_missing(cell: Any) -> bool:
     return cell is None or (isinstance(cell, float) and not math.isfinite(cell))
 
 
-def decimal_comma_of(cells: Iterable[str]) -> bool | None:
+def decimal_comma_of(cells: Sequence[str]) -> bool | None:
     """Return whether numbers are written with a comma, as those tell that can be read in one way; None if none do."""
-    texts = {_bare(cell) for cell in cells if "," in cell or "." in cell}
-    point, comma = (any(map(sure.fullmatch, texts)) for sure in (_SURE_POINT, _SURE_COMMA))
+    in_question = [cell for cell in cells if "," in cell or cell.count(".") > 1]
+    if not in_question:
+        return None
+    comma = any(_SURE_COMMA.fullmatch(_bare(cell)) for cell in in_question)
+    point = any(_SURE_POINT.fullmatch(_bare(cell)) for cell in cells if "." in cell or "," in cell)
     return None if point == comma else comma
 
 
 def _bare(text: str) -> str:
     """Return a number without currency and spaces between thousands, its sign in front."""
+    if _PLAIN.fullmatch(text):
+        return text
     text = text.replace("\u2212", "-").strip(_AROUND)
     if text[:1] == "(" and text[-1:] == ")":  # (5) and 5- of accounts
         text = "-" + text[1:-1]
@@ -139,8 +144,10 @@ def _bare(text: str) -> str:
 
 def _as_numbers(name: str, texts: list[str | None], decimal_comma: bool | None) -> np.ndarray | None:
     present = [text for text in texts if text is not None]
-    units = {found and found[0].strip() for found in map(_UNIT.search, set(present))}
-    with_unit = len(units) == 1 and None not in units  # as in 5 kg
+    with_unit = False  # the same one everywhere, as in 5 kg
+    if present and not present[0][-1:].isdigit():
+        units = {found and found[0].strip() for found in map(_UNIT.search, set(present))}
+        with_unit = len(units) == 1 and None not in units
     bare = {text: _bare(_UNIT.sub("", text) if with_unit else text) for text in set(present)}
     comma = decimal_comma
     if comma is None:  # if one of them is and none says otherwise; 1.234 is then a thousand

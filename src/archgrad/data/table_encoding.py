@@ -24,7 +24,9 @@ NAMES_SHARE = 0.5
 _MOST_CATEGORIES = 50
 """Most categories of a column that get an input each; the rarer ones share one."""
 _SMALLEST_DEVIATION = 1e-12
-_NAMES_OF_COUNTS = frozenset(("unnamed: 0", "index", "id", "row", "rowid", "row_id", "rownames", "nr", "no."))
+_NAMES_OF_COUNTS = frozenset(
+    ("unnamed: 0", "__index_level_0__", "index", "id", "row", "rowid", "row_id", "rownames", "nr", "no.")
+)
 """What a column of numbers of the rows is called, of which some may be missing."""
 
 

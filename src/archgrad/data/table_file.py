@@ -119,7 +119,7 @@ def _read_text(path: Path) -> Table:
         )
     rows_of_values = _without_names(names, [row for _, row in body], path)
     cells = [[cell.strip() or None for cell in column] for column in zip(*rows_of_values, strict=True)]
-    comma = decimal_comma_of(cell for column in cells for cell in column if cell is not None)
+    comma = decimal_comma_of([cell for column in cells for cell in column if cell is not None])
     if separator == ",":
         comma = comma is True
     return Table(named_columns(list(zip(names, cells, strict=True)), path), decimal_comma=comma)
