@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -301,6 +302,11 @@ def test_a_parquet_file_holds_the_same(tmp_path):
     parquet.write_table(arrow.table(columns), tmp_path / "table.parquet")
     data = load(str(tmp_path / "table.parquet"), target="kind")
     assert data.encoding.inputs == expected.encoding.inputs
+    assert torch.equal(data.train.inputs, expected.train.inputs)
+    others = {"kind": [kind.encode() for kind in kinds], "weight": [timedelta(seconds=int(text)) for text in weights]}
+    parquet.write_table(arrow.table({**columns, **others}), tmp_path / "table.parquet")
+    data = load(str(tmp_path / "table.parquet"), target="kind")
+    assert data.classes == expected.classes
     assert torch.equal(data.train.inputs, expected.train.inputs)
     parquet.write_table(arrow.table({**columns, "words": [[1, 2]] * ROWS}), tmp_path / "nested.parquet")
     with pytest.raises(DataError, match=r"columns \['words'\] .* hold lists"):

@@ -98,6 +98,7 @@ def read_column(name: str, cells: Sequence[Any], *, decimal_comma: bool | None) 
         cells: As they stand in the table.
         decimal_comma: Whether numbers are written as 1.234,5; None lets the column tell.
     """
+    cells = [_plain_value(cell) for cell in cells]
     present = [cell for cell in cells if not is_missing(cell)]
     if all(isinstance(cell, datetime.date) for cell in present) and present:
         return Column(name, np.array([_days(cell) for cell in cells]), None, dates=True)
@@ -109,6 +110,13 @@ def read_column(name: str, cells: Sequence[Any], *, decimal_comma: bool | None) 
     if (dates := _as_dates(name, texts)) is not None:
         return Column(name, dates, None, dates=True)
     return Column(name, None, texts)
+
+
+def _plain_value(cell: Any) -> Any:
+    """Return texts of bytes, and seconds of spans of time, as Parquet has them."""
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", errors="replace")
+    return cell.total_seconds() if isinstance(cell, datetime.timedelta) else cell
 
 
 def is_missing(cell: Any) -> bool:

@@ -45,7 +45,7 @@ def _of_classes(run: Run, pictures: Sequence[Picture]) -> str:
     balanced = "; ".join(
         f"{name} {format_value(value, percent=True)}" for name, value in imbalance_facts(counts).items()
     )
-    said = f"{right}; {balanced}" if balanced else right
+    said = (f"{right}; {balanced}" if balanced else right).replace(" %", "\u00a0%")
     rows = []
     for k in sorted(range(len(names)), key=lambda k: counts[k, k] / max(totals[k], 1)):
         if totals[k]:
@@ -55,7 +55,7 @@ def _of_classes(run: Run, pictures: Sequence[Picture]) -> str:
                 [escape(names[k]), str(int(totals[k])), *(format_value(share, percent=True) for share in shares)]
             )
     head = ["class", f"{unit}s", "accuracy", *(["overlap (IoU)"] if run.shows == "positions" else [])]
-    classes = table(head, rows[:_MOST_ROWS], name="Accuracy of each class, worst first")
+    classes = table(head, rows[:_MOST_ROWS], name="Accuracy of each class, worst first", kind="numbers")
     mistakes = [
         [str(index), escape(names[target]), escape(names[predicted]), format_value(confidence, percent=True)]
         for index, target, predicted, confidence in run.predictions.mistakes
@@ -98,7 +98,12 @@ def _label_scores(outputs: Outputs, names: Sequence[str], threshold: float) -> s
         ]
         for k in np.argsort(f1, kind="stable").tolist()
     ]
-    return table(["label", "samples", "precision", "recall", "F1"], rows[:_MOST_ROWS], name="Scores of each label")
+    return table(
+        ["label", "samples", "precision", "recall", "F1"],
+        rows[:_MOST_ROWS],
+        name="Scores of each label",
+        kind="numbers",
+    )
 
 
 def _value_scores(outputs: Outputs, names: Sequence[str]) -> str:
