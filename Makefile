@@ -46,7 +46,7 @@ types: $(READY)
 
 unit: $(READY)
 	@echo "== tests"
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
 
 soak: $(READY)
 	@echo "== $(KILLS) kills of real runs"

@@ -33,6 +33,9 @@ ABSURD: list[tuple[dict[str, Any], str]] = [
     ({"space": "x" * 5000}, "There is no space"),
     ({"out": "elsewhere", "overwrite": True}, "says out, but where a run goes"),
     ({"overwrite": True}, "says overwrite, but where a run goes"),
+    ({"method": {"regularizers": 3}}, "regularizers must be a list, but got 3"),
+    ({"method": {"regularizers": [3]}}, "regularizers must be a name, or a name and options"),
+    ({"method": {"alphas_optimizer": 3}, "alphas_learning_rate": 0.1}, "alphas_optimizer must be a name"),
 ]
 
 

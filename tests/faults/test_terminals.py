@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tty
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,7 +108,18 @@ def test_a_live_table_goes_on_when_its_terminal_hangs_up_within_the_run(
     assert outcome(tmp_path / "run") == uninterrupted
 
 
-def test_a_hang_up_finishes_the_step_saves_and_ends(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+@pytest.fixture
+def hang_up() -> Iterator[Callable[[signal.Handlers], None]]:
+    """Set what a hang-up does, whatever the tests were started under."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hang_up_finishes_the_step_saves_and_ends(
+    tmp_path: Path, uninterrupted: dict[str, bytes], hang_up: Callable[[signal.Handlers], None]
+) -> None:
+    hang_up(signal.SIG_DFL)
     with pytest.raises(Interrupted) as caught:
         search(tmp_path / "run", loss=loss_that(lambda: os.kill(os.getpid(), signal.SIGHUP), step=4))
     assert caught.value.code == 128 + signal.SIGHUP
@@ -116,13 +127,12 @@ def test_a_hang_up_finishes_the_step_saves_and_ends(tmp_path: Path, uninterrupte
     assert outcome(tmp_path / "run") == uninterrupted
 
 
-def test_a_run_under_nohup_outlives_a_hang_up(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        search(tmp_path / "run", loss=loss_that(lambda: os.kill(os.getpid(), signal.SIGHUP), step=4))
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_a_run_under_nohup_outlives_a_hang_up(
+    tmp_path: Path, uninterrupted: dict[str, bytes], hang_up: Callable[[signal.Handlers], None]
+) -> None:
+    hang_up(signal.SIG_IGN)
+    search(tmp_path / "run", loss=loss_that(lambda: os.kill(os.getpid(), signal.SIGHUP), step=4))
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert outcome(tmp_path / "run") == uninterrupted
 
 

@@ -15,7 +15,16 @@ from archgrad.cli.parser import Parser, dashed
 from archgrad.cli.parts import RELAXATIONS, STEPS
 from archgrad.errors import OptionError
 from archgrad.methods import Method
-from archgrad.methods.tree import KINDS, classes_of, method_of_tree, only_name, options_of, tree_of, tree_of_part
+from archgrad.methods.tree import (
+    KINDS,
+    classes_of,
+    method_of_tree,
+    only_name,
+    options_of,
+    tree_of,
+    tree_of_part,
+    with_names,
+)
 from archgrad.regularizers import CostBudget, budgets_of
 from archgrad.search.short_forms import DEFAULT, check_budgets, preset
 from archgrad.typed_names import is_own
@@ -97,6 +106,7 @@ def make_method(values: Mapping[str, Any]) -> Method:
     tree = copy.deepcopy(tree_of(preset(values["method"] or DEFAULT)))
     if values["method"] is None and stored is not None:
         tree.update(copy.deepcopy(dict(stored)))
+    tree = with_names(tree)
     typed: set[str] = set()
     for name, kind in KINDS.items():
         if values[name] is None:

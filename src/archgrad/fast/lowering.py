@@ -82,6 +82,8 @@ class Edge(NamedTuple):
     """Of what it gives, if it is lowered; None if it runs as it is written."""
     candidates: tuple[Candidate, ...]
     """Those that run."""
+    known_by: int | None = None
+    """Place of a candidate that tells the shape, if it is lowered."""
 
     def gives_zeros(self) -> bool:
         """Return whether nothing but zeros comes from it, as where `none` alone runs."""
@@ -259,10 +261,11 @@ def lay_out(
         gives: set[Shape | None] = set()
         if shape is not None:
             gives = {output_size(c.branch, shape) for c in candidates if c.branch}
+        known_by = next((c.place for c in candidates if c.branch), None)
         if len(gives) > 1 or None in gives:
             return None
         entering = layout.entering[node - cell.n_inputs]
-        entering.append(Edge(number, source, next(iter(gives), None), candidates))
+        entering.append(Edge(number, source, next(iter(gives), None), candidates, known_by))
         if len(entering) == node:  # the last edge that enters it
             shapes = {edge.shape for edge in entering if edge.shape is not None}
             if len(shapes) > 1:
@@ -303,8 +306,7 @@ def beside(cell: Wiring, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
     output = choice.run(candidate.place, x)
     if isinstance(output, Tensor) and output.shape == edge.shape:
         return output
-    other = next(c for c in edge.candidates if c.branch)
-    outputs = {other.place: torch.empty(cast(Shape, edge.shape), device="meta"), candidate.place: output}
-    places = [c.place for c in edge.candidates if c.place in outputs]
+    outputs = {cast(int, edge.known_by): torch.empty(cast(Shape, edge.shape), device="meta"), candidate.place: output}
+    places = sorted(outputs)
     choice.check_outputs([outputs[k] for k in places], places)
     raise AssertionError

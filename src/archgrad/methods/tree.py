@@ -43,6 +43,7 @@ __all__ = [
     "part_of_tree",
     "tree_of",
     "tree_of_part",
+    "with_names",
 ]
 
 Own = Callable[[str], type]
@@ -187,11 +188,7 @@ def part_of_tree(what: str, kind: Kind, tree: Any, own: Own) -> Any:
         tree: {"name": ..., option: value, ...}, or the name alone.
         own: Finds the classes that are not archgrad's.
     """
-    tree = {"name": tree} if isinstance(tree, str) else tree
-    if isinstance(tree, Mapping) and (only := only_name(kind)) is not None:
-        tree = {"name": only, **tree}
-    if not isinstance(tree, Mapping) or not isinstance(tree.get("name"), str):
-        raise OptionError(f"{what} must be a name, or a name and options ('name: ...'), but got {tree!r}.")
+    tree = _named(what, kind, tree)
     name, options = tree["name"], {key: value for key, value in tree.items() if key != "name"}
     known = classes_of(kind)
     if name not in known and ":" not in name:
@@ -216,6 +213,31 @@ def _stage(tree: Any) -> Stage:
         raise OptionError(f"A stage must be options and their values, but got {tree!r}.")
     _check_names("a stage", tree, [field.name for field in dataclasses.fields(Stage)])
     return Stage(**tree)
+
+
+def with_names(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree in which every part is {"name": ..., option: value, ...}, also where its name alone stood.
+
+    Raises:
+        OptionError: What stands for parts is something else.
+    """
+    found = dict(tree)
+    for name, kind in KINDS.items():
+        if name in tree and kind.several:
+            found[name] = [_named(name, kind, part) for part in _listed(name, tree[name])]
+        elif name in tree and not (tree[name] is None and kind.optional):
+            found[name] = _named(name, kind, tree[name])
+    return found
+
+
+def _named(what: str, kind: Kind, tree: Any) -> dict[str, Any]:
+    """The tree of a part with its name."""
+    tree = {"name": tree} if isinstance(tree, str) else tree
+    if isinstance(tree, Mapping) and (only := only_name(kind)) is not None:
+        tree = {"name": only, **tree}
+    if not isinstance(tree, Mapping) or not isinstance(tree.get("name"), str):
+        raise OptionError(f"{what} must be a name, or a name and options ('name: ...'), but got {tree!r}.")
+    return dict(tree)
 
 
 def _listed(what: str, value: Any) -> Sequence[Any]:
