@@ -137,13 +137,14 @@ def random_architecture(space: nn.Module, *, seed: int, name: str | None = None)
     """Return an architecture of the space, drawn by giving every candidate a random probability.
 
     Args:
-        space: A module with open choices; stays as it is.
+        space: A module with open choices, or a `Supernet`; stays as it is.
         seed: Seeds the draw.
         name: Name of the space, to be stored.
 
     Raises:
         SpaceError: The space has no choice, or labels in conflict.
     """
+    space = space.network if isinstance(space, Supernet) else space
     choices = open_choices(space)
     rows = alpha_rows(choices)
     generator = torch.Generator().manual_seed(seed)

@@ -197,6 +197,14 @@ def test_a_cut_architecture_is_not_derived_unless_asked_for() -> None:
     ag.derive(ag.spaces.nasbench201(4, 1, 3, connected=False), none)
 
 
+def test_a_supernet_gives_the_random_architecture_of_its_space() -> None:
+    space = nn.Sequential(ag.LayerChoice([nn.ReLU(), nn.Tanh(), nn.Sigmoid()]), ag.LayerChoice([nn.ReLU(), nn.Tanh()]))
+    for seed in range(3):
+        found = ag.random_architecture(ag.Supernet(space), seed=seed)
+        assert found.choices == ag.random_architecture(space, seed=seed).choices
+        ag.derive(space, found)
+
+
 def test_random_architectures_are_connected() -> None:
     def build(source: int, node: int) -> nn.Module:
         return Zero(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,19 @@ def selected(batch_size: int) -> dict[str, Any]:
     result = ag.search(space(norm=False), images(), method=method, epochs=EPOCHS, **options)
     judged = [[row["choice"], row["kept"], *row["accuracy_without"].values()] for row in result.supernet.settled]
     return state_of(result.supernet) | {"history": [*result.history, *(dict(enumerate(row)) for row in judged)]}
+
+
+def weighted(batch_size: int, **options: Any) -> dict[str, Any]:
+    """Search with weights of samples, and select among networks that are drawn and get their own statistics."""
+    data = images()
+    assert isinstance(data.train, TensorSamples)
+    weights = torch.arange(SAMPLES) % 4
+    data = replace(data, train=TensorSamples(data.train.inputs, data.train.targets, weights))
+    method = ag.Method(selection=ag.selection.OneShot(networks=4))
+    given: dict[str, Any] = {"epochs": 1, "precision": "64", "device": "cpu", "quiet": True}
+    result = ag.search(space(norm=True), data, method=method, batch_size=batch_size, **given, **options)
+    memory = dict(result.supernet.memory["OneShot"])
+    return {"state": state_of(result.supernet)["state"] | memory, "history": result.history}
 
 
 def searched_preset(name: str, *, batch_size: int, **options: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ranks import Ranks
 CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm")] + [
     "cells",
     "selected",
+    "weighted",
     "rules",
     "retrain",
 ]
@@ -29,6 +30,8 @@ def alone(case: str) -> dict[str, Any]:
         return problems.ruled(batch_size=16)
     if case == "selected":
         return problems.selected(batch_size=16)
+    if case == "weighted":
+        return problems.weighted(batch_size=16)
     if case == "cells":
         return problems.searched("first", norm=True, batch_size=16, cells=True)
     step, norm = case.split("-")

@@ -24,5 +24,6 @@ with process_group():
     results["cells"] = problems.searched("first", norm=True, batch_size=8, cells=True, sync_batchnorm=True)
     results["rules"] = problems.ruled(batch_size=8)
     results["selected"] = problems.selected(batch_size=8)
+    results["weighted"] = problems.weighted(batch_size=8, sync_batchnorm=True)
     results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])

@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import archgrad as ag
+from archgrad.batches import WeightedTargets
+from archgrad.decision import taken_candidates
 from archgrad.discretize import discretize
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
+from archgrad.losses import SampleWeightedLoss
 from archgrad.schedules import Progress
 from archgrad.selection import OneShot
+from archgrad.selection.measured import validated
 from archgrad.testing import Times
 from toys import Scales, relaxed, vector
 
@@ -78,6 +82,21 @@ def test_a_cell_keeps_the_edges_of_the_best_network(factor: float, sources: set[
     assert {edge.source for edge in taken(supernet)["cell"]["4"]} == sources
 
 
+def test_candidates_are_drawn_also_where_what_is_never_taken_has_nearly_all_of_the_probability() -> None:
+    named: dict[str, Callable[[int, int], nn.Module]] = {
+        name: lambda s, n, factor=factor: Times(factor)  # type: ignore[misc]
+        for name, factor in {"none": 0.0, "one": 1.0, "two": 2.0, "three": 3.0}.items()
+    }
+    cell = ag.Cell(1, named, n_inputs=1, n_kept=1, label="cell")
+    supernet = relaxed(cell, {"cell/0->1": [20.0, 0.0, 0.0, 0.0]})
+    drawn = OneShot(networks=3)._drawn(end_of(supernet, 1.0))
+    assert sorted(name for found in drawn for name in taken_candidates(found.choices)["cell/0->1"]) == [
+        "one",
+        "three",
+        "two",
+    ]
+
+
 class Shifted(nn.Module):
     """BatchNorm after one of two factors, as the supernet trained it: with statistics of neither."""
 
@@ -105,6 +124,16 @@ def test_statistics_of_batch_norm_are_those_of_each_network_and_the_supernet_sta
     assert "2 networks were measured with the supernet's weights: loss from 0.0000 to 0.0000" in said[0]
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
     assert supernet.training
+
+
+def test_batches_count_by_the_weights_of_their_samples() -> None:
+    x, weights = vector(1.0, 2.0, 4.0), torch.tensor([1.0, 0.0, 6.0])
+    parts = [(x[rows], WeightedTargets(0 * x[rows], weights[rows])) for rows in (slice(0, 2), slice(2, 3))]
+    supernet = relaxed(Scales())
+    batches = {"valid_batch": lambda: parts[0], "valid_batches": lambda: iter(parts)}
+    loss = SampleWeightedLoss(F.mse_loss)
+    end = EpochEnd(supernet, discretize(supernet), Progress(0, 1), loss, **batches)  # type: ignore[arg-type]
+    assert validated(end, "loss", nn.Identity()) == pytest.approx((1 * 1.0 + 6 * 16.0) / 7)
 
 
 class Wide(nn.Module):

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 import archgrad as ag
 from archgrad.bilevel import Implicit, Unrolled
 from archgrad.bilevel.passes import run_pass
+from archgrad.bilevel.probe import probe_of
 from archgrad.engine.precision import check_device
 from archgrad.errors import NonFiniteError, OptionError
 from archgrad.loss_scale import LossScale
+from archgrad.methods import Ensemble
+from archgrad.search.members import member_seed
 
 PAIR = torch.randn(48, 4, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 2
 
@@ -55,6 +58,17 @@ def test_small_gradients_are_those_of_single_precision_with_the_scale_and_nothin
         assert right is not None
         torch.testing.assert_close(found, right, rtol=0.02, atol=1e-9)
     torch.testing.assert_close(scaled.loss, run_pass(supernet, PAIR, tiny, wrt).loss, rtol=1e-3, atol=0)
+
+
+def test_a_perturbation_sees_small_gradients_too() -> None:
+    supernet = ag.Supernet(space())
+    probe = probe_of(supernet, PAIR, tiny, 1)
+    weights = {label: torch.full((1, len(row.names)), 0.5) for label, row in supernet.rows.items()}
+    expected = probe(weights)[1]["layer"]
+    with torch.autocast("cpu", torch.float16):
+        assert not probe(weights)[1]["layer"].any()
+        with LossScale(enabled=True).applied():
+            torch.testing.assert_close(probe(weights)[1]["layer"], expected, rtol=0.02, atol=1e-9)
 
 
 def test_the_scale_is_halved_by_an_overflow_and_doubled_by_2000_steps_without() -> None:
@@ -117,6 +131,31 @@ def test_steps_that_overflow_are_left_out_or_taken_again_until_the_scale_is_smal
 
     with pytest.raises(NonFiniteError):
         ag.retrain(network, PAIR, **{**given, "loss": broken})
+
+
+def test_each_member_of_an_ensemble_begins_with_the_first_scale() -> None:
+    method = ag.Method(ensemble=Ensemble(members=2))
+    both = searched(method=method, loss=huge).history
+    for number in range(2):
+        alone = searched(loss=huge, seed=member_seed(0, number)).history
+        assert alone[-1]["skipped_steps"] > 0
+        for row, own in zip(both[2 * number :], alone, strict=False):
+            assert {**row, "epoch": own["epoch"]} == {"member": number, **own}
+
+
+def test_a_loss_that_is_not_finite_leaves_the_scale_as_it_is() -> None:
+    calls: list[bool] = []
+
+    def once_broken(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(outputs.requires_grad)
+        return F.cross_entropy(outputs, targets) * (float("nan") if sum(calls) == 2 and calls[-1] else 1.0)
+
+    torch.manual_seed(0)
+    given: dict[str, Any] = {"epochs": 1, "batch_size": 8, "quiet": True, "device": "cpu", "on_nonfinite": "skip"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossScale, "can_fall", lambda scale: pytest.fail("the scale fell"))
+        trained = ag.retrain(nn.Linear(4, 2), PAIR, **given, precision="fp16", loss=once_broken)
+    assert trained.skipped_steps == 1
 
 
 def test_what_float16_cannot_do_is_refused_and_an_emulation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

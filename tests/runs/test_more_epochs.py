@@ -16,6 +16,7 @@ from archgrad.errors import RunError
 from archgrad.methods import Ensemble
 from archgrad.operations import DropPath
 from archgrad.optimizers import Adam
+from archgrad.relaxation import SoftGumbel
 from archgrad.schedules import Linear
 from archgrad.selection import PerturbationBased
 
@@ -75,6 +76,8 @@ def test_a_search_of_more_epochs_is_what_it_would_have_been_from_the_start(tmp_p
             {"method": ag.Method(alphas_optimizer=Adam(learning_rate=Linear(1e-3, 1e-4)))},
             "learning_rate of Adam changes over them",
         ),
+        (searched, {"method": "gdas"}, "the temperature of Gumbel changes over them"),
+        (searched, {"method": ag.Method(relaxation=SoftGumbel())}, "the temperature of SoftGumbel changes over them"),
         (searched, {"method": ag.Method(stages=(ag.methods.Stage(epochs=1),))}, "the stages of the method share them"),
         (searched, {"method": ag.Method(ensemble=Ensemble(members=2))}, "Ensemble goes by them"),
         (searched, {"method": ag.Method(selection=PerturbationBased(tune_epochs=1))}, "PerturbationBased goes by them"),

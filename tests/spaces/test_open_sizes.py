@@ -87,8 +87,9 @@ def test_padding_changes_nothing() -> None:
     ("build", "options", "message"),
     [
         (ag.spaces.mobile, {"stages": 0}, "stages must be a whole number of at least 1, but got stages=0"),
-        (ag.spaces.mobile, {"kernels": (3, 4)}, "needs outputs of one size"),
-        (ag.spaces.timeseries, {"size": "xl"}, "size must be one of 's', 'm', 'l'|size must be .*s, m, l|size must"),
+        (ag.spaces.mobile, {"kernels": (2, 4)}, r"kernels must be odd, .* got kernels=\(2, 4\)"),
+        (ag.spaces.mobile, {"widths": (-0.5, 1.0)}, "widths must be a finite number above 0, but got widths=-0.5"),
+        (ag.spaces.timeseries, {"size": "xl"}, "size must be one of s, m, l, but got"),
         (ag.spaces.tabular, {"width": 0}, "width must be a whole number of at least 1, but got width=0"),
         (ag.spaces.transformer, {"heads": (1, 3)}, "cannot be built with .*num_heads=3"),
         (ag.spaces.transformer, {"padding": 0}, "padding is a token, but got padding=0 without a vocabulary"),
@@ -113,7 +114,8 @@ def test_data_tell_what_a_space_is_for() -> None:
         data = ag.data.as_data((x, targets))
         for other in inputs:
             if other == name:
-                assert space_of(name, data)().state_dict  # type: ignore[operator]
+                space = space_of(name, data)()  # type: ignore[operator]
+                assert ag.derive(space, ag.random_architecture(space, seed=0))(x).shape == (8, 2)
             else:
                 with pytest.raises(SpaceError, match=f"'{other}' is for .* take .*{name}"):
                     space_of(other, data)

@@ -11,7 +11,7 @@ from archgrad.cli.study_check import checked, options_of, parts_of, to_text
 from archgrad.errors import OptionError
 from archgrad.search.short_forms import preset
 from archgrad.study import load_study
-from archgrad.study.jobs import jobs_of
+from archgrad.study.jobs import candidates_of, jobs_of
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -68,6 +68,9 @@ def test_a_study_is_told_before_it_is_run(tmp_path: Path) -> None:
     text = to_text(plan, list(parts.values()))
     assert "14 runs, about" in text
     assert "darts, three" in text
+    kept = [one for one in candidates_of(plan, tmp_path) if (one.method, one.seed) != ("random", 1)]
+    assert [(part.name, part.runs) for part in checked(plan, kept)] == [("retrainings/short/tiny/digits", 1)]
+    assert "0 runs, about" in to_text(plan, list(checked(plan, candidates_of(plan, tmp_path))))
 
 
 def test_what_could_not_run_is_told_before(tmp_path: Path) -> None:

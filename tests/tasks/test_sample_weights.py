@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 import archgrad as ag
 from archgrad.batches import WeightedTargets, cut
@@ -185,6 +185,8 @@ def test_data_sets_give_weights_only_where_that_is_said() -> None:
     for wrong in (WEIGHTS[:5], WEIGHTS - 2, WEIGHTS * 0, WEIGHTS / 0):
         with pytest.raises(DataError, match="must be 6 finite numbers of at least 0"):
             TensorSamples(X, Y, wrong)
+    mixed = Data.from_datasets(ConcatDataset([TensorSamples(X, Y, WEIGHTS), TensorSamples(X, Y)]))
+    assert sample_weights_of(mixed.train).tolist() == [*WEIGHTS.tolist(), *[1.0] * 6]  # type: ignore[union-attr]
     with pytest.raises(DataError, match="both have weights in the loss, or neither"):
         Data.from_datasets(TensorSamples(X, Y, WEIGHTS), valid=TensorSamples(X, Y))
 

@@ -38,6 +38,7 @@ __all__ = [
     "passes_by",
     "repeated_random",
     "run_pass",
+    "scaled_gradients",
     "without_grad",
 ]
 
@@ -64,11 +65,14 @@ def differentiate(
 ) -> Pass:
     """Differentiate the loss of one batch as it stands; arguments as `run_pass`."""
     value, outputs = pass_loss(supernet, batch, loss, weights=weights)
+    return Pass(scaled_gradients(value, wrt), value.detach(), map_tensors(outputs, Tensor.detach))
+
+
+def scaled_gradients(value: Tensor, wrt: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the gradients of a loss, which is scaled for that where `archgrad.loss_scale` says so."""
     scale = loss_scale()
     gradients = torch.autograd.grad(value if scale == 1.0 else value * scale, wrt, allow_unused=True)
-    if scale != 1.0:
-        gradients = tuple(None if g is None else g / scale for g in gradients)
-    return Pass(list(gradients), value.detach(), map_tensors(outputs, Tensor.detach))
+    return [g if g is None or scale == 1.0 else g / scale for g in gradients]
 
 
 Differentiate = Callable[[Supernet, Batch, Loss, Sequence[Tensor], Mapping[str, Tensor] | None], "Pass"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from archgrad.bilevel.passes import Batch, Loss, added, joined_gradients, parts_of, without_grad
+from archgrad.bilevel.passes import Batch, Loss, added, joined_gradients, parts_of, scaled_gradients, without_grad
 from archgrad.choices import Mixture
 from archgrad.losses import loss_of_parts
 from archgrad.perturbations import Probe
@@ -38,8 +38,7 @@ def probe_of(supernet: Supernet, batch: Batch, loss: Loss, accumulation: int) ->
         with _evaluating(supernet), without_grad(list(supernet.weights.values())):
             for inputs, targets in parts_of(batch, accumulation):
                 value = part_loss(supernet.forward_at(mixtures, inputs), targets)
-                own = torch.autograd.grad(value, list(places.values()), allow_unused=True)
-                gradients = added(gradients, own)
+                gradients = added(gradients, scaled_gradients(value, list(places.values())))
                 values.append(value.detach())
         mean, total = joined_gradients(gradients, torch.stack(values).sum(), batch, part_loss)
         pairs = zip(places.items(), mean, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,8 @@ from archgrad.retrain import retrain
 from archgrad.search.estimate import estimated_seconds
 from archgrad.search.search_options import SearchOptions
 from archgrad.study import Study
-from archgrad.study.jobs import Job, jobs_of
+from archgrad.study.continued import still_to_run
+from archgrad.study.jobs import Candidate, Job, jobs_of
 from archgrad.study.judging import accuracies_of
 
 __all__ = ["Part", "check_judges", "checked", "options_of", "parts_of", "to_text"]
@@ -51,11 +52,15 @@ class Part:
     seconds: float
 
 
-def checked(study: Study) -> Iterator[Part]:
+def checked(study: Study, kept: Collection[Candidate] = ()) -> Iterator[Part]:
     """Read all options of a study, and time a few steps of every search and retraining that differs from the others.
 
     Nothing is written but to a temporary folder. A random search takes as long as the first method's search, on the
     same data and in the same space.
+
+    Args:
+        study: What is to be run.
+        kept: Candidates of which scores are kept, so that they are not run again.
 
     Yields:
         Each part, once it was timed.
@@ -66,8 +71,12 @@ def checked(study: Study) -> Iterator[Part]:
     check_judges(study)
     with TemporaryDirectory() as folder:
         searches: dict[str, float] = {}
-        for name, alike in parts_of(jobs_of(study, Path(folder))).items():
-            first = alike[0]
+        jobs = jobs_of(study, Path(folder))
+        todo = {job.name for job in still_to_run(jobs, kept)}
+        for name, alike in parts_of(jobs).items():
+            runs, first = sum(job.name in todo for job in alike), alike[0]
+            if not runs:
+                continue
             if first.command == "search":
                 seconds = searches[name] = _of_a_search(options_of(first))
             elif first.command == "random-search":
@@ -76,7 +85,7 @@ def checked(study: Study) -> Iterator[Part]:
             else:
                 drawn = next(job for job in alike if "random" in job.typed)
                 seconds = _of_a_retraining(options_of(drawn))
-            yield Part(name=name, runs=len(alike), seconds=seconds)
+            yield Part(name=name, runs=runs, seconds=seconds)
 
 
 def parts_of(jobs: Sequence[Job]) -> dict[str, list[Job]]:
@@ -112,7 +121,7 @@ def to_text(study: Study, parts: Sequence[Part]) -> str:
     axes = (("methods", study.methods), ("spaces", study.spaces), ("data", study.data), ("judges", study.judges))
     lines = [f"{axis:12}{', '.join(entry.name for entry in entries)}" for axis, entries in axes]
     lines += [f"{'seeds':12}{', '.join(map(str, study.seeds))}", ""]
-    width = max(len(part.name) for part in parts)
+    width = max((len(part.name) for part in parts), default=0)
     lines += [f"{part.name:{width}}  {part.runs:4} x {part.seconds / 60:8.2f} min" for part in parts]
     runs = sum(part.runs for part in parts)
     hours = sum(part.runs * part.seconds for part in parts) / 3600

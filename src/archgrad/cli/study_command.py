@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
 from archgrad.cli.study_check import checked, to_text
 from archgrad.runs import Interrupted
-from archgrad.study import load_study, study
+from archgrad.study import Study, load_study, study
+from archgrad.study.continued import goes_on_from
+from archgrad.study.jobs import Candidate, candidates_of
+from archgrad.study.kept import load_kept
 from archgrad.study.study_api import StudyOptions
 from archgrad.study.study_tables import to_markdown
 from archgrad.terminal import say
@@ -70,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     plan = load_study(values["plan"])
     if values["check"]:
         parts = []
-        for part in checked(plan):
+        for part in checked(plan, _kept(plan, values["continue_from"])):
             parts.append(part)
             say(f"{part.name}: {part.seconds / 60:.2f} min", error=True)
         say(to_text(plan, parts))
@@ -87,3 +90,8 @@ def run(arguments: Sequence[str]) -> int:
     for name, reason in result.failed.items():
         say(f"Failed:  {name}: {reason}", error=True)
     return 1 if result.failed else 0
+
+
+def _kept(plan: Study, file: str | None) -> Collection[Candidate]:
+    """Return the candidates of a study that are not run again."""
+    return () if file is None else goes_on_from(plan, candidates_of(plan, Path()), load_kept(file))

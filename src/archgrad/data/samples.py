@@ -155,14 +155,21 @@ def collate_of(samples: Dataset) -> Collate | None:
 
 
 def sample_weights_of(samples: Dataset) -> Tensor | None:
-    """Return the weights of a data set's samples in the loss, (N,), also behind `Subset` and `ConcatDataset`; None
-    where they have none."""
+    """Return the weights of a data set's samples in the loss, (N,); None where they have none.
+
+    `Subset` and `ConcatDataset` are looked through; joined with others, samples without weights have 1.
+    """
     if isinstance(samples, Subset):
         whole = sample_weights_of(samples.dataset)
         return None if whole is None else whole[torch.as_tensor(samples.indices, dtype=torch.int64)]
     if isinstance(samples, ConcatDataset):
-        parts = [weights for part in samples.datasets if (weights := sample_weights_of(part)) is not None]
-        return torch.cat(parts) if len(parts) == len(samples.datasets) else None
+        parts = [sample_weights_of(part) for part in samples.datasets]
+        if all(weights is None for weights in parts):
+            return None
+        sizes = [size_of(part) for part in samples.datasets]
+        return torch.cat([torch.ones(n) if w is None else w for w, n in zip(parts, sizes, strict=True)])
+    if isinstance(samples, LabelledSamples) and samples.sample_weights is None:
+        return sample_weights_of(samples.samples)
     return samples.sample_weights if isinstance(samples, TensorSamples | LabelledSamples) else None
 
 

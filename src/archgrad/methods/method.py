@@ -195,6 +195,8 @@ class Method:
             for name, value in vars(part).items():
                 if isinstance(value, Schedule) and value.ends[0] != value.ends[1]:
                     return f"{name} of {type(part).__name__} changes over them"
+            if isinstance(part, Relaxation) and len({part.temperature(Progress(k, 2)) for k in range(2)}) > 1:
+                return f"the temperature of {type(part).__name__} changes over them"
         if self.epochs is not None:
             return "the stages of the method share them"
         for part in (self.ensemble, self.stopping, self.selection if self.selection.settles else None):

@@ -104,7 +104,7 @@ class Learner:
             parameter.grad = gradient
         gradient_norm = get_total_norm(gradients)
         if self._reads_each_step and not bool(torch.isfinite(loss) & torch.isfinite(gradient_norm)):
-            again = self._scale.can_fall()
+            again = bool(torch.isfinite(loss)) and self._scale.can_fall()  # the loss itself is not scaled
             if not (again or skips):
                 raise NonfiniteStep(step, float(loss), float(gradient_norm))
             # One forward pass would leave BatchNorm's running statistics at nan for good.

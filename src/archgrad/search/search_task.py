@@ -194,6 +194,7 @@ class SearchTask(Task[Architecture]):
         self._use(self._builder.build(0, self.members.number))
         self.streams = self._halves.open(self.supernet, self.members.seed)
         seed_for_rank(self.members.seed)
+        self._skipped, self._scale = 0, LossScale(enabled=self._scale.enabled)
         self._stage = -1
 
     def _done(self) -> Done:

@@ -14,6 +14,7 @@ from archgrad.buffers import frozen_buffers
 from archgrad.distributed import average_over_ranks
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, OptionError
+from archgrad.losses import in_parts
 
 __all__ = ["CRITERIA", "Criterion", "measured", "validated"]
 
@@ -24,6 +25,8 @@ CRITERIA: tuple[str, ...] = get_args(Criterion)
 @torch.no_grad()
 def measured(end: EpochEnd, criterion: Criterion, *, without: Mapping[str, Sequence[int]]) -> float:
     """Return the accuracy, or the loss, as a mean over the samples of the epoch's validation batches, on all processes.
+
+    A loss is the mean of those of the batches by what each averages over, such as the weights of its samples.
 
     The supernet stays as it is, and so do all random states: calls at the same state see the same random draws.
 
@@ -66,15 +69,16 @@ def validated(end: EpochEnd, criterion: Criterion, network: Callable[[Any], Any]
         outputs = network(inputs)
         by_loss = criterion == "loss"
         value = end.loss(outputs, targets).double() if by_loss else _accuracy(outputs, plain_targets(targets))
-        samples_in = count(targets)
-        total += torch.stack([value * samples_in, torch.full_like(value, samples_in)])
-    value, samples = average_over_ranks([total], 1)[0].tolist()
+        counted = in_parts(end.loss).denominator(targets) if by_loss else None
+        weight = torch.as_tensor(count(targets) if counted is None else counted).to(value)
+        total += torch.stack([value * weight, weight])
+    value, weights = average_over_ranks([total], 1)[0].tolist()
     if not math.isfinite(value):
         raise NonFiniteError(
             f"The validation {criterion} is {value} when choices are settled. Search with a smaller learning rate, or "
             f"take criterion='accuracy'."
         )
-    return float(value / samples)
+    return float(value / weights)
 
 
 def _accuracy(outputs: Any, targets: Any) -> Tensor:

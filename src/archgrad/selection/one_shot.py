@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from archgrad.cell import Cell
 from archgrad.decision import taken_candidates
 from archgrad.derive import derive
 from archgrad.discretize import decide
+from archgrad.distributed import average_over_ranks
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
 from archgrad.selection.measured import CRITERIA, Criterion, validated
@@ -89,13 +90,18 @@ class OneShot(Selection):
                 found[drawn] = None
             if len(found) == self.networks:
                 break
-            scores = {
-                label: torch.rand(len(row), generator=supernet.generator, dtype=torch.float64)
-                .pow(1 / torch.tensor(row, dtype=torch.float64).clamp_min(1e-12))
-                .tolist()
-                for label, row in probabilities.items()
-            }
+            scores = {label: self._key(row, supernet.generator) for label, row in probabilities.items()}
         return list(found)
+
+    @staticmethod
+    def _key(row: Sequence[float], generator: torch.Generator) -> list[float]:
+        """Return numbers from 0 to 1 of which those of the largest k are k candidates, drawn without replacement.
+
+        Of waiting times e with rates p the shortest e / p wins; p / (p + e) falls with it, and is 0 for p = 0 alone.
+        """
+        rates = torch.tensor(row, dtype=torch.float64)
+        waits = -torch.rand(len(row), generator=generator, dtype=torch.float64).log()
+        return (rates / (rates + waits)).tolist()
 
     def _measure(self, end: EpochEnd, architecture: Architecture) -> float:
         network = derive(end.supernet, architecture, keep_weights=True).eval()
@@ -110,7 +116,7 @@ class OneShot(Selection):
 
 @torch.no_grad()
 def _estimate_statistics(network: nn.Module, end: EpochEnd) -> None:
-    """Set BatchNorm's running statistics to the mean of those of the validation batches."""
+    """Set BatchNorm's running statistics to the mean of those of the validation batches, on all processes."""
     norms = [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:
         norm.reset_running_stats()
@@ -118,4 +124,7 @@ def _estimate_statistics(network: nn.Module, end: EpochEnd) -> None:
         norm.train()
     for inputs, _ in end.valid_batches() if norms else ():
         network(inputs)
+    own = [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
+    for statistics, mean in zip(own, average_over_ranks(own, 1), strict=True):
+        statistics.copy_(mean)
     network.eval()

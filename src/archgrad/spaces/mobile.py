@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from archgrad import nn as open_nn
+from archgrad.checks import check_real
 from archgrad.choices import LayerChoice
+from archgrad.errors import OptionError
 from archgrad.repeat import Repeat
 from archgrad.sizes import check_fits_memory, check_whole
 from archgrad.values import Number, Value, ValueChoice
@@ -170,6 +172,12 @@ def mobile(
     sizes |= {"depth": depth, "stem_stride": stem_stride}
     for name, value in sizes.items():
         check_whole(name, value, least=1)
+    for share in widths:
+        check_real("widths", share, above=0)
+    for kernel in kernels:
+        check_whole("kernels", kernel, least=1)
+        if kernel % 2 == 0:
+            raise OptionError(f"kernels must be odd, so that blocks keep height and width, but got kernels={kernels}.")
 
     def build(_: int = 1) -> nn.Module:
         return MobileNetwork(**sizes, kernels=kernels, expansions=expansions, widths=widths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from archgrad.errors import OptionError
-from archgrad.study.jobs import Candidate, Job
+from archgrad.study.jobs import Candidate, Job, judges_of
 from archgrad.study.kept import Kept
 from archgrad.study.settings_hash import settings_hash
 from archgrad.study.study_file import Study
@@ -22,7 +22,7 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
         rows: What `--keep` wrote; of runs that failed, and of what this study does not compare, nothing is taken.
 
     Raises:
-        OptionError: A score comes from other settings.
+        OptionError: A score comes from other settings, or is there twice.
     """
     places: dict[tuple[str, str, str, int | None], list[Kept]] = {}
     for row in rows:
@@ -30,13 +30,17 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
             places.setdefault((row.space, row.data, row.method, row.seed), []).append(row)
     found = {}
     for one in candidates:
-        of_it = places.get((one.space, one.data, one.method, one.seed), [])
-        if {judge.name for judge in study.judges} <= {row.judge.partition(" ")[0] for row in of_it}:
+        judges = {judge.name for judge in judges_of(study, one)}
+        rows_of_it = places.get((one.space, one.data, one.method, one.seed), [])
+        of_it = [row for row in rows_of_it if row.judge.partition(" ")[0] in judges]
+        if judges <= {row.judge.partition(" ")[0] for row in of_it}:
             if any(row.settings != settings_hash(study, one) for row in of_it):
                 raise OptionError(
                     f"What is kept of {one.path} comes from other settings than the study's. Name the file that was "
                     f"kept of this study, or leave continue_from out."
                 )
+            if len(of_it) > len({row.judge for row in of_it}):
+                raise OptionError(f"A score of {one.path} is kept more than once. Leave one of them in the file.")
             found[one] = of_it
     return found
 

@@ -15,7 +15,7 @@ from archgrad.study.study_file import Judge, Study
 from archgrad.tasks import TaskOptions
 from archgrad.typed_names import OF_LOADING, OWN_KINDS, is_own
 
-__all__ = ["Candidate", "Job", "candidates_of", "jobs_for", "jobs_of", "retraining_folder"]
+__all__ = ["Candidate", "Job", "candidates_of", "jobs_for", "jobs_of", "judges_of", "retraining_folder"]
 
 _OF_SPACE_AND_DATA = ("space", "space_options", "data", "data_options", *OF_LOADING, *names_of(TaskOptions))
 """With what is learnt, which is the same for every architecture, also for one of no search."""
@@ -127,6 +127,20 @@ def jobs_for(study: Study, candidate: Candidate, folder: Path) -> list[Job]:
     search = [] if candidate.run is None else [_search(study, candidate, candidate.run)]
     judges = [judge for judge in study.judges if judge.retrain is not None]
     return [*search, *(_retraining(study, judge, candidate, folder) for judge in judges)]
+
+
+def judges_of(study: Study, candidate: Candidate) -> list[Judge]:
+    """Return the judges that score a candidate.
+
+    A table says the same of a given architecture for every seed, and so scores it with the first seed alone.
+
+    Args:
+        study: What is compared.
+        candidate: One of those.
+    """
+    given = candidate.run is None and candidate.method != "random"
+    again = given and candidate.seed != study.seeds[0]
+    return [judge for judge in study.judges if judge.table is None or not again]
 
 
 def retraining_folder(folder: Path, judge: Judge, candidate: Candidate) -> Path:

@@ -15,7 +15,7 @@ from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError
 from archgrad.nasbench import Table, load_table, parse_arch, query, unit_of
 from archgrad.report.read import Run, read_run
-from archgrad.study.jobs import Candidate, retraining_folder
+from archgrad.study.jobs import Candidate, judges_of, retraining_folder
 from archgrad.study.place import Place, measured_by
 from archgrad.study.study_file import Judge, Study
 from archgrad.tasks.base_task import BestIs
@@ -100,12 +100,9 @@ def judged(
                 results += _retrained(judge, candidate, folder, runs[candidate])
             continue
         table = load_table(judge.table)
-        once: set[tuple[str, str, str]] = set()
         for candidate in candidates:
-            key = (candidate.space, candidate.data, candidate.method)
-            if candidate.run is None and candidate.method != "random" and key in once:
-                continue  # a table says the same for every seed
-            once.add(key)
+            if judge not in judges_of(study, candidate):
+                continue
             run = runs[candidate]
             architecture = _architecture(candidate, run, drawn)
             if architecture is not None:
