@@ -69,7 +69,13 @@ def test_images_of_a_part_that_is_not_used_are_told_of(more):
         ({"train": CLASSES, "cats": 3}, r"'train' beside \['cats'\]"),
         ({"train": CLASSES, "Train": CLASSES}, r"\['Train', 'train'\] for one part of the data"),
         ({"good": CLASSES, "bad": CLASSES}, r"\['bad', 'good'\], which hold no images .* \['cat', 'dog'\]"),
-        ({"test": CLASSES, "val": FEWER}, "either are the classes"),
+        ({"test": CLASSES, "val": FEWER}, "hold no class folders for training"),
+        ({"train": 9, "valid": 3, "test": 3}, "nothing says what the images show.*FILE.py:NAME"),  # and a CSV in each
+        ({"images": 9}, "1 class folders .*FILE.py:NAME"),
+        ({"images": 9, "masks": 9}, "'images' of images beside 'masks' of what is marked"),
+        ({"train": {"images": 9, "labels": 0}, "valid": {"images": 3, "labels": 0}}, "boxes are not learnt"),
+        ({"images": {"train": 9, "val": 3}, "labels": {"train": 0, "val": 0}}, "'labels' of what is marked"),
+        ({"JPEGImages": 9, "SegmentationClass": 9, "Annotations": 0}, "'JPEGImages' of images beside 'Annotations'"),
         ({"train": {"a": CLASSES, "b": CLASSES}, "test": {"a": FEWER, "b": FEWER}}, "either are the classes"),
     ],
 )
@@ -78,9 +84,16 @@ def test_what_can_be_read_in_two_ways_is_refused(layout, message):
         list_classes(tree(layout), PATH)
 
 
-@pytest.mark.parametrize("layout", [{"train": 5, "bus": 5, "test": 5}, {"bus": 5, "night train": 5}])
+@pytest.mark.parametrize(
+    "layout", [{"train": 5, "bus": 5, "test": 5}, {"bus": 5, "night train": 5}, {"mask": 5, "no mask": 5}]
+)
 def test_a_class_may_be_called_as_a_split(layout):
     assert list_classes(tree(layout), PATH).classes == tuple(sorted(layout))
+
+
+def test_classes_whose_names_differ_in_case_alone_are_told_of():
+    with pytest.warns(UserWarning, match=r"nearly the same name, \['Tabby cat', 'tabby_cat'\]"):
+        list_classes(tree({"tabby_cat": 5, "Tabby cat": 5, "dog": 5}), PATH)
 
 
 def test_the_names_of_splits():
@@ -90,6 +103,16 @@ def test_the_names_of_splits():
     ]
 
 
+def test_folders_of_systems_are_no_classes(tmp_path):
+    for name in ("data/cat/a.png", "data/dog/a.png", "data/dog/@eaDir/a.png/THUMB.jpg", "__MACOSX/data/cat/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = read_folder(tmp_path)
+    assert [image.path.relative_to(tmp_path) for image in found.all_images()] == [*map(Path, NAMES_OF_IMAGES)]
+    assert list(found.folders) == ["data"]
+
+
+NAMES_OF_IMAGES = ("data/cat/a.png", "data/dog/a.png")
 NAMES = st.sampled_from(["train", "Training", "test", "val", "valid", "a", "b", "images"])
 LAYOUTS = st.recursive(st.integers(0, 4), lambda below: st.dictionaries(NAMES, below, max_size=3), max_leaves=8)
 

@@ -187,3 +187,12 @@ def test_a_val_folder_beside_train_and_test_is_for_the_alphas(tmp_path):
         assert len(data.whole().train_targets) == 24
     (folder / "test").rename(tmp_path / "away")
     assert loaded(folder, tmp_path).valid is None  # the only other part is for the report
+
+
+def test_images_that_are_drawn_in_their_transparency_alone_are_told_of(tmp_path):
+    folder = class_folders(tmp_path / "images")
+    pixels = np.zeros((8, 8, 4), dtype=np.uint8)
+    pixels[2:5, 2:5, 3] = 255  # a black square on nothing
+    Image.fromarray(pixels).save(folder / "train" / "class0" / "icon.png")
+    with pytest.warns(UserWarning, match=r"1 of 13 training images .* of one colour all over, such as .*icon\.png"):
+        loaded(folder, tmp_path)

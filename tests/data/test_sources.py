@@ -132,3 +132,21 @@ def test_an_unknown_name_lists_the_known_ones_and_guesses_a_forgotten_prefix(tmp
         load("cifar11")
     with pytest.raises(DataError, match=f"give 'folder:{tmp_path}'"):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *(
+            ("table.xlsx", "as CSV"),
+            ("table.csv.gz", "Unpack it"),
+            ("photos.zip", "folder:PATH"),
+            ("rows.json", "as CSV"),
+        ),
+        *(("x.npy", "numpy.savez"), ("log.txt", "FILE.csv"), ("all.pkl", "FILE.py:NAME"), ("Data.MAT", "FILE.py:NAME")),
+    ],
+)
+def test_files_that_are_not_read_are_told_what_to_do_with(tmp_path, name, message):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"not read as data.*{message}"):
+        load(str(tmp_path / name), target="kind")

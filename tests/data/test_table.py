@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -74,6 +75,8 @@ def test_what_is_measured_is_measured_on_the_training_rows_alone(tmp_path):
         (plain().replace("colour", " colour ").replace(",red", ", red "), {}),
         (plain().replace("\n", "\n\n"), {}),
         (plain().replace("long\n", '"long"\n'), {}),
+        ("# " + plain(), {}),  # names as numpy.savetxt writes them
+        (plain().replace(",", ";;").replace(";;", " ").replace("  ", " - "), {}),
     ],
 )
 def test_however_a_table_is_written_it_holds_the_same(tmp_path, text, options):
@@ -104,6 +107,15 @@ VALUES = [round(value, 2) for value in np.random.default_rng(1).random(40) * 9]
         (["1,000.5", "2", "12,345,678"] * 14, [1000.5, 2, 12345678]),
         (["€ 1.000", "2,5 €", "-3"] * 14, [1000, 2.5, -3]),
         (["45 %", "4 %", "0.5%"] * 14, [45, 4, 0.5]),
+        (["1.234.567", "2", "999"] * 14, [1234567, 2, 999]),
+        (["12 345,5", "2", "1\u202f000"] * 14, [12345.5, 2, 1000]),
+        (["12'345.50", "-$1,000.5", "3"] * 14, [12345.5, -1000.5, 3]),
+        (["(1.5)", "2.25-", "\u22123"] * 14, [-1.5, -2.25, -3]),
+        (["5 kg", "10.5 kg", "1e3 kg"] * 14, [5, 10.5, 1000]),
+        (["20°C", "-3°C", "7.5°C"] * 14, [20, -3, 7.5]),
+        (["01.05.2024", "2.5.2024 12:00", "03.05.2024"] * 14, [19844, 19845.5, 19846]),
+        (["01/05/2024", "13/05/2024 06:00:00", "03/05/2024"] * 14, [19844, 19856.25, 19846]),
+        (["5/1/2024 12:00 AM", "5/13/2024 6:00 PM", "5/3/2024 12:00 PM"] * 14, [19844, 19856.75, 19846.5]),
         (["2024-05-01", "2024-05-02 12:00", "2024/05/03"] * 14, [19844, 19845.5, 19846]),
         (["2024-05-01T00:00:00Z", "2024-05-02", "2024-05-03T06:00:00+00:00"] * 14, [19844, 19845, 19846.25]),
     ],
@@ -114,6 +126,40 @@ def test_numbers_and_dates_in_the_writings_of_many_lands(tmp_path, cells, expect
     assert number.name == "x"
     inputs = data.encoding.encode(tmp_path / "table.csv")[:3, 0].double() * number.std + number.mean
     assert inputs.tolist() == pytest.approx(expected, abs=1e-6 * number.std)
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "expected"),
+    [
+        ('"1,5";"1.234"', ";", [1.5, 1234]),  # the point stands before thousands where another column has the comma
+        ('"1,5";"1.25"', ";", [1.5, 1.25]),  # unless a number says otherwise
+        ('"2.5";"1.234"', ";", [2.5, 1.234]),
+        ('"1,500";"1.25"', ";", [1500, 1.25]),
+        ('"1,5","1.234"', ",", [1.5, 1234]),
+        ('"1,500","1.25"', ",", [1500, 1.25]),
+    ],
+)
+def test_one_mark_of_decimals_holds_for_a_whole_table(tmp_path, text, separator, expected):
+    rows = [f"{text}{separator}a", f"0{separator}0{separator}b"] * 20
+    data = loaded(tmp_path, "\n".join([separator.join(("x", "y", "kind")), *rows]))
+    inputs = data.encoding.encode(tmp_path / "table.csv")[0]
+    found = [
+        float(value) * column.std + column.mean for value, column in zip(inputs, data.encoding.columns, strict=True)
+    ]
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [("\nlength,colour,weight,kind\n1,red,5,long\n2,red,6,short", "1 rows of .* repeat the names"), ("", "units")],
+)
+def test_names_that_stand_again_and_units_below_them_are_no_rows(tmp_path, more, message):
+    text = plain() + more if more else plain().replace("\n", "\nmm,name,g,text\n", 1)
+    with pytest.warns(UserWarning, match=message):
+        data = loaded(tmp_path, text)
+    assert data.classes == ("long", "short")
+    assert data.encoding.inputs == ("length", "colour=green", "colour=red", "weight")
+    assert len(data.train) + len(data.test) == (ROWS + 2 if more else ROWS)
 
 
 @pytest.mark.parametrize("gone", ["", "NA", "n/a", "NaN", "null", "None", "?", "-", "#DIV/0!", "#N/A", "inf"])
@@ -129,17 +175,34 @@ def test_missing_numbers_are_the_mean_and_told_to_the_network(tmp_path, gone):
     [
         ({"x": VALUES, "id": range(1, 41)}, r"'id' \(running numbers\)"),
         ({"x": VALUES, "": range(40)}, r"'column 3' \(running numbers\)"),
+        ({"x": VALUES, "Unnamed: 0": [7 * row % 40 for row in range(40)]}, r"'Unnamed: 0' \(running numbers\)"),
+        ({"x": VALUES, "ID": [row + row // 5 for row in range(40)]}, r"'ID' \(running numbers\)"),
+        ({"x": VALUES, "file": [f"{row}.jpg" for row in range(40)]}, r"'file' \(names of image files.*folder:PATH"),
         ({"x": VALUES, "unit": ["mm"]}, r"'unit' \(one value\)"),
         ({"x": VALUES, "note": ["NA"]}, r"'note' \(no values\)"),
         ({"x": VALUES, "name": [f"Mr. {row}" for row in range(40)]}, r"'name' \(32 different texts in 32 rows\)"),
+        ({"x": VALUES, "day": [f"0{d}/03/2024" for d in range(1, 10)]}, "'day' .* begin with the day or the month"),
         ({"x": [*VALUES[:-1], "(mm)"]}, r"'x' holds numbers, but other things in 1 of 40 rows, such as '\(mm\)'"),
-        ({"x": VALUES, "kind": [*(KIND * 19), "a", ""]}, "1 of 40 rows of .* have no target"),
+        ({"x": VALUES, "kind": [*(KIND * 19), "a", ""]}, "1 of 40 rows of .* have no target and are left out\\."),
+        (
+            {"x": VALUES, "kind": ["scratch", "none", "dent", "dent"]},
+            "no target and are left out; 'none' in 10 of them",
+        ),
+        ({"x": VALUES, "kind": ["Cat", "dog", "dog", "cat"]}, r"classes of nearly the same name, \['Cat', 'cat'\]"),
+        ({"x": [-999, *VALUES[2:], -999]}, "'x' .* holds -999 in 2 of 40 rows, far from all others"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_told(tmp_path, cells, message):
+def test_what_cannot_be_learnt_from_or_is_odd_is_told(tmp_path, cells, message):
     with pytest.warns(UserWarning, match=message):
         data = loaded(tmp_path, columns(**{"kind": KIND, **cells}))
     assert data.encoding.inputs[0] == "x"
+
+
+def test_times_that_nothing_is_split_by_are_told_of(tmp_path):
+    text = columns(x=VALUES, seconds=[1.5e9 + 60 * row for row in range(40)], kind=KIND)
+    with pytest.warns(UserWarning, match=r"\['seconds'\] .* change one way from row to row.*--time"):
+        loaded(tmp_path, text)
+    loaded(tmp_path, text, time="seconds")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +264,9 @@ def test_groups_are_on_one_side_of_each_split(tmp_path):
             DataError,
             "9 different texts in 9 rows",
         ),
-        (columns(x=["NA"], kind=KIND * 2), {}, DataError, "no column to learn from"),
+        (columns(x=["NA"], kind=KIND * 2), {}, DataError, r"no column to learn from: 'x' \(no values\)"),
+        (columns(x=VALUES, kind=["a"]), {}, DataError, "'kind' of .* is 'a' in each row"),
+        (plain().replace("colour", "カ").encode("shift-jis"), {"target": "カテ"}, DataError, "save it as UTF-8"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Columns of")
@@ -237,6 +302,11 @@ def test_a_parquet_file_holds_the_same(tmp_path):
     parquet.write_table(arrow.table(columns), tmp_path / "table.parquet")
     data = load(str(tmp_path / "table.parquet"), target="kind")
     assert data.encoding.inputs == expected.encoding.inputs
+    assert torch.equal(data.train.inputs, expected.train.inputs)
+    others = {"kind": [kind.encode() for kind in kinds], "weight": [timedelta(seconds=int(text)) for text in weights]}
+    parquet.write_table(arrow.table({**columns, **others}), tmp_path / "table.parquet")
+    data = load(str(tmp_path / "table.parquet"), target="kind")
+    assert data.classes == expected.classes
     assert torch.equal(data.train.inputs, expected.train.inputs)
     parquet.write_table(arrow.table({**columns, "words": [[1, 2]] * ROWS}), tmp_path / "nested.parquet")
     with pytest.raises(DataError, match=r"columns \['words'\] .* hold lists"):

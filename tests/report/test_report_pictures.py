@@ -74,6 +74,25 @@ def test_values_over_decades_get_a_logarithmic_axis_and_amounts_begin_at_zero():
     assert "4.5" not in texts(amounts)
 
 
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ((0.999995, 0.9999976), {}),  # whose ticks have six decimals
+        ((0.0, 4.9e5), {}),
+        ((1.2e5, 1.9e5), {}),
+        ((-3e-4, 1e-4), {}),
+        ((0.001, 0.0085), {"percent": True}),
+        ((0.00001, 0.00004), {"percent": True}),
+    ],
+)
+def test_the_numbers_at_an_axis_are_its_ticks_and_within_the_picture(values, options):
+    scene = line_chart("Loss", [0, 1], [Series(name="a", values=values, role="c1")], **options)
+    labels = [item for item in scene.items if isinstance(item, Label) and item.anchor == "end"]
+    read = [float(label.text.replace("−", "-").removesuffix(" %")) for label in labels]
+    assert read == pytest.approx([tick * (100 if options else 1) for tick in nice_ticks(*values)], rel=1e-9)
+    assert min(label.x - text_width(label.text, size=label.size) for label in labels) >= 0
+
+
 def test_a_chart_without_values_says_so():
     assert "no values yet" in texts(line_chart("Loss", [], []))
 

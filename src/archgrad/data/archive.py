@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from archgrad.data.listing import DEEPEST, ImageFolder, StoredImage, is_image, is_unread
+from archgrad.data.listing import DEEPEST, ImageFolder, StoredImage, is_hidden, is_image, is_unread
 from archgrad.errors import DataError
 from archgrad.json_text import shown
 
@@ -84,12 +84,12 @@ def read_tar(plain: Path, archive: Path) -> ImageFolder:
                 tar.members.clear()  # type: ignore[attr-defined]  # else a million empty members would be kept
                 reads.start_member()
                 *parents, name = _checked_parts(member, archive) or [""]
-                if any(parent.startswith(".") for parent in parents):
+                if any(map(is_hidden, parents)):
                     continue
                 folder = root
                 for parent in parents:
                     folder = folder.folder(parent)
-                if member.isdir() and name and not name.startswith("."):
+                if member.isdir() and name and not is_hidden(name):
                     folder.folder(name)
                 elif member.isreg() and is_unread(name):
                     folder.unread.append(member.name)

@@ -97,7 +97,8 @@ def _as_tensors(value: Any, what: str) -> Any:
     if unlike:
         raise DataError(
             f"The {what} of a pair must be tensors or arrays of numbers, or tuples and dicts of them, but among "
-            f"them is an object of type {unlike[0]}. Convert it, or leave it out."
+            f"them is an object of type {unlike[0]}. Convert it (names of classes by numpy.unique(y, "
+            f"return_inverse=True)[1]), or leave it out."
         )
     return changed
 

@@ -1,5 +1,7 @@
 """Targets that are class numbers: their names, and what is refused."""
 
+import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch.utils.data import Dataset
 from archgrad.data.samples import targets_of
 from archgrad.errors import DataError
 
-__all__ = ["check_class_targets", "class_names"]
+__all__ = ["check_class_targets", "class_names", "tell_similar_names"]
 
 
 def class_names(train: Dataset, others: Mapping[str, Dataset | None], given: Sequence[str] | None) -> tuple[str, ...]:
@@ -64,4 +66,18 @@ def check_class_targets(targets: Tensor, classes: int | None, what: str) -> None
     if what == "training" and low == high:
         raise DataError(
             f"Training needs at least 2 classes, but all {len(targets)} targets are {low}. Give data with more."
+        )
+
+
+def tell_similar_names(classes: Sequence[str], where: object) -> None:
+    """Tell of classes whose names differ in nothing but case, blanks, underscores and ways to write an accent."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        alike.setdefault("".join(plain.replace("_", " ").replace("-", " ").split()), []).append(name)
+    if found := [names for names in alike.values() if len(names) > 1]:
+        warnings.warn(
+            f"{where} has classes of nearly the same name, {', '.join(map(str, found))}, which are learnt as different "
+            f"ones. Write their names alike if they are the same.",
+            stacklevel=3,
         )

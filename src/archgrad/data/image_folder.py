@@ -198,6 +198,7 @@ class _Loader:
                 guess = facts  # wrong for once, so decode again, unless that no longer fits
                 continue
             self._tell_what_is_cut(headers, facts)
+            self._tell_blank(pixels, listing)
             facts.mean, facts.std = channel_statistics(pixels)
             facts.left_out = left_out
             self._tell_left_out(facts)
@@ -267,6 +268,17 @@ class _Loader:
                 f"{len(cut)} of {len(headers)} training images of {self.path} have another shape; of each, only the "
                 f"central {part} is used, which leaves out up to {max(cut):.0%} of it. If what they show may lie "
                 f"there, give fit='pad' or fit='squash' (on the command line --fit), or an image_size of two numbers.",
+                stacklevel=2,
+            )
+
+    def _tell_blank(self, pixels: Tensor, listing: Listing) -> None:
+        flat = pixels.flatten(1).numpy()
+        blank = (flat == flat[:, :1]).all(1).nonzero()[0]
+        if len(blank):
+            warnings.warn(
+                f"{len(blank)} of {len(flat)} training images of {self.path} are of one colour all over, such as "
+                f"{shown(listing.train[blank[0]].name)}. What is drawn in their transparency alone is not seen: put "
+                f"them on a background.",
                 stacklevel=2,
             )
 

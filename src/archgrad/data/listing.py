@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from archgrad.data.class_targets import tell_similar_names
 from archgrad.data.split import stratified_halves
 from archgrad.errors import DataError
 from archgrad.json_text import shown
@@ -34,6 +35,20 @@ LAYOUT = (
 )
 """How class folders are laid out, for messages."""
 
+_ELSEWHERE = (
+    "Where a file says what each image shows, sort the images into class folders by it, or read both in a function of "
+    "yours and give FILE.py:NAME as the data."
+)
+_OF_SYSTEMS = frozenset(("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"))
+"""Folders that systems put beside a person's own, with thumbnails or what was thrown away."""
+_PICTURES = frozenset(("image", "images", "img", "imgs", "jpegimages", "leftimg8bit"))
+_MARKED = frozenset(
+    (
+        *("mask", "masks", "label", "labels", "annotation", "annotations", "labelids", "groundtruth", "ground_truth"),
+        *("gt", "gtfine", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "imagesets"),
+    )
+)
+"""Folders of what annotation tools export beside the images."""
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
     **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation"), "test"),
@@ -124,6 +139,11 @@ class Listing:
         return replace(self, **left)
 
 
+def is_hidden(folder: str) -> bool:
+    """Whether a folder of that name is left out, as it is hidden or a system's own."""
+    return folder.startswith(".") or folder.lower() in _OF_SYSTEMS
+
+
 def is_image(name: str) -> bool:
     """Whether a file of that name is listed."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
@@ -157,7 +177,7 @@ def read_folder(path: Path, *, depth: int = 0, around: frozenset[str] = frozense
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir():
-                if not entry.name.startswith("."):
+                if not is_hidden(entry.name):
                     found.folders[entry.name] = read_folder(Path(entry.path), depth=depth + 1, around=around | {real})
             elif is_unread(entry.name):
                 found.unread.append(entry.path)
@@ -201,11 +221,14 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
         folder = only
     train_folder, test_folder, valid_folder = _splits(folder, path)
     classes = tuple(sorted(train_folder.folders))
+    _check_no_annotations(train_folder, path)
     if len(classes) < 2:
         raise DataError(
-            f"{path} holds {len(classes)} class folders {list(classes)}, but at least 2 are needed. {LAYOUT}"
+            f"{path} holds {len(classes)} class folders {list(classes)}, but at least 2 are needed. {LAYOUT} "
+            f"{_ELSEWHERE}"
         )
     _check_no_splits(train_folder, path)
+    tell_similar_names(classes, path)
     train, train_targets = _labelled(train_folder, classes)
     counts = train_targets.bincount(minlength=len(classes)).tolist()
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
@@ -316,8 +339,24 @@ def _within(split: ImageFolder) -> ImageFolder:
     return split
 
 
+def _check_no_annotations(folder: ImageFolder, path: Path) -> None:
+    """Refuse images beside what somebody marked in them, boxes or masks: these are no classes."""
+    called = {name.lower(): name for name in sorted(folder.folders)}
+    if (pictures := _PICTURES & called.keys()) and (marked := _MARKED & called.keys()):
+        raise DataError(
+            f"{path} has the folder '{called[min(pictures)]}' of images beside '{called[min(marked)]}' of what is "
+            f"marked in them, which are no classes. Read masks in a function of yours and give FILE.py:NAME as the "
+            f"data (the task is then segmentation); boxes are not learnt. {LAYOUT}"
+        )
+
+
 def _check_no_splits(folder: ImageFolder, path: Path) -> None:
-    """Refuse folders that hold no images themselves, but all the same folders: classes lie in them."""
+    """Refuse folders that are the parts of the data: of images of no class, or all with the same folders in them."""
+    if all(split_of(name) for name in folder.folders):
+        raise DataError(
+            f"{path} has the folders {sorted(folder.folders)}, which are called as parts of the data but hold no class "
+            f"folders for training, so that nothing says what the images show. {LAYOUT} {_ELSEWHERE}"
+        )
     inner = [set(below.folders) for below in folder.folders.values()]
     if any(below.images for below in folder.folders.values()):
         return

@@ -58,6 +58,18 @@ _TORCHVISION = {
 
 NAMES = ("digits", *_TORCHVISION)
 """The names that `load` takes, beside `folder:PATH`, `text:PATH`, `FILE.npz` and tables."""
+_UNREAD_FILES = {
+    (".xlsx", ".xls", ".xlsm", ".ods"): "Save the sheet as CSV, and give that.",
+    (".gz", ".zip", ".bz2", ".xz", ".7z", ".rar", ".tgz", ".tar"): "Unpack it, and give what it holds; class folders "
+    "of images are given as folder:PATH, in a tar as well.",
+    (".json", ".jsonl", ".feather", ".arff", ".sav", ".dta"): "Write its rows as CSV or Parquet, and give that.",
+    (".npy",): "Write inputs and targets with numpy.savez(FILE, x=..., y=...), and give that.",
+    (".txt", ".dat", ".data"): "A table is to be called FILE.csv, whatever separates its cells; a text for language "
+    "modelling is given as text:PATH.",
+    (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".mat", ".h5", ".hdf5", ".tfrecord", ".xml", ".yaml"): "Read it in a "
+    "function of yours, and give FILE.py:NAME.",
+}
+"""What to do with files that are not read, by how their names end."""
 
 
 def load(
@@ -154,6 +166,7 @@ def _load(
         _check_none("a table", of_table, name)
         of_images |= {"fit": of_images["fit"] or "crop", "listing": listing}
         return load_folder(path, root=decoded_root(root), **of_images)
+    _check_kind_of_file(name)
     _check_none("folder:PATH", of_images, name)
     if is_table(name):
         return load_table(from_home(name), fold=fold, **of_table)
@@ -176,6 +189,13 @@ def _load(
         f"There is no data set {shown(name)}. Known are {', '.join(NAMES)}, folder:PATH, text:PATH, FILE.npz and "
         f"tables such as FILE.csv.{hint}"
     )
+
+
+def _check_kind_of_file(name: str) -> None:
+    """Refuse files of kinds that other programs write and are not read, and say what to do."""
+    for suffixes, advice in _UNREAD_FILES.items():
+        if name.lower().endswith(suffixes) and os.path.isfile(from_home(name)):
+            raise DataError(f"Files such as {shown(name)} are not read as data. {advice}")
 
 
 def _of_numbers(

@@ -1,6 +1,7 @@
 """A table with a column that is to be predicted, as data: numbers standardised, categories in columns of their own."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from archgrad.checks import check_real, check_word
 from archgrad.data import split as splits
+from archgrad.data.class_targets import tell_similar_names
 from archgrad.data.dataset import Data
 from archgrad.data.samples import TensorSamples
-from archgrad.data.table_columns import Column
+from archgrad.data.table_columns import Column, is_missing
+from archgrad.data.table_doubts import tell_orders, tell_stand_ins
 from archgrad.data.table_encoding import NAMES_SHARE, measured_encoding, read_one
 from archgrad.data.table_file import Table, read_table
 from archgrad.errors import DataError, OptionError, did_you_mean
@@ -97,8 +100,16 @@ def data_of_table(
     for name in (group, time, sample_weight):
         _check_column(name, table, path)
     columns = {name: read_one(table, name) for name in table.columns}
-    rows = _rows_with(targets, columns, path)
+    rows = _rows_with(targets, columns, table, path)
     values, classes = _target_values([columns[name] for name in targets], rows, task)
+    if classes:
+        if len(classes) < 2:
+            raise DataError(
+                f"The target {shown(targets[0])} of '{path}' is {shown(classes[0])} in each row, but at least 2 "
+                f"classes are needed. Give rows of others."
+            )
+        tell_similar_names(classes, path)
+    tell_stand_ins(columns.values(), path)
 
     chosen = group or time
     order = None if chosen is None else columns[chosen]
@@ -117,6 +128,8 @@ def data_of_table(
     beside = (*targets, group, time, sample_weight)
     inputs = [column for name, column in columns.items() if name not in beside]
     encoding = measured_encoding(inputs, rows[train], path)
+    if time is None:
+        tell_orders((columns[each.name] for each in encoding.columns), path)
     encoded = encoding.encoded(columns)[torch.from_numpy(rows)]
     weights = None if sample_weight is None else _weights_of(columns[sample_weight], rows)
 
@@ -161,16 +174,28 @@ def _target_columns(table: Table, target: str | None, path: Path) -> list[str]:
 def _check_column(name: str | None, table: Table, path: Path) -> None:
     if name is not None and name not in table.columns:
         hint = did_you_mean(name, table.columns, cutoff=0.5)
-        raise DataError(f"'{path}' has no column {shown(name)}.{hint} It has {', '.join(table.columns)}.")
+        plain = all(map(str.isascii, table.columns))
+        raise DataError(
+            f"'{path}' has no column {shown(name)}.{hint} It has {', '.join(table.columns)}."
+            f"{'' if plain else ' If these are misread, save it as UTF-8.'}"
+        )
 
 
-def _rows_with(targets: list[str], columns: Mapping[str, Column], path: Path) -> np.ndarray:
+def _rows_with(targets: list[str], columns: Mapping[str, Column], table: Table, path: Path) -> np.ndarray:
     """Return the numbers of the rows that have a target."""
     gone = np.asarray(np.stack([columns[name].missing() for name in targets]).any(0))
     if gone.all():
         raise DataError(f"No row of '{path}' has a value in {', '.join(targets)}. Give another target.")
     if gone.any():
-        warnings.warn(f"{gone.sum()} of {len(gone)} rows of {path} have no target and are left out.", stacklevel=3)
+        written = Counter(
+            cell for name in targets for cell in table.columns[name] if isinstance(cell, str) and is_missing(cell)
+        )
+        words = ", ".join(f"{shown(cell)} in {count} of them" for cell, count in written.most_common(3))
+        warnings.warn(
+            f"{gone.sum()} of {len(gone)} rows of {path} have no target and are left out"
+            + (f"; {words}. If that is a class, call it otherwise." if words else "."),
+            stacklevel=3,
+        )
     return np.flatnonzero(~gone)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from archgrad.checks import check_real
+from archgrad.data.listing import is_image
 from archgrad.data.table_columns import Column, read_column
 from archgrad.data.table_file import Table, read_table
 from archgrad.errors import DataError, OptionError
@@ -23,6 +24,10 @@ NAMES_SHARE = 0.5
 _MOST_CATEGORIES = 50
 """Most categories of a column that get an input each; the rarer ones share one."""
 _SMALLEST_DEVIATION = 1e-12
+_NAMES_OF_COUNTS = frozenset(
+    ("unnamed: 0", "__index_level_0__", "index", "id", "row", "rowid", "row_id", "rownames", "nr", "no.")
+)
+"""What a column of numbers of the rows is called, of which some may be missing."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +204,14 @@ def measured_encoding(columns: Sequence[Column], rows: np.ndarray, path: Path) -
             left_out[column.name] = reason
         else:
             found.append(encoding)
+    told = ", ".join(f"{shown(name)} ({reason})" for name, reason in left_out.items())
     if left_out:
-        told = ", ".join(f"{shown(name)} ({reason})" for name, reason in left_out.items())
         warnings.warn(f"Columns of {path} are left out: {told}.", stacklevel=4)
     if not found:
-        raise DataError(f"'{path}' has no column to learn from. Give a table with numbers or categories.")
+        raise DataError(
+            f"'{path}' has no column to learn from: {told or 'there is none but the target'}. Give a table with "
+            f"numbers or categories."
+        )
     return TableEncoding(tuple(found))
 
 
@@ -214,7 +222,7 @@ def _encoding(column: Column, rows: np.ndarray) -> tuple[str, _Number | _Categor
         present = values[~np.isnan(values)]
         if len(present) == 0 or (present.max() == present.min() and not missing):
             return "one value" if len(present) else "no values", None
-        if _is_running(column.numbers):
+        if _is_running(column):
             return "running numbers", None
         std = float(present.std())
         return "", _Number(column.name, float(present.mean()), std if std > _SMALLEST_DEVIATION else 1.0, missing)
@@ -222,12 +230,19 @@ def _encoding(column: Column, rows: np.ndarray) -> tuple[str, _Number | _Categor
     counts = Counter(name for row in rows if (name := column.names[row]) is not None)
     if len(counts) < 2 and not (counts and missing):
         return "one value" if counts else "no values", None
+    if all(map(is_image, counts)):
+        return "names of image files, which a table does not read; give images as folder:PATH", None
     if len(counts) > max(NAMES_SHARE * sum(counts.values()), 2):
         return f"{len(counts)} different texts in {len(rows)} rows", None
     common = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_CATEGORIES]]
     return "", _Category(column.name, tuple(sorted(common)), len(counts) > _MOST_CATEGORIES)
 
 
-def _is_running(numbers: np.ndarray) -> bool:
-    """Whether a column only counts the rows, which would tell the order in which they were written."""
-    return len(numbers) > 2 and bool((np.diff(numbers) == 1).all()) and float(numbers[0]) in (0.0, 1.0)
+def _is_running(column: Column) -> bool:
+    """Whether a column only counts the rows, in any order, or all others by its name; that tells where a row stood."""
+    numbers = column.numbers
+    if numbers is None or column.dates or len(numbers) < 3:
+        return False
+    steps = np.diff(np.sort(numbers))
+    counts = bool((steps == 1).all()) and float(numbers.min()) in (0.0, 1.0)
+    return counts or (column.name.lower() in _NAMES_OF_COUNTS and bool((steps >= 1).all() and (steps % 1 == 0).all()))

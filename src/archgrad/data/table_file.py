@@ -2,10 +2,12 @@
 
 import csv
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from archgrad.data.table_columns import decimal_comma_of, is_missing
 from archgrad.errors import DataError, OptionError
 from archgrad.json_text import shown, shown_text
 
@@ -26,8 +28,8 @@ class Table(NamedTuple):
     columns: dict[str, list[Any]]
     """Name: a value a row. Of text files each is a text, else also a number, a truth or a date; None where there is
     none."""
-    decimal_comma: bool = False
-    """Whether its numbers may be written with a comma."""
+    decimal_comma: bool | None = False
+    """Whether its numbers are written with a comma; None where each column tells."""
 
 
 def is_table(name: str) -> bool:
@@ -39,8 +41,8 @@ def read_table(path: Path) -> Table:
     """Read a table.
 
     Args:
-        path: A .csv or .tsv with a row of names at its top, separated by commas, semicolons, tabs or bars, in UTF-8,
-            UTF-16 with its mark, or Windows' Latin; or a .parquet, which needs pyarrow.
+        path: A .csv or .tsv with a row of names at its top, separated by commas, semicolons, tabs, bars or blanks, in
+            UTF-8, UTF-16 with its mark, or Windows' Latin; or a .parquet, which needs pyarrow.
 
     Raises:
         DataError: There is no such file, or it is no such table.
@@ -84,9 +86,11 @@ def _read_text(path: Path) -> Table:
     if first.lower().startswith("sep=") and len(first.strip()) == 5:  # a line by which Excel is told the separator
         separator, text = first.strip()[4], rest
     else:
+        above = ""
         while text.startswith("#"):  # what a logger says of itself
-            text = text.partition("\n")[2]
+            above, _, text = text.partition("\n")
         separator = _separator_of(text)
+        text = _commented_names(above, text, separator) + text
     try:
         rows = [row for row in _rows(text, separator) if any(cell.strip() for cell in row[1])]
     except csv.Error as error:
@@ -113,8 +117,44 @@ def _read_text(path: Path) -> Table:
             f"The first row of '{path}' holds numbers, {names[:_NAMED]}, but must hold the names of the columns. Put "
             f"one above."
         )
-    cells = [[cell.strip() or None for cell in column] for column in zip(*(row for _, row in body), strict=True)]
-    return Table(named_columns(list(zip(names, cells, strict=True)), path), decimal_comma=separator != ",")
+    rows_of_values = _without_names(names, [row for _, row in body], path)
+    cells = [[cell.strip() or None for cell in column] for column in zip(*rows_of_values, strict=True)]
+    comma = decimal_comma_of([cell for column in cells for cell in column if cell is not None])
+    if separator == ",":
+        comma = comma is True
+    return Table(named_columns(list(zip(names, cells, strict=True)), path), decimal_comma=comma)
+
+
+def _commented_names(above: str, text: str, separator: str) -> str:
+    """Return the names that stand behind a # above the numbers, as a line; empty where the table has names itself."""
+    first, names = ([*_rows(lines.partition("\n")[0], separator)] for lines in (text, above.lstrip("# ")))
+    if not first or not names or len(first[0][1]) != len(names[0][1]) or any(map(_looks_like_number, names[0][1])):
+        return ""
+    return above.lstrip("# ") + "\n" if any(map(_looks_like_number, first[0][1])) else ""
+
+
+def _without_names(names: list[str], rows: list[list[str]], path: Path) -> list[list[str]]:
+    """Leave out the names where they stand again, as in files that were joined, and units below them; tell of it."""
+    kept = [row for row in rows if row != names]
+    if len(kept) < len(rows):
+        warnings.warn(f"{len(rows) - len(kept)} rows of {path} repeat the names and are left out.", stacklevel=4)
+    first, rest = kept[:1], kept[1:]
+    if not rest or any(map(_looks_like_number, first[0])):
+        return kept
+    units = [cell for cell, *below in zip(first[0], *rest, strict=True) if _is_unit(cell, below)]
+    if not units:
+        return kept
+    warnings.warn(
+        f"The first row of {path} below the names, with {', '.join(map(shown, units[:_NAMED]))}, is left out, as units "
+        f"of numbers.",
+        stacklevel=4,
+    )
+    return rest
+
+
+def _is_unit(cell: str, below: list[str]) -> bool:
+    numbers = [value for value in below if not is_missing(value)]
+    return not is_missing(cell) and len(numbers) > 1 and all(map(_looks_like_number, numbers))
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -137,7 +177,8 @@ def _separator_of(text: str) -> str:
         return (counts.count(most) * 10 // max(len(counts), 1) if most > 1 else 0, most)
 
     # A comma may stand in numbers, so that of two that fit as well the one of more cells is not always right.
-    return max(_SEPARATORS, key=quality)
+    best = max(_SEPARATORS, key=quality)
+    return best if quality(best)[1] > 1 or quality(" ") < (10, 2) else " "
 
 
 def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -168,4 +209,4 @@ def _looks_like_number(text: str) -> bool:
 
 
 def _word(separator: str) -> str:
-    return {",": "comma", ";": "semicolon", "\t": "tab"}.get(separator, repr(separator))
+    return {",": "comma", ";": "semicolon", "\t": "tab", " ": "space"}.get(separator, repr(separator))

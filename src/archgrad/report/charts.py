@@ -65,7 +65,9 @@ def line_chart(
         if zero and all(value == int(value) for value in shown):
             ticks = [tick for tick in ticks if tick == int(tick)]
     first, last = (epochs[0], epochs[-1]) if epochs else (0, 1)
-    left, right, bottom = _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    written = [format_value(tick, percent=percent, ticks=ticks) for tick in ticks]
+    left = max(_LEFT, 8.0 + max((text_width(text, size=_SMALL) for text in written), default=0.0))
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
 
     def x(epoch: float) -> float:
         return left + (right - left) * ((epoch - first) / (last - first) if last > first else 0.5)
@@ -75,9 +77,8 @@ def line_chart(
         return bottom - (bottom - top) * share
 
     items: list[Item] = [Label(x=4.0, y=12.0, text=clean_text(title), size=13.0, anchor="start", bold=True), *legend]
-    for tick in ticks:
+    for tick, text in zip(ticks, written, strict=True):
         items.append(Curve(commands=(("M", left, y(tick)), ("L", right, y(tick))), stroke="grid"))
-        text = format_value(tick, percent=percent, ticks=ticks)
         items.append(Label(x=left - 6.0, y=y(tick), text=text, size=_SMALL, anchor="end", fill="muted"))
     for tick in _epoch_ticks(first, last):
         items.append(Label(x=x(tick), y=bottom + 13.0, text=f"{tick:.12g}", size=_SMALL, fill="muted"))
@@ -189,11 +190,13 @@ def format_value(value: float, *, percent: bool = False, ticks: Sequence[float] 
     """Return a number as short as its use allows: four figures, or what tells the ticks of an axis apart."""
     if percent:
         step = abs(ticks[1] - ticks[0]) * 100 if len(ticks) > 1 else 0.01
-        digits = 0 if step >= 1 else 1 if step >= 0.1 else 2
+        digits = next((digits for digits in range(6) if abs(round(step, digits) - step) < 1e-6 * step), 6)
         return f"{100 * value:.{digits}f} %"
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
-        mantissa, exponent = f"{value:.{0 if ticks else 2}e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
+        finest = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=0.0)
+        exact = (d for d in range(12) if abs(float(f"{value:.{d}e}") - value) <= 1e-3 * finest)  # 2.5e5 is not 2e5
+        mantissa, exponent = f"{value:.{next(exact, 0) if ticks else 2}e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−", 1 if value < 0 else 0)
     if len(ticks) > 1:  # as many decimals as tell the ticks apart
         step = min(abs(b - a) for a, b in itertools.pairwise(ticks))
         text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if step < 1e-4 else f"{value:.6g}"

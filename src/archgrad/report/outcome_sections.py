@@ -9,21 +9,16 @@ import numpy as np
 from archgrad.report.charts import format_value
 from archgrad.report.elements import details, figure, table
 from archgrad.report.outcomes import Outputs
-from archgrad.report.pictures import class_names
+from archgrad.report.pictures import class_names, unit_of
 from archgrad.report.read import Run
 from archgrad.report.scene import LIGHT, SERIES, Picture
 from archgrad.report.svg import escape, png_data_uri
 
-__all__ = ["imbalance_facts", "of_images", "test_set_section"]
+__all__ = ["imbalance_facts", "test_set_section"]
 
 _MOST_ROWS = 100
 _UNCOUNTED = (120, 120, 120)
 """Colour of pixels that do not count."""
-
-
-def of_images(run: Run) -> bool:
-    """Whether the inputs are images; runs that say nothing are of before there were others."""
-    return run.summary.get("image_shape", ()) is not None
 
 
 def test_set_section(run: Run, pictures: Sequence[Picture]) -> str:
@@ -40,23 +35,17 @@ def imbalance_facts(counts: np.ndarray) -> dict[str, float]:
     return {"balanced accuracy": float(recall.mean()), "F1": float(f1.mean())} if seen.any() else {}
 
 
-def _unit(run: Run) -> str:
-    if run.shows == "positions":
-        return "pixel" if of_images(run) else "position"
-    return "image" if of_images(run) else "sample"
-
-
 def _of_classes(run: Run, pictures: Sequence[Picture]) -> str:
     if run.predictions is None:
         return ""
-    counts, unit = run.predictions.counts, _unit(run)
+    counts, unit = run.predictions.counts, unit_of(run)
     names = class_names(run, len(counts))
     totals = counts.sum(axis=1)
     right = f"{int(counts.trace())} of {int(counts.sum())} test {unit}s right"
     balanced = "; ".join(
         f"{name} {format_value(value, percent=True)}" for name, value in imbalance_facts(counts).items()
     )
-    said = f"{right}; {balanced}" if balanced else right
+    said = (f"{right}; {balanced}" if balanced else right).replace(" %", "\u00a0%")
     rows = []
     for k in sorted(range(len(names)), key=lambda k: counts[k, k] / max(totals[k], 1)):
         if totals[k]:
@@ -66,7 +55,7 @@ def _of_classes(run: Run, pictures: Sequence[Picture]) -> str:
                 [escape(names[k]), str(int(totals[k])), *(format_value(share, percent=True) for share in shares)]
             )
     head = ["class", f"{unit}s", "accuracy", *(["overlap (IoU)"] if run.shows == "positions" else [])]
-    classes = table(head, rows[:_MOST_ROWS], name="Accuracy of each class, worst first")
+    classes = table(head, rows[:_MOST_ROWS], name="Accuracy of each class, worst first", kind="numbers")
     mistakes = [
         [str(index), escape(names[target]), escape(names[predicted]), format_value(confidence, percent=True)]
         for index, target, predicted, confidence in run.predictions.mistakes
@@ -85,7 +74,7 @@ def _of_outputs(run: Run, pictures: Sequence[Picture]) -> str:
     labels = run.shows == "labels"
     names = class_names(run, run.outputs.targets.shape[1])
     body = _label_scores(run.outputs, names, run.threshold) if labels else _value_scores(run.outputs, names)
-    hint = f"{len(run.outputs.targets)} test {_unit(run)}s"
+    hint = f"{len(run.outputs.targets)} test {unit_of(run)}s"
     drawn = "".join(map(figure, pictures))
     title = "Scores of each label, worst first" if labels else "Errors of each value"
     return (
@@ -109,7 +98,12 @@ def _label_scores(outputs: Outputs, names: Sequence[str], threshold: float) -> s
         ]
         for k in np.argsort(f1, kind="stable").tolist()
     ]
-    return table(["label", "samples", "precision", "recall", "F1"], rows[:_MOST_ROWS], name="Scores of each label")
+    return table(
+        ["label", "samples", "precision", "recall", "F1"],
+        rows[:_MOST_ROWS],
+        name="Scores of each label",
+        kind="numbers",
+    )
 
 
 def _value_scores(outputs: Outputs, names: Sequence[str]) -> str:

@@ -31,10 +31,12 @@ __all__ = [
     "confusion_pictures",
     "curve_pictures",
     "edge_pairs",
+    "of_images",
     "residual_pictures",
     "slug",
     "timing_pictures",
     "unique_slugs",
+    "unit_of",
 ]
 
 Probabilities = Mapping[str, Mapping[str, float]]
@@ -319,17 +321,28 @@ def class_names(run: Run, n_classes: int) -> list[str]:
     return list(run.classes) if len(run.classes) == n_classes else [str(k) for k in range(n_classes)]
 
 
+def of_images(run: Run) -> bool:
+    """Whether the inputs are images; runs that say nothing are of before there were others."""
+    return run.summary.get("image_shape", ()) is not None
+
+
+def unit_of(run: Run) -> str:
+    """Return what is classified: an image or another sample, or a pixel or another position of one."""
+    if run.shows == "positions":
+        return "pixel" if of_images(run) else "position"
+    return "image" if of_images(run) else "sample"
+
+
 def confusion_pictures(run: Run) -> list[Picture]:
     """Return the confusion matrix of a retraining on classes; none without predictions."""
     if run.predictions is None:
         return []
     counts = run.predictions.counts
     names = class_names(run, len(counts))
-    unit = "Positions" if run.shows == "positions" else "Images"
     picture = Picture(
         slug="confusion",
         title="Confusion matrix",
-        caption=f"{unit} of each true class (rows) by predicted class (columns); "
+        caption=f"{unit_of(run).capitalize()}s of each true class (rows) by predicted class (columns); "
         "the stronger the colour, the larger the share of the class.",
         wide=confusion_scene(counts, names),
         narrow=confusion_scene(counts, names, narrow=True),

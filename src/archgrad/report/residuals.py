@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from archgrad.report.charts import format_value, nice_ticks
-from archgrad.report.scene import Box, Curve, Item, Label, Scene, clean_text, shorten
+from archgrad.report.scene import Box, Curve, Item, Label, Scene, clean_text, shorten, text_width
 
 __all__ = ["residual_scene"]
 
@@ -26,10 +26,12 @@ def residual_scene(name: str, targets: np.ndarray, outputs: np.ndarray, *, narro
         narrow: For a screen of 400 pixels.
     """
     width, height = (356.0, 260.0) if narrow else (560.0, 320.0)
-    left, right, top, bottom = 58.0, width - 14.0, 30.0, height - 38.0
     residuals = outputs - targets
     spread = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), _MOST_POINTS)).round().astype(int))
     xs, ys = nice_ticks(float(targets.min()), float(targets.max())), _around_zero(residuals)
+    written = [format_value(tick, ticks=ys) for tick in ys]
+    left = max(58.0, 26.0 + max(text_width(text, size=_SMALL) for text in written))
+    right, top, bottom = width - 14.0, 30.0, height - 38.0
 
     def x(value: float) -> float:
         return left + (right - left) * (value - xs[0]) / (xs[-1] - xs[0])
@@ -39,11 +41,10 @@ def residual_scene(name: str, targets: np.ndarray, outputs: np.ndarray, *, narro
 
     title = f"Residuals of {shorten(clean_text(name), size=13.0, width=width - 150.0)}"
     items: list[Item] = [Label(x=4.0, y=12.0, text=title, size=13.0, anchor="start", bold=True)]
-    for tick in ys:
+    for tick, text in zip(ys, written, strict=True):
         items.append(
             Curve(commands=(("M", left, y(tick)), ("L", right, y(tick))), stroke="faint" if tick == 0 else "grid")
         )
-        text = format_value(tick, ticks=ys)
         items.append(Label(x=left - 6.0, y=y(tick), text=text, size=_SMALL, anchor="end", fill="muted"))
     for tick in xs[:: 2 if narrow and len(xs) > 5 else 1]:
         items.append(Label(x=x(tick), y=bottom + 13.0, text=format_value(tick, ticks=xs), size=_SMALL, fill="muted"))

@@ -14,7 +14,7 @@ from archgrad.report.charts import format_value
 from archgrad.report.costs import cost_tables, with_budgets
 from archgrad.report.elements import details, edge_name, facts, figure, grid, notes, table, tiles
 from archgrad.report.frames import frames_json
-from archgrad.report.outcome_sections import of_images, test_set_section
+from archgrad.report.outcome_sections import test_set_section
 from archgrad.report.pictures import (
     alphas_pictures,
     architecture_pictures,
@@ -24,6 +24,7 @@ from archgrad.report.pictures import (
     confusion_pictures,
     curve_pictures,
     edge_pairs,
+    of_images,
     residual_pictures,
     timing_pictures,
 )

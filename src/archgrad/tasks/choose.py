@@ -173,6 +173,8 @@ def _of_fractions(targets: Tensor) -> tuple[Task, str]:
             return Classification(), "the targets of a sample sum to 1, as probabilities of classes do"
         if bool(((targets == 0) | (targets == 1)).all()):
             return Multilabel(), "the targets are several numbers 0 or 1 a sample"
+    if targets.ndim == 1 and bool((targets == targets.round()).all()):
+        return Regression(), "the targets are floats, if whole ones; for class numbers give targets.long()"
     return Regression(), "the targets are numbers with a fraction"
 
 
