@@ -45,7 +45,8 @@ def write_table(file: Path) -> None:
 def test_a_study_is_killed_resumed_and_judged_by_retraining(tmp_path: Path) -> None:
     file, out = tmp_path / "plan.yaml", tmp_path / "out"
     file.write_text(RETRAINED, encoding="utf-8")
-    command = ["-m", "archgrad", "study", str(file), "--out", str(out), "--threads", "1"]
+    keep = tmp_path / "kept.csv"
+    command = ["-m", "archgrad", "study", str(file), "--out", str(out), "--threads", "1", "--keep", str(keep)]
     first = Apart(command)
     while not list(out.glob("searches/*/*/darts/seed-5/metrics.csv")):
         assert first.poll() is None
@@ -54,6 +55,7 @@ def test_a_study_is_killed_resumed_and_judged_by_retraining(tmp_path: Path) -> N
     assert first.wait(120) == 128 + signal.SIGTERM
     begun = {path.parent for path in out.rglob("config.yaml")}
     assert 1 <= len(begun) < 6
+    assert {row.method for row in rows_kept(keep.read_text(encoding="utf-8"))} <= {"darts"}
 
     again = run_apart([*command, "--jobs", "2"])
     assert again.returncode == 0, again.stdout + again.stderr

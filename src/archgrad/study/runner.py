@@ -23,7 +23,7 @@ from archgrad.runs.lock import RunLock
 from archgrad.study.forks import CAN_FORK, Fork, ForkServer
 from archgrad.study.jobs import Job
 
-__all__ = ["Outcome", "Pool", "Processes", "run_jobs"]
+__all__ = ["Outcome", "Pool", "Processes", "done_before", "run_jobs"]
 
 _LAST_LINES = 3
 _POLL_SECONDS = 0.2
@@ -145,7 +145,7 @@ def run_jobs(
     outcomes: dict[str, Outcome] = {}
     waiting = []
     for job in jobs:
-        if (earlier := _noted(folder, job)) is not None and earlier.done and job.folder.is_dir():
+        if (earlier := done_before(job, folder)) is not None:
             outcomes[job.name] = earlier
             on_end(job, earlier)
         else:
@@ -171,6 +171,12 @@ def run_jobs(
             wait(running)
             raise Interrupted(stop.signal_number)
     return outcomes
+
+
+def done_before(job: Job, folder: Path) -> Outcome | None:
+    """Return how a job of the study in a folder ended, if it did its work; else None."""
+    earlier = _noted(folder, job)
+    return earlier if earlier is not None and earlier.done and job.folder.is_dir() else None
 
 
 def _run(job: Job, pool: Pool, folder: Path) -> Outcome:

@@ -24,6 +24,6 @@ def settings_hash(study: Study, candidate: Candidate) -> str:
     if candidate.run is None:
         settings.append(candidate.architecture)
     if candidate.method == "random-search":
-        settings.append(study.methods[0].options)  # its cost is that of the first method
+        settings.append([study.search, study.methods[0].options])  # its cost is that of the first method
     text = _FOLDERS.sub("", json.dumps(settings, sort_keys=True, default=str))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

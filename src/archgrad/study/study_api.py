@@ -18,10 +18,10 @@ from archgrad.options import Options, takes
 from archgrad.runs.config import plain_config, read_config, write_config
 from archgrad.sizes import check_whole
 from archgrad.study.continued import goes_on_from, still_to_run
-from archgrad.study.jobs import candidates_of, jobs_of
+from archgrad.study.jobs import Candidate, candidates_of, jobs_for, jobs_of
 from archgrad.study.judging import Result, judged
 from archgrad.study.kept import kept_of, load_kept, to_csv
-from archgrad.study.runner import Pool, Processes, run_jobs
+from archgrad.study.runner import Outcome, Pool, Processes, done_before, run_jobs
 from archgrad.study.study_file import Study, load_study
 from archgrad.study.study_progress import StudyProgress
 from archgrad.study.study_report import write_study_report
@@ -68,8 +68,8 @@ class StudyOptions(Options):
     """Run each process as a job of SLURM, with these parameters of `submitit.AutoExecutor`, such as
     {"slurm_partition": "gpu", "timeout_min": 240}; needs `pip install archgrad[slurm]`."""
     keep: str | os.PathLike[str] | None = None
-    """CSV file that is written as well: one row a score, with all that tables and pictures are made of, and commit,
-    versions and hardware of each run; small enough for a repository."""
+    """CSV file that is written as well, also where the study is stopped: one row a score, with all that tables and
+    pictures are made of, and commit, versions and hardware of each run; small enough for a repository."""
     continue_from: str | os.PathLike[str] | None = None
     """CSV file that `keep` wrote, of the same study elsewhere or before: what it holds is not run again. A score of
     other settings is refused."""
@@ -111,22 +111,31 @@ def study(options: StudyOptions) -> StudyResult:
     kept = goes_on_from(plan, candidates, [] if options.continue_from is None else load_kept(options.continue_from))
     drawn = _drawn(plan)
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
-    with StudyProgress(quiet=options.quiet) as progress, _pool(options.slurm, threads, folder) as pool:
-        todo = still_to_run(jobs_of(plan, folder), kept)
-        progress.begin(todo)
-        outcomes = run_jobs(
-            todo, pool, folder=folder, workers=options.jobs, on_start=progress.started, on_end=progress.ended
-        )
-    results, points = judged(plan, [one for one in candidates if one not in kept], folder, drawn)
-    rows = kept_of(plan, candidates, results, points, outcomes, folder)
-    if options.keep is not None:
-        write_text(Path(options.keep), to_csv([*itertools.chain(*kept.values()), *rows]))
+    outcomes: dict[str, Outcome] = {}
+    try:
+        with StudyProgress(quiet=options.quiet) as progress, _pool(options.slurm, threads, folder) as pool:
+            todo = still_to_run(jobs_of(plan, folder), kept)
+            progress.begin(todo)
+            outcomes = run_jobs(
+                todo, pool, folder=folder, workers=options.jobs, on_start=progress.started, on_end=progress.ended
+            )
+    finally:  # also of a study that is stopped
+        ended = [one for one in candidates if one not in kept and _has_ended(plan, one, folder)]
+        results, points = judged(plan, ended, folder, drawn)
+        if options.keep is not None:
+            rows = kept_of(plan, candidates, results, points, outcomes, folder)
+            write_text(Path(options.keep), to_csv([*itertools.chain(*kept.values()), *rows]))
     for row in itertools.chain(*kept.values()):
         results.append(row.result)
         points += row.points
     report = write_study_report(plan, results, points, outcomes, folder)
     failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
     return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
+
+
+def _has_ended(plan: Study, candidate: Candidate, folder: Path) -> bool:
+    """Whether there is an architecture to judge: the search of a candidate is done, or none is needed."""
+    return candidate.run is None or done_before(jobs_for(plan, candidate, folder)[0], folder) is not None
 
 
 def _pool(slurm: Mapping[str, object] | None, threads: int, folder: Path) -> Pool:
