@@ -85,15 +85,15 @@ def test_the_arrow_keys_move_through_the_epochs_and_change_the_drawing(browser, 
     output = browser.find_element(By.CSS_SELECTOR, ".scrubber output")
     last = kept_edges(browser)
     slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
-    assert output.text == "47"
+    assert output.text == "48"
     slider.send_keys(Keys.HOME)
-    assert output.text == "0"
+    assert output.text == "1"
     for kind in ("wide", "narrow"):
         cells = data["cells"].values()
         assert kept_edges(browser, kind) == sorted(cell["pairs"][e] for cell in cells for e, _ in cell["kept"][0])
     assert kept_edges(browser) != last
     slider.send_keys(Keys.END)
-    assert output.text == "49"
+    assert output.text == "50"
     assert kept_edges(browser) == last
     assert slider.get_attribute("aria-valuetext") == "epoch 50"
 
@@ -139,7 +139,7 @@ def test_play_runs_through_the_epochs_and_stops_at_the_last(browser, reports):
     button.send_keys(Keys.ENTER)
     assert button.text == "Pause"
     WebDriverWait(browser, 10).until(lambda _: button.text == "Play")
-    assert browser.find_element(By.CSS_SELECTOR, ".scrubber output").text == "6"
+    assert browser.find_element(By.CSS_SELECTOR, ".scrubber output").text == "7"
 
 
 def test_a_click_into_a_chart_moves_the_slider_and_the_pointer_shows_values(browser, reports):
