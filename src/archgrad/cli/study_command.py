@@ -46,8 +46,8 @@ def make_parser() -> Parser:
         "--keep",
         type=str | None,
         metavar="FILE.csv",
-        help="Write this CSV file as well, also where the study is stopped: one row a score, with all that tables and pictures are made of, and commit, "
-        "versions and hardware of each run; small enough for a repository.",
+        help="Write this CSV file as well, also where the study is stopped: one row a score, with all that tables and "
+        "pictures are made of, and commit, versions and hardware of each run; small enough for a repository.",
     )
     parser.add_argument(
         "--continue-from",
