@@ -98,5 +98,5 @@ def test_an_option_that_does_not_go_with_a_text_is_refused(tmp_path: Path, optio
         load(f"text:{tmp_path / 'a.txt'}", **options)
     with pytest.raises(OptionError, match="window goes with text:PATH"):
         load("digits", window=3)
-    with pytest.raises(DataError, match="To read the text, give 'text:"):
+    with pytest.raises(DataError, match="a text for language modelling is given as text:PATH"):
         load(str(tmp_path / "a.txt"))
