@@ -23,10 +23,8 @@ def run(*typed: str) -> list[dict]:
 @pytest.mark.parametrize(
     ("step", "ideas"),
     [
-        ("first-order", ()),
         ("first-order", ("whole", "halves", "heap", "shared")),
-        ("unrolled", ("kernels", "channels-last", "depthwise")),
-        ("exact", ("kernels", "products", "sums")),
+        ("unrolled", ("kernels", "channels-last", "depthwise", "products", "sums")),
     ],
     ids=lambda part: part if isinstance(part, str) else "+".join(part) or "all",
 )

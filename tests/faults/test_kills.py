@@ -13,13 +13,13 @@ from apart import run_apart
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 KILLS = {
-    "search": 8,
-    "selection": 3,
-    "retrain": 4,
-    "trainer": 4,
-    "method1": 3,
-    "method2": 3,
-    "method3": 3,
+    "search": 6,
+    "selection": 2,
+    "retrain": 3,
+    "trainer": 3,
+    "method1": 2,
+    "method2": 2,
+    "method3": 2,
     "recipe1": 2,
 }
 """Few of each; `make soak` kills hundreds."""
