@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -24,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-import archgrad as ag
+from search_step import machine_of
 
 HERE = Path(__file__).parent
 PRECISIONS = ("32", "tf32", "bf16")
@@ -168,19 +165,6 @@ def to_markdown(found: Sequence[Found], machine: Mapping[str, Any]) -> str:
         if each.status != "done":
             lines += ["", f"{each.name}: {each.status}", *(f"    {line}" for line in each.said.splitlines())]
     return "\n".join(lines) + "\n"
-
-
-def machine_of(device: str) -> dict[str, Any]:
-    """Return what the figures belong to."""
-    cuda = device == "cuda"
-    return {
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
-        "cuda": torch.version.cuda if cuda else None,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "archgrad": ag.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

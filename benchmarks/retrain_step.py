@@ -14,7 +14,7 @@ import statistics
 
 import torch
 import torch.nn.functional as F
-from search_step import add_clock, add_precision, check_precision, environment, in_precision, timed
+from search_step import add_clock, add_precision, check_precision, environment, in_precision, peak_memory_mb, timed
 
 import archgrad as ag
 from archgrad.fast import accelerate
@@ -58,7 +58,7 @@ def main() -> None:
             if index:  # the first round warms up
                 seconds[way].append(taken)
             if options.device == "cuda":
-                peaks[f"{way}_peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+                peaks[f"{way}_peak_memory_mb"] = round(peak_memory_mb(options), 1)
     medians = {way: statistics.median(seconds[way]) for way in WAYS}
     found = {f"{way}_seconds": round(medians[way], 5) for way in WAYS}
     found["ratio_retrain"] = round(medians["plain"] / medians["fast"], 3)

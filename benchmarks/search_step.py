@@ -198,23 +198,28 @@ def summary(name: str, path: Path, rounds: list[dict], options: argparse.Namespa
     }
 
 
-def environment(options: argparse.Namespace) -> dict:
-    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
+def machine_of(device: str) -> dict:
+    """Return what figures belong to."""
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
     model = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
             model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     return {
         "device": gpu or model,
-        "threads": options.threads,
-        "clock": options.clock,
+        "cuda": torch.version.cuda if gpu else None,
+        "cores": os.cpu_count(),
         "vector_unit": torch.backends.cpu.get_cpu_capability(),
         "kernels": library.instruction_set(),
-        "load_average": round(os.getloadavg()[0], 1),
         "archgrad": ag.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def environment(options: argparse.Namespace) -> dict:
+    timing = {"threads": options.threads, "clock": options.clock, "load_average": round(os.getloadavg()[0], 1)}
+    return machine_of(options.device) | timing
 
 
 def work(options: argparse.Namespace) -> None:

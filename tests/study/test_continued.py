@@ -12,7 +12,7 @@ import pytest
 from archgrad.errors import OptionError
 from archgrad.study import Entry, Judge, Study
 from archgrad.study.continued import goes_on_from, still_to_run
-from archgrad.study.jobs import Candidate, candidates_of, jobs_of, judges_of
+from archgrad.study.jobs import Candidate, candidates_of, judges_of
 from archgrad.study.kept import Kept
 from archgrad.study.settings_hash import settings_hash
 
@@ -41,7 +41,7 @@ def test_a_table_judges_a_given_architecture_once_also_where_a_study_goes_on() -
         kept = goes_on_from(study, candidates, rows)
         assert set(kept) == set(candidates)  # nothing is judged again
         assert sorted(map(repr, itertools.chain(*kept.values()))) == sorted(map(repr, rows))
-        assert still_to_run(jobs_of(study, Path("out")), kept) == []
+        assert still_to_run(study, kept, Path("out")) == []
 
 
 def test_rows_of_judges_and_seeds_that_a_study_does_not_have_are_left_out() -> None:
@@ -54,7 +54,7 @@ def test_rows_of_judges_and_seeds_that_a_study_does_not_have_are_left_out() -> N
     with pytest.raises(OptionError, match=r"one/one/one/seed-0 is kept more than once"):
         goes_on_from(study, candidates, [*rows, rows[0]])
     missing = goes_on_from(study, candidates, rows[1:])
-    assert [job.name for job in still_to_run(jobs_of(study, Path("out")), missing)] == [
+    assert [job.name for job in still_to_run(study, missing, Path("out"))] == [
         "searches/one/one/one/seed-0",
         "retrainings/short/one/one/one/seed-0",
     ]

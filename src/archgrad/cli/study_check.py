@@ -72,7 +72,7 @@ def checked(study: Study, kept: Collection[Candidate] = ()) -> Iterator[Part]:
     with TemporaryDirectory() as folder:
         searches: dict[str, float] = {}
         jobs = jobs_of(study, Path(folder))
-        todo = {job.name for job in still_to_run(jobs, kept)}
+        todo = {job.name for job in still_to_run(study, kept, Path(folder))}
         for name, alike in parts_of(jobs).items():
             runs, first = sum(job.name in todo for job in alike), alike[0]
             if not runs:

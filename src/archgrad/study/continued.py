@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from archgrad.errors import OptionError
-from archgrad.study.jobs import Candidate, Job, judges_of
+from archgrad.study.jobs import Candidate, Job, jobs_for, jobs_of, judges_of
 from archgrad.study.kept import Kept
 from archgrad.study.settings_hash import settings_hash
 from archgrad.study.study_file import Study
@@ -34,7 +35,8 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
         rows_of_it = places.get((one.space, one.data, one.method, one.seed), [])
         of_it = [row for row in rows_of_it if row.judge.partition(" ")[0] in judges]
         if judges <= {row.judge.partition(" ")[0] for row in of_it}:
-            if any(row.settings != settings_hash(study, one) for row in of_it):
+            settings = settings_hash(study, one)
+            if any(row.settings != settings for row in of_it):
                 raise OptionError(
                     f"What is kept of {one.path} comes from other settings than the study's. Name the file that was "
                     f"kept of this study, or leave continue_from out."
@@ -45,9 +47,15 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
     return found
 
 
-def still_to_run(jobs: Sequence[Job], kept: Iterable[Candidate]) -> list[Job]:
-    """Return the jobs of candidates of which nothing is kept, and those that they wait for."""
-    paths = {one.path for one in kept}
-    todo = [job for job in jobs if not any(job.name.endswith(f"/{path}") for path in paths)]
-    awaited = {job.after for job in todo}
-    return [job for job in jobs if job in todo or job.name in awaited]
+def still_to_run(study: Study, kept: Iterable[Candidate], folder: Path) -> list[Job]:
+    """Return the jobs of candidates of which nothing is kept, and those that they wait for.
+
+    Args:
+        study: What is compared.
+        kept: Candidates that need not run.
+        folder: Of the study.
+    """
+    jobs = jobs_of(study, folder)
+    done = {job.name for one in kept for job in jobs_for(study, one, folder)}
+    awaited = {job.after for job in jobs if job.name not in done}
+    return [job for job in jobs if job.name not in done or job.name in awaited]

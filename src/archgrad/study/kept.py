@@ -141,6 +141,7 @@ def kept_of(
     for point in points:
         courses.setdefault((point.place, point.method, point.seed), []).append(point)
     rows = []
+    hashes = {one: settings_hash(study, one) for one in candidates}
     for one in results:
         candidate = places[one.space, one.data, one.method, one.seed]
         judge = judges[one.judge.partition(" ")[0]]  # a column or a metric follows
@@ -161,7 +162,7 @@ def kept_of(
                 parameters=one.parameters,
                 multiply_adds=one.multiply_adds,
                 choices=one.choices,
-                settings=settings_hash(study, candidate),
+                settings=hashes[candidate],
                 **vars(evidence),
             )
         )
@@ -214,7 +215,7 @@ def load_kept(path: str | os.PathLike[str]) -> list[Kept]:
         DataError: The file cannot be read, or a row is broken.
     """
     try:
-        return from_csv(Path(path).read_text(encoding="utf-8"))
+        return from_csv(read_file(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' cannot be read: {error}. Name a file that was kept of a study.") from error
 

@@ -15,11 +15,12 @@ from archgrad.errors import OptionError, RunError
 from archgrad.files import write_text
 from archgrad.named_space import SPACES
 from archgrad.options import Options, takes
+from archgrad.runs import Interrupted
 from archgrad.runs.config import plain_config, read_config, write_config
 from archgrad.sizes import check_whole
 from archgrad.study.continued import goes_on_from, still_to_run
-from archgrad.study.jobs import Candidate, candidates_of, jobs_for, jobs_of
-from archgrad.study.judging import Result, judged
+from archgrad.study.jobs import Candidate, candidates_of, jobs_for
+from archgrad.study.judging import Point, Result, judged
 from archgrad.study.kept import kept_of, load_kept, to_csv
 from archgrad.study.runner import Outcome, Pool, Processes, done_before, run_jobs
 from archgrad.study.study_file import Study, load_study
@@ -111,23 +112,31 @@ def study(options: StudyOptions) -> StudyResult:
     kept = goes_on_from(plan, candidates, [] if options.continue_from is None else load_kept(options.continue_from))
     drawn = _drawn(plan)
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
-    outcomes: dict[str, Outcome] = {}
+    earlier = list(itertools.chain(*kept.values()))
+
+    def judge(outcomes: Mapping[str, Outcome]) -> tuple[list[Result], list[Point]]:
+        """Judge what has ended, and keep it."""
+        ended = [one for one in candidates if one not in kept and _has_ended(plan, one, folder)]
+        results, points = judged(plan, ended, folder, drawn)
+        if options.keep is not None:
+            rows = kept_of(plan, ended, results, points, outcomes, folder)
+            write_text(Path(options.keep), to_csv([*earlier, *rows]))
+        return results, points
+
     try:
         with StudyProgress(quiet=options.quiet) as progress, _pool(options.slurm, threads, folder) as pool:
-            todo = still_to_run(jobs_of(plan, folder), kept)
+            todo = still_to_run(plan, kept, folder)
             progress.begin(todo)
             outcomes = run_jobs(
                 todo, pool, folder=folder, workers=options.jobs, on_start=progress.started, on_end=progress.ended
             )
-    finally:  # also of a study that is stopped
-        ended = [one for one in candidates if one not in kept and _has_ended(plan, one, folder)]
-        results, points = judged(plan, ended, folder, drawn)
+    except Interrupted:
         if options.keep is not None:
-            rows = kept_of(plan, candidates, results, points, outcomes, folder)
-            write_text(Path(options.keep), to_csv([*itertools.chain(*kept.values()), *rows]))
-    for row in itertools.chain(*kept.values()):
-        results.append(row.result)
-        points += row.points
+            judge({})
+        raise
+    results, points = judge(outcomes)
+    results += [row.result for row in earlier]
+    points += [point for row in earlier for point in row.points]
     report = write_study_report(plan, results, points, outcomes, folder)
     failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
     return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
