@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -241,9 +241,7 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
     else:
         if single := [name for name, count in zip(classes, counts, strict=True) if count < 2]:
             raise DataError(f"{path} has a single image for the classes {single}; without a test folder, 2 are needed.")
-        for_train, for_test = (part.sort().values for part in stratified_halves(train_targets, fraction=0.8, seed=0))
-        test, test_targets = [train[index] for index in for_test], train_targets[for_test]
-        train, train_targets = [train[index] for index in for_train], train_targets[for_train]
+        (train, train_targets), (test, test_targets) = without_a_fifth(train, train_targets)
     listing = Listing(
         classes=classes, train=train, train_targets=train_targets, test=test, test_targets=test_targets, **valid
     )
@@ -256,6 +254,15 @@ def list_classes(folder: ImageFolder, path: Path) -> Listing:
             stacklevel=2,
         )
     return listing
+
+
+def without_a_fifth(
+    images: Sequence[StoredImage], targets: Tensor
+) -> tuple[tuple[list[StoredImage], Tensor], tuple[list[StoredImage], Tensor]]:
+    """Return (images, targets) for training, and a fifth of each class as the test set of data that has none."""
+    parts = (part.sort().values for part in stratified_halves(targets, fraction=0.8, seed=0))
+    train, test = (([images[index] for index in part], targets[part]) for part in parts)
+    return train, test
 
 
 def _of_part(folder: ImageFolder, classes: tuple[str, ...], path: Path, what: str) -> tuple[list[StoredImage], Tensor]:

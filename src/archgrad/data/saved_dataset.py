@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from archgrad.data.dataset import Data
-from archgrad.data.listing import Listing, StoredImage, chosen_splits
+from archgrad.data.listing import Listing, StoredImage, chosen_splits, without_a_fifth
 from archgrad.data.samples import TensorSamples
-from archgrad.data.split import stratified_halves
 from archgrad.data.table_file import Table, named_columns
 from archgrad.errors import ArchitectureError, DataError, OptionError, did_you_mean
 from archgrad.files import read_file
@@ -64,13 +63,13 @@ class SavedDataset:
 
     def __init__(self, path: Path, target: str | None) -> None:
         self.path = path
-        self._parts = {name: _opened(path, folder) for name, folder in _folders(path).items()}
+        folders = _folders(path)
+        self._parts = {name: _opened(path, folder) for name, folder in folders.items()}
         self._columns = self._parts["train"].tables[0].column_names
         for part in self._parts.values():
             if any(table.column_names != self._columns for table in part.tables):
                 raise DataError(f"The parts of {path} have different columns. Save them with the same.")
-        first = next(iter(_folders(path).values()))
-        features = _json(first / _FACTS).get("features")
+        features = _json(next(iter(folders.values())) / _FACTS).get("features")
         self._features = features if isinstance(features, Mapping) else {}
         self._images = [name for name in self._columns if self._kind(name) == "Image"]
         self.target = self._target(target)
@@ -130,10 +129,9 @@ class SavedDataset:
             targets = torch.tensor([number[values[name][row]] for row in kept], dtype=torch.int64)
             found |= {name: [images[row] for row in kept], f"{name}_targets": targets}
         if not found.get("test"):
-            for_train, for_test = stratified_halves(found["train_targets"], fraction=0.8, seed=0)
-            images, targets = found["train"], found["train_targets"]
-            for name, rows in (("train", for_train.sort().values), ("test", for_test.sort().values)):
-                found |= {name: [images[row] for row in rows], f"{name}_targets": targets[rows]}
+            train, test = without_a_fifth(found["train"], found["train_targets"])
+            found["train"], found["train_targets"] = train
+            found["test"], found["test_targets"] = test
         return Listing(classes=classes, **found)
 
     def _labels(self, part: _Part) -> list[Any]:
