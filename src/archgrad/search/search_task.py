@@ -251,7 +251,7 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = with_costs(self.members.together(architecture, self.supernet), self.regularizers)
+        self._architecture = self.together(architecture)
         means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
@@ -284,9 +284,9 @@ class SearchTask(Task[Architecture]):
             scores=self._method.selection.scores(self.supernet),
         )
 
-    def _architecture_after(self, epoch: int) -> Architecture:
-        """Return what is decided at the end of an epoch (0-based), by all members of an ensemble so far."""
-        return with_costs(self.members.together(self._own_architecture(epoch), self.supernet), self.regularizers)
+    def together(self, own: Architecture) -> Architecture:
+        """Return what all members so far decide with the running one's architecture, and what it costs."""
+        return with_costs(self.members.together(own, self.supernet), self.regularizers)
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
@@ -325,9 +325,9 @@ class SearchTask(Task[Architecture]):
         Says as well if the alphas hardly moved, and how close each decision was.
         """
         if self.members.stop(self.history) is None:
-            architecture = self._architecture or self._architecture_after(self.epoch - 1)
+            architecture = self._architecture or self.together(self._own_architecture(self.epoch - 1))
         else:
-            architecture = with_costs(self.members.together(self._ended(), self.supernet), self.regularizers)
+            architecture = self.together(self._ended())
             if self.folder is not None:
                 self.folder.save_architecture(architecture)
         for note in (undecided_note(architecture), *(part.broken(architecture) for part in self.regularizers)):
@@ -337,7 +337,7 @@ class SearchTask(Task[Architecture]):
 
     def present_architecture(self) -> Architecture:
         """Return what the alphas decide at present, also within an epoch."""
-        return self._architecture_after(self.epoch if self.step else max(self.epoch - 1, 0))
+        return self.together(self._own_architecture(self.epoch if self.step else max(self.epoch - 1, 0)))
 
     def _ended(self) -> Architecture:
         """Return what the member that has ended decided: by its last alphas, or by those that it was stopped for."""

@@ -17,7 +17,6 @@ from archgrad.search.prepared import prepared
 from archgrad.search.search_api import SearchResult
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
-from archgrad.search.terms import with_costs
 
 __all__ = ["FOLDER", "MemberRun", "RunMembers", "search_side_by_side"]
 
@@ -99,7 +98,7 @@ def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
         for row, timing in zip(*files, strict=True):
             epoch = len(task.history)
             own = _within(task, Architecture.load(path / "checkpoints" / f"epoch_{row['epoch']}.json"), epoch)
-            whole = with_costs(members.together(own, task.supernet), task.regularizers)
+            whole = task.together(own)
             members.remember(own)
             row = {"epoch": epoch, "member": member, **{name: row[name] for name in row if name != "epoch"}}
             task.history.append(row)
@@ -116,7 +115,7 @@ def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
     assert whole is not None
     if members.stop(task.history) is None:
         return whole
-    decided = with_costs(members.together(ended, task.supernet), task.regularizers)
+    decided = task.together(ended)
     folder.save_architecture(decided)
     return decided
 

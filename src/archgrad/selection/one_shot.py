@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from archgrad.architecture import Architecture
 from archgrad.cell import Cell
+from archgrad.checks import check_word
 from archgrad.decision import taken_candidates
 from archgrad.derive import derive
 from archgrad.discretize import decide
@@ -48,8 +49,7 @@ class OneShot(Selection):
 
     def __post_init__(self) -> None:
         check_whole("networks", self.networks, least=1)
-        if self.criterion not in CRITERIA:
-            raise OptionError(f"criterion must be one of {', '.join(CRITERIA)}, but got criterion={self.criterion!r}.")
+        check_word("criterion", self.criterion, CRITERIA)
 
     def further_epochs(self, supernet: Supernet) -> int:
         """Return 0; refuse cells with partial channels, whose derived networks have other weights."""

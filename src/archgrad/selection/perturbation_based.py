@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from archgrad.checks import check_word
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import OptionError
 from archgrad.relaxation import Relaxation
@@ -50,8 +51,7 @@ class PerturbationBased(Selection):
     def __post_init__(self) -> None:
         check_whole("tune_epochs", self.tune_epochs, least=0)
         check_number("tune_rate", self.tune_rate, above=0.0)
-        if self.criterion not in CRITERIA:
-            raise OptionError(f"criterion must be one of {', '.join(CRITERIA)}, but got criterion={self.criterion!r}.")
+        check_word("criterion", self.criterion, CRITERIA)
 
     def check(self, relaxation: Relaxation) -> None:
         """Refuse a relaxation in whose mixture the weight of one candidate cannot be taken away, or be one."""
