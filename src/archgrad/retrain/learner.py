@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from archgrad.batches import count, cut, prepare
 from archgrad.buffers import copied_buffers, set_buffers
+from archgrad.calling import run_on
 from archgrad.dependence import depends_on_inputs
 from archgrad.engine.precision import autocast, check_device
 from archgrad.errors import OptionError, RunError
@@ -178,7 +179,7 @@ class Learner:
 
     def _forward(self, inputs: Any) -> Any:
         with autocast(self.device, self.recipe.precision):
-            return self.network(prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
+            return run_on(self.network, prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
 
     def _split(self, output: Any, samples: int) -> tuple[Any, Any]:
         """Return the outputs, and those of an auxiliary head or None."""
