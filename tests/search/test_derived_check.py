@@ -92,7 +92,7 @@ def test_spaces_that_come_with_archgrad_are_what_they_give(build: Callable[[], n
 
 def test_nothing_is_told_of_networks_that_draw_and_the_look_leaves_no_trace() -> None:
     torch.manual_seed(0)
-    supernet = ag.Supernet(nn.Sequential(ag.nn.BatchNorm1d(ag.ValueChoice([1, 3], "w")), nn.Dropout(0.5), Noisy()))
+    supernet = ag.Supernet(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), Noisy()))
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     random, draws = torch.get_rng_state(), supernet.generator.get_state()
     assert other_network_warning(supernet, torch.randn(4, 3, generator=torch.Generator().manual_seed(1))) is None

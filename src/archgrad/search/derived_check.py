@@ -73,8 +73,8 @@ def other_network_warning(supernet: Supernet, inputs: Any) -> str | None:
 
 
 _REMEDY = (
-    "Channels of tensors that are concatenated are a sum (width + width in the place of 2 * width), and what reads all "
-    "channels, such as a mean or a softmax over them, must be left to layers of archgrad.nn."
+    "Channels of tensors that are concatenated, or split, are a sum (width + width in the place of 2 * width), and "
+    "what reads all channels, such as a mean or a softmax over them, must be left to layers of archgrad.nn."
 )
 
 
