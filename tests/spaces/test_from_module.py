@@ -294,6 +294,25 @@ def test_encoder_layers_of_torch_call_their_parts_where_they_predict_too(with_ba
         torch.testing.assert_close(original(**batch)[kept], model(**batch)[kept])
 
 
+class Counting(nn.Module):
+    """Computes something else in every pass, as a step of a power iteration does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return self.conv(x) * self.passes
+
+
+def test_a_model_that_changes_in_every_pass_is_compared_as_it_is() -> None:
+    model = Counting()
+    space = from_module(model, [Kernels()], batch=torch.randn(1, 4, 5, 5))
+    assert space.passes == model.passes == 0
+
+
 class ReadsAttribute(nn.Module):
     def __init__(self) -> None:
         super().__init__()

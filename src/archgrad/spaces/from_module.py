@@ -218,17 +218,25 @@ def _arguments(network: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[st
     return cast("tuple[tuple[Any, ...], dict[str, Any]]", parts)
 
 
+def _at_original(space: nn.Module) -> nn.Module:
+    """Return a copy of a space that runs with every choice at "original"."""
+    made = copied(space)
+    for part in made.modules():
+        if isinstance(part, Choice):  # the first candidate, or value, is the layer's own
+            part.bind("all", MixtureTable({"all": Mixture(torch.ones(1, 1), (0,))}))
+    return made
+
+
 def _check_same(space: nn.Module, batch: Any, before: Any) -> None:
     """Raise SpaceError if the space, every choice at "original", does not compute what the model did."""
-    copy = copied(space)
-    choices = [part for part in copy.modules() if isinstance(part, Choice)]
-    for choice in choices:  # the first candidate, or value, is the layer's own
-        choice.bind("all", MixtureTable({"all": Mixture(torch.ones(1, 1), (0,))}))
+    copy = _at_original(space)
     open_parts = (LayerChoice, ValuedModule)
     asked = [LayerPlace(path, part) for path, part in copy.named_modules() if isinstance(part, open_parts)]
     try:
         watch(asked, lambda: _run(copy, batch))
-        after = _run(copy, batch)  # some modules go another way while a part of theirs is watched
+        # Once more, since some modules go another way while a part of theirs is watched; of a copy that is as the model
+        # was, since some change in every pass, such as by a step of a power iteration.
+        after = _run(_at_original(space), batch)
     except (AttributeError, TypeError) as error:
         raise SpaceError(
             f"{type(space).__name__} does not run with choices in the place of layers: {error}. Its code reads a layer "
@@ -242,6 +250,6 @@ def _check_same(space: nn.Module, batch: Any, before: Any) -> None:
     pairs = zip(tensors_in(before), tensors_in(after), strict=True)
     if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs):
         raise SpaceError(
-            f"{type(space).__name__} with {len(choices)} choices, all at '{ORIGINAL}', does not compute what the model "
+            f"{type(space).__name__} with its choices at '{ORIGINAL}' does not compute what the model "
             f"does. Its code asks for the class of its layers, or a layer changes its input; leave it out (at=...)."
         )
