@@ -164,8 +164,9 @@ def trace(network: nn.Module, examples: Examples, *, batch_size: int | None = No
     except Exception as error:  # the tracer raises nearly anything, down to what the network itself raises
         size = "any size" if batch_size is None else f"{batch_size} samples"
         nor = ", nor on a fixed batch size, unless batch_size is given" if batch_size is None else ""
+        named = network.network if isinstance(network, _OneArgument) else network
         raise ExportError(
-            f"The network {type(network).__name__} cannot be written as one graph for batches of {size}: "
+            f"The network {type(named).__name__} cannot be written as one graph for batches of {size}: "
             f"{_first_lines(error)} Its forward must not depend on the values in a batch{nor}."
         ) from error
     _drop_unused(program)
