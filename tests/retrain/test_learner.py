@@ -232,6 +232,15 @@ def test_a_network_that_returns_something_else_is_an_error(output: Any) -> None:
         learner(Wrong()).train_step(0, INPUTS, TARGETS)
 
 
+def test_a_network_of_several_outputs_is_told_of_the_task_for_it() -> None:
+    class Named(Linear):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(OptionError, match=r"returned dict\. Where it returns several tensors, give a Task"):
+        learner(Named()).train_step(0, INPUTS, TARGETS)
+
+
 def test_a_network_without_parameters_is_an_error() -> None:
     with pytest.raises(OptionError, match="no parameters"):
         learner(nn.Identity())
