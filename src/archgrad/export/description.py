@@ -199,7 +199,7 @@ class ModelDescription:
 
     def _of_files(self) -> dict[str, Any]:
         """Return what files say of files; nothing where images are cropped to 8 bits, as all were at first."""
-        images = {"fit": self.fit, "bits": self.bits} if (self.fit, self.bits) != ("crop", 8) else {}
+        images: dict[str, Any] = {"fit": self.fit, "bits": self.bits} if (self.fit, self.bits) != ("crop", 8) else {}
         images |= {} if self.read_size is None else {"read_size": list(self.read_size)}
         return images | ({} if self.encoding is None else {"table": self.encoding.to_plain()})
 
