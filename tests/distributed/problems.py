@@ -254,14 +254,17 @@ def retrained(*, batch_size: int, **options: Any) -> dict[str, Any]:
 
 
 def photographs(*, batch_size: int) -> dict[str, Any]:
-    """Retrain in double precision on random parts of images in other colours, with a warm-up."""
+    """Retrain in double precision on random parts of images in other colours, with a warm-up.
+
+    A metric of torchmetrics is shown as it goes, which process 0 alone does.
+    """
     torch.manual_seed(6)
     network = Network()
     changed = Augmentation(resized_crop=6, flip=True, colour_jitter=(0.4, 0.4, 0.4, 0.2))
     data = replace(images(45, test=7, side=9), augmentation=changed, image_size=6)
     result = ag.retrain(
         network, data, epochs=EPOCHS, batch_size=batch_size, precision="64", device="cpu", drop_path=0.0, cutout=0,
-        schedule="linear", warmup_epochs=2, sync_batchnorm=True, quiet=True,
+        schedule="linear", warmup_epochs=2, sync_batchnorm=True, metrics="accuracy,f1", log_frequency=1,
     )  # fmt: skip
     return state_of(network) | {"history": result.history}
 
