@@ -17,6 +17,7 @@ CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm
     "rules",
     "retrain",
     "photographs",
+    "retrain of a sum",
 ]
 
 
@@ -30,6 +31,8 @@ def alone(case: str) -> dict[str, Any]:
         return problems.retrained(batch_size=16)
     if case == "photographs":
         return problems.photographs(batch_size=16)
+    if case == "retrain of a sum":
+        return problems.summed(batch_size=16)
     if case == "rules":
         return problems.ruled(batch_size=16)
     if case == "selected":
