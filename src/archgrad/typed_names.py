@@ -10,7 +10,8 @@ __all__ = ["OF_IMAGES", "OF_LOADING", "OF_TABLES", "OF_TEXT", "OWN_KINDS", "PREF
 OWN_KINDS = ("data", "space")
 """The options that take code of a person's own; `--data.NAME` and `--space.NAME` set its parameters."""
 
-OF_IMAGES, OF_TABLES = ("image_size", "fit", "skip_unreadable"), ("target", "group", "time", "sample_weight")
+OF_IMAGES = ("image_size", "fit", "augmentation", "skip_unreadable")
+OF_TABLES = ("target", "group", "time", "sample_weight")
 OF_TEXT = ("tokens", "window")
 OF_LOADING = (*OF_IMAGES, *OF_TABLES, *OF_TEXT, "fold")
 """The options that say how data is loaded, which belong to it wherever it is loaded again."""

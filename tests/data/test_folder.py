@@ -11,7 +11,7 @@ import torch
 from image_files import class_folders, picture, tar_of
 from PIL import Image
 
-from archgrad.data import InfiniteLoader, load
+from archgrad.data import Augmentation, InfiniteLoader, load
 from archgrad.data import archive as archive_module
 from archgrad.data import image_folder as folder_module
 from archgrad.data.augment import channel_statistics
@@ -29,6 +29,33 @@ def test_classes_are_sorted_by_name_and_images_keep_their_pixels(tmp_path):
     assert torch.equal(data.train.inputs[6], torch.from_numpy(pixels.copy()))
     assert (data.mean, data.std) == channel_statistics(data.train.inputs)
     assert (data.augmentation.crop_padding, data.augmentation.flip) == (1, True)
+
+
+def test_for_random_parts_images_are_kept_larger_than_a_network_sees_them(tmp_path):
+    folder = class_folders(tmp_path / "images")
+    data, whole = (
+        load(f"folder:{folder}", root=tmp_path / "cache", image_size=size, augmentation=augmentation)
+        for size, augmentation in ((7, "imagenet"), (8, "none"))
+    )
+    assert (data.image_size, data.augmentation.resized_crop, data.augmentation.flip) == (7, 7, True)
+    assert data.augmentation.colour_jitter == (0.4, 0.4, 0.4, 0.2)
+    assert torch.equal(data.train.inputs, whole.train.inputs)
+    assert len(list((tmp_path / "cache" / "decoded").glob("*.safetensors"))) == 1  # which both read
+    assert whole.augmentation == Augmentation()
+    assert data.evaluation_transform()(data.test.inputs, None).shape == (12, 3, 7, 7)
+    batch, _ = next(InfiniteLoader(data.train, batch_size=4, seed=0, transform=data.training_transform()).batches())
+    assert batch.shape == (4, 3, 7, 7)
+    by_default = load(f"folder:{folder}", root=tmp_path / "cache", augmentation="imagenet")
+    assert (by_default.image_size, by_default.train.inputs.shape[2:]) == (224, (256, 256))
+    for options, message in (
+        ({"augmentation": "cifar"}, "augmentation must be one of shift, imagenet, none"),
+        ({"augmentation": "imagenet", "image_size": (7, 9)}, "square parts"),
+        ({"augmentation": "imagenet", "image_size": 4000}, "8/7 of image_size"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            load(f"folder:{folder}", root=tmp_path / "cache", **options)
+    with pytest.raises(OptionError, match="augmentation goes with folder:PATH"):
+        load("digits", augmentation="none")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])

@@ -96,6 +96,29 @@ def test_a_folder_is_predicted_in_the_shape_and_fit_of_the_training(
     assert predict_samples(run, name) != predict_samples(run, load(name, image_size=(HEIGHT, WIDTH)))
 
 
+@pytest.mark.filterwarnings("ignore:.*have another shape")
+def test_of_files_that_were_cut_at_random_in_training_the_centre_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHGRAD_CACHE", str(tmp_path / "cache"))
+    files = pictures(tmp_path / "set", bits=8)
+    name = f"folder:{tmp_path / 'set'}"
+    data = load(name, image_size=14, augmentation="imagenet")
+    run = tmp_path / "run"
+    options = {**OPTIONS, "batch_size": 4, "config": {"space": "tiny", "channels": 4}}
+    retrain(tiny_network(num_classes=2, in_channels=3), data, architecture=TINY, run_dir=run, **options)
+    described = describe_run(run)
+    assert (described.input_shape, described.read_size) == ((3, 14, 14), (16, 16))
+    assert torch.equal(shares(run, files), network_on(run, data))
+    assert predict_samples(run, name) == predict_samples(run, data)
+    assert ModelDescription.from_json(described.to_json(), where="it") == described
+    assert json.loads(described.to_json())["version"] == 5
+    whole = json.loads((run / "summary.json").read_text())
+    whole.pop("read_size")
+    (run / "summary.json").write_text(json.dumps(whole))
+    assert not torch.equal(shares(run, files), network_on(run, data))  # the whole of each, brought to 14 x 14
+
+
 def test_a_description_of_files_is_checked_as_it_is_read() -> None:
     encoding = TableEncoding.from_plain(
         [
@@ -109,9 +132,15 @@ def test_a_description_of_files_is_checked_as_it_is_read() -> None:
     assert json.loads(plain.to_json())["version"] == 1  # that older programs read as before
     deep = replace(plain, bits=16)
     assert json.loads(deep.to_json())["version"] == 4  # that older ones refuse
+    square = replace(plain, input_shape=(1, 14, 14), read_size=(16, 16))
     for good, changes, message in (
         (deep, {"bits": 12}, "8 or 16, but got 12"),
         (deep, {"fit": "stretch"}, "fit must be one of crop, squash, pad"),
+        (square, {"read_size": [13, 16]}, "read_size must be"),
+        (square, {"read_size": [16, 5000]}, "read_size must be"),
+        (square, {"read_size": [16]}, "read_size must be"),
+        (square, {"read_size": 16}, "read_size must be a list"),
+        (deep, {"read_size": [16, 16]}, "square inputs"),
         (table, {"table": []}, "at least one"),
         (table, {"table": [{"name": "area"}]}, "numbers with mean and deviation"),
         (table, {"table": table.encoding.to_plain()[:1]}, "table of 2 inputs"),  # type: ignore[union-attr]

@@ -104,7 +104,7 @@ def test_a_description_is_this_text() -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "does not describe a model"),
-        ({"version": 5}, "version 5, and this archgrad reads 1 to 4"),
+        ({"version": 6}, "version 6, and this archgrad reads 1 to 5"),
         ({"version": 2}, "'inputs' is missing"),
         ({"classes": []}, "at least one name"),
         ({"classes": "ab"}, "classes must be a list"),

@@ -42,16 +42,17 @@ def searched(epochs: int, **options: Any) -> ag.SearchResult:
     return ag.search(space, PAIR, epochs=epochs, **{"schedule": "constant", **OPTIONS, **options})
 
 
-def test_a_retraining_of_more_epochs_is_what_it_would_have_been_from_the_start(tmp_path: Path) -> None:
-    whole = retrained(3)
-    retrained(1, run_dir=tmp_path)
-    longer = retrained(3, run_dir=tmp_path, resume=True)
+@pytest.mark.parametrize("schedule", ["constant", "exponential"])
+def test_a_retraining_of_more_epochs_is_what_it_would_have_been_from_the_start(tmp_path: Path, schedule: str) -> None:
+    whole = retrained(3, schedule=schedule)
+    retrained(1, run_dir=tmp_path, schedule=schedule)
+    longer = retrained(3, run_dir=tmp_path, resume=True, schedule=schedule)
     assert longer.history == whole.history
     for name, value in whole.network.state_dict().items():
         assert torch.equal(longer.network.state_dict()[name], value)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["epochs"] == 3
     with pytest.raises(RunError, match=r"epochs: the run has 3, asked for 2\nGive the run's own"):
-        retrained(2, run_dir=tmp_path, resume=True)
+        retrained(2, run_dir=tmp_path, resume=True, schedule=schedule)
 
 
 def test_a_search_of_more_epochs_is_what_it_would_have_been_from_the_start(tmp_path: Path) -> None:
@@ -69,6 +70,7 @@ def test_a_search_of_more_epochs_is_what_it_would_have_been_from_the_start(tmp_p
     ("run", "options", "why"),
     [
         (retrained, {"schedule": "cosine"}, "the learning rate falls along half a cosine"),
+        (retrained, {"schedule": "linear"}, "the learning rate falls along a straight line"),
         (retrained, {"drop_path": 0.1}, "the rate of drop_path grows over them"),
         (searched, {"schedule": "cosine"}, "the learning rate falls along half a cosine"),
         (

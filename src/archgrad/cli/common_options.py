@@ -75,7 +75,7 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str, parts: Coll
     """
     arguments, dotted = split_dotted(arguments, (*OWN_KINDS, *parts))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("config", "resume", "out", *OWN_KINDS):
+    for name in ("config", "resume", "out", "recipe", *OWN_KINDS):
         first.add_argument(f"--{name}")
     try:
         places, _ = first.parse_known_args(arguments)
@@ -92,6 +92,8 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str, parts: Coll
             )
     if places.config:
         stored |= _read(parser, Path(places.config), command, parts)
+    of_file, of_typed = (parser.recipes.get(str(name), {}) for name in (stored.get("recipe"), places.recipe))
+    stored = {**of_file, **stored, **of_typed}
     options = {kind: _stored_options(kind, stored, getattr(places, kind), resumed) for kind in OWN_KINDS}
     tree = stored.pop("method") if isinstance(stored.get("method"), Mapping) else None
     budget = stored.pop("budget", None)  # which a parser that gathers what is typed again does not take from a file

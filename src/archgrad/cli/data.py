@@ -62,6 +62,13 @@ def add_data_options(parser: Parser) -> None:
         "squash (squeeze them), or pad (add black borders).",
     )
     group.add_argument(
+        "--augmentation",
+        type=Literal["shift", "imagenet", "none"] | None,
+        help="What is done at random to training images of folder:PATH: shift (move them by up to an eighth of their "
+        "side and mirror them; the default), imagenet (bring them to 8/7 of --image-size, 256 for 224, and take random "
+        "parts of that, mirrored and with other colours; tests take the centre), or none.",
+    )
+    group.add_argument(
         "--skip-unreadable",
         type=bool,
         default=False,

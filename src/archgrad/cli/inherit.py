@@ -13,6 +13,7 @@ from archgrad.cli.own_code import own_again, settled_own, stored_options, typed_
 from archgrad.cli.parser import dashed
 from archgrad.errors import OptionError, RunError
 from archgrad.options import names_of
+from archgrad.retrain.recipes import RECIPE_IMAGES
 from archgrad.runs import read_config
 from archgrad.tasks import TASKS, TaskOptions
 from archgrad.tasks.base_task import HIGHER_IS_BETTER, LOWER_IS_BETTER
@@ -26,7 +27,7 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
 
     Args:
         values: Of the command line, with --arch settled; changed.
-        arguments: What was typed, which wins, as a --config does.
+        arguments: What was typed, which wins, as a --config does, and what a --recipe says of images.
 
     Returns:
         What was taken over, as a line for the terminal; None if nothing.
@@ -44,6 +45,7 @@ def inherit(values: dict[str, Any], arguments: Sequence[str]) -> str | None:
     if stored.get("command") not in ("search", "random-search"):
         return None
     typed = {argument.partition("=")[0] for argument in arguments}
+    typed |= {dashed(f"--{name}") for name in (RECIPE_IMAGES if values.get("recipe") else ())}
     free = [kind for kind in OWN_KINDS if f"--{kind}" not in typed and isinstance(stored.get(kind), str)]
     if own := [stored[kind] for kind in free if is_own(stored[kind])]:
         again = own_again({kind: stored[kind] if kind in free else None for kind in OWN_KINDS})

@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn, Union
 
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
@@ -46,9 +46,12 @@ class Parser(ArgumentParser):
 
     Attributes:
         passed_on: The parameters of the command's function that became options.
+        recipes: Values of options by what `--recipe` takes; others that are typed win, and a recipe that is typed wins
+            over a file, which wins over the recipe that it names.
     """
 
     passed_on: Sequence[str] = ()
+    recipes: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({})
 
     def __init__(self, command: str, description: str, *, positional: str = "") -> None:
         name = f"archgrad {command}"

@@ -24,19 +24,21 @@ from archgrad.data import Data
 from archgrad.derive import derive
 from archgrad.discretize import random_architecture
 from archgrad.distributed import local_rank_zero_first, process_group, raise_on_all_ranks, rank
+from archgrad.distributed.launch import find_launch
 from archgrad.errors import OptionError
 from archgrad.fast.malloc import keep_freed_memory
 from archgrad.files import read_file
 from archgrad.json_text import MAX_TEXT_BYTES
 from archgrad.retrain import RetrainResult, retrain
 from archgrad.retrain.recipe import RetrainOptions
+from archgrad.retrain.recipes import RECIPE_IMAGES, RECIPES, RecipeName
 from archgrad.runs import Interrupted, seeded
 from archgrad.terminal import say
 
 __all__ = ["arguments_of", "make_parser", "run"]
 
 _RANDOM = "random"
-_FIRST = ("arch", "space", "data", "channels", "cells", "epochs", "batch_size", "seed", "device", "out")
+_FIRST = ("arch", "recipe", "space", "data", "channels", "cells", "epochs", "batch_size", "seed", "device", "out")
 _DEFAULTS = "The defaults are the paper's, for a GPU; to try it on two cores: --channels 8 --cells 3 --epochs 10."
 
 
@@ -49,11 +51,20 @@ def make_parser() -> Parser:
         type=str | None,
         help=f"What to train: {FORMS}, or {_RANDOM} for one drawn from --space with --seed.",
     )
+    group.add_argument(
+        "--recipe",
+        type=RecipeName | None,
+        help="Options that are the defaults for --data folder:PATH of photographs: imagenet (as DARTS: batches of 128, "
+        "learning rate 0.1 times 0.97 after each epoch) or imagenet-1024 (as P-DARTS and PC-DARTS: batches of 1024, "
+        "learning rate 0.5 along a line to 0 after a warm-up), shared among the processes; both 250 epochs of random "
+        "parts of 224x224 pixels with other colours, label smoothing, no drop path and no cutout. What is typed wins.",
+    )
     space_options.add_space_options(parser, stage="retrain")
     data_options.add_data_options(parser)
     add_run_options(parser, "retrain")
     parser.passed_on = parser.add_options_of(RetrainOptions, "retrain", skip=("run_dir", "resume", "network", "data"))
     show_first(parser, _FIRST)
+    parser.recipes = _recipes()
     return parser
 
 
@@ -73,6 +84,16 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _recipes() -> dict[str, dict[str, Any]]:
+    """Return what each recipe says of this command's options; the processes that were launched share its batch."""
+    launch = find_launch()
+    processes = 1 if launch is None else launch.world_size
+    return {
+        name: {**recipe, **RECIPE_IMAGES, "batch_size": max(recipe["batch_size"] // processes, 1)}
+        for name, recipe in RECIPES.items()
+    }
+
+
 def arguments_of(parser: Parser, values: dict[str, Any]) -> dict[str, Any]:
     """Return what `archgrad.retrain` is told by the options, but for its run folder.
 
@@ -84,6 +105,11 @@ def arguments_of(parser: Parser, values: dict[str, Any]) -> dict[str, Any]:
         OptionError: There is no such space or architecture, or an option does not go with the others.
         DataError: The data is not there, or damaged.
     """
+    if values["recipe"] is not None and not values["data"].startswith("folder:"):
+        raise OptionError(
+            f"--recipe {values['recipe']} is for photographs in --data folder:PATH, but got --data {values['data']}. "
+            f"Type those of its options that you want; `from archgrad.retrain import RECIPES` has them all."
+        )
     with raise_on_all_ranks(), local_rank_zero_first():
         data = data_options.open_data(values)
     architecture = _architecture(values, data, None if values["resume"] is None else Path(values["resume"]))

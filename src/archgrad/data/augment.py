@@ -1,17 +1,25 @@
 """Augmentation and normalisation of whole batches of images, on any device."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archgrad.data.photographs import JITTER_DRAWS, PART_DRAWS, central_offsets, jittered, random_parts, resized
 from archgrad.errors import DataError, OptionError
 
 LARGEST_PIXEL = {torch.uint8: 255.0, torch.uint16: 65535.0}
 """Type of stored images: the value that stands for 1."""
+
+
+_DRAWS = 5  # crop y and x, flip, cutout y and x
+_PARTS = slice(_DRAWS, _DRAWS + PART_DRAWS - 2)  # of which the place is the crop's
+_JITTER = slice(_PARTS.stop, _PARTS.stop + JITTER_DRAWS)
+_ALL_DRAWS = _JITTER.stop
 
 
 class BatchTransform(Protocol):
@@ -48,15 +56,51 @@ class Augmentation:
     cutout: int = 0
     """Side, in pixels, of the square that is set to zero after normalisation; 0 switches it off."""
 
+    resized_crop: int = 0
+    """Side, in pixels, that a random part of the image is brought to, 8 % to all of its area and 3/4 to 4/3 times as
+    wide as high; of a test image it is the central square of that side. The data's images are larger. 0 switches the
+    crop off."""
+
+    colour_jitter: tuple[float, ...] = ()
+    """Greatest change of brightness, contrast and saturation, as shares, and of the hue, in turns of the circle of
+    colours, at most 1/2; each is drawn for each image, and so is their order. Empty switches it off."""
+
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout"):
+        for name in ("crop_padding", "cutout", "resized_crop"):
             if getattr(self, name) < 0:
                 raise OptionError(f"{name} must be at least 0, but got {getattr(self, name)}. Give 0 to switch it off.")
+        if self.crop_padding and self.resized_crop:
+            raise OptionError(
+                f"There is one crop, but got crop_padding={self.crop_padding} and resized_crop={self.resized_crop}. "
+                f"Leave one of them out."
+            )
+        jitter = tuple(self.colour_jitter)
+        if jitter and not (len(jitter) == 4 and all(0 <= change < math.inf for change in jitter) and jitter[3] <= 0.5):
+            raise OptionError(
+                f"colour_jitter takes the greatest change of brightness, contrast, saturation and hue, numbers of at "
+                f"least 0 and the last at most 0.5, but got {jitter}. Give for example (0.4, 0.4, 0.4, 0.2)."
+            )
+        object.__setattr__(self, "colour_jitter", jitter)  # of a frozen dataclass
+
+    def check(self, channels: int, targets: Tensor) -> None:
+        """Refuse data that cannot be augmented so.
+
+        Args:
+            channels: Of the images; 0 where inputs are none.
+            targets: (N, ...), of the samples.
+
+        Raises:
+            DataError: They are not of colours, or their targets are masks, which would have to move with them.
+        """
+        if self.colour_jitter and channels not in (1, 3):
+            raise DataError(f"colour_jitter is for grey or coloured images, not for {channels} channels. Leave it out.")
+        if self.resized_crop and targets.ndim > 2:
+            raise DataError("resized_crop moves images without their masks. Give crop_padding, or another task.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """Random crop, flip, normalisation and cutout of a batch, in the order of the DARTS authors.
+    """Random crop, flip, colours, normalisation and cutout of a batch, in the order of the DARTS authors.
 
     Padding is black, so it comes before normalisation; the cutout square is 0, the mean colour, and comes after it.
 
@@ -78,10 +122,6 @@ class ImageTransform:
     channels_last: bool = False
     """Lay the result out in channels_last memory format."""
 
-    draws_per_sample: ClassVar[int] = (
-        5  # crop y and x, flip, cutout y and x; always all, so one option never moves another
-    )
-
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise OptionError(
@@ -91,15 +131,21 @@ class ImageTransform:
         if not self.dtype.is_floating_point:
             raise OptionError(f"Images become floating point, but dtype={self.dtype}. Give for example torch.float32.")
 
+    @property
+    def draws_per_sample(self) -> int:
+        """Uniform random numbers of a sample: always all of its kind of images, so one option never moves another."""
+        return _DRAWS if not self.augmentation.resized_crop and not self.augmentation.colour_jitter else _ALL_DRAWS
+
     def __call__(self, inputs: Tensor, draws: Tensor | None) -> Tensor:
         """Transform a batch of images.
 
         Args:
             inputs: (B, C, H, W), uint8 in 0..255, uint16 in 0..65535, or any other type in [0, 1].
-            draws: (B, 5) float64 on the CPU, uniform in [0, 1); None for evaluation: nothing random.
+            draws: (B, draws_per_sample) float64 on the CPU, uniform in [0, 1); None for evaluation: nothing random.
 
         Returns:
-            (B, C, H, W) of `dtype` on the device of the inputs, which are left as they are.
+            (B, C, H, W) of `dtype` on the device of the inputs, which are left as they are; of the height and width
+            `resized_crop` where there is one.
 
         Raises:
             DataError: The inputs are not such a batch.
@@ -136,11 +182,19 @@ class ImageTransform:
                 f"Images need the shape (B, {len(self.mean) or 'C'}, H, W), but a batch has {tuple(inputs.shape)}. "
                 f"Give images, or data without augmentation and normalisation."
             )
-        height, width = inputs.shape[2:]
+        size, jitter = self.augmentation.resized_crop, self.augmentation.colour_jitter
+        height, width = (size, size) if size else inputs.shape[2:]
         images = inputs
         if draws is not None:
+            if size:
+                parts = random_parts(torch.cat([draws[:, :2], draws[:, _PARTS]], 1), *inputs.shape[2:])
+                images = resized(self._in_unit_range(images), parts, size)
             offsets = self._offsets(draws, height, width).to(inputs.device, non_blocking=True)
             images = self._crop_and_flip(images, offsets, nearest=nearest)
+            if jitter:
+                images = jittered(self._in_unit_range(images), draws[:, _JITTER], jitter)
+        elif size:
+            images = _central_part(images, size)
         outputs = self._normalise(images)
         if draws is not None and self.augmentation.cutout:
             outputs.masked_fill_(cutout_mask(offsets[:, 3], offsets[:, 4], self.augmentation.cutout, height, width), 0)
@@ -150,7 +204,7 @@ class ImageTransform:
     def _offsets(self, draws: Tensor, height: int, width: int) -> Tensor:
         """Turn uniform draws into (B, 5) whole numbers: crop y, crop x, flip (0 or 1), cutout centre y, centre x."""
         places = 2 * self.augmentation.crop_padding + 1
-        return (draws * draws.new_tensor([places, places, 2, height, width])).long()
+        return (draws[:, :_DRAWS] * draws.new_tensor([places, places, 2, height, width])).long()
 
     def _crop_and_flip(self, images: Tensor, offsets: Tensor, *, nearest: bool) -> Tensor:
         padding, flip = self.augmentation.crop_padding, self.augmentation.flip
@@ -171,8 +225,15 @@ class ImageTransform:
         pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).view(batch, 1, height * width)
         return images.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(batch, channels, height, width)
 
+    @property
+    def _exact(self) -> torch.dtype:
+        return torch.float64 if self.dtype == torch.float64 else torch.float32  # half precision only at the end
+
+    def _in_unit_range(self, images: Tensor) -> Tensor:
+        return images.to(self._exact) / LARGEST_PIXEL.get(images.dtype, 1.0)
+
     def _normalise(self, images: Tensor) -> Tensor:
-        exact = torch.float64 if self.dtype == torch.float64 else torch.float32  # half precision only at the end
+        exact = self._exact
         outputs = images.to(exact, copy=True, memory_format=torch.contiguous_format)
         full_scale = LARGEST_PIXEL.get(images.dtype, 1.0)
         if self.mean:
@@ -181,6 +242,17 @@ class ImageTransform:
         elif full_scale != 1:
             outputs.div_(full_scale)
         return outputs.to(self.dtype)
+
+
+def _central_part(images: Tensor, size: int) -> Tensor:
+    height, width = images.shape[2:]
+    if min(height, width) < size:
+        raise DataError(
+            f"The central {size}x{size} pixels of test images are taken, as resized_crop={size} says, but they have "
+            f"{height}x{width}. Give larger images, or another resized_crop."
+        )
+    top, left = central_offsets(height, width, size)
+    return images[:, :, top : top + size, left : left + size]
 
 
 def are_masks(targets: object, inputs: object) -> bool:

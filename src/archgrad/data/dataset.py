@@ -83,7 +83,7 @@ class Data:
     """Colour channels of an image; 0 where inputs are not images."""
 
     image_size: int = 0
-    """Height of an image in pixels; 0 where inputs are not images."""
+    """Height of an image in pixels, as a network gets it; 0 where inputs are not images."""
 
     in_features: int = 0
     """Length of an input that is one vector (F,); 0 where inputs are not."""
@@ -242,18 +242,20 @@ class Data:
             The transform; None where the inputs are used as they are.
 
         Raises:
-            DataError: Cutout is asked for inputs that are not images.
+            DataError: Cutout is asked for inputs that are not images, or the images cannot be augmented so.
         """
         augmentation = self.augmentation if cutout is None else replace(self.augmentation, cutout=cutout)
         if not self.channels and augmentation.cutout:
             raise DataError(f"Cutout is for images, but the inputs of {self.name!r} are none. Give cutout=0.")
+        if augmentation.resized_crop or augmentation.colour_jitter:
+            augmentation.check(self.channels, self.train_targets)
         return self._transform(augmentation, dtype, channels_last)
 
     def evaluation_transform(
         self, *, dtype: torch.dtype = torch.float32, channels_last: bool = False
     ) -> ImageTransform | None:
         """Make the transform for evaluation batches, where nothing is random; arguments as `training_transform`."""
-        return self._transform(Augmentation(), dtype, channels_last)
+        return self._transform(Augmentation(resized_crop=self.augmentation.resized_crop), dtype, channels_last)
 
     def _transform(self, augmentation: Augmentation, dtype: torch.dtype, channels_last: bool) -> ImageTransform | None:
         if not self.channels:
@@ -330,7 +332,7 @@ class Data:
             times=None if times is None else numbered_times(times, size_of(train)),
             classes=class_names(train, {"test": test, "validation": valid}, classes),
             channels=channels,
-            image_size=image_size,
+            image_size=(augmentation and augmentation.resized_crop) or image_size,
             in_features=_first_size(first, dims=1),
             sensors=_first_size(first, dims=2),
             mean=tuple(mean),

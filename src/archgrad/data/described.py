@@ -41,7 +41,8 @@ def described(data: Data, halves: Sequence[int] = ()) -> Described:
     count = len(data.train_targets) + (0 if data.valid is None or len(halves) < 2 else size_of(data.valid))
     if data.channels:
         colours = _COLOURS.get(data.channels, f"of {data.channels} channels")
-        inputs_text = f"{inputs.shape[1]}x{inputs.shape[2]} {colours}"
+        size = data.augmentation.resized_crop
+        inputs_text = f"{inputs.shape[1]}x{inputs.shape[2]} {colours}" + (f" cut to {size}x{size}" if size else "")
     else:
         inputs_text = f"inputs of {_shapes(inputs)}"
     parts = [

@@ -4,10 +4,10 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -40,6 +40,14 @@ _STATISTICS_IMAGES = 10_000  # where images stay in their files, this many, even
 ImageSize = int | tuple[int, int]
 """Height and width in pixels, one number for both or two."""
 
+ImageAugmentation = Literal["shift", "imagenet", "none"]
+"""What is done at random to training images: "shift" moves them by up to an eighth of their side and mirrors half of
+them, as is usual for CIFAR-10; "imagenet" takes a random part of each, mirrors half of them, and changes their colours;
+"none" does nothing."""
+
+_IMAGENET = Augmentation(resized_crop=224, flip=True, colour_jitter=(0.4, 0.4, 0.4, 0.2))  # as Liu et al. 2019
+_WHOLE = 8 / 7  # of the side that a network sees: 256 of 224
+
 
 def load_folder(
     path: Path,
@@ -48,6 +56,7 @@ def load_folder(
     image_size: ImageSize | None = None,
     memory_limit: int | None = None,
     fit: Fit = "crop",
+    augmentation: ImageAugmentation = "shift",
     skip_unreadable: bool = False,
     channels: int | None = None,
     listing: Listing | None = None,
@@ -63,11 +72,14 @@ def load_folder(
             search.
         root: Folder of the cache.
         image_size: Height and width in pixels, one number or two, each at least 1; by default the shorter side that
-            half the images have, else the median one, for both.
+            half the images have, else the median one, for both; with augmentation "imagenet" 224.
         memory_limit: Bytes that decoded images may take in memory; beyond it they are read from their files each time.
             A quarter of the machine's memory by default.
         fit: What is done to images of another shape: "crop" cuts out their central part, "squash" squeezes them, "pad"
             adds black borders.
+        augmentation: What is done at random to training images: "shift", "imagenet" or "none" (see
+            `ImageAugmentation`). With "imagenet" files are brought to 8/7 of `image_size`, 256 for 224; training sees
+            random parts of that, brought to `image_size`, and tests the central square.
         skip_unreadable: Leave out images that cannot be read, with a warning that counts them. This decodes all of them
             once, also where they are too many for the memory.
         channels: 1 for grey images, 3 for colour; by default 3 if one of the training images has colours.
@@ -90,10 +102,22 @@ def load_folder(
         raise OptionError(f"channels must be 1 for grey images or 3 for colour, but got {channels}.")
     if memory_limit is not None:
         check_whole("memory_limit", memory_limit, least=0, most=2**63 - 1)
+    check_word("augmentation", augmentation, get_args(ImageAugmentation))
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    changes = None if augmentation == "shift" else Augmentation()
+    if augmentation == "imagenet":
+        side = _IMAGENET.resized_crop if size is None else size[0]
+        if size not in (None, (side, side)):
+            raise OptionError(
+                f"augmentation='imagenet' takes square parts of images, but got image_size={image_size}. Give one "
+                f"number, or another augmentation."
+            )
+        changes, stored = replace(_IMAGENET, resized_crop=side), round(side * _WHOLE)
+        check_whole("8/7 of image_size", stored, least=side, most=LARGEST_SIDE)
+        size = (stored, stored)
     try:
         limit = _quarter_of_memory() if memory_limit is None else memory_limit
-        loader = _Loader(path, root, size, limit, fit, channels)
+        loader = _Loader(path, root, size, limit, fit, channels, changes)
         return loader.load(skip_unreadable, listing)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}. Check that it is there and may be read.") from error
@@ -125,7 +149,7 @@ class _Facts:
 
 @dataclass
 class _Loader:
-    """Loads one folder or tar; the fields are those of `load_folder`."""
+    """Loads one folder or tar; the fields are those of `load_folder`, and `size` that of the images that are kept."""
 
     path: Path
     root: Path
@@ -133,6 +157,8 @@ class _Loader:
     limit: int
     fit: Fit
     channels: int | None
+    augmentation: Augmentation | None
+    """None is "shift", which goes by the size of the images."""
 
     def load(self, skip: bool, listing: Listing | None) -> Data:
         path = self.path
@@ -311,6 +337,9 @@ class _Loader:
         return self._data(parts, classes, facts)
 
     def _data(self, parts: Mapping[str, Dataset], classes: tuple[str, ...], facts: _Facts) -> Data:
+        # 4 at 32 pixels, as for CIFAR-10
+        shift = Augmentation(crop_padding=min(facts.height, facts.width) // 8, flip=True)
+        augmentation = self.augmentation or shift
         return Data(
             name=f"folder:{self.path}",
             train=parts["train"],
@@ -318,12 +347,11 @@ class _Loader:
             valid=parts.get("valid"),
             classes=classes,
             channels=facts.channels,
-            image_size=facts.height,
+            image_size=augmentation.resized_crop or facts.height,
             mean=facts.mean,
             std=facts.std,
             fit=self.fit,
-            # 4 at 32 pixels, as for CIFAR-10
-            augmentation=Augmentation(crop_padding=min(facts.height, facts.width) // 8, flip=True),
+            augmentation=augmentation,
         )
 
 

@@ -31,7 +31,7 @@ from archgrad.data.class_targets import check_class_targets
 from archgrad.data.dataset import Data
 from archgrad.data.decode import Fit
 from archgrad.data.image_cache import decoded_root
-from archgrad.data.image_folder import ImageSize, load_folder
+from archgrad.data.image_folder import ImageAugmentation, ImageSize, load_folder
 from archgrad.data.samples import TensorSamples
 from archgrad.data.saved_dataset import SavedDataset, is_saved_dataset
 from archgrad.data.split import stratified_halves
@@ -80,6 +80,7 @@ def load(
     image_size: ImageSize | None = None,
     memory_limit: int | None = None,
     fit: Fit | None = None,
+    augmentation: ImageAugmentation | None = None,
     skip_unreadable: bool = False,
     channels: int | None = None,
     target: str | None = None,
@@ -106,6 +107,8 @@ def load(
             (see `load_folder`).
         memory_limit: For `folder:PATH`: bytes that decoded images may take in memory; a quarter of it by default.
         fit: For `folder:PATH`: what is done to images of another shape, "crop", "squash" or "pad"; "crop" by default.
+        augmentation: For `folder:PATH`: what is done at random to training images, "shift", "imagenet" or "none" (see
+            `load_folder`); "shift" by default.
         skip_unreadable: For `folder:PATH`: leave out images that cannot be read, and count them.
         channels: For `folder:PATH`: 1 for grey images, 3 for colour; by default what they have.
         target: For a table: column that is to be predicted, or several with commas between.
@@ -126,7 +129,7 @@ def load(
         OptionError: An option does not go with the name, or is outside its range.
     """
     read: dict[str, Any] = {"image_size": image_size, "memory_limit": memory_limit, "skip_unreadable": skip_unreadable}
-    of_images = {**read, "fit": fit, "channels": channels}
+    of_images = {**read, "fit": fit, "augmentation": augmentation, "channels": channels}
     of_table: dict[str, Any] = {
         "target": target,
         "task": task,
@@ -164,8 +167,8 @@ def _load(
             listing = saved.listing()
             of_table |= {"target": None, "task": None}
         _check_none("a table", of_table, name)
-        of_images |= {"fit": of_images["fit"] or "crop", "listing": listing}
-        return load_folder(path, root=decoded_root(root), **of_images)
+        of_images |= {"fit": of_images["fit"] or "crop", "augmentation": of_images["augmentation"] or "shift"}
+        return load_folder(path, root=decoded_root(root), listing=listing, **of_images)
     _check_kind_of_file(name)
     _check_none("folder:PATH", of_images, name)
     if is_table(name):

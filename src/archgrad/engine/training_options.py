@@ -14,7 +14,9 @@ __all__ = ["OnNonfinite", "Precision", "Schedule", "TrainingOptions"]
 
 Precision = Literal["32", "64", "bf16", "fp16"]
 OnNonfinite = Literal["stop", "skip"]
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "linear", "exponential", "constant"]
+_OVER_ALL_EPOCHS = {"cosine": "half a cosine", "linear": "a straight line"}
+"""Schedules that go by the number of epochs, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,9 @@ class TrainingOptions(Options):
     @property
     def fixed_length(self) -> str:
         """Why training for so many epochs is no beginning of one for more, in words; empty where it is."""
-        if self.schedule == "constant":
+        if (course := _OVER_ALL_EPOCHS.get(self.schedule)) is None:
             return ""
-        return "the learning rate falls along half a cosine over them. Only schedule='constant' leaves that open"
+        return f"the learning rate falls along {course} over them. Only schedule='constant' leaves that open"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +74,5 @@ class TrainingOptions(Options):
         for name in ("learning_rate_min", "weight_decay", "grad_clip"):
             check_real(name, getattr(self, name))
         check_real("momentum", self.momentum, below=1)
-        check_word("schedule", self.schedule, get_args(Schedule))
         check_word("precision", self.precision, get_args(Precision))
         check_word("on_nonfinite", self.on_nonfinite, get_args(OnNonfinite))

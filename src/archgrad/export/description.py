@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from archgrad.checks import check_real, check_word, is_whole
-from archgrad.data.decode import FITS, Fit
+from archgrad.data.decode import FITS, LARGEST_SIDE, Fit
 from archgrad.data.table_encoding import TableEncoding
 from archgrad.errors import ArchitectureError, ExportError, OptionError
 from archgrad.export.inputs import TensorInput, is_sizes, nested_inputs, tensor_inputs
@@ -20,7 +20,7 @@ from archgrad.json_text import MAX_TEXT_BYTES, parse_json, shown
 __all__ = ["ModelDescription", "TensorOutput", "description_beside"]
 
 _FORMAT = "archgrad.model"
-_ONE_TENSOR, _SEVERAL, _OF_A_TASK, _OF_FILES = 1, 2, 3, 4  # versions
+_ONE_TENSOR, _SEVERAL, _OF_A_TASK, _OF_FILES, _OF_CENTRES = 1, 2, 3, 4, 5  # versions
 _SHOWS = ("classes", "labels", "values", "positions")
 
 
@@ -55,6 +55,8 @@ class ModelDescription:
             `archgrad.data.load`).
         bits: Of a channel of a pixel, which image files are brought to before they are numbers: 8 or 16.
         encoding: How rows of a table become inputs; None where they are none of a table.
+        read_size: Height and width that an image file is brought to before its central part, of the height and width of
+            the inputs, is taken; None where it is brought to those of the inputs themselves.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +70,7 @@ class ModelDescription:
     fit: Fit = "crop"
     bits: int = 8
     encoding: TableEncoding | None = None
+    read_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         self._check_task()
@@ -107,10 +110,22 @@ class ModelDescription:
                 f"fit and bits say how image files become inputs, but inputs of shape {shown(self.input_shape)} are no "
                 f"images. Leave them out."
             )
+        self._check_read_size()
         if self.encoding is not None and self.features != len(self.encoding.inputs):
             raise OptionError(
                 f"A table of {len(self.encoding.inputs)} inputs does not become inputs of shape "
                 f"{shown(self.input_shape)}. Give the encoding of the table that the network learnt from."
+            )
+
+    def _check_read_size(self) -> None:
+        if (size := self.read_size) is None:
+            return
+        side = self.channels_and_size[1]
+        square = bool(side) and self.input_shape[1:] == (side, side)
+        if not square or len(size) != 2 or not all(is_whole(s, least=side) and s <= LARGEST_SIDE for s in size):
+            raise OptionError(
+                f"read_size must be the height and width of images that hold the square inputs, at most "
+                f"{LARGEST_SIDE}, but got {shown(size)} and inputs of shape {shown(self.input_shape)}."
             )
 
     @property
@@ -167,7 +182,7 @@ class ModelDescription:
         logits = {"name": "logits", "shape": [batch, len(self.classes)], "dtype": "float32"}
         content = {
             "format": _FORMAT,
-            "version": _ONE_TENSOR if one else _OF_FILES if of_files else _SEVERAL if self.is_plain else _OF_A_TASK,
+            "version": _ONE_TENSOR if one else self._version,
             **({"input": inputs[0]} if one else {"inputs": inputs}),
             **({"output": logits} if self.is_plain else {"outputs": outputs or [logits], "task": self.task}),
             "normalisation": {"pixels": [0, 1], "mean": list(self.mean), "std": list(self.std)} if self.mean else None,
@@ -176,9 +191,16 @@ class ModelDescription:
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
+    @property
+    def _version(self) -> int:
+        if of_files := self._of_files():
+            return _OF_CENTRES if "read_size" in of_files else _OF_FILES
+        return _SEVERAL if self.is_plain else _OF_A_TASK
+
     def _of_files(self) -> dict[str, Any]:
         """Return what files say of files; nothing where images are cropped to 8 bits, as all were at first."""
-        images = {"fit": self.fit, "bits": self.bits} if (self.fit, self.bits) != ("crop", 8) else {}
+        images: dict[str, Any] = {"fit": self.fit, "bits": self.bits} if (self.fit, self.bits) != ("crop", 8) else {}
+        images |= {} if self.read_size is None else {"read_size": list(self.read_size)}
         return images | ({} if self.encoding is None else {"table": self.encoding.to_plain()})
 
     @classmethod
@@ -196,10 +218,10 @@ class ModelDescription:
             content = parse_json(text)
             if not isinstance(content, dict) or content.get("format") != _FORMAT:
                 raise ExportError(f"{where} does not describe a model of archgrad. Name a file that export wrote.")
-            if content.get("version") not in (_ONE_TENSOR, _SEVERAL, _OF_A_TASK, _OF_FILES):
+            if content.get("version") not in (_ONE_TENSOR, _SEVERAL, _OF_A_TASK, _OF_FILES, _OF_CENTRES):
                 raise ExportError(
                     f"{where} has version {shown(content.get('version'))}, and this archgrad reads {_ONE_TENSOR} to "
-                    f"{_OF_FILES}. Update archgrad, or export again."
+                    f"{_OF_CENTRES}. Update archgrad, or export again."
                 )
             return cls._from_content(content)
         except (ArchitectureError, OptionError, KeyError, TypeError, ValueError) as error:
@@ -222,6 +244,7 @@ class ModelDescription:
             fit=content.get("fit", "crop"),
             bits=content.get("bits", 8),
             table=content.get("table"),
+            read_size=content.get("read_size"),
         )
 
     @classmethod
@@ -238,13 +261,15 @@ class ModelDescription:
         fit: Any = "crop",
         bits: Any = 8,
         table: Any = None,
+        read_size: Any = None,
     ) -> ModelDescription:
         """Make a description of what a JSON text says, of anyone's making.
 
         Raises:
             OptionError: Something is no list, or breaks a rule.
         """
-        for name, value in {"classes": classes, "mean": mean, "std": std}.items():
+        lists = {"classes": classes, "mean": mean, "std": std}
+        for name, value in (lists if read_size is None else {**lists, "read_size": read_size}).items():
             if not isinstance(value, list):
                 raise OptionError(f"{name} must be a list, but is {shown(value)}.")
         tensors: list[TensorOutput] = []
@@ -267,6 +292,7 @@ class ModelDescription:
             fit=fit,
             bits=bits,
             encoding=None if table is None else TableEncoding.from_plain(table),
+            read_size=None if read_size is None else tuple(read_size),
         )
 
     @classmethod

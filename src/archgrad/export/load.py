@@ -107,6 +107,7 @@ def describe_run(
             fit=summary.get("fit", "crop"),
             bits=summary.get("bits", 8),
             table=summary.get("table"),
+            read_size=summary.get("read_size"),
             task=None if (task := summary.get("task")) is None or task == _PLAIN_TASK else task,
         )
     except (KeyError, OptionError) as error:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.batches import count, prepare
-from archgrad.data import Data, ImageTransform, TensorSamples, as_data, evaluation_batches, load
+from archgrad.data import Augmentation, Data, ImageTransform, TensorSamples, as_data, evaluation_batches, load
 from archgrad.data.decode import LARGEST_SIDE, decode
 from archgrad.data.listing import StoredImage
 from archgrad.data.table_file import is_table
@@ -93,7 +93,7 @@ def predict(
             f"and at most {LARGEST_SIDE} pixels a side, so image files cannot be brought to it. Give samples "
             f"(predict_samples, --data), or call the network itself with such inputs."
         )
-    transform = ImageTransform(mean=description.mean, std=description.std)
+    transform = _transform(description)
     found: list[Prediction] = []
     batch = description.batch_size or max(1, min(_BATCH, _BATCH_NUMBERS // math.prod(shape)))
     for start in range(0, len(images), batch):
@@ -141,7 +141,7 @@ def predict_samples(
             f"{opened.where} takes images of {description.input_shape[0]} channels, but those of {data.name!r} have "
             f"{data.channels}. Give folder:PATH or image files, which are brought to them, or convert the images."
         )
-    transform = ImageTransform(mean=description.mean, std=description.std) if data.channels else None
+    transform = _transform(description) if data.channels else None
     batches = evaluation_batches(
         data.train if data.test is None else data.test,
         batch_size=description.batch_size or _BATCH,
@@ -152,6 +152,12 @@ def predict_samples(
         names = [str(len(found) + number) for number in range(count(inputs))]
         found += opened.predict(names, prepare(inputs, dtype=torch.float32, channels_last=False), top=top)
     return found
+
+
+def _transform(description: ModelDescription) -> ImageTransform:
+    """Return what makes the network's inputs of images: the central part where they are read larger, normalised."""
+    side = 0 if description.read_size is None else description.channels_and_size[1]
+    return ImageTransform(augmentation=Augmentation(resized_crop=side), mean=description.mean, std=description.std)
 
 
 def _like_training(data: Any, description: ModelDescription, where: str) -> Data:
@@ -174,7 +180,8 @@ def _like_training(data: Any, description: ModelDescription, where: str) -> Data
         return Data.from_datasets(encode_text(from_home(name.removeprefix(TEXT)), description.classes, shape[0]))
     if name.startswith("folder:") and description.is_image:
         channels, height, width = description.input_shape
-        return load(name, image_size=(height, width), channels=channels, fit=description.fit)
+        size = description.read_size or (height, width)
+        return load(name, image_size=size, channels=channels, fit=description.fit)
     return as_data(name)
 
 
@@ -289,7 +296,7 @@ def _pixels(name: str, description: ModelDescription) -> Tensor:
     channels, height, width = description.input_shape
     pixels, _ = decode(
         StoredImage(file, name, 0, 0, 0),
-        image_size=(height, width),
+        image_size=description.read_size or (height, width),
         channels=channels,
         bits=description.bits,
         fit=description.fit,

@@ -73,7 +73,7 @@ def describe(
         task: What the network has learnt, as plain data; None for a classification.
         auxiliary: Whether a pair is (outputs, outputs of an auxiliary head), whose first part is taken.
         batch_size: The only one that the file is to take; None for any.
-        files: How files become inputs: fit, bits and encoding of `ModelDescription`.
+        files: How files become inputs: fit, bits, encoding and read_size of `ModelDescription`.
 
     Returns:
         The network, reduced to one argument and what it gives, and its description; classes are "0", "1", ... where

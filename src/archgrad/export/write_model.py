@@ -62,6 +62,7 @@ def export_onnx(
     fit: Fit = "crop",
     bits: int = 8,
     encoding: TableEncoding | None = None,
+    read_size: tuple[int, int] | None = None,
 ) -> Exported:
     """Write a network as ONNX, with a description beside it, and check that onnxruntime computes the same.
 
@@ -94,6 +95,7 @@ def export_onnx(
             for `predict`.
         bits: Of a channel of a pixel in such files, 8 or 16; as for `fit`.
         encoding: How rows of a table become inputs; as for `fit`.
+        read_size: Height and width that image files are brought to, of which the central part is taken; as for `fit`.
 
     Returns:
         Where the files are, and the largest difference found.
@@ -118,6 +120,7 @@ def export_onnx(
         fit=fit,
         bits=bits,
         encoding=encoding,
+        read_size=read_size,
         **_learnt(task),
     )
     content = _onnx_bytes(trace(plain, examples, batch_size=batch_size), description, opset)
@@ -145,6 +148,7 @@ def export_program(
     fit: Fit = "crop",
     bits: int = 8,
     encoding: TableEncoding | None = None,
+    read_size: tuple[int, int] | None = None,
 ) -> Exported:
     """Write a network as a program of `torch.export` (.pt2), with a description beside it, and check it.
 
@@ -168,6 +172,7 @@ def export_program(
         fit=fit,
         bits=bits,
         encoding=encoding,
+        read_size=read_size,
         **_learnt(task),
     )
     buffer = io.BytesIO()

@@ -19,7 +19,6 @@ from archgrad.checks import check_real
 from archgrad.data import Data, as_data
 from archgrad.discretize import discretize
 from archgrad.distributed import own_device
-from archgrad.engine import Schedule
 from archgrad.errors import DataError, OptionError, RunError
 from archgrad.losses import Loss, ObservedLoss
 from archgrad.nni.export import export
@@ -27,6 +26,7 @@ from archgrad.nni.optimizer import DEFAULT_LEARNING_RATE, OptimizerMaker, descri
 from archgrad.runs import CheckpointSchedule, check_seed, pick_device
 from archgrad.search import SearchResult, search
 from archgrad.search.meter import Metrics
+from archgrad.search.search_options import SearchSchedule
 from archgrad.sizes import check_whole
 from archgrad.supernet import Supernet
 from archgrad.tasks import Task, chosen_task
@@ -94,7 +94,7 @@ class DartsTrainer:
         unrolled: bool = False,
         *,
         task: Task | str | None = None,
-        schedule: Schedule = "constant",
+        schedule: SearchSchedule = "constant",
         seed: int = 0,
         run_dir: str | Path | None = None,
         overwrite: bool = False,

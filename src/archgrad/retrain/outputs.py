@@ -10,6 +10,8 @@ from torch import Tensor
 
 from archgrad.cost import count_multiply_adds, count_parameters, count_prediction_parameters
 from archgrad.data import Data, ImageTransform, first_inputs
+from archgrad.data.samples import pair_of
+from archgrad.data.seeds import kept_randomness
 from archgrad.errors import OptionError
 from archgrad.nested import places
 from archgrad.retrain.evaluation import Evaluation, mask_pictures, worst_images
@@ -86,11 +88,19 @@ def _describe(data: Data, task: Task, inputs: list[dict[str, Any]]) -> dict[str,
         "std": list(data.std),
         "image_shape": one["shape"] if data.channels else None,
         **({"fit": data.fit, "bits": data.bits} if data.channels else {}),
+        **({"read_size": _read_size(data)} if data.augmentation.resized_crop else {}),
         **({} if data.encoding is None else {"table": data.encoding.to_plain()}),
         "input_shape": one["shape"],
         "input_dtype": one["dtype"],
         **({"inputs": inputs} if inputs and not _is_one(inputs) else {}),
     }
+
+
+def _read_size(data: Data) -> list[int]:
+    """Return height and width of the images of which the network gets a part."""
+    with kept_randomness():
+        inputs, _ = pair_of(data.train, 0)
+    return list(inputs.shape[1:])
 
 
 def _is_one(inputs: list[dict[str, Any]]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
@@ -12,9 +11,10 @@ from torch.utils.data import Dataset
 from archgrad.architecture import Architecture
 from archgrad.checks import check_real, check_word
 from archgrad.data import Data
-from archgrad.engine import RunOptions, TrainingOptions
+from archgrad.engine import RunOptions, Schedule, TrainingOptions
 from archgrad.errors import OptionError
 from archgrad.options import names_of, values_of
+from archgrad.schedules import Cosine, Linear, Progress
 from archgrad.sizes import check_whole
 from archgrad.tasks import TaskOptions
 
@@ -39,6 +39,17 @@ class Recipe(TaskOptions, TrainingOptions):
     seed: int = 0
     """Of order, augmentation and drop path; from 0 to 2**32 - 1."""
     learning_rate_min: float = 0.0
+    """What the learning rate falls to along a cosine or a line, after the last epoch, and no lower along an
+    exponential; at least 0."""
+    schedule: Schedule = "cosine"
+    """Course of the learning rate over the epochs: "cosine" (half a cosine), "linear" (a straight line), "exponential"
+    (times `learning_rate_decay` after each epoch), or "constant". With the last two a finished run can go on with more
+    epochs."""
+    learning_rate_decay: float = 0.97
+    """What an exponential course multiplies the learning rate by after each epoch; between 0 and 1."""
+    warmup_epochs: int = 0
+    """First epochs, in which the learning rate of the schedule is multiplied by shares that grow in equal steps: of 5,
+    by 1/5, 2/5, ... and in the fifth by 1; 0 is off."""
     optimizer: Optimizer = "sgd"
     """"sgd", or "adamw", which has a momentum of its own and decouples the weight decay from the gradient."""
     cutout: int | None = None
@@ -62,6 +73,14 @@ class Recipe(TaskOptions, TrainingOptions):
         for name in ("drop_path", "label_smoothing"):
             check_real(name, getattr(self, name), below=1)
         check_word("optimizer", self.optimizer, get_args(Optimizer))
+        check_word("schedule", self.schedule, get_args(Schedule))
+        check_real("learning_rate_decay", self.learning_rate_decay, above=0, below=1)
+        if self.schedule != "exponential" and self.learning_rate_decay != 0.97:
+            raise OptionError(
+                f"learning_rate_decay is that of schedule='exponential', but got schedule={self.schedule!r} and "
+                f"learning_rate_decay={self.learning_rate_decay}. Leave one of them out."
+            )
+        check_whole("warmup_epochs", self.warmup_epochs, least=0)
         if self.optimizer == "adamw" and self.momentum != 0.9:
             raise OptionError(
                 f"momentum is SGD's; AdamW does not use it, but got momentum={self.momentum}. Leave it at 0.9."
@@ -78,14 +97,20 @@ class Recipe(TaskOptions, TrainingOptions):
         return values | self.plain_task()
 
     def learning_rate_in(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, 0-based: along half a cosine, the authors' schedule, or the same.
+        """Return the learning rate of an epoch, 0-based; along half a cosine by default, the authors' schedule.
 
-        Source: Loshchilov and Hutter 2017, eq. 5.
+        Source: Loshchilov and Hutter 2017, eq. 5 (cosine); Goyal et al. 2017, section 2.2 (warm-up).
         """
-        if self.schedule == "constant":
-            return self.learning_rate
-        share = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-        return self.learning_rate_min + (self.learning_rate - self.learning_rate_min) * share
+        first, last, progress = self.learning_rate, self.learning_rate_min, Progress(epoch, self.epochs)
+        if self.schedule == "cosine":
+            rate = Cosine(first, last).value(progress)
+        elif self.schedule == "linear":
+            rate = Linear(first, last, "end").value(progress)
+        elif self.schedule == "exponential":
+            rate = max(first * self.learning_rate_decay**epoch, last)
+        else:
+            rate = first
+        return rate * min(1.0, (epoch + 1) / self.warmup_epochs) if self.warmup_epochs else rate
 
     def drop_path_in(self, epoch: int) -> float:
         """Return the probability that a path is dropped in an epoch, 0-based: none in the first, growing linearly."""

@@ -79,7 +79,8 @@ class RetrainTask(Task[Evaluation | None]):
 
     @staticmethod
     def modernised(config: dict[str, Any]) -> dict[str, Any]:
-        return {"schedule": "cosine", **config}  # which earlier versions did not say
+        # which earlier versions did not say
+        return {"schedule": "cosine", "learning_rate_decay": 0.97, "warmup_epochs": 0, **config}
 
     # --- an epoch -----------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 from torch.optim import Optimizer
 
-from archgrad.checks import check_real
+from archgrad.checks import check_real, check_word
 from archgrad.data import Data
 from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.errors import OptionError
@@ -24,8 +24,9 @@ from archgrad.supernet import Supernet
 from archgrad.tasks import TaskOptions
 from archgrad.tasks.task_options import check_function
 
-__all__ = ["SearchOptions", "SearchRecipe", "SearchRunOptions"]
+__all__ = ["SearchOptions", "SearchRecipe", "SearchRunOptions", "SearchSchedule"]
 
+SearchSchedule = Literal["cosine", "constant"]
 _EPOCHS = 50
 _OF_THE_SUPERNET = ("relaxation", "edge_weights", "always_on")
 """The parts of a method that a supernet is built with."""
@@ -47,6 +48,7 @@ class SearchRecipe(TaskOptions, TrainingOptions):
     """Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1."""
     learning_rate_min: float = 0.001
     """What the cosine schedule falls to after the last epoch; at least 0."""
+    schedule: SearchSchedule = "cosine"
     weights_fraction: float = 0.5
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
     cutout: int = 0
@@ -67,6 +69,7 @@ class SearchRecipe(TaskOptions, TrainingOptions):
         super().__post_init__()
         if self.epochs is not None:
             check_whole("epochs", self.epochs, least=1)
+        check_word("schedule", self.schedule, get_args(SearchSchedule))
         check_real("weights_fraction", self.weights_fraction, above=0, below=1)
         check_whole("cutout", self.cutout, least=0)
         check_function(

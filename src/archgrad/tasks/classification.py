@@ -23,8 +23,8 @@ class Classification(Task):
     """One of several classes a sample.
 
     Outputs are logits (B, classes); targets class numbers (B,), or probabilities of the classes (B, classes).
-    Metrics with a name: accuracy, balanced_accuracy, f1, precision, recall, kappa, mcc, auroc and, of more than five
-    classes, top5_accuracy; but for the first and the last they count each class alike, however rare it is.
+    Metrics with a name: accuracy, balanced_accuracy, f1, precision, recall, kappa, mcc, auroc and top5_accuracy (which
+    is 1 of at most five classes); but for the first and the last they count each class alike, however rare it is.
     """
 
     name: str = "classification"

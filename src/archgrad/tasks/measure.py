@@ -119,6 +119,9 @@ def _made(name: str, given: Any) -> Any:
                 f"The metric {name!r} must be one of torchmetrics, so that checkpoints can hold it, but got "
                 f"{type(given).__name__}. Extend torchmetrics.Metric, or give a function of (outputs, targets)."
             )
+        if not isinstance(made, _Sums):
+            # Process 0 alone shows values as it goes, and would wait for the others; `over_ranks` asks them all.
+            made.sync_on_compute = made._to_sync = False
         return made
     if not callable(given):
         raise OptionError(

@@ -72,8 +72,7 @@ def of_classes(classes: int, *, ignore_index: int | None = None, positions: bool
         makers["perplexity"] = MadeLater(Perplexity, ignore_index=ignore_index)
     else:
         makers["auroc"] = macro("MulticlassAUROC", thresholds=_THRESHOLDS)
-        if classes > 5:
-            makers["top5_accuracy"] = macro("MulticlassAccuracy", average="micro", top_k=5)
+        makers["top5_accuracy"] = macro("MulticlassAccuracy", average="micro", top_k=min(5, classes))
     return makers
 
 
