@@ -95,15 +95,13 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
         group.setdefault(result.method, []).append(result)
     rows = []
     for place, methods in groups.items():
+        baselines = [found for found in methods.values() if found[0].drawn]
+        means = {found[0].budget: statistics.fmean(result.score for result in found) for found in baselines}
         random = methods.get("random", [])
         for attribute, name in _LARGEST:
             sized = [result for result in random if getattr(result, attribute) is not None]
             if len(sized) > 1:
                 methods[name] = [max(sized, key=lambda result: getattr(result, attribute))]
-        drawn: dict[str, list[float]] = {}
-        for result in (result for found in methods.values() for result in found if result.drawn):
-            drawn.setdefault(result.budget, []).append(result.score)
-        means = {budget: statistics.fmean(scores) for budget, scores in drawn.items()}
         for method, found in methods.items():
             middle = means.get(found[0].budget, means.get("", math.nan))
             rows.append(_row(place, method, found, middle))
