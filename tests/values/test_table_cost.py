@@ -98,16 +98,20 @@ def test_the_table_of_another_space_is_refused(file: Path) -> None:
 
 
 def searched(file: Path | None, budget: str, **more: Any) -> ag.SearchResult:
+    torch.manual_seed(0)  # of the space's first weights
     options = {"epochs": 1, "batch_size": 4, "seed": 0, "quiet": True, "device": "cpu", **more}
     return ag.search(space(), DATA, budget=budget, cost_table=file, **options)
 
 
-def test_a_search_keeps_a_budget_in_a_column_of_the_table(file: Path) -> None:
+def test_the_multiplier_of_a_search_goes_by_what_the_table_says_of_the_derived_network(file: Path) -> None:
     found = searched(file, "phone_ms<=12", epochs=6, alphas_learning_rate=0.1)
     derived = [row["derived_phone_ms"] for row in found.history]
-    arch = format_arch(found.architecture)
-    assert derived[-1] == load_table(file).rows[arch][1][0] <= 12
-    assert found.history[-1]["multiplier_phone_ms"] >= 0
+    multipliers = [row["multiplier_phone_ms"] for row in found.history]
+    # m after an epoch = max(0, m + cost / limit - 1)
+    for before, after, cost in zip(multipliers, multipliers[1:], derived, strict=False):
+        assert after == pytest.approx(max(0.0, before + cost / 12 - 1))
+    assert min(derived) <= 12
+    assert derived[-1] == load_table(file).rows[format_arch(found.architecture)][1][0]
     assert found.architecture.provenance["costs"]["phone_ms"] == {"the whole network, by the table": derived[-1]}
     assert found.architecture.provenance["search"]["cost_table"] == "hardware.csv"
 
