@@ -18,6 +18,7 @@ FLOW = (
     ("errors",),
     ("machine",),
     ("nested", "options"),
+    ("calling",),
     (
         *("batches", "buffers", "copying", "exactness", "files", "input_checks", "json_text", "isolation"),
         *("full_precision", "schedules", "terminal", "typed_names"),

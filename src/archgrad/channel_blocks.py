@@ -6,8 +6,8 @@ a block of its own, of which the first channels are taken: so tensors that were 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,14 @@ class ChannelBlocks:
     def mask(self, sizes: Sequence[int]) -> Tensor:
         """Return (total,): one for the channels of the narrow layer, zero for the others."""
         return self.widen(torch.ones(sum(sizes)), 0, sizes)
+
+    def shares(self, found: Iterable[tuple[Pick, Tensor]], like: Tensor) -> Tensor:
+        """Return (total,): for each channel the weights of the layers that have it, summed, in the type of `like`."""
+        total: Any = 0.0
+        for pick, weight in found:
+            sizes = self.sizes(pick)
+            total = total + self.widen((weight * like.new_ones(())).expand(sum(sizes)), 0, sizes)
+        return cast(Tensor, total)
 
     def check(self, x: Tensor, dim: int) -> None:
         """Raise SpaceError if `x` has not the channels of the widest layer."""

@@ -104,7 +104,9 @@ class Choice(nn.Module, ABC):
         except KeyError:
             raise SpaceError(
                 f"Choice '{self._row}' was called outside its supernet's forward pass. "
-                f"Call the supernet, not a part of it."
+                f"Call the supernet, not a part of it. Where the network's code computes activations again in the "
+                f"backward pass (torch.utils.checkpoint), switch that off, and search with "
+                f"activation_checkpointing=True."
             ) from None
 
 

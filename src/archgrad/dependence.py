@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from archgrad.architecture import Architecture
+from archgrad.calling import run_on
 from archgrad.choices import InputChoice, LayerChoice
 from archgrad.copying import copied
 from archgrad.labels import LabelledChoice
@@ -60,7 +61,7 @@ def _changes(network: nn.Module, inputs: Any) -> bool:
     for batch in (inputs, others):
         torch.manual_seed(1)
         running = copied(network).train()  # each from the same buffers
-        outputs.append(list(tensors_in(running(map_tensors(batch, lambda tensor: _leaf(tensor, leaves))))))
+        outputs.append(list(tensors_in(run_on(running, map_tensors(batch, lambda tensor: _leaf(tensor, leaves))))))
     pairs = zip(*outputs, strict=False)
     if len(outputs[0]) != len(outputs[1]) or not all(torch.equal(one, other) for one, other in pairs):
         return True
@@ -76,7 +77,7 @@ def _differs(network: nn.Module, inputs: Any) -> bool:
     network.eval()
     try:
         with torch.no_grad():
-            outputs = [list(tensors_in(network(batch))) for batch in (inputs, _others(inputs))]
+            outputs = [list(tensors_in(run_on(network, batch))) for batch in (inputs, _others(inputs))]
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.architecture import Architecture, as_architecture
+from archgrad.calling import arguments_for, run_on
 from archgrad.cell import Cell
 from archgrad.checks import is_whole
 from archgrad.choices import Choice, Mixture
@@ -159,7 +160,7 @@ class ExpectedCost:
         if architecture not in self._known:
             with torch.random.fork_rng([self._like().device] if self._like().is_cuda else []):
                 plain = derive(self._supernet.network, architecture).eval()
-                self._known[architecture] = measured_cost(plain, self.cost, lambda: plain(self._sampled))
+                self._known[architecture] = measured_cost(plain, self.cost, lambda: run_on(plain, self._sampled))
         return self._known[architecture]
 
     def _sum(self, architecture: Architecture) -> float:
@@ -179,7 +180,8 @@ class ExpectedCost:
             found = self._drawn(generator)
             plain = derive(self._supernet.network, found).eval()
             key = digest("network", number, parts, shapes_key([sample]))
-            rest.append(self._milliseconds(key, f"network {number + 1} of those drawn", plain, [((sample,), {})]))
+            calls = [arguments_for(plain, sample)]
+            rest.append(self._milliseconds(key, f"network {number + 1} of those drawn", plain, calls))
             rest[-1] -= self._sum(found)
         return max(0.0, statistics.median(rest))
 

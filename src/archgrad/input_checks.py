@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from archgrad.calling import takes_parts
 from archgrad.errors import ArchgradError, OptionError
 from archgrad.nested import tensors_in
 
@@ -47,7 +49,8 @@ def refusals_explained(network: nn.Module, inputs: Any, *, of: str = "this data"
         tensors = list(tensors_in(inputs))
         shapes = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors) or type(inputs).__name__
         reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
-        remedy = next((found for x in tensors if (found := _remedy(network, x))), None)
+        remedy = _names_told(network, inputs) if isinstance(error, TypeError) else None
+        remedy = remedy or next((found for x in tensors if (found := _remedy(network, x))), None)
         raise OptionError(
             f"The network {type(network).__name__} cannot take a batch of {of}, {shapes}: {reason}. "
             f"{remedy or 'Build it for the channels and size of the data.'}"
@@ -69,6 +72,18 @@ def _check_rows(table: nn.Module, given: tuple[Any, ...]) -> None:
             f"An Embedding of {table.num_embeddings} rows takes the numbers 0 to {table.num_embeddings - 1}, but a "
             f"batch reaches from {low} to {high}. Build it with at least {max(high, 0) + 1} rows, or renumber them."
         )
+
+
+def _names_told(network: nn.Module, inputs: Any) -> str | None:
+    """What to do where a network that requires several arguments got others."""
+    if not takes_parts(network, inputs):
+        return None
+    required = ", ".join(inspect.signature(network.forward).parameters)
+    given = ", ".join(map(str, inputs)) if isinstance(inputs, Mapping) else f"{len(inputs)} of them, in order"
+    return (
+        f"Its forward requires several arguments ({required}), and gets the parts of a batch as these: {given}. Let "
+        f"the data and the network call them the same."
+    )
 
 
 def _remedy(network: nn.Module, x: Tensor) -> str | None:

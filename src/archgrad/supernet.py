@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from archgrad.alphas import AlphaTable, PassDraw
 from archgrad.always_on import AlwaysOn, put_beside
 from archgrad.batches import to_channels_last
+from archgrad.calling import run_on
 from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.copying import copied
 from archgrad.edge_weights import EdgeWeights
@@ -264,7 +265,8 @@ class Supernet(nn.Module):
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
         self._table.current = mixtures
         try:
-            outputs = self.network(*args, **kwargs)
+            alone = len(args) == 1 and not kwargs
+            outputs = run_on(self.network, args[0]) if alone else self.network(*args, **kwargs)
         finally:
             self._table.current = {}
         return map_tensors(outputs, _contiguous) if in_format else outputs

@@ -201,6 +201,18 @@ class ValuedLayer(ValuedModule):
         given = {**self.numbers, **{name: value for name, value in self.options.items() if value is not None}}
         return ", ".join(f"{name}={_written(value, None)}" for name, value in given.items())
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            layer = self.__dict__.get("_modules", {}).get("layer")
+            if layer is None or not hasattr(layer, name):
+                raise
+            raise AttributeError(
+                f"{error}, since its numbers may be open. The widest layer, whose weights all sizes share, is its "
+                f"attribute layer: take layer.{name}."
+            ) from None
+
     def lay_out(self, picks: Sequence[Pick]) -> None:
         """Work out where the parts of the narrow layers lie in the widest; SpaceError if that cannot be.
 
@@ -251,11 +263,17 @@ class ValuedLayer(ValuedModule):
         own = next(iter([*self.layer.parameters(), *self.layer.buffers()]), None)
         if own is not None:
             layer = layer.to(device=own.device, dtype=own.dtype if own.is_floating_point() else None)
-        if keep_weights:
-            parts = self.sliced(pick)
-            with torch.no_grad():
+        with torch.no_grad():
+            if keep_weights:
+                parts = self.sliced(pick)
                 for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
                     tensor.copy_(parts[name])
+            else:
+                for name, tensor in layer.named_parameters():
+                    every = self.layer.get_parameter(name).flatten()
+                    constant = every.numel() > 1 and not every.is_meta and bool((every == every[0]).all())
+                    if constant:  # set on purpose, such as the scale of a norm that begins with 0
+                        tensor.fill_(every[0])
         for name, parameter in self.layer.named_parameters():
             layer.get_parameter(name).requires_grad_(parameter.requires_grad)
         return layer.train(self.training)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from archgrad.calling import run_on
 from archgrad.copying import copied
 from archgrad.errors import OptionError
 from archgrad.losses import Loss
@@ -35,7 +36,7 @@ def gradient_norm(network: nn.Module, inputs: Any, targets: Any, *, loss: Loss =
     Source: the "grad_norm" of Abdelfattah et al. 2021.
     """
     with _copied(network) as copied:
-        pairs = _gradients(copied, loss(copied(inputs), targets))
+        pairs = _gradients(copied, loss(run_on(copied, inputs), targets))
         return float(sum(gradient.double().square().sum() for _, gradient in pairs)) ** 0.5
 
 
@@ -47,7 +48,7 @@ def snip(network: nn.Module, inputs: Any, targets: Any, *, loss: Loss = F.cross_
     Source: Lee et al. 2019 (SNIP, eq. 5, for pruning); Abdelfattah et al. 2021 sum it over a network.
     """
     with _copied(network) as copied:
-        pairs = _gradients(copied, loss(copied(inputs), targets))
+        pairs = _gradients(copied, loss(run_on(copied, inputs), targets))
         return float(sum((weight * gradient).double().abs().sum() for weight, gradient in pairs))
 
 
@@ -70,7 +71,7 @@ def synflow(network: nn.Module, inputs: Any) -> float:
             for tensor in [*copied.parameters(), *copied.buffers()]:
                 tensor.abs_()
         ones = map_tensors(inputs, lambda x: torch.ones_like(x[:1], dtype=_double(x)))
-        flow = sum((output.sum() for output in tensors_in(copied(ones))), start=torch.zeros(()))
+        flow = sum((output.sum() for output in tensors_in(run_on(copied, ones))), start=torch.zeros(()))
         return float(sum((weight * gradient).sum() for weight, gradient in _gradients(copied, flow)))
 
 
@@ -99,7 +100,7 @@ def naswot(network: nn.Module, inputs: Any) -> float:
         for module in copied.modules():
             if isinstance(module, nn.ReLU):
                 module.register_forward_hook(count)
-        copied(inputs)
+        run_on(copied, inputs)
     if not kernels:
         raise OptionError(f"naswot looks at ReLU modules, but none ran in {type(network).__name__}. Take synflow.")
     return float(torch.linalg.slogdet(torch.stack(kernels).sum(0))[1])

@@ -182,6 +182,16 @@ class NoLogits(nn.Module):
         return {"x": x}
 
 
+class BranchingOfTwo(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.flatten(1) if y.sum() > 0 else -x.flatten(1)
+
+
+def test_a_network_of_several_arguments_is_told_by_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="The network BranchingOfTwo cannot be written as one graph"):
+        export_program(BranchingOfTwo(), tmp_path / "net.pt2", example_inputs=(torch.ones(2, 3), torch.ones(2, 3)))
+
+
 @pytest.mark.parametrize("network", [FixedBatch(), Branching()])
 def test_what_is_no_graph_for_any_batch_is_told(network: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=f"{type(network).__name__} cannot be written as one graph.*fixed batch size"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,17 @@ class Twice(nn.Sequential):
         super().__init__(Depthwise(), nn.Sequential(nn.Identity(), Depthwise()))
 
 
+class Numbered(nn.Module):
+    """Of a sequence whose parts have names that are not their places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = nn.Sequential(OrderedDict([("1", Depthwise()), ("0", Depthwise())]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.halves[1](self.halves[0](x))
+
+
 class Pooled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -63,6 +75,14 @@ class Halve(nn.Module):
         return self.bn(torch.cat([self.one(x), self.two(x[:, :, 1:, 1:])], dim=1))
 
 
+class Preprocessed(Depthwise):
+    """Another name for its input."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = F.relu(images)
+        return self.layers[1](self.layers[0](self.depthwise(y)))
+
+
 class Same(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -72,6 +92,7 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "depthwise": (Depthwise, "depthwise"),
     "dilated": (lambda: Depthwise(2), "depthwise"),
     "twice": (Twice, "separable"),
+    "numbered": (Numbered, "separable"),
     "sequence": (
         lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)),
         "convolution",
@@ -127,6 +148,34 @@ class OtherParts(Twice):
         return reversed(list(super().__iter__()))
 
 
+class OtherPlaces(Numbered):
+    """Finds its parts from the end."""
+
+    class FromTheEnd(nn.Sequential):
+        def __getitem__(self, number: int) -> nn.Module:
+            return super().__getitem__(len(self) - 1 - number)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = self.FromTheEnd(*self.halves)
+
+
+class OtherNames(nn.Module):
+    """A part that calls its parts otherwise."""
+
+    class Renamed(nn.Module):
+        def __getattr__(self, name: str) -> nn.Module:
+            return super().__getattr__({"first": "second", "second": "first"}.get(name, name))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = self.Renamed()
+        self.halves.first, self.halves.second = Depthwise(), Depthwise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.halves.second(self.halves.first(x))
+
+
 class OddlyHalved(Halve):
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu()
@@ -174,6 +223,7 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
         kind.__name__: kind
         for kind in (Residual, Gated, Observed, Repeated, OtherRelu, OtherCall, OtherParts, OddlyHalved, Swapped)
     },
+    **{kind.__name__: kind for kind in (OtherPlaces, OtherNames)},
     "own forward": with_own_forward,
     "hook": with_hook,
     "part of the instance": with_instance_part,
@@ -266,6 +316,23 @@ def test_a_class_or_name_that_changes_later_is_seen(monkeypatch: pytest.MonkeyPa
     assert torch.equal(net.eval()(image()), net(image()))
     monkeypatch.setitem(globals(), "F", functional)
     assert branch_of(Depthwise()) is None
+
+
+def test_an_operation_that_stands_alone_may_be_given_its_input_by_name() -> None:
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.choice, self.alone = ag.LayerChoice([nn.Identity(), nn.Tanh()]), Preprocessed()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.alone(images=self.choice(x))
+
+    torch.manual_seed(0)
+    space = Alone().double()
+    assert type(ag.Supernet(space).network.alone) is not Preprocessed
+    plain, fast = (results(space, image(), fast=fast) for fast in (False, True))
+    for a, b in zip(plain, fast, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def test_fast_operations_are_pickled_and_restored_as_what_they_are() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import archgrad as ag
 from archgrad.errors import OptionError
 from archgrad.fast import accelerated
 from archgrad.operations import DropPath
@@ -231,6 +232,33 @@ def test_a_network_that_returns_something_else_is_an_error(output: Any) -> None:
         learner(Wrong()).train_step(0, INPUTS, TARGETS)
 
 
+def test_a_network_of_several_outputs_is_told_of_the_task_for_it() -> None:
+    class Named(Linear):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(OptionError, match=r"returned dict\. Where it returns several tensors, give a Task"):
+        learner(Named()).train_step(0, INPUTS, TARGETS)
+
+
 def test_a_network_without_parameters_is_an_error() -> None:
     with pytest.raises(OptionError, match="no parameters"):
         learner(nn.Identity())
+
+
+def test_a_loss_of_both_parts_of_a_pair_is_told_of_the_task_for_it() -> None:
+    class Boxes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place, self.size = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.place(x), self.size(x)
+
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        place, size = outputs
+        return F.mse_loss(place, targets) + size.square().mean()
+
+    data = (torch.randn(8, 4), torch.randn(8, 2))
+    with pytest.raises(OptionError, match=r"cannot take the first alone: .*give a Task with auxiliary=False"):
+        ag.retrain(Boxes(), data, loss=loss, epochs=1, batch_size=4, drop_path=0.0, quiet=True)

@@ -232,17 +232,22 @@ class Scaled(nn.Conv2d):
 
 
 def test_layers_that_are_more_than_their_class_stay_and_are_named() -> None:
-    layers = [nn.Conv2d(4, 4, 3, padding=1) for _ in range(6)]
+    layers = [nn.Conv2d(4, 4, 3, padding=1) for _ in range(8)]
     layers[1].register_forward_hook(lambda *_: None)
     nn.utils.parametrizations.weight_norm(layers[2])
     layers[3] = Scaled(4, 4, 3)
     layers[5].weight = layers[4].weight
+    computed = nn.Parameter(layers[6].weight.detach())
+    del layers[6].weight  # code elsewhere sets it in each pass, as that of many spectral normalisations does
+    layers[6].weight_bar = computed
+    layers[7].register_buffer("mask", torch.ones(4))
     with pytest.warns(UserWarning, match="that stay as they are") as told:
         space = from_module(nn.Sequential(*layers), EVERY)
-    assert [isinstance(part, ag.LayerChoice) for part in space] == [True, *[False] * 5]
+    assert [isinstance(part, ag.LayerChoice) for part in space] == [True, *[False] * 7]
     text = str(told[0].message)
     assert "'1' (has hooks), '2' (has parametrizations), '3' (is a Scaled, with its own rules)" in text
     assert "'4' (shares a parameter with '5'), '5' (shares a parameter with '4')" in text
+    assert "'6' (has other weights than its class), '7' (has other weights than its class)" in text
     assert space[5].weight is space[4].weight
 
 
@@ -289,6 +294,25 @@ def test_encoder_layers_of_torch_call_their_parts_where_they_predict_too(with_ba
         torch.testing.assert_close(original(**batch)[kept], model(**batch)[kept])
 
 
+class Counting(nn.Module):
+    """Computes something else in every pass, as a step of a power iteration does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return self.conv(x) * self.passes
+
+
+def test_a_model_that_changes_in_every_pass_is_compared_as_it_is() -> None:
+    model = Counting()
+    space = from_module(model, [Kernels()], batch=torch.randn(1, 4, 5, 5))
+    assert space.passes == model.passes == 0
+
+
 class ReadsAttribute(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -322,6 +346,7 @@ def mixed() -> nn.Module:
         (lambda: from_module(conv(), []), "needs a list of rules"),
         (lambda: from_module(conv(), [Kernels]), "needs a list of rules"),
         (lambda: from_module(nn.Sequential(nn.ReLU())), "has no layer in whose place"),
+        (lambda: from_module(Scaled(4, 4, 3)), r"These stay as they are: '' \(is a Scaled, with its own rules\)"),
         (lambda: from_module(nn.Sequential(nn.ReLU()), [Skip(at="layer*")]), "is for no layer of Sequential"),
         (lambda: from_module(nn.Sequential(nn.ReLU()), [Skip(at=nn.ReLU)]), "only known from a batch"),
         (lambda: from_module(conv(), [Skip(at=3)]), "Layers are chosen by"),

@@ -103,6 +103,35 @@ CASES = {
         (2, 3, 8),
         nn.MultiheadAttention,
     ),
+    "transposed": Case(
+        {"i": [1, 3], "o": [2, 4], "k": [2, 4]},
+        lambda i, o, k: ag.nn.ConvTranspose2d(i, o, k, 2, padding=k // 2 - 1),
+        first(1, "i"),
+        (2, 3, 4, 4),
+        nn.ConvTranspose2d,
+    ),
+    "transposed, dilated, of channels that were concatenated": Case(
+        {"a": [1, 2], "k": [1, 3]},
+        lambda a, k: ag.nn.ConvTranspose1d(3 + a, a, k, 2, k - 1, output_padding=1, dilation=2),
+        lambda x, a=2, **at: (x.narrow(1, 0, 3 + a),),
+        (2, 5, 6),
+        nn.ConvTranspose1d,
+    ),
+    "instance norm": Case(
+        {"w": [1, 2, 4]}, lambda w: ag.nn.InstanceNorm1d(w, affine=True), first(1, "w"), (3, 4, 5), nn.InstanceNorm1d
+    ),
+    "root mean square norm": Case({"w": [2, 3, 6]}, lambda w: ag.nn.RMSNorm(w), first(-1, "w"), (3, 4, 6), nn.RMSNorm),
+    "embedding": Case(
+        {"w": [2, 3, 6]},
+        lambda w: ag.nn.Embedding(5, w, padding_idx=0),
+        lambda x, **at: (x.abs().mul(3).long() % 5,),
+        (3, 4),
+        nn.Embedding,
+    ),
+    "activation with weights": Case({"w": [2, 4]}, lambda w: ag.nn.PReLU(w), first(1, "w"), (3, 4, 2), nn.PReLU),
+    "maximum pool of volumes": Case(
+        {"k": [1, 3]}, lambda k: ag.nn.MaxPool3d(k, 1, padding=k // 2), whole, (2, 3, 4, 4, 4), nn.MaxPool3d
+    ),
     "no open number": Case(
         {"o": [2]}, lambda o: nn.Sequential(ag.nn.Linear(3, 4), ag.nn.Linear(4, o)), whole, (5, 3), nn.Sequential
     ),
@@ -239,6 +268,14 @@ def test_a_number_in_forward_is_the_mean_of_its_values() -> None:
             r"needs outputs of one size, but kernel 1 .*padding=kernel // 2",
         ),
         "even beside odd": (lambda k: ag.nn.Conv1d(1, 1, k + k // 3, padding=k // 2), "needs outputs of one size"),
+        "even beside odd, with a dilation": (
+            lambda k: ag.nn.Conv1d(1, 1, 3 + k // 2, padding=2 + k // 2, dilation=2),
+            "even and odd kernels, 3 and 4, with a dilation, whose centres do not meet",
+        ),
+        "a transposed convolution of the same size": (
+            lambda k: ag.nn.ConvTranspose1d(k, 1, 3, padding="same"),
+            "takes a padding of so many pixels",
+        ),
         "no whole number": (lambda k: ag.nn.Linear(k / 2, 1), r"in_features k / 2 must be a whole number, but is 0.5"),
         "no channels": (lambda k: ag.nn.Linear(k - 1, 1), r"in_features must be at least 1, but k - 1 may be 0"),
         "groups that do not divide": (
@@ -272,3 +309,22 @@ def test_inputs_of_another_width_are_refused_before_they_are_mixed() -> None:
     supernet = ag.Supernet(nn.Sequential(nn.Linear(3, 3), ag.nn.Linear(ag.ValueChoice([2, 4], "w"), 1)))
     with pytest.raises(SpaceError, match=r"in_features=w reads 4 channels while it is open.*\(2, 3\).*value choice"):
         supernet(torch.ones(2, 3))
+
+
+def test_constants_that_a_space_sets_are_those_of_the_derived_layer_which_is_built_anew() -> None:
+    width = ag.ValueChoice([2, 4], "w")
+    space = nn.Sequential(ag.nn.Linear(3, width), ag.nn.BatchNorm1d(width), ag.nn.Linear(width, 1))
+    nn.init.zeros_(space[1].layer.weight)  # a block that begins as the identity
+    nn.init.constant_(space[0].layer.bias, 0.5)
+    plain = ag.derive(space, {"w": 2})
+    assert plain[1].weight.tolist() == [0.0, 0.0]
+    assert plain[0].bias.tolist() == [0.5, 0.5]
+    assert not torch.equal(plain[0].weight, space[0].layer.weight[:2])  # of the scale of its own size
+
+
+def test_a_layer_says_where_its_weights_are() -> None:
+    layer = ag.nn.Conv1d(1, ag.ValueChoice([2, 4], "w"), 1)
+    with pytest.raises(AttributeError, match=r"no attribute 'weight', since its numbers may be open.*layer\.weight"):
+        layer.weight.data.zero_()
+    with pytest.raises(AttributeError, match=r"no attribute 'weights'$"):
+        layer.weights.data.zero_()

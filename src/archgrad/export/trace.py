@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archgrad.calling import run_on, takes_parts
 from archgrad.copying import copied
 from archgrad.errors import ExportError, OptionError
 from archgrad.export.description import ModelDescription, TensorOutput
@@ -36,24 +36,9 @@ class _OneArgument(nn.Module):
         self.network, self._first = network, first
 
     def forward(self, inputs: Any) -> Any:
-        output = _called(self.network, inputs)
+        output = run_on(self.network, inputs)
         output = output[0] if self._first else output
         return tuple(tensors_in(output)) if is_structure(output) else output
-
-
-def _called(network: nn.Module, inputs: Any) -> Any:
-    if not _takes_parts(network, inputs):
-        return network(inputs)
-    return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
-
-
-def _takes_parts(network: nn.Module, inputs: Any) -> bool:
-    """Whether a network requires several arguments, which are then the parts of its inputs."""
-    if not isinstance(inputs, Mapping | tuple | list):
-        return False
-    parameters = inspect.signature(network.forward).parameters.values()
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return sum(each.default is each.empty and each.kind not in several for each in parameters) > 1
 
 
 def prepared(network: nn.Module) -> nn.Module:
@@ -111,7 +96,7 @@ def describe(
     )
     try:
         with torch.no_grad():
-            output = _called(network, inputs)
+            output = run_on(network, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
         shapes = ", ".join(
             f"{'' if not each.place else f'{each.name} '}(batch, {', '.join(map(str, each.shape))})"
@@ -124,7 +109,7 @@ def describe(
     pair = auxiliary and isinstance(output, (tuple, list)) and bool(output) and isinstance(output[0], Tensor)
     output = output[0] if pair else output
     several = described.shows != "classes" and is_structure(output)
-    if pair or several or _takes_parts(network, inputs):
+    if pair or several or takes_parts(network, inputs):
         network = _OneArgument(network, first=pair).eval()
     if described.shows != "classes":
         return network, _with_outputs(described, output, samples, given=bool(classes))
@@ -179,8 +164,9 @@ def trace(network: nn.Module, examples: Examples, *, batch_size: int | None = No
     except Exception as error:  # the tracer raises nearly anything, down to what the network itself raises
         size = "any size" if batch_size is None else f"{batch_size} samples"
         nor = ", nor on a fixed batch size, unless batch_size is given" if batch_size is None else ""
+        named = network.network if isinstance(network, _OneArgument) else network
         raise ExportError(
-            f"The network {type(network).__name__} cannot be written as one graph for batches of {size}: "
+            f"The network {type(named).__name__} cannot be written as one graph for batches of {size}: "
             f"{_first_lines(error)} Its forward must not depend on the values in a batch{nor}."
         ) from error
     _drop_unused(program)

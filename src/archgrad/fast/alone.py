@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from archgrad.exactness import calls_are_watched, kind_of
 from archgrad.fast.branches import branch_of
@@ -38,8 +38,16 @@ class FastOperation(nn.Module):
         if branch is not None and branch.is_projection:
             module.__class__ = _fast(type(module))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what the class that this one was turned from does, (B, C', H', W'), in the memory format of `x`."""
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the class that this one was turned from does, (B, C', H', W'), in the memory format of its input.
+
+        Args:
+            args: The one input.
+            kwargs: Empty, or the input under the name that the class gives it.
+        """
+        if kwargs or len(args) != 1:
+            return self.turned_from.forward(self, *args, **kwargs)
+        (x,) = args
         if calls_are_watched() or not are_ordinary([x]) or x.device.type != "cpu":
             return self.turned_from.forward(self, x)
         kept = _KEPT.setdefault(self, StructureCache())

@@ -9,6 +9,7 @@ written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from torch import nn
@@ -166,14 +167,28 @@ def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
     return None if before is None or layers is None else before + layers
 
 
-def _part_at(module: nn.Module, path: Sequence[str]) -> nn.Module | None:
-    """The part that code finds by these names."""
+def _part_at(module: nn.Module, path: Sequence[str | int]) -> nn.Module | None:
+    """The part that code finds by these names, and these numbers of parts of lists and sequences."""
     found: nn.Module | None = module
-    for name in path:
-        if found is None or name in found.__dict__ or hasattr(type(found), name):
+    for key in path:
+        if found is None or not computes_by(type(found), nn.Module):
             return None
-        found = found._modules.get(name)
+        found = _part_number(found, key) if isinstance(key, int) else _part_named(found, key)
     return found
+
+
+def _part_named(module: nn.Module, name: str) -> nn.Module | None:
+    return None if name in module.__dict__ or hasattr(type(module), name) else module._modules.get(name)
+
+
+def _part_number(module: nn.Module, number: int) -> nn.Module | None:
+    """The part that a list or sequence has at a number; a list finds it by its name, a sequence by its place."""
+    finds = getattr(type(module), "__getitem__", None)
+    if finds is nn.ModuleList.__getitem__:
+        return module._modules.get(str(number))
+    if finds is nn.Sequential.__getitem__:
+        return next(islice(module._modules.values(), number, None), None)
+    return None
 
 
 def _reduction(operation: nn.Module) -> list[Layer] | None:

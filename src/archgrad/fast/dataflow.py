@@ -35,8 +35,8 @@ class Input(NamedTuple):
 class Part(NamedTuple):
     """A part of the module, called with a value."""
 
-    path: tuple[str, ...]
-    """Names from the module to the part."""
+    path: tuple[str | int, ...]
+    """From the module to the part: names of attributes, numbers in brackets."""
     x: Value
 
 
@@ -183,8 +183,8 @@ class _Reader:
         as_named(self._names, node.id)
         return True
 
-    def _path(self, node: ast.expr) -> tuple[str, ...]:
-        """("a", "0") of self.a[0]."""
+    def _path(self, node: ast.expr) -> tuple[str | int, ...]:
+        """("a", 0) of self.a[0]."""
         match node:
             case ast.Name(name) if name == self._own:
                 return ()
@@ -193,10 +193,10 @@ class _Reader:
             case ast.Attribute(before, part):
                 return (*self._some(before), part)
             case ast.Subscript(before, ast.Constant(int() as number)) if number >= 0:
-                return (*self._some(before), str(number))
+                return (*self._some(before), number)
         raise _UnreadError
 
-    def _some(self, node: ast.expr) -> tuple[str, ...]:
+    def _some(self, node: ast.expr) -> tuple[str | int, ...]:
         path = self._path(node)
         if not path:
             raise _UnreadError

@@ -1,4 +1,4 @@
-"""Convolutions of which channels, kernel and groups may be open."""
+"""Convolutions, and transposed ones, of which channels, kernel and groups may be open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from archgrad.errors import SpaceError
 from archgrad.nn.weighted import WeightedLayer
 from archgrad.values import Number, Pick, Value
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 Size: TypeAlias = "Value | int | tuple[Value | int, ...]"
 
@@ -59,11 +59,11 @@ class _Conv(WeightedLayer):
                         f"kernel (padding=kernel // 2), or give padding='same', and leave out kernels that are even "
                         f"where others are odd."
                     )
-            odd = {n % 2 for n in (*kernel, *largest)}
-            if self._is_same and len(odd) > 1 and max(self._dilation) > 1:
-                raise SpaceError(
-                    f"{self.where()} has even and odd kernels with a dilation, whose centres do not meet. Give either."
-                )
+                if dilation > 1 and (most - n) % 2:
+                    raise SpaceError(
+                        f"{self.where()} has even and odd kernels, {n} and {most}, with a dilation, whose centres do "
+                        f"not meet. Give either."
+                    )
         self._widest_padding = tuple(paddings)
         super().lay_out(picks)
 
@@ -140,4 +140,73 @@ class Conv3d(_Conv):
     """`torch.nn.Conv3d`, of which the numbers may be open as those of `Conv2d`, whose arguments it has."""
 
     kind_of_layer = nn.Conv3d
+    n_kernel = 3
+
+
+class _ConvTranspose(_Conv):
+    """A transposed convolution; its weight is (in, out, *kernel). The arguments are said at `ConvTranspose2d`."""
+
+    out_dim, in_dim = 1, 0
+
+    def __init__(
+        self,
+        in_channels: Value | Number,
+        out_channels: Value | Number,
+        kernel_size: Size,
+        stride: int | tuple[int, ...] = 1,
+        padding: Size = 0,
+        output_padding: int | tuple[int, ...] = 0,
+        bias: bool = True,
+        dilation: int | tuple[int, ...] = 1,
+    ) -> None:
+        if isinstance(padding, str):
+            raise SpaceError(f"{type(self).__name__} takes a padding of so many pixels, but got padding={padding!r}.")
+        numbers: dict[str, Any] = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
+        options = {"stride": stride, "output_padding": output_padding, "bias": bias, "dilation": dilation}
+        WeightedLayer.__init__(self, self.kind_of_layer, {**numbers, "padding": padding}, options)
+
+    def build_widest(self) -> nn.Module:
+        """Return the widest transposed convolution."""
+        sizes: dict[str, Any] = {"kernel_size": self.kernel, "padding": self._widest_padding}
+        return self.kind(in_channels=self.into.total, out_channels=self.out.total, **sizes, **self.options)
+
+    def groups_at(self, pick: Pick) -> int:
+        """Return 1."""
+        return 1
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """`torch.nn.ConvTranspose1d`, of which numbers may be open as those of `ConvTranspose2d`; its arguments, too."""
+
+    kind_of_layer = nn.ConvTranspose1d
+    n_kernel = 1
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """`torch.nn.ConvTranspose2d` without groups, of which channels, kernel and padding may be open.
+
+    A smaller kernel is the centre of the largest; the padding must go with it, so that all outputs are equally large.
+
+    Args:
+        in_channels: See `torch.nn.ConvTranspose2d`; a sum stands for channels that were concatenated.
+        out_channels: As above.
+        kernel_size: All sizes even, or all odd.
+        stride: Never open.
+        padding: A number of pixels, open or not.
+        output_padding: Never open.
+        bias: Whether there is one.
+        dilation: Never open.
+
+    Raises:
+        SpaceError: Some values do not go together, or outputs would be of different sizes.
+    """
+
+    kind_of_layer = nn.ConvTranspose2d
+    n_kernel = 2
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """`torch.nn.ConvTranspose3d`, of which numbers may be open as those of `ConvTranspose2d`; its arguments, too."""
+
+    kind_of_layer = nn.ConvTranspose3d
     n_kernel = 3

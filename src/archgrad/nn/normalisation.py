@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,7 +13,10 @@ from archgrad.channel_blocks import ChannelBlocks
 from archgrad.valued import ValuedLayer, assignments
 from archgrad.values import Number, Pick, Value
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "LayerNorm"]
+__all__ = [
+    *("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"),
+    *("LayerNorm", "RMSNorm"),
+]
 
 
 class _BatchNorm(ValuedLayer):
@@ -60,12 +63,8 @@ class _BatchNorm(ValuedLayer):
         found = assignments(self.choices)
         sizes = self.features.union([assignment.pick for assignment in found])
         y = self._normalised(x, sizes)
-        ones = y.new_ones(())
-        mask: Any = 0.0
-        for pick, weight in found:
-            own = self.features.sizes(pick)
-            mask = mask + self.features.widen((weight * ones).expand(sum(own)), 0, own)
-        return cast(Tensor, self.with_inactive(y * mask.view(-1, *(1,) * (x.dim() - 2))))
+        shares = self.features.shares(found, y)
+        return cast(Tensor, self.with_inactive(y * shares.view(-1, *(1,) * (x.dim() - 2))))
 
     def _normalised(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return the normalised channels of blocks of these sizes, filled up to the widest."""
@@ -73,13 +72,17 @@ class _BatchNorm(ValuedLayer):
             self.features.check(x, 1)
             return cast(Tensor, self.layer(x))
         parts = self._slices(sizes)
-        y = functional_call(self.layer, parts, (self.features.narrow(x, 1, sizes),))
+        y = functional_call(self._layer_of(sum(sizes)), parts, (self.features.narrow(x, 1, sizes),))
         if not self.features.is_one and self.layer.training:  # copies, where a single block has views
             at = torch.nonzero(self.features.mask(sizes)).flatten().to(x.device)
             for name, buffer in self.layer.named_buffers():
                 if buffer.dim():
                     buffer.index_copy_(0, at, parts[name])
         return self.features.widen(y, 1, sizes)
+
+    def _layer_of(self, features: int) -> nn.Module:
+        """Return the layer that normalises so many channels, given their weights and buffers."""
+        return self.layer
 
 
 class BatchNorm1d(_BatchNorm):
@@ -111,35 +114,68 @@ class BatchNorm3d(_BatchNorm):
     kind_of_layer = nn.BatchNorm3d
 
 
-class LayerNorm(ValuedLayer):
-    """`torch.nn.LayerNorm`, over the features that a width has alone.
-
-    Args:
-        normalized_shape: Features in the last dimension, or in the last ones, open or not.
-        eps: As in `torch.nn.LayerNorm`.
-        elementwise_affine: Whether there is a scale.
-        bias: Whether there is a shift beside the scale.
-    """
+class _InstanceNorm(_BatchNorm):
+    """InstanceNorm of open width, which normalises each channel by itself, too."""
 
     def __init__(
         self,
-        normalized_shape: Value | int | Sequence[Value | int],
+        num_features: Value | Number,
         eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
     ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+
+    def _layer_of(self, features: int) -> nn.Module:
+        if (features,) not in self.skeletons.built:  # it looks whether it is built for as many channels
+            self.skeletons.built[features,] = self.kind(features, **self.options, device="meta")
+        return self.skeletons.built[features,].train(self.training)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """`torch.nn.InstanceNorm1d`, of which the width may be open; arguments as of `InstanceNorm2d`."""
+
+    kind_of_layer = nn.InstanceNorm1d
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """`torch.nn.InstanceNorm2d`, of which the width may be open.
+
+    Args:
+        num_features: Channels; a sum stands for channels that were concatenated.
+        eps: As in `torch.nn.InstanceNorm2d`.
+        momentum: As in `torch.nn.InstanceNorm2d`.
+        affine: Whether there is a scale and a shift.
+        track_running_stats: Whether evaluation uses running statistics.
+    """
+
+    kind_of_layer = nn.InstanceNorm2d
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """`torch.nn.InstanceNorm3d`, of which the width may be open; arguments as of `InstanceNorm2d`."""
+
+    kind_of_layer = nn.InstanceNorm3d
+
+
+class _FeatureNorm(ValuedLayer):
+    """A normalisation over the last dimensions; the arguments are said at `LayerNorm`."""
+
+    kind_of_layer: type[nn.Module]
+
+    def __init__(self, normalized_shape: Value | int | Sequence[Value | int], options: Mapping[str, Any]) -> None:
         several = isinstance(normalized_shape, Sequence)
         shape = tuple(normalized_shape) if several else (normalized_shape,)  # type: ignore[arg-type]
-        options = {"eps": eps, "elementwise_affine": elementwise_affine, "bias": bias}
-        super().__init__(nn.LayerNorm, {"normalized_shape": shape}, options)
+        super().__init__(self.kind_of_layer, {"normalized_shape": shape}, options)
 
     def lay_out(self, picks: Sequence[Pick]) -> None:
         """Lay out the features of each dimension."""
         self.features = [ChannelBlocks(n, picks, "normalized_shape") for n in self.numbers["normalized_shape"]]
 
     def widest(self, picks: Sequence[Pick]) -> nn.Module:
-        """Return the widest LayerNorm."""
-        return nn.LayerNorm(tuple(blocks.total for blocks in self.features), **self.options)
+        """Return the widest normalisation."""
+        return self.kind(tuple(blocks.total for blocks in self.features), **self.options)
 
     def sliced(self, pick: Pick) -> dict[str, Tensor]:
         """Return the entries of the width's features."""
@@ -159,6 +195,48 @@ class LayerNorm(ValuedLayer):
 
     def _dims(self) -> list[tuple[int, ChannelBlocks]]:
         return list(zip(range(-len(self.features), 0), self.features, strict=True))
+
+
+class LayerNorm(_FeatureNorm):
+    """`torch.nn.LayerNorm`, over the features that a width has alone.
+
+    Args:
+        normalized_shape: Features in the last dimension, or in the last ones, open or not.
+        eps: As in `torch.nn.LayerNorm`.
+        elementwise_affine: Whether there is a scale.
+        bias: Whether there is a shift beside the scale.
+    """
+
+    kind_of_layer = nn.LayerNorm
+
+    def __init__(
+        self,
+        normalized_shape: Value | int | Sequence[Value | int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(normalized_shape, {"eps": eps, "elementwise_affine": elementwise_affine, "bias": bias})
+
+
+class RMSNorm(_FeatureNorm):
+    """`torch.nn.RMSNorm`, over the features that a width has alone.
+
+    Args:
+        normalized_shape: Features in the last dimension, or in the last ones, open or not.
+        eps: As in `torch.nn.RMSNorm`.
+        elementwise_affine: Whether there is a scale.
+    """
+
+    kind_of_layer = nn.RMSNorm
+
+    def __init__(
+        self,
+        normalized_shape: Value | int | Sequence[Value | int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+    ) -> None:
+        super().__init__(normalized_shape, {"eps": eps, "elementwise_affine": elementwise_affine})
 
 
 class GroupNorm(ValuedLayer):

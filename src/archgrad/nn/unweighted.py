@@ -13,11 +13,14 @@ from archgrad.values import ChosenValue, Number, Pick, Value
 __all__ = [
     "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
+    "Dropout3d",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "Scalar",
 ]
 
@@ -61,6 +64,16 @@ class Dropout2d(Dropout):
     kind_of_layer = nn.Dropout2d
 
 
+class Dropout3d(Dropout):
+    """`torch.nn.Dropout3d`, of which the probability may be open.
+
+    Args:
+        p: Probability that a channel is zeroed.
+    """
+
+    kind_of_layer = nn.Dropout3d
+
+
 class _Pool(_Unweighted):
     """A pool; the arguments are said at `MaxPool2d`."""
 
@@ -92,6 +105,12 @@ class MaxPool2d(_Pool):
     kind_of_layer = nn.MaxPool2d
 
 
+class MaxPool3d(_Pool):
+    """`torch.nn.MaxPool3d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
+
+    kind_of_layer = nn.MaxPool3d
+
+
 class AvgPool1d(_Pool):
     """`torch.nn.AvgPool1d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
 
@@ -102,6 +121,12 @@ class AvgPool2d(_Pool):
     """`torch.nn.AvgPool2d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
 
     kind_of_layer = nn.AvgPool2d
+
+
+class AvgPool3d(_Pool):
+    """`torch.nn.AvgPool3d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
+
+    kind_of_layer = nn.AvgPool3d
 
 
 class Scalar(ValuedModule):

@@ -27,7 +27,7 @@ __all__ = ["WeightedLayer"]
 
 
 class WeightedLayer(ValuedLayer):
-    """A layer with a weight (out, in, *kernel) and perhaps a bias (out).
+    """A layer with a weight (out, in, *kernel), or (in, out, *kernel), and perhaps a bias (out).
 
     Args:
         kind: See `ValuedLayer`.
@@ -40,6 +40,8 @@ class WeightedLayer(ValuedLayer):
     in_name: str
     n_kernel = 0
     """Dimensions of the kernel."""
+    out_dim, in_dim = 0, 1
+    """Where the channels stand in the weight."""
 
     # What a size has of the widest weight.
 
@@ -90,9 +92,9 @@ class WeightedLayer(ValuedLayer):
         """Return the part of weight and bias."""
         weight, bias = cast(Tensor, self.layer.weight), cast("Tensor | None", self.layer.bias)
         out, into = self.out.sizes(pick), self.into.sizes(pick)
-        weight = self.out.narrow(weight, 0, out)
+        weight = self.out.narrow(weight, self.out_dim, out)
         if not self.keeps_groups:
-            weight = self.into.narrow(weight, 1, into)
+            weight = self.into.narrow(weight, self.in_dim, into)
         for dim, (start, size) in enumerate(zip(self.kernel_start(pick), self.kernel_at(pick), strict=True), start=2):
             weight = weight.narrow(dim, start, size)
         if self.reads_groups and self.groups_at(pick) > 1:
@@ -121,7 +123,7 @@ class WeightedLayer(ValuedLayer):
         return self.out.sizes(pick)
 
     def _out_mask(self, pick: Pick) -> Tensor:
-        return self.out.mask(self.out.sizes(pick)).view(-1, 1, *self._ones)
+        return self._along(self.out_dim, self.out.mask(self.out.sizes(pick)))
 
     def _into_key(self, pick: Pick) -> Any:
         return None if self.keeps_groups else self.into.sizes(pick)
@@ -129,7 +131,11 @@ class WeightedLayer(ValuedLayer):
     def _into_mask(self, pick: Pick) -> Tensor:
         if self.keeps_groups:
             return torch.ones(1, 1, *self._ones)
-        return self.into.mask(self.into.sizes(pick)).view(1, -1, *self._ones)
+        return self._along(self.in_dim, self.into.mask(self.into.sizes(pick)))
+
+    def _along(self, dim: int, mask: Tensor) -> Tensor:
+        """Return a mask of channels as it is multiplied with the weight."""
+        return mask.view(*((-1, 1) if dim == 0 else (1, -1)), *self._ones)
 
     def _kernel_key(self, pick: Pick) -> Any:
         return self.kernel_at(pick), self.kernel_start(pick)

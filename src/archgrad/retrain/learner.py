@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +12,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from archgrad.batches import count, cut, prepare
 from archgrad.buffers import copied_buffers, set_buffers
+from archgrad.calling import run_on
 from archgrad.dependence import depends_on_inputs
 from archgrad.engine.precision import autocast, check_device
-from archgrad.errors import OptionError, RunError
+from archgrad.errors import ArchgradError, OptionError, RunError
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets
 from archgrad.loss_scale import LossScale
@@ -130,7 +133,8 @@ class Learner:
         losses, seen = [], []
         for part, part_targets in cut(inputs, targets, self.recipe.accumulation):
             outputs, auxiliary = self._split(self._forward(part), count(part_targets))
-            loss = part_loss(outputs, part_targets)
+            with _pairs_explained(pair=auxiliary is not None):
+                loss = part_loss(outputs, part_targets)
             objective = loss
             if auxiliary is not None and self.recipe.auxiliary_weight:
                 objective = loss + self.recipe.auxiliary_weight * part_loss(auxiliary, part_targets)
@@ -178,7 +182,7 @@ class Learner:
 
     def _forward(self, inputs: Any) -> Any:
         with autocast(self.device, self.recipe.precision):
-            return self.network(prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
+            return run_on(self.network, prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
 
     def _split(self, output: Any, samples: int) -> tuple[Any, Any]:
         """Return the outputs, and those of an auxiliary head or None."""
@@ -222,6 +226,20 @@ class Learner:
             ) from error
         self.skipped_steps = count_in(state, "skipped_steps")
         self._scale.load_state_dict(state.get("loss_scale", {}))  # earlier versions had none
+
+
+@contextmanager
+def _pairs_explained(*, pair: bool) -> Iterator[None]:
+    """Say, where the loss of one part of a pair fails, that it may have been meant for both."""
+    try:
+        yield
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if not pair or isinstance(error, ArchgradError | torch.OutOfMemoryError):
+            raise
+        raise OptionError(
+            f"The network returned a pair, whose second part is taken for the outputs of an auxiliary head, and the "
+            f"loss cannot take the first alone: {error}. If it takes both, give a Task with auxiliary=False."
+        ) from error
 
 
 def _gradient(parameter: nn.Parameter, scale: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from archgrad.machine import check_main_guard
 from archgrad.methods.tree import tree_of
 from archgrad.named_space import space_of
 from archgrad.runs import pick_device, seeded
+from archgrad.search.derived_check import other_network_warning
 from archgrad.search.loaders import Halves
 from archgrad.search.measured_halves import task_of_search
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
@@ -96,5 +98,7 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
         )
         with task.explained():
             try_out(first.supernet, data, options, chosen.task)
+        if other := other_network_warning(first.supernet, first_inputs(data, first.supernet, samples=2)):
+            warnings.warn(other, stacklevel=4)
         engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
         yield Prepared(task, engine, data)

@@ -22,7 +22,7 @@ from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
 from archgrad.tasks import Task, loss_on
 
-__all__ = ["first_inputs", "try_out"]
+__all__ = ["first_inputs", "no_trace", "try_out"]
 
 _SAMPLES = 4
 
@@ -43,7 +43,7 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
         OptionError: They do not go together, or the network cannot take the inputs.
     """
     alpha, loss = next(iter(supernet.alphas.values())), task.loss
-    with _no_trace(supernet, alpha.device), torch.no_grad():
+    with no_trace(supernet, alpha.device), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
         inputs, targets = _first(data, alpha, _SAMPLES)
         with autocast(alpha.device, options.precision):
@@ -65,11 +65,11 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
         )
 
 
-def first_inputs(data: Data, supernet: Supernet) -> Any:
-    """Return a batch of the first training sample's inputs, as a supernet takes them; random states stay."""
+def first_inputs(data: Data, supernet: Supernet, *, samples: int = 1) -> Any:
+    """Return a batch of the first training samples' inputs, as a supernet takes them; random states stay."""
     alpha = next(iter(supernet.alphas.values()))
     with kept_randomness(), torch.random.fork_rng([alpha.device] if alpha.is_cuda else []):
-        return prepare(_first(data, alpha, 1)[0], dtype=alpha.dtype, channels_last=False)
+        return prepare(_first(data, alpha, samples)[0], dtype=alpha.dtype, channels_last=False)
 
 
 def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
@@ -78,7 +78,7 @@ def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _no_trace(supernet: Supernet, device: torch.device) -> Iterator[None]:
+def no_trace(supernet: Supernet, device: torch.device) -> Iterator[None]:
     """Leave buffers, draws, progress and random states as they were."""
     state, progress = supernet.generator.get_state(), supernet.progress
     registered = [(module, set(module._buffers)) for module in supernet.modules()]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from archgrad.batches import count, plain_targets
 from archgrad.buffers import frozen_buffers
+from archgrad.calling import run_on
 from archgrad.distributed import average_over_ranks
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError, OptionError
@@ -66,7 +67,7 @@ def validated(end: EpochEnd, criterion: Criterion, network: Callable[[Any], Any]
     """
     total = torch.zeros(2, dtype=torch.float64, device=next(iter(end.supernet.alphas.values())).device)
     for inputs, targets in end.valid_batches():
-        outputs = network(inputs)
+        outputs = run_on(network, inputs)
         by_loss = criterion == "loss"
         value = end.loss(outputs, targets).double() if by_loss else _accuracy(outputs, plain_targets(targets))
         counted = in_parts(end.loss).denominator(targets) if by_loss else None

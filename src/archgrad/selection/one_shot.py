@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from archgrad.architecture import Architecture
+from archgrad.calling import run_on
 from archgrad.cell import Cell
 from archgrad.checks import check_word
 from archgrad.decision import taken_candidates
@@ -125,7 +126,7 @@ def _estimate_statistics(network: nn.Module, end: EpochEnd) -> None:
         norm.momentum = None  # the mean of all batches
         norm.train()
     for inputs, _ in end.valid_batches():
-        network(inputs)
+        run_on(network, inputs)
     own = [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
     for statistics, mean in zip(own, average_over_ranks(own, 1), strict=True):
         statistics.copy_(mean)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -57,8 +58,9 @@ def from_module(
     Args:
         model: Any module.
         rules: What may stand in a layer's place, in the order of the candidates.
-        batch: What the model takes: a tensor, a tuple of several or a dict of arguments. It shows which layers are
-            called, and is the proof that the space computes what the model does. None: neither is looked at.
+        batch: What the model takes: a tensor, a tuple of several or a dict of arguments, or a tuple or dict that it
+            takes as one. It shows which layers are called, and is the proof that the space computes what the model
+            does. None: neither is looked at.
         label: Path of a layer, such as "layer1.0.conv1" -> label of its choice. Choices of one label decide together,
             between the candidates that fit in all of their places. None: the path itself, with "/" between its parts.
 
@@ -91,10 +93,10 @@ def from_module(
         one = _Found(place, name, _candidates(place, asked), _opened(place, asked, name))
         if one.candidates or one.opened is not None:
             found.append(one)
+    told = ", ".join(f"'{path}' ({reason})" for path, reason in left.items())
+    _check_some(model, rules, places, found, left=told)
     if left:
-        told = ", ".join(f"'{path}' ({reason})" for path, reason in left.items())
         warnings.warn(f"Layers of {type(model).__name__} that stay as they are: {told}.", stacklevel=2)
-    _check_some(model, rules, places, found)
     space = _replaced(made, _choices(found), {})
     if batch is not None:
         _check_same(space, batch, before)
@@ -115,7 +117,7 @@ def _candidates(place: LayerPlace, rules: Sequence[LayerRule]) -> dict[str, nn.M
 
 
 def _check_some(
-    model: nn.Module, rules: Sequence[LayerRule], places: Sequence[LayerPlace], found: Sequence[_Found]
+    model: nn.Module, rules: Sequence[LayerRule], places: Sequence[LayerPlace], found: Sequence[_Found], *, left: str
 ) -> None:
     for rule in rules:
         if not any(is_at(rule.at, place.path, place.layer) for place in places) and rule.at != type(rule).at:
@@ -127,6 +129,7 @@ def _check_some(
         raise SpaceError(
             f"{type(model).__name__} has no layer in whose place something else fits, by the rules "
             f"{', '.join(type(rule).__name__ for rule in rules)}. Give other rules, or a Candidate of your own."
+            + (f" These stay as they are: {left}." if left else "")
         )
 
 
@@ -199,22 +202,41 @@ def _run(network: nn.Module, batch: Any) -> Any:
     inputs = map_tensors(batch, torch.Tensor.clone)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         network.eval()
-        if isinstance(inputs, dict):
-            return network(**inputs)
-        return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        args, kwargs = _arguments(network, inputs)
+        return network(*args, **kwargs)
+
+
+def _arguments(network: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the parts of a tuple or dict as arguments, or all of it as one where the model does not take such."""
+    parts: Any = ((), batch) if isinstance(batch, dict) else (batch, {}) if isinstance(batch, tuple) else None
+    if parts is None:
+        return (batch,), {}
+    try:
+        inspect.signature(network.forward).bind(*parts[0], **parts[1])
+    except TypeError:
+        return (batch,), {}
+    return cast("tuple[tuple[Any, ...], dict[str, Any]]", parts)
+
+
+def _at_original(space: nn.Module) -> nn.Module:
+    """Return a copy of a space that runs with every choice at "original"."""
+    made = copied(space)
+    for part in made.modules():
+        if isinstance(part, Choice):  # the first candidate, or value, is the layer's own
+            part.bind("all", MixtureTable({"all": Mixture(torch.ones(1, 1), (0,))}))
+    return made
 
 
 def _check_same(space: nn.Module, batch: Any, before: Any) -> None:
     """Raise SpaceError if the space, every choice at "original", does not compute what the model did."""
-    copy = copied(space)
-    choices = [part for part in copy.modules() if isinstance(part, Choice)]
-    for choice in choices:  # the first candidate, or value, is the layer's own
-        choice.bind("all", MixtureTable({"all": Mixture(torch.ones(1, 1), (0,))}))
+    copy = _at_original(space)
     open_parts = (LayerChoice, ValuedModule)
     asked = [LayerPlace(path, part) for path, part in copy.named_modules() if isinstance(part, open_parts)]
     try:
         watch(asked, lambda: _run(copy, batch))
-        after = _run(copy, batch)  # some modules go another way while a part of theirs is watched
+        # Once more, since some modules go another way while a part of theirs is watched; of a copy that is as the model
+        # was, since some change in every pass, such as by a step of a power iteration.
+        after = _run(_at_original(space), batch)
     except (AttributeError, TypeError) as error:
         raise SpaceError(
             f"{type(space).__name__} does not run with choices in the place of layers: {error}. Its code reads a layer "
@@ -228,6 +250,6 @@ def _check_same(space: nn.Module, batch: Any, before: Any) -> None:
     pairs = zip(tensors_in(before), tensors_in(after), strict=True)
     if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs):
         raise SpaceError(
-            f"{type(space).__name__} with {len(choices)} choices, all at '{ORIGINAL}', does not compute what the model "
+            f"{type(space).__name__} with its choices at '{ORIGINAL}' does not compute what the model "
             f"does. Its code asks for the class of its layers, or a layer changes its input; leave it out (at=...)."
         )

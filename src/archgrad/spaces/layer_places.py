@@ -42,8 +42,14 @@ class LayerPlace:
 
     @property
     def conv(self) -> Any:
-        """The layer if it is a convolution of `torch.nn` itself, else None."""
-        return self.layer if is_exactly(self.layer, *CONVOLUTIONS) else None
+        """The layer if it is a convolution of `torch.nn` itself with the weights of one, else None."""
+        return self.layer if is_exactly(self.layer, *CONVOLUTIONS) and self._has_own_weights else None
+
+    @property
+    def _has_own_weights(self) -> bool:
+        """Whether a convolution has weight and bias, and nothing that code elsewhere computes them from."""
+        tensors = {**self.layer._parameters, **self.layer._buffers}
+        return tensors.keys() == {"weight", "bias"} and tensors["weight"] is not None
 
     @property
     def keeps_shape(self) -> bool | None:
@@ -59,7 +65,9 @@ class LayerPlace:
             return "has hooks"
         if isinstance(self.layer, CONVOLUTIONS) and self.conv is None:
             kind = type(self.layer)
-            return "has a forward of its own" if kind in CONVOLUTIONS else f"is a {kind.__name__}, with its own rules"
+            if kind not in CONVOLUTIONS:
+                return f"is a {kind.__name__}, with its own rules"
+            return "has a forward of its own" if self._has_own_weights else "has other weights than its class"
         if self.shares_with is not None:
             return f"shares a parameter with '{self.shares_with}'"
         return "is not called" if self.calls is not None and not self.calls else None

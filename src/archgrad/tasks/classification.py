@@ -50,10 +50,11 @@ class Classification(Task):
         """Check that there is one column a class; see `Task`."""
         shape, classes = shape_of(outputs), len(self.labels)
         if shape != (samples, classes):
+            several = "Where it returns several tensors, give a Task with a loss and metrics that take them."
+            remedy = f"Build it for {classes} classes." if isinstance(outputs, Tensor) else several
             raise OptionError(
                 f"The network must return logits of shape ({samples}, {classes}), one column a class, or in "
-                f"training mode two of them (logits, auxiliary logits), but it returned {shape}. "
-                f"Build it for {classes} classes."
+                f"training mode two of them (logits, auxiliary logits), but it returned {shape}. {remedy}"
             )
 
     def measured(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
