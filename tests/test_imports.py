@@ -75,6 +75,7 @@ FLOW = (
     # what a run is made of
     ("data", "cost", "cost_parts", "equal_layers", "latency", "zero_cost"),
     ("named_space", "expected_cost"),
+    ("table_cost",),
     ("runs",),
     ("rank_state",),
     ("tasks",),

@@ -91,7 +91,10 @@ class ExpectedCost:
         self, space: nn.Module, inputs: Any, cost: str = "multiply-adds", *, latencies: LatencyTable | None = None
     ) -> None:
         if cost not in get_args(Cost):
-            raise OptionError(f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}.")
+            raise OptionError(
+                f"cost must be one of {', '.join(get_args(Cost))}, but got cost={cost!r}. A column of a table is one "
+                f"in a search with cost_table."
+            )
         self.cost = cost
         self._range: CostRange | None = None
         network = copied(space.network) if isinstance(space, Supernet) else space

@@ -28,6 +28,9 @@ from archgrad.search.short_forms import MethodOptions
             "multiply_adds<=1e6,parameters<=.5M",
             [CostBudget(limit=1e6), CostBudget(limit=5e5, cost="parameters")],
         ),
+        # columns of a table of costs, which say their unit themselves
+        ("raspi4_ms<=8.5", [CostBudget(limit=8.5, cost="raspi4_ms")]),
+        ("raspi4_ms<=8ms, chip_mj<=3mJ", [CostBudget(limit=8, cost="raspi4_ms"), CostBudget(limit=3, cost="chip_mj")]),
     ],
 )
 def test_a_text_is_a_budget_with_its_defaults(text: str, budgets: list[CostBudget]) -> None:
@@ -43,6 +46,8 @@ def test_a_text_is_a_budget_with_its_defaults(text: str, budgets: list[CostBudge
         ("parameters<=1m", "A budget of parameters is a number plain or with k, M, G, but got"),
         ("parameters<=20ms", "A budget of parameters is a number plain or with k, M, G, but got 'parameters<=20ms'"),
         ("latency<=8", "A budget of latency is a number in ms, such as 8ms, but got 'latency<=8'"),
+        ("raspi4_ms<=8k", "A budget of raspi4_ms is a number in ms, such as 8ms, but got 'raspi4_ms<=8k'"),
+        ("raspi4<=8", "There is no cost 'raspi4' .* and columns of a cost_table whose names end with _ms or _mj"),
         ("parameter<=8", "There is no cost 'parameter' .* Did you mean 'parameters'"),
         ("parameters<=0", "limit must be a finite number above 0"),
         ("", "takes COST<=NUMBER"),

@@ -46,6 +46,19 @@ def test_a_chart_has_the_cost_and_the_budget_and_the_page_where_it_sits(run_dir:
     assert "<td>400</td><td>50.00 %</td>" in page
 
 
+def test_a_cost_of_a_table_has_a_chart_with_its_budget_and_its_unit(run_dir: Path) -> None:
+    budget = {"name": "cost-budget", "limit": 9.0, "cost": "phone_ms"}
+    config = yaml.safe_load((run_dir / "config.yaml").read_text()) | {"method": {"regularizers": [budget]}}
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    metrics = (run_dir / "metrics.csv").read_text()
+    (run_dir / "metrics.csv").write_text(metrics.replace("multiply_adds", "phone_ms"))
+    charts = {picture.slug: picture for picture in run_pictures(read_run(run_dir))["curves"]}
+    assert "derived: 800, budget: 9" in charts["metric-phone-ms"].wide.name
+    told = cost_tables(Architecture({}, provenance={"costs": {"phone_ms": {"whole": 8.25}}}))
+    assert "phone_ms (ms)" in told
+    assert "<td>8.25</td>" in told
+
+
 def test_parts_of_large_networks_are_put_together() -> None:
     parts = {f"stage{k % 2}.block{k}.conv": 1.0 + k for k in range(40)}
     many = {f"row{k}=conv": 1.0 for k in range(40)}

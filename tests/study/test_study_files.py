@@ -81,5 +81,5 @@ def test_what_could_not_run_is_told_before(tmp_path: Path) -> None:
     table.write_text("index,arch,accuracy\n0,|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,1.0\n")
     judge = f"{{table: {table}, columns: other}}"
     (tmp_path / "plan.yaml").write_text(SHORT.replace("{name: short, retrain", judge + ", {name: short, retrain"))
-    with pytest.raises(OptionError, match=r"no accuracies 'other'. It has accuracy"):
+    with pytest.raises(OptionError, match=r"no column 'other'. It has accuracy"):
         list(checked(load_study(tmp_path / "plan.yaml")))

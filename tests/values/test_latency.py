@@ -111,6 +111,21 @@ def test_an_open_layer_is_timed_as_the_plain_one_that_is_derived_of_it() -> None
     assert shapes == {(f"Linear(in_features={a}, out_features={b}, bias=True)", f"(1, {a})") for a, b in names}
 
 
+def test_an_open_batch_norm_is_timed_with_the_channels_that_it_has() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = ag.ValueChoice([2, 3], label="width")
+            self.layers = nn.Sequential(ag.nn.Linear(4, width), ag.nn.BatchNorm1d(width), ag.nn.Linear(width, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x)
+
+    found = ag.ExpectedCost(Wide(), (4,), "latency", latencies=LatencyTable(clock=clock)).latencies.known.values()
+    shapes = {(each.operation.partition(",")[0], each.inputs) for each in found if each.operation.startswith("BatchN")}
+    assert shapes == {("BatchNorm1d(2", "(1, 2)"), ("BatchNorm1d(3", "(1, 3)")}
+
+
 def test_a_multiplicative_penalty_is_the_logarithm_of_the_share() -> None:
     supernet = relaxed(Space(), {"a": torch.tensor([1.0, 3.0]).log().tolist(), "b": [0.0, 0.0], "c": [0.0, 0.0]})
     tables = {"latency": ag.ExpectedCost(supernet, (4,), "latency", latencies=LatencyTable(clock=clock))}

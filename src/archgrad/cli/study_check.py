@@ -19,16 +19,15 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.data.samples import as_samples, size_of
 from archgrad.engine import EpochState
-from archgrad.errors import OptionError
 from archgrad.methods.tree import KINDS
 from archgrad.nasbench import load_table
 from archgrad.retrain import retrain
 from archgrad.search.estimate import estimated_seconds
 from archgrad.search.search_options import SearchOptions
 from archgrad.study import Study
+from archgrad.study.columns import columns_of
 from archgrad.study.continued import still_to_run
 from archgrad.study.jobs import Candidate, Job, jobs_of
-from archgrad.study.judging import accuracies_of
 
 __all__ = ["Part", "check_judges", "checked", "options_of", "parts_of", "to_text"]
 
@@ -135,12 +134,8 @@ def check_judges(study: Study) -> None:
         ArchgradError: One is not.
     """
     for judge in study.judges:
-        if judge.table is None:
-            continue
-        known = accuracies_of(load_table(judge.table))
-        for column in judge.columns:
-            if column not in known:
-                raise OptionError(f"{judge.table} has no accuracies {column!r}. It has {', '.join(known)}.")
+        if judge.table is not None:
+            columns_of(judge, load_table(judge.table))
     for architecture in study.architectures.values():
         open_architecture(architecture)
 

@@ -51,6 +51,11 @@ class _BatchNorm(ValuedLayer):
         every = {**dict(self.layer.named_parameters()), **dict(self.layer.named_buffers())}
         return {name: self.features.narrow(x, 0, sizes) if x.dim() else x for name, x in every.items()}
 
+    def at(self, pick: Pick, x: Tensor, **options: Any) -> Tensor:
+        """Return what one width computes."""
+        sizes = self.features.sizes(pick)
+        return self.features.widen(self.run(pick, self.features.narrow(x, 1, sizes), **options), 1, sizes)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, widest, ...) of (B, widest, ...)."""
         if not self.choices:

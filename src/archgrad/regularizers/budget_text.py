@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
-from archgrad.regularizers.cost_penalty import COSTS, CostBudget
+from archgrad.regularizers.cost_penalty import COSTS, CostBudget, unit_of_cost
 
 __all__ = ["budgets_of"]
 
@@ -20,7 +20,8 @@ def budgets_of(given: str | Sequence[str]) -> tuple[CostBudget, ...]:
 
     Args:
         given: Such as "parameters<=20k" or "multiply-adds<=300M, latency<=8ms"; or several of such texts. Numbers may
-            end with k (thousand), M (million) or G (billion), and those of latency end with ms.
+            end with k (thousand), M (million) or G (billion), and those of latency end with ms. Columns of a search's
+            `cost_table` whose names end with _ms or _mj are written as they are: "raspi4_ms<=8".
 
     Raises:
         OptionError: It is something else, there is no such cost, or a cost has two budgets.
@@ -44,14 +45,21 @@ def _budget(text: str) -> CostBudget:
             f"budget takes COST<=NUMBER, such as 'multiply-adds<=300M' or 'latency<=8ms', but got {shown(text)}. "
             f"Several have commas between."
         )
-    cost, number, unit = match[1].replace("_", "-").replace(" ", "-"), float(match[2]), match[3]
-    if cost not in COSTS:
-        hint = did_you_mean(cost, COSTS)
+    name, number, unit = match[1], float(match[2]), match[3]
+    word = name.replace("_", "-").replace(" ", "-")
+    cost = word if word in COSTS else name
+    measured = unit_of_cost(cost)
+    if cost not in COSTS and not measured:
+        hint = did_you_mean(word, COSTS)
         raise OptionError(
-            f"There is no cost {shown(match[1])} to give a budget for.{hint} Known are {', '.join(COSTS)}."
+            f"There is no cost {shown(name)} to give a budget for.{hint} Known are {', '.join(COSTS)}, and columns of "
+            f"a cost_table whose names end with _ms or _mj."
         )
-    allowed = {"ms": 1.0} if cost == "latency" else _UNITS
+    allowed = _UNITS
+    if measured:  # a column says its unit itself
+        allowed = {measured: 1.0} | ({} if cost in COSTS else {"": 1.0})
     if unit not in allowed:
-        units = "in ms, such as 8ms" if cost == "latency" else f"plain or with {', '.join(filter(None, _UNITS))}"
+        plain = f"plain or with {', '.join(filter(None, _UNITS))}"
+        units = f"in {measured}, such as 8{measured}" if measured else plain
         raise OptionError(f"A budget of {cost} is a number {units}, but got {shown(text.strip())}.")
     return CostBudget(limit=number * allowed[unit], cost=cost)

@@ -18,14 +18,27 @@ from archgrad.regularizers.regularizer import Memory, Regularizer
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Number, check_number
 
-__all__ = ["COSTS", "CostBudget", "CostPenalty", "SpaceCost"]
+__all__ = ["COSTS", "CostBudget", "CostPenalty", "SpaceCost", "unit_of_cost"]
 
 COSTS = ("multiply-adds", "parameters", "activations", "latency")
 """What networks cost (see `archgrad.ExpectedCost`): numbers of things, and latency in milliseconds."""
-_LEAST = {**dict.fromkeys(COSTS, 1.0), "latency": 1e-9}
+_MEASURED = {"_ms": "ms", "_mj": "mJ"}
+"""What names of a table's columns end with -> their unit (see `archgrad.table_cost`)."""
+_LEAST = 1e-9
 """What a mean is taken to be at least, where all networks cost nothing."""
 _SMALLEST = 1e-6
 """Share from which on its logarithm falls no more."""
+
+
+def unit_of_cost(cost: str) -> str:
+    """Return the unit of a cost, "ms" or "mJ"; empty for a number of things."""
+    return "ms" if cost == "latency" else _MEASURED.get(cost[-3:], "")
+
+
+def _check_cost(cost: Any) -> None:
+    """Refuse what is neither a cost that is measured nor the name of a column that a table of costs can have."""
+    if not isinstance(cost, str) or cost[-3:] not in _MEASURED:
+        check_word("cost", cost, COSTS)
 
 
 class SpaceCost(Protocol):
@@ -111,7 +124,8 @@ class _OfCost(Regularizer):
         return f"{self.cost} of the space's networks: smallest {smallest}, median {median}, largest {largest}"
 
     def _shown(self, cost: float) -> str:
-        return f"{cost:.3g} ms" if self.cost == "latency" else f"{cost:,.0f}"
+        unit = unit_of_cost(self.cost)
+        return f"{cost:.3g} {unit}" if unit else f"{cost:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -129,13 +143,14 @@ class CostPenalty(_OfCost):
     weight: Number = 0.1
     """Factor of the term, at least 0; a number or a schedule. 0 searches as without it."""
     cost: str = "multiply-adds"
-    """What is meant: "multiply-adds", "parameters", "activations", or "latency" in milliseconds."""
+    """What is meant: "multiply-adds", "parameters", "activations", "latency" in milliseconds; or a column of the
+    search's `cost_table`, such as "raspi4_ms"."""
     multiplicative: bool = False
     """Whether the cost multiplies, as a power of it, and so is added as its logarithm."""
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, least=0.0)
-        check_word("cost", self.cost, COSTS)
+        _check_cost(self.cost)
         if not isinstance(self.multiplicative, bool):
             raise OptionError(f"multiplicative must be True or False, but got {self.multiplicative!r}.")
 
@@ -145,7 +160,8 @@ class CostPenalty(_OfCost):
             label: torch.full((len(row.names),), row.n_chosen / len(row.names), dtype=torch.float64)
             for label, row in self.table.rows.items()
         }
-        object.__setattr__(self, "_equal", max(float(self.table.mean(equal)), _LEAST[self.cost]))
+        least = _LEAST if unit_of_cost(self.cost) else 1.0
+        object.__setattr__(self, "_equal", max(float(self.table.mean(equal)), least))
 
     def value(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
         """Return the share, 1 where all candidates have the same weight; or its logarithm."""
@@ -169,7 +185,8 @@ class CostBudget(_OfCost):
     limit: float
     """Most that the derived network may cost, above 0."""
     cost: str = "multiply-adds"
-    """What is meant: "multiply-adds", "parameters", "activations", or "latency" in milliseconds."""
+    """What is meant: "multiply-adds", "parameters", "activations", "latency" in milliseconds; or a column of the
+    search's `cost_table`, such as "raspi4_ms"."""
     rate: float = 1.0
     """How fast the multiplier rises, above 0."""
     weight: Number = 1.0
@@ -177,7 +194,7 @@ class CostBudget(_OfCost):
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, least=0.0)
-        check_word("cost", self.cost, COSTS)
+        _check_cost(self.cost)
         check_real("rate", self.rate, above=0.0)
         check_real("limit", self.limit, above=0.0)
 

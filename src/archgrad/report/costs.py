@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from archgrad.architecture import Architecture
+from archgrad.regularizers.cost_penalty import unit_of_cost
 from archgrad.report.charts import format_value
 from archgrad.report.elements import table
 from archgrad.report.read import Run, Table
@@ -59,12 +60,12 @@ def cost_tables(architecture: Architecture) -> str:
 
 
 def _table(cost: str, parts: Mapping[str, float]) -> str:
-    whole = sum(parts.values())
+    whole, unit = sum(parts.values()), unit_of_cost(cost)
     rows = [
-        [escape(path), f"{n:.3g}" if cost == "latency" else f"{n:,.0f}", format_value(n / whole, percent=True)]
+        [escape(path), f"{n:.3g}" if unit else f"{n:,.0f}", format_value(n / whole, percent=True)]
         for path, n in _grouped(parts).items()
     ]
-    head = ["part", f"{cost} (ms)" if cost == "latency" else cost, "share"]
+    head = ["part", f"{cost} ({unit})" if unit else cost, "share"]
     return table(head, rows, name=f"Where the {cost} of the derived network sit")
 
 

@@ -107,6 +107,7 @@ _TIMINGS: _Curves = (
     ("waiting", "Share of time waiting for data", (("waiting_share", "waiting"),), "share"),
 )
 _IF_ANY = ("skipped_steps", "drop_path")
+_OF_A_COST = ("derived", "budget")
 _MANY_EDGES = 60
 _MANY_PANELS = 60
 _MOST_VALUES = 4
@@ -305,14 +306,15 @@ def _charts(table: Table, curves: _Curves) -> list[Picture]:
 
 
 def _other_curves(table: Table, known: _Curves) -> _Curves:
-    """A chart for each further metric, its halves of the data together."""
+    """A chart for each further metric, its halves of the data together, and a cost of a table with its budget."""
     taken = {column for _, _, columns, _ in known for column, _ in columns}
     groups: dict[str, list[tuple[str, str]]] = {}
     for column in table.columns:
         if column not in taken:
             half, _, name = column.partition("_")
-            found = half in HALVES and bool(name)
-            groups.setdefault(name if found else column, []).append((column, HALVES[half] if found else column))
+            found = half in (*HALVES, *_OF_A_COST) and bool(name)
+            told = HALVES.get(half, half) if found else column
+            groups.setdefault(name if found else column, []).append((column, told))
     return [("metric-" + slug(name), name, tuple(columns), "plain") for name, columns in groups.items()]
 
 

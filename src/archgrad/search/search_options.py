@@ -61,6 +61,9 @@ class SearchRecipe(TaskOptions, TrainingOptions):
     """Where a cost is the latency, a JSON file of how long operations take, such as the latency.json of another run;
     all that the space needs must be in it. By default each is timed once on `device`, for the latency.json of the
     run."""
+    cost_table: str | os.PathLike[str] | None = None
+    """CSV file of a tabular benchmark (see `archgrad.nasbench.load_table`) whose columns are costs, by their names:
+    `budget="raspi4_ms<=8"`. What it has, such as `parameters`, is not measured. By default all is measured."""
     weights_optimizer: Optimizer | OptimizerFactory | None = None
     """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
     works on the supernet's copies of them."""
@@ -148,6 +151,7 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
 
     def recipe(self) -> dict[str, Any]:
         """Return those options of the recipe that are plain, with the number of epochs."""
-        left_out = {*names_of(TaskOptions), "weights_optimizer", *(() if self.latency_table else ("latency_table",))}
+        tables = [name for name in ("latency_table", "cost_table") if getattr(self, name) is None]
+        left_out = {*names_of(TaskOptions), "weights_optimizer", *tables}
         values = values_of(self, SearchRecipe) | {"epochs": self.total_epochs}
         return {name: value for name, value in values.items() if name not in left_out} | self.plain_task()

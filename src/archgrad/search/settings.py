@@ -33,8 +33,8 @@ def settings_of(options: SearchOptions, config: Mapping[str, Any], data: str) ->
             for name, value in chosen["data_options"].items()
         }
     own = {name: value for name, value in options.recipe().items() if name not in _NO_SETTINGS}
-    if "latency_table" in own:
-        own["latency_table"] = _without_folders(os.fspath(own["latency_table"]))
+    for table in {"latency_table", "cost_table"} & own.keys():
+        own[table] = _without_folders(os.fspath(own[table]))
     return plain_config({"data": _without_folders(data), **chosen, **own})
 
 

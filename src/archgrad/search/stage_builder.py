@@ -23,7 +23,9 @@ from archgrad.json_text import shown
 from archgrad.labels import alpha_rows, label_choices
 from archgrad.latency import Latency, LatencyTable
 from archgrad.named_space import SpaceBuilder
+from archgrad.nasbench import Table, load_table
 from archgrad.rank_state import send_state
+from archgrad.regularizers.cost_penalty import SpaceCost
 from archgrad.runs import RunFolder, seeded
 from archgrad.search.members import member_seed
 from archgrad.search.optimizers import optimizer_for_weights
@@ -32,6 +34,7 @@ from archgrad.search.widening import StageState, check_widening, widen
 from archgrad.skip_dropout import add_skip_dropout, identities
 from archgrad.skip_noise import noisy_skips
 from archgrad.supernet import Supernet
+from archgrad.table_cost import TableCost, column_of
 
 __all__ = ["LATENCIES", "StageBuilder"]
 
@@ -65,15 +68,16 @@ class StageBuilder(ExitStack):
         self._recorded = False
         self.latencies = self._opened_latencies()
         """How long operations take: of a file, of the run that goes on, or empty."""
+        self._table = self._opened_table()
         self._kept = 0
-        self._costs: dict[tuple[int, str], ExpectedCost] = {}
+        self._costs: dict[tuple[int, str], SpaceCost] = {}
         """What the networks of a stage cost, which is the same for all members of an ensemble."""
         self._check()
 
     def _opened_latencies(self) -> LatencyTable:
         options = self._options
         if options.latency_table is not None:
-            if not any(getattr(part, "cost", None) == "latency" for part in self._method.regularizers):
+            if "latency" not in self._asked_costs():
                 raise OptionError(
                     "latency_table tells how long operations take, but no part of the method asks for it. Leave it "
                     "out, or give budget='latency<=8ms' or the regulariser CostPenalty(cost='latency')."
@@ -83,6 +87,22 @@ class StageBuilder(ExitStack):
         if before is not None and before.is_file():
             return LatencyTable.read(before, self._device, complete=False)
         return LatencyTable(self._device)
+
+    def _asked_costs(self) -> list[str]:
+        costs = [getattr(part, "cost", None) for part in self._method.regularizers]
+        return [cost for cost in costs if isinstance(cost, str)]
+
+    def _opened_table(self) -> Table | None:
+        path = self._options.cost_table
+        if path is None:
+            return None
+        table = load_table(path)
+        if all(column_of(cost, table) is None for cost in self._asked_costs()):
+            raise OptionError(
+                f"cost_table tells what networks cost, but no part of the method asks for one of its columns "
+                f"({', '.join(table.columns)}). Leave it out, or give a budget, such as 'raspi4_ms<=8'."
+            )
+        return table
 
     def _check(self) -> None:
         stages = self._method.stages
@@ -199,10 +219,13 @@ class StageBuilder(ExitStack):
             check_recordable(supernet, self._device)
         return StageState(supernet, optimizer, alphas_optimizer, regularizers)
 
-    def _cost(self, supernet: Supernet, number: int, cost: str) -> ExpectedCost:
+    def _cost(self, supernet: Supernet, number: int, cost: str) -> SpaceCost:
         """Return what the networks of a stage cost, worked out once."""
         if (number, cost) not in self._costs:
-            self._costs[number, cost] = self._measured(supernet, cost)
+            if self._table is not None and column_of(cost, self._table) is not None:
+                self._costs[number, cost] = TableCost(supernet, self._table, cost)
+            else:
+                self._costs[number, cost] = self._measured(supernet, cost)
         return self._costs[number, cost]
 
     def _measured(self, supernet: Supernet, cost: str) -> ExpectedCost:

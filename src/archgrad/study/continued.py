@@ -20,14 +20,15 @@ def goes_on_from(study: Study, candidates: Sequence[Candidate], rows: Sequence[K
     Args:
         study: What is compared.
         candidates: What is judged.
-        rows: What `--keep` wrote; of runs that failed, and of what this study does not compare, nothing is taken.
+        rows: What `--keep` wrote; of runs that failed, of fronts, and of what this study does not compare, nothing is
+            taken.
 
     Raises:
         OptionError: A score comes from other settings, or is there twice.
     """
     places: dict[tuple[str, str, str, int | None], list[Kept]] = {}
     for row in rows:
-        if not row.failed:
+        if row.score is not None:
             places.setdefault((row.space, row.data, row.method, row.seed), []).append(row)
     found = {}
     for one in candidates:

@@ -89,6 +89,7 @@ def candidates_of(study: Study, folder: Path) -> list[Candidate]:
         folder: Of the study.
     """
     found = []
+    by_tables = study.cost_table is not None and any(judge.table is not None for judge in study.judges)
     searched = [entry.name for entry in study.methods]
     searched += ["random-search"] if study.random_search is not None else []
     for space, data in product(study.spaces, study.data):
@@ -98,8 +99,10 @@ def candidates_of(study: Study, folder: Path) -> list[Candidate]:
             found.append(place(method=method, seed=seed, run=run, architecture=str(run)))
         for (name, architecture), seed in product(study.architectures.items(), study.seeds):
             found.append(place(method=name, seed=seed, run=None, architecture=architecture))
-        for seed in range(study.random):
-            found.append(place(method="random", seed=seed, run=None, architecture="random"))
+        for name, budget in study.drawn.items():
+            if not budget or by_tables:
+                for seed in range(study.random):
+                    found.append(place(method=name, seed=seed, run=None, architecture="random"))
     return found
 
 
@@ -125,22 +128,24 @@ def jobs_for(study: Study, candidate: Candidate, folder: Path) -> list[Job]:
         folder: Of the study.
     """
     search = [] if candidate.run is None else [_search(study, candidate, candidate.run)]
-    judges = [judge for judge in study.judges if judge.retrain is not None]
+    judges = [judge for judge in judges_of(study, candidate) if judge.retrain is not None]
     return [*search, *(_retraining(study, judge, candidate, folder) for judge in judges)]
 
 
 def judges_of(study: Study, candidate: Candidate) -> list[Judge]:
     """Return the judges that score a candidate.
 
-    A table says the same of a given architecture for every seed, and so scores it with the first seed alone.
+    A table says the same of a given architecture for every seed, and so scores it with the first seed alone. Random
+    architectures that keep a budget are drawn from a table, and scored by tables alone.
 
     Args:
         study: What is compared.
         candidate: One of those.
     """
-    given = candidate.run is None and candidate.method != "random"
+    given = candidate.run is None and candidate.method not in study.drawn
     again = given and candidate.seed != study.seeds[0]
-    return [judge for judge in study.judges if judge.table is None or not again]
+    within = bool(study.drawn.get(candidate.method))
+    return [judge for judge in study.judges if not (again if judge.table is not None else within)]
 
 
 def retraining_folder(folder: Path, judge: Judge, candidate: Candidate) -> Path:
@@ -159,7 +164,8 @@ def _search(study: Study, candidate: Candidate, run: Path) -> Job:
     shared, name = _shared(study, candidate), f"searches/{candidate.path}"
     if candidate.method != "random-search":
         method = next(entry for entry in study.methods if entry.name == candidate.method)
-        options = {**shared, **method.options, "seed": candidate.seed}
+        table = {"cost_table": study.cost_table} if study.cost_table and study.budget_of(candidate.method) else {}
+        options = {**shared, **table, **method.options, "seed": candidate.seed}
         return Job(name=name, folder=run, command="search", options=options)
     first = replace(candidate, method=study.methods[0].name)
     return Job(

@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from archgrad.architecture import Architecture
 from archgrad.errors import ArchgradError
-from archgrad.nasbench import Table, load_table, parse_arch, query, unit_of
+from archgrad.nasbench import Table, format_arch, load_table, parse_arch, query
 from archgrad.report.read import Run, read_run
+from archgrad.study.budgets import Limits, limits_of
+from archgrad.study.columns import columns_of, is_cost, place_of_column
 from archgrad.study.jobs import Candidate, judges_of, retraining_folder
 from archgrad.study.place import Place, measured_by
-from archgrad.study.study_file import Judge, Study
+from archgrad.study.study_file import Judge, Study, name_within
 from archgrad.tasks.base_task import BestIs
 
-__all__ = ["Point", "Result", "accuracies_of", "judged"]
+__all__ = ["Point", "Result", "judged"]
 
 _ALL = 10_000
 """Most epochs of a search that are looked up."""
@@ -40,6 +42,10 @@ class Result(Place):
         parameters: Of the retrained network; None for a table.
         multiply_adds: Of the retrained network, for one input; None for a table, and where they cannot be counted.
         choices: The architecture's decisions as JSON.
+        budget: That the search was given, such as "parameters<=20k"; empty for none.
+        over: By how much the network is above it, as a share of it, at most 0 where it keeps it; None where no table
+            tells.
+        attainable: Best score of all networks of a table that keep it; None where no table tells, and for costs.
     """
 
     method: str
@@ -51,6 +57,14 @@ class Result(Place):
     parameters: int | None
     multiply_adds: int | None
     choices: str
+    budget: str = ""
+    over: float | None = None
+    attainable: float | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the architecture is a random one, of all or of those that keep the budget."""
+        return self.method == name_within("random", self.budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +86,8 @@ class Point(Place):
     score: float
 
 
-def accuracies_of(table: Table) -> list[str]:
-    """Return the columns of a table that are accuracies in percent, which architectures can be judged by."""
-    return [column for column in table.columns if unit_of(column) == "%"]
-
-
 def judged(
-    study: Study, candidates: Sequence[Candidate], folder: Path, drawn: Mapping[tuple[str, int], Architecture]
+    study: Study, candidates: Sequence[Candidate], folder: Path, drawn: Mapping[tuple[str, str, int], Architecture]
 ) -> tuple[list[Result], list[Point]]:
     """Return the score of each candidate by each judge, and by tables that of every epoch.
 
@@ -88,7 +97,7 @@ def judged(
         study: What is compared.
         candidates: What is judged.
         folder: Of the study.
-        drawn: (space, seed) -> random architecture, where a table judges them.
+        drawn: (space, baseline, seed) -> random architecture, where a table judges them.
     """
     results: list[Result] = []
     points: list[Point] = []
@@ -97,16 +106,17 @@ def judged(
     for judge in study.judges:
         if judge.table is None:
             for candidate in candidates:
-                results += _retrained(judge, candidate, folder, runs[candidate])
+                results += _retrained(study, judge, candidate, folder, runs[candidate])
             continue
         table = load_table(judge.table)
+        told = _Told(study, judge, table)
         for candidate in candidates:
             if judge not in judges_of(study, candidate):
                 continue
             run = runs[candidate]
-            architecture = _architecture(candidate, run, drawn)
+            architecture = _architecture(study, candidate, run, drawn)
             if architecture is not None:
-                results += _looked_up(judge, table, candidate, architecture, run)
+                results += _looked_up(told, candidate, architecture, run)
             points += _curve(judge, table, candidate, run)
     return results, points
 
@@ -121,34 +131,55 @@ def _read(folder: Path | None, frames: int = 2) -> Run | None:
 
 
 def _architecture(
-    candidate: Candidate, run: Run | None, drawn: Mapping[tuple[str, int], Architecture]
+    study: Study, candidate: Candidate, run: Run | None, drawn: Mapping[tuple[str, str, int], Architecture]
 ) -> Architecture | None:
     if candidate.run is not None:
         return None if run is None else run.architecture
-    if candidate.method == "random":
-        return drawn[candidate.space, candidate.seed]
+    if candidate.method in study.drawn:  # of those within a budget there may be fewer
+        return drawn.get((candidate.space, candidate.method, candidate.seed))
     text = candidate.architecture
     return Architecture.load(text) if Path(text).exists() else parse_arch(text)
 
 
 def _scores(judge: Judge, table: Table, architecture: Architecture) -> dict[str, float]:
     found = {score.column: score.value for score in query(table, architecture).scores}
-    return {column: found[column] for column in judge.columns or accuracies_of(table)}
+    return {column: found[column] for column in columns_of(judge, table)}
 
 
-def _looked_up(
-    judge: Judge, table: Table, candidate: Candidate, architecture: Architecture, run: Run | None
-) -> Iterator[Result]:
-    for column, score in _scores(judge, table, architecture).items():
+class _Told:
+    """What a table tells of a study: scores, and how good those can be that keep a budget."""
+
+    def __init__(self, study: Study, judge: Judge, table: Table) -> None:
+        self.study, self.judge, self.table = study, judge, table
+        self._limits = limits_of(study)
+        self._best: dict[tuple[str, str], float | None] = {}
+
+    def limits(self, candidate: Candidate) -> Limits | None:
+        return self._limits.get(self.study.budget_of(candidate.method))
+
+    def attainable(self, candidate: Candidate, column: str) -> float | None:
+        key = (self.study.budget_of(candidate.method), column)
+        if key not in self._best:
+            limits = self.limits(candidate)
+            self._best[key] = None if limits is None or is_cost(column) else limits.best(self.table, column)
+        return self._best[key]
+
+
+def _looked_up(told: _Told, candidate: Candidate, architecture: Architecture, run: Run | None) -> Iterator[Result]:
+    limits = told.limits(candidate)
+    for column, score in _scores(told.judge, told.table, architecture).items():
         yield Result(
             **_of(candidate),
-            **_by_column(judge, column),
+            **place_of_column(told.judge, column),
             score=score,
             **_spent(run),
             train_seconds=None,
             parameters=None,
             multiply_adds=None,
             choices=_choices(architecture),
+            budget=told.study.budget_of(candidate.method),
+            over=limits.over(format_arch(architecture)) if limits is not None and limits.most else None,
+            attainable=told.attainable(candidate, column),
         )
 
 
@@ -160,14 +191,14 @@ def _curve(judge: Judge, table: Table, candidate: Candidate, run: Run | None) ->
         for column, score in _scores(judge, table, frame.architecture).items():
             yield Point(
                 **_of(candidate),
-                **_by_column(judge, column),
+                **place_of_column(judge, column),
                 epoch=frame.epoch,
                 seconds=spent.get(frame.epoch, math.nan),
                 score=score,
             )
 
 
-def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None) -> Iterator[Result]:
+def _retrained(study: Study, judge: Judge, candidate: Candidate, folder: Path, run: Run | None) -> Iterator[Result]:
     retraining = _read(retraining_folder(folder, judge, candidate))
     if retraining is None or retraining.architecture is None:
         return
@@ -190,13 +221,8 @@ def _retrained(judge: Judge, candidate: Candidate, folder: Path, run: Run | None
         parameters=parameters if isinstance(parameters, int) else None,
         multiply_adds=multiply_adds if isinstance(multiply_adds, int) else None,
         choices=_choices(retraining.architecture),
+        budget=study.budget_of(candidate.method),
     )
-
-
-def _by_column(judge: Judge, column: str) -> dict[str, Any]:
-    """What scores of a table's column are: those that are no accuracies are costs."""
-    name, unit = f"{judge.name} {column}", unit_of(column)
-    return {"judge": name} if unit == "%" else {"judge": name, "metric": column, "unit": unit, "best_is": "lowest"}
 
 
 class _Of(TypedDict):

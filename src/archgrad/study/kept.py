@@ -13,6 +13,7 @@ from typing import Any
 from archgrad.errors import ArchgradError, DataError
 from archgrad.files import read_file
 from archgrad.json_text import MAX_TEXT_BYTES, parse_json
+from archgrad.study.budgets import TableFront
 from archgrad.study.jobs import Candidate, retraining_folder
 from archgrad.study.judging import Point, Result
 from archgrad.study.place import Place
@@ -44,12 +45,12 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept(Place):
-    """One score of a study, or one run that failed, whose place is empty.
+    """One score of a study; or one run that failed, whose place is empty; or the front of all networks of a table.
 
     Attributes:
-        method: Name of a method or a baseline; of a run that failed, the run.
+        method: Name of a method or a baseline; of a run that failed, the run; empty for a front.
         seed: Of the search or the draw.
-        score: In the place's unit; None for a run that failed.
+        score: In the place's unit; None for a run that failed and for a front.
         course: Scores of the architectures after each epoch, where a table judges.
         course_minutes: From the beginning of the search to the end of each of these epochs.
         search_minutes: That the search took.
@@ -58,11 +59,17 @@ class Kept(Place):
         parameters: Of the retrained network.
         multiply_adds: Of the retrained network, for one input.
         choices: The architecture's decisions as JSON.
+        budget: As in `Result`.
+        over: As in `Result`.
+        attainable: As in `Result`.
         commit: As in `Evidence`.
         versions: As in `Evidence`.
         hardware: As in `Evidence`.
         settings: Hash of those that the score comes from.
         failed: The last lines of a run that failed.
+        front: Of a front, what its networks cost, as in `TableFront`.
+        front_costs: Their costs.
+        front_scores: Their scores.
     """
 
     method: str
@@ -76,11 +83,17 @@ class Kept(Place):
     parameters: int | None = None
     multiply_adds: int | None = None
     choices: str = ""
+    budget: str = ""
+    over: float | None = None
+    attainable: float | None = None
     commit: str = ""
     versions: str = ""
     hardware: str = ""
     settings: str = ""
     failed: str = ""
+    front: str = ""
+    front_costs: tuple[float, ...] = ()
+    front_scores: tuple[float, ...] = ()
 
     @property
     def result(self) -> Result:
@@ -98,7 +111,16 @@ class Kept(Place):
             parameters=self.parameters,
             multiply_adds=self.multiply_adds,
             choices=self.choices,
+            budget=self.budget,
+            over=self.over,
+            attainable=self.attainable,
         )
+
+    @property
+    def table_front(self) -> TableFront:
+        """The front as the pictures take it."""
+        assert self.front
+        return TableFront(**vars(self.place), cost=self.front, costs=self.front_costs, scores=self.front_scores)
 
     @property
     def points(self) -> list[Point]:
@@ -124,8 +146,9 @@ def kept_of(
     points: Sequence[Point],
     outcomes: Mapping[str, Outcome],
     folder: Path,
+    fronts: Sequence[TableFront] = (),
 ) -> list[Kept]:
-    """Return what is kept: a row for each score, then one for each run that failed.
+    """Return what is kept: a row for each score, then one for each run that failed and for each front.
 
     Args:
         study: What was compared.
@@ -134,6 +157,7 @@ def kept_of(
         points: The scores of each epoch's architecture.
         outcomes: How each job ended.
         folder: Of the study.
+        fronts: Of all networks of the tables that judge.
     """
     places = {(one.space, one.data, one.method, one.seed): one for one in candidates}
     judges = {judge.name: judge for judge in study.judges}
@@ -162,13 +186,20 @@ def kept_of(
                 parameters=one.parameters,
                 multiply_adds=one.multiply_adds,
                 choices=one.choices,
+                budget=one.budget,
+                over=one.over,
+                attainable=one.attainable,
                 settings=hashes[candidate],
                 **vars(evidence),
             )
         )
     failed = [(name, outcome.reason) for name, outcome in outcomes.items() if not outcome.done]
     empty = Kept(space="", data="", judge="", method="", seed=None, score=None)
-    return rows + [replace(empty, method=name, failed=reason or "no reason was given") for name, reason in failed]
+    rows += [replace(empty, method=name, failed=reason or "no reason was given") for name, reason in failed]
+    return rows + [
+        replace(empty, **vars(each.place), front=each.cost, front_costs=each.costs, front_scores=each.scores)
+        for each in fronts
+    ]
 
 
 def _times(value: float | None, factor: float) -> float | None:

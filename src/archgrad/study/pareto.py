@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from archgrad.report.charts import format_value, nice_ticks
 from archgrad.report.pictures import slug
 from archgrad.report.scene import Box, Command, Curve, Item, Label, Picture, Scene, shorten
+from archgrad.study.budgets import TableFront
 from archgrad.study.judging import Result
 from archgrad.study.place import Place
 
@@ -26,12 +27,14 @@ class Tradeoff:
         cost: Mean over seeds.
         score: Mean over seeds, in the place's unit.
         seeds: (cost, score) of each.
+        drawn: Whether they are random architectures, which do not compete.
     """
 
     method: str
     cost: float
     score: float
     seeds: tuple[tuple[float, float], ...]
+    drawn: bool = False
 
 
 def tradeoffs(results: Sequence[Result]) -> dict[tuple[Place, str], list[Tradeoff]]:
@@ -50,8 +53,9 @@ def tradeoffs(results: Sequence[Result]) -> dict[tuple[Place, str], list[Tradeof
             if value is not None:
                 methods = pairs.setdefault((result.place, cost), {})
                 methods.setdefault(result.method, []).append((float(value), result.score))
+    drawn = {result.method for result in results if result.drawn}
     return {
-        key: [_mean(method, found) for method, found in methods.items()]
+        key: [_mean(method, found, drawn) for method, found in methods.items()]
         for key, methods in pairs.items()
         if len({value for found in methods.values() for value, _ in found}) > 1
     }
@@ -63,13 +67,13 @@ def _of_tables(results: Sequence[Result]) -> dict[tuple[str, str, str, int], dic
     for result in results:
         if result.best_is == "lowest" and result.train_seconds is None:
             key = (result.space, result.data, result.method, result.seed)
-            costs.setdefault(key, {})[result.axis.removesuffix(", lower is better")] = result.score
+            costs.setdefault(key, {})[result.quantity] = result.score
     return costs
 
 
-def _mean(method: str, seeds: Sequence[tuple[float, float]]) -> Tradeoff:
+def _mean(method: str, seeds: Sequence[tuple[float, float]], drawn: Collection[str]) -> Tradeoff:
     cost, score = (statistics.fmean(values) for values in zip(*seeds, strict=True))
-    return Tradeoff(method=method, cost=cost, score=score, seeds=tuple(seeds))
+    return Tradeoff(method=method, cost=cost, score=score, seeds=tuple(seeds), drawn=method in drawn)
 
 
 def front(place: Place, found: Sequence[Tradeoff]) -> list[Tradeoff]:
@@ -81,15 +85,24 @@ def front(place: Place, found: Sequence[Tradeoff]) -> list[Tradeoff]:
     """
     best: list[Tradeoff] = []
     for each in sorted(found, key=lambda each: (each.cost, -place.merit(each.score))):
-        if each.method != "random" and (not best or place.merit(each.score) > place.merit(best[-1].score)):
+        if not each.drawn and (not best or place.merit(each.score) > place.merit(best[-1].score)):
             best.append(each)
     return best
 
 
-def pareto_picture(place: Place, cost: str, found: Sequence[Tradeoff]) -> Picture:
-    """Draw the score of each network over its cost, the means of methods, and a line through those on the front."""
+def pareto_picture(place: Place, cost: str, found: Sequence[Tradeoff], of_table: TableFront | None = None) -> Picture:
+    """Draw the score of each network over its cost, the means of methods, and a line through those on the front.
+
+    Args:
+        place: Of the scores.
+        cost: What is on the other axis.
+        found: What methods reach there.
+        of_table: The front of all networks of a table, drawn behind as steps, as far as it is in the range of the rest.
+    """
     best = front(place, found)
     points = [point for each in found for point in each.seeds]
+    steps = _steps(of_table, points)
+    points += steps
     xs, ys = (nice_ticks(min(values), max(values)) for values in zip(*points, strict=True))
     left, right, top, bottom = 58.0, _WIDTH - 24.0, 30.0, _HEIGHT - 40.0
 
@@ -110,13 +123,16 @@ def pareto_picture(place: Place, cost: str, found: Sequence[Tradeoff]) -> Pictur
         items.append(Label(x=at((tick, 0.0))[0], y=bottom + 13.0, text=text, size=_SMALL, fill="muted"))
     items.append(Label(x=(left + right) / 2, y=bottom + 29.0, text=cost, size=_SMALL, fill="muted"))
     items.append(Label(x=10.0, y=(top + bottom) / 2, text=place.axis, size=_SMALL, fill="muted", turned=True))
+    if steps:
+        path: list[Command] = [("L" if k else "M", *at(point)) for k, point in enumerate(steps)]
+        items.append(Curve(commands=tuple(path), stroke="c3", width=1.5))
     line: list[Command] = [("L" if k else "M", *at((each.cost, each.score))) for k, each in enumerate(best)]
     items.append(Curve(commands=tuple(line), stroke="c1", width=2.0))
     for each in found:
         for point in each.seeds:
             items.append(_dot(at(point), 2.5, "muted", 0.5, _said(place, each.method, cost, point)))
     for each in found:
-        if each.method != "random":
+        if not each.drawn:
             middle, on_it = at((each.cost, each.score)), each in best
             said = _said(place, f"{each.method}, mean", cost, (each.cost, each.score))
             items.append(_dot(middle, 4.5, "c1" if on_it else "c2", 1.0, said))
@@ -127,9 +143,21 @@ def pareto_picture(place: Place, cost: str, found: Sequence[Tradeoff]) -> Pictur
         slug=f"front-{slug(f'{cost}-{place.space}-{place.data}-{place.judge}')}",
         title=title,
         caption="Small: networks of single seeds, also random ones. Large: means of methods. Line: those that no other "
-        "method beats in both score and cost.",
+        "method beats in both score and cost." + (" Steps: the best of all networks of the table." if steps else ""),
         wide=Scene(width=_WIDTH, height=_HEIGHT, items=tuple(items), name=f"{title}. On the front: {told}"),
     )
+
+
+def _steps(of_table: TableFront | None, drawn: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The best score at each cost, between the lowest score and the highest cost of what is drawn."""
+    if of_table is None:
+        return []
+    dearest, lowest = max(cost for cost, _ in drawn), min(score for _, score in drawn)
+    steps: list[tuple[float, float]] = []
+    for cost, score in zip(of_table.costs, of_table.scores, strict=True):
+        if cost <= dearest and score >= lowest:
+            steps += [*([(cost, steps[-1][1])] if steps else []), (cost, score)]
+    return [*steps, (dearest, steps[-1][1])] if steps else []
 
 
 def _said(place: Place, name: str, cost: str, point: tuple[float, float]) -> str:

@@ -45,10 +45,14 @@ class Place:
         return f"{self.space}, {self.data}, {self.judge}"
 
     @property
+    def quantity(self) -> str:
+        """The metric with its unit."""
+        return self.metric.replace("_", " ") + (f" in {self.unit}" if self.unit else "")
+
+    @property
     def axis(self) -> str:
         """What an axis of scores says."""
-        unit = f" in {self.unit}" if self.unit else ""
-        return f"{self.metric.replace('_', ' ')}{unit}{', lower is better' if self.best_is == 'lowest' else ''}"
+        return f"{self.quantity}{', lower is better' if self.best_is == 'lowest' else ''}"
 
     @property
     def short(self) -> str:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 from archgrad.errors import DataError
 from archgrad.report.scene import Picture
 from archgrad.report.svg import svg_file
+from archgrad.study.budgets import TableFront
 from archgrad.study.judging import Point, Result
 from archgrad.study.kept import Kept
+from archgrad.study.pareto import pareto_picture, tradeoffs
 from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
 from archgrad.study.study_tables import to_markdown
 from archgrad.study.summary import mean_ranks, rows_of, unranked
@@ -67,13 +69,15 @@ def section(name: str, rows: Sequence[Kept], *, images: str) -> Section:
         rows: What is kept of it.
         images: Folder of the pictures, from the page.
     """
-    results = [row.result for row in rows if not row.failed]
-    points = [point for row in rows if not row.failed for point in row.points]
+    scores = [row for row in rows if row.score is not None]
+    results = [row.result for row in scores]
+    points = [point for row in scores for point in row.points]
+    fronts = [row.table_front for row in rows if row.front]
     failed = [row for row in rows if row.failed]
     parts = [_facts(rows), to_markdown(rows_of(results))]
     parts += [_wrapped(f"- {row.method} failed: {row.failed}") for row in failed]
     pictures: dict[str, str] = {}
-    for number, (picture, said) in enumerate(_pictures(results, points), 1):
+    for number, (picture, said) in enumerate(_pictures(results, points, fronts), 1):
         file = f"{name}-{number}.svg"
         pictures[file] = svg_file(picture.wide)
         parts.append(f"![{picture.title}]({images}/{file})\n" + (f"\n{_wrapped(said)}" if said else ""))
@@ -101,13 +105,19 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
-def _pictures(results: Sequence[Result], points: Sequence[Point]) -> Iterator[tuple[Picture, str]]:
+def _pictures(
+    results: Sequence[Result], points: Sequence[Point], fronts: Sequence[TableFront]
+) -> Iterator[tuple[Picture, str]]:
     """Every picture, and what is said below it."""
-    places = dict.fromkeys(result.place for result in results)
+    places, found = dict.fromkeys(result.place for result in results), tradeoffs(results)
     for number, place in enumerate(places):
         own = [result for result in results if result.place == place]
         picture = seed_picture(rows_of(own), own)
         yield picture, picture.caption
+        for front in fronts:
+            if front.place == place and (place, front.cost) in found:
+                picture = pareto_picture(place, front.cost, found[place, front.cost], front)
+                yield picture, picture.caption
         ranks = mean_ranks(own)
         if ranks is not None:
             picture = rank_picture(ranks, f"mean-ranks-{number}")

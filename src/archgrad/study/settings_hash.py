@@ -23,6 +23,8 @@ def settings_hash(study: Study, candidate: Candidate) -> str:
     settings += [vars(judge) for judge in study.judges]
     if candidate.run is None:
         settings.append(candidate.architecture)
+    if budget := study.drawn.get(candidate.method):
+        settings.append([budget, study.cost_table])
     if candidate.method == "random-search":
         settings.append([study.search, study.methods[0].options])  # its cost is that of the first method
     text = _FOLDERS.sub("", json.dumps(settings, sort_keys=True, default=str))

@@ -18,6 +18,7 @@ from archgrad.options import Options, takes
 from archgrad.runs import Interrupted
 from archgrad.runs.config import plain_config, read_config, write_config
 from archgrad.sizes import check_whole
+from archgrad.study.budgets import fronts_of, limits_of, random_within
 from archgrad.study.continued import goes_on_from, still_to_run
 from archgrad.study.jobs import Candidate, candidates_of, jobs_for
 from archgrad.study.judging import Point, Result, judged
@@ -110,7 +111,7 @@ def study(options: StudyOptions) -> StudyResult:
     _keep(plan, folder)
     candidates = candidates_of(plan, folder)
     kept = goes_on_from(plan, candidates, [] if options.continue_from is None else load_kept(options.continue_from))
-    drawn = _drawn(plan)
+    drawn, fronts = _drawn(plan), fronts_of(plan)
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
     earlier = list(itertools.chain(*kept.values()))
 
@@ -119,7 +120,7 @@ def study(options: StudyOptions) -> StudyResult:
         ended = [one for one in candidates if one not in kept and _has_ended(plan, one, folder)]
         results, points = judged(plan, ended, folder, drawn)
         if options.keep is not None:
-            rows = kept_of(plan, ended, results, points, outcomes, folder)
+            rows = kept_of(plan, ended, results, points, outcomes, folder, fronts)
             write_text(Path(options.keep), to_csv([*earlier, *rows]))
         return results, points
 
@@ -137,7 +138,7 @@ def study(options: StudyOptions) -> StudyResult:
     results, points = judge(outcomes)
     results += [row.result for row in earlier]
     points += [point for row in earlier for point in row.points]
-    report = write_study_report(plan, results, points, outcomes, folder)
+    report = write_study_report(plan, results, points, outcomes, folder, fronts)
     failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
     return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
 
@@ -157,7 +158,10 @@ def _pool(slurm: Mapping[str, object] | None, threads: int, folder: Path) -> Poo
 
 def _keep(plan: Study, folder: Path) -> None:
     """Write the study's file, or compare with the one that is there."""
-    content = {"command": "study", **plain_config(asdict(plan))}
+    values = asdict(plan)
+    if plan.cost_table is None:
+        del values["cost_table"]  # which files of before do not have
+    content = {"command": "study", **plain_config(values)}
     file = folder / "study.yaml"
     if file.is_file():
         if read_config(file) != plain_config(content):
@@ -170,16 +174,23 @@ def _keep(plan: Study, folder: Path) -> None:
     write_config(file, content)
 
 
-def _drawn(plan: Study) -> dict[tuple[str, int], Architecture]:
-    """The random architectures of the spaces that a table judges."""
-    drawn: dict[tuple[str, int], Architecture] = {}
+def _drawn(plan: Study) -> dict[tuple[str, str, int], Architecture]:
+    """The random architectures of the spaces that a table judges: of all, and of those that keep each budget."""
+    drawn: dict[tuple[str, str, int], Architecture] = {}
     if all(judge.table is None for judge in plan.judges):
         return drawn
+    limits = limits_of(plan)
     for entry in plan.spaces:
         name = entry.options.get("space")
         if name not in SPACES:
             raise OptionError(f"A table knows the networks of archgrad's own spaces, but {entry.name} is {name!r}.")
         space = SPACES[name]()
-        for seed in range(plan.random):
-            drawn[entry.name, seed] = random_architecture(space, seed=seed, name=name)
+        for baseline, budget in plan.drawn.items():
+            if not budget:
+                found = [random_architecture(space, seed=seed, name=name) for seed in range(plan.random)]
+            elif budget in limits:
+                found = random_within(name, limits[budget], count=plan.random, seed=0)
+            else:
+                continue
+            drawn |= {(entry.name, baseline, seed): each for seed, each in enumerate(found)}
     return drawn

@@ -17,11 +17,12 @@ from archgrad.regularizers import budgets_of
 from archgrad.runs import check_seed, read_config
 from archgrad.sizes import check_whole
 
-__all__ = ["Entry", "Judge", "Study", "load_study"]
+__all__ = ["Entry", "Judge", "Study", "load_study", "name_within"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _UNSET = re.compile(r"\$\{?(\w+)\}?")
-_RESERVED = ("random", "random-search", "most-parameters", "most-multiply-adds")
+_RANDOM = "random"
+_RESERVED = (_RANDOM, "random-search", "most-parameters", "most-multiply-adds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class Judge:
     table: str | None = None
     """CSV file of a tabular benchmark (see `archgrad.nasbench.load_table`); every epoch of a search is looked up."""
     columns: tuple[str, ...] = ()
-    """Columns of the table that are accuracies; all of those if empty."""
+    """Columns of the table that are judged by: accuracies, and costs (see `archgrad.nasbench`), of which the lowest is
+    best. All accuracies if empty."""
     retrain: Mapping[str, Any] | None = None
     """Options of `archgrad retrain`; space, data and image size are those of the search unless they are given."""
 
@@ -91,6 +93,10 @@ class Study:
     architectures: Mapping[str, str] = field(default_factory=dict)
     """Further architectures to judge: name -> what `archgrad retrain --arch` takes."""
 
+    cost_table: str | None = None
+    """CSV file of what networks cost (see `archgrad.search`), given to the searches under a budget, which is one of its
+    columns."""
+
     def __post_init__(self) -> None:
         for axis in ("methods", "spaces", "data", "judges"):
             names = [entry.name for entry in getattr(self, axis)]
@@ -98,7 +104,10 @@ class Study:
                 raise OptionError(f"{axis} must have at least one entry, each of another name, but got {names}.")
             for name in names:
                 _check_name(axis, name)
-        taken = [*_RESERVED, *(entry.name for entry in self.methods)]
+        for budget in (self._option(entry, "budget") for entry in self.methods):
+            if budget is not None:
+                budgets_of(budget)  # refuses what is none
+        taken = [*dict.fromkeys([*_RESERVED, *self.drawn]), *(entry.name for entry in self.methods)]
         for name in [*(name for name in taken if taken.count(name) > 1), *(set(self.architectures) & set(taken))]:
             raise OptionError(f"The name {name!r} is taken by a method or a baseline. Choose another.")
         for name in self.architectures:
@@ -118,6 +127,26 @@ class Study:
                 )
             if any(judge.table is not None for judge in self.judges):
                 raise OptionError("A table's scores are of no fold. Leave folds out, or judge by a retraining.")
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """The budgets that methods have, each once."""
+        return tuple(budget for budget in dict.fromkeys(map(self._budget, self.methods)) if budget)
+
+    @property
+    def drawn(self) -> dict[str, str]:
+        """What the baselines of random architectures are called -> the budget that they keep; empty for none."""
+        return {name_within(_RANDOM, budget): budget for budget in ("", *self.budgets)}
+
+    def budget_of(self, name: str) -> str:
+        """Return the budget of a method, or the one that a baseline keeps; empty for none."""
+        return {**self.drawn, **{entry.name: self._budget(entry) for entry in self.methods}}.get(name, "")
+
+    def _budget(self, method: Entry) -> str:
+        return _budget_text(self._option(method, "budget"))
+
+    def _option(self, method: Entry, name: str) -> Any:
+        return {**self.search, **method.options}.get(name)
 
     def fold_of(self, seed: int) -> dict[str, str]:
         """Return the option of data that says which fold a seed's runs test on; none without folds."""
@@ -158,6 +187,8 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         plain.setdefault("seeds", list(range(folds)))
     if "seeds" in plain:
         plain["seeds"] = tuple(_several(plain["seeds"]))
+    if plain.get("cost_table") is not None:
+        plain["cost_table"] = str(from_home(plain["cost_table"]).absolute())
     for name in ("search", "random_search", "architectures"):
         if plain.get(name) is not None and not isinstance(plain[name], Mapping):
             raise OptionError(f"'{path}': {name} must be options with their values, but got {shown(plain[name])}.")
@@ -185,9 +216,23 @@ def _within(method: Entry, budget: Any) -> Entry:
     if budget is None:
         return method
     budgets_of(budget)  # refuses what is none
-    texts = [part.strip() for text in ([budget] if isinstance(budget, str) else budget) for part in text.split(",")]
-    name = "+".join(re.sub(r"\s*<=\s*", "-", text) for text in texts)
-    return Entry(name=f"{method.name}-{name}", options={**method.options, "budget": budget})
+    return Entry(name=name_within(method.name, _budget_text(budget)), options={**method.options, "budget": budget})
+
+
+def _budget_text(budget: Any) -> str:
+    """Return a budget as one text with commas between several, such as "parameters<=20k, latency<=8ms"."""
+    texts = [] if budget is None else [budget] if isinstance(budget, str) else budget
+    return ", ".join(re.sub(r"\s*<=\s*", "<=", part.strip()) for text in texts for part in text.split(","))
+
+
+def name_within(name: str, budget: str) -> str:
+    """Return what a method or a baseline is called under a budget, such as "darts-parameters-20k".
+
+    Args:
+        name: Without one.
+        budget: As in `Study.budgets`; empty for none.
+    """
+    return f"{name}-{budget.replace('<=', '-').replace(', ', '+')}" if budget else name
 
 
 def _short(text: str) -> str:

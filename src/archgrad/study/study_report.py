@@ -12,13 +12,14 @@ from archgrad.report.elements import details, facts, figure, grid, notes, table
 from archgrad.report.page import page
 from archgrad.report.read import flatten
 from archgrad.report.svg import escape
+from archgrad.study.budgets import TableFront
 from archgrad.study.judging import Point, Result
 from archgrad.study.pareto import front, pareto_picture, tradeoffs
 from archgrad.study.place import Place
 from archgrad.study.runner import Outcome
 from archgrad.study.study_file import Study
 from archgrad.study.study_pictures import course_pictures, rank_picture, seed_picture
-from archgrad.study.study_tables import cells_of, head_of, to_csv, to_markdown
+from archgrad.study.study_tables import table_of, to_csv, to_markdown
 from archgrad.study.summary import Row, agreed, agreement, mean_ranks, rows_of, unranked
 
 __all__ = ["write_study_report"]
@@ -30,6 +31,7 @@ def write_study_report(
     points: Sequence[Point],
     outcomes: Mapping[str, Outcome],
     folder: Path,
+    fronts: Sequence[TableFront] = (),
 ) -> Path:
     """Write `results.csv`, `courses.csv`, `summary.csv`, `summary.md` and `report.html` into the study's folder.
 
@@ -39,6 +41,7 @@ def write_study_report(
         points: The scores of each epoch's architecture.
         outcomes: How each job ended.
         folder: Of the study.
+        fronts: Of all networks of the tables that judge.
 
     Returns:
         The HTML file.
@@ -48,7 +51,7 @@ def write_study_report(
     write_text(folder / "courses.csv", to_csv(points))
     write_text(folder / "summary.csv", to_csv(rows))
     write_text(folder / "summary.md", to_markdown(rows))
-    sections = [_overview(study, results, outcomes), *_places(rows, results, points), _settings(study)]
+    sections = [_overview(study, results, outcomes), *_places(rows, results, points, fronts), _settings(study)]
     links = [
         ("overview", "Overview"),
         *((f"place-{k}", name) for k, name in enumerate(_names(rows))),
@@ -106,7 +109,8 @@ def _agreement(results: Sequence[Result]) -> str:
     parts = []
     for method in dict.fromkeys(result.method for result in results):
         choices = [result.choices for result in results if result.method == method]
-        if len(choices) > 1 and method != "random":
+        drawn = any(result.drawn for result in results if result.method == method)
+        if len(choices) > 1 and not drawn:
             cells = [
                 [escape(label), escape(taken), f"{count} of {len(choices)}"]
                 for label, (taken, count) in agreed(choices).items()
@@ -116,19 +120,22 @@ def _agreement(results: Sequence[Result]) -> str:
     return f"<h3>Agreement of seeds</h3>{''.join(parts)}" if parts else ""
 
 
-def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Point]) -> list[str]:
+def _places(
+    rows: Sequence[Row], results: Sequence[Result], points: Sequence[Point], fronts: Sequence[TableFront]
+) -> list[str]:
     sections = []
     for k, place in enumerate(dict.fromkeys(row.place for row in rows)):
         name = place.name
         own = [row for row in rows if row.place == place]
         scores = [result for result in results if result.place == place]
         course = [point for point in points if point.place == place]
-        cells = [[escape(cell) for cell in cells_of(row)] for row in sorted(own, key=lambda row: -row.merit(row.mean))]
+        head, told = table_of(own)
+        cells = [[escape(cell) for cell in row] for row in told]
         sections.append(
             f'<section id="place-{k}" aria-labelledby="place-{k}-title"><h2 id="place-{k}-title">{escape(name)}</h2>'
-            + table(head_of(place), cells, name=f"Scores: {name}")
+            + table(head, cells, name=f"Scores: {name}")
             + figure(seed_picture(own, scores))
-            + _fronts(place, results)
+            + _fronts(place, results, fronts)
             + _ranking(scores, f"mean-ranks-{k}")
             + _agreement(scores)
             + grid([figure(picture) for picture in course_pictures(course)])
@@ -137,17 +144,23 @@ def _places(rows: Sequence[Row], results: Sequence[Result], points: Sequence[Poi
     return sections
 
 
-def _fronts(place: Place, results: Sequence[Result]) -> str:
+def _fronts(place: Place, results: Sequence[Result], fronts: Sequence[TableFront]) -> str:
     """Score over cost: a picture of each cost, and what is on the front."""
     parts = []
+    of_tables = {(front.place, front.cost): front for front in fronts}
     for (where, cost), found in tradeoffs(results).items():
         if where == place:
-            cells = [
-                [escape(each.method), f"{each.cost:,.6g}", place.text(each.score, unit=True), str(len(each.seeds))]
-                for each in front(place, found)
-            ]
+            of_table = of_tables.get((place, cost))
             head = ["on the front", f"mean {cost}", f"mean {place.short}", "n"]
-            parts.append(figure(pareto_picture(place, cost, found)))
+            head += [] if of_table is None else ["best of the table at that cost"]
+            cells = []
+            for each in front(place, found):
+                mean = place.text(each.score, unit=True)
+                cells.append([escape(each.method), f"{each.cost:,.6g}", mean, str(len(each.seeds))])
+                if of_table is not None:
+                    best = of_table.best_at(each.cost)
+                    cells[-1].append("" if best is None else place.text(best, unit=True))
+            parts.append(figure(pareto_picture(place, cost, found, of_table)))
             parts.append(table(head, cells, name=f"Methods that none beats in score and {cost}: {place.name}"))
     return f"<h3>Score and cost</h3>{''.join(parts)}" if parts else ""
 

@@ -14,7 +14,10 @@ from archgrad.study.place import Place
 from archgrad.study.records import read_records
 from archgrad.study.summary import Row
 
-__all__ = ["cells_of", "from_csv", "head_of", "to_csv", "to_markdown"]
+__all__ = ["from_csv", "table_of", "to_csv", "to_markdown"]
+
+_WHERE_TOLD = ("below the best", "keep budget")
+"""Columns that are left out where they are empty."""
 
 
 def to_csv(records: Sequence[Result] | Sequence[Point] | Sequence[Row]) -> str:
@@ -48,26 +51,35 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """Return a table for each space, data set and judge, methods by their mean, the best first."""
     parts = []
     for place in dict.fromkeys(row.place for row in rows):
-        own = sorted((row for row in rows if row.place == place), key=lambda row: -row.merit(row.mean))
         lower = ", lower is better" if place.best_is == "lowest" else ""
-        head = head_of(place)
+        head, cells = table_of([row for row in rows if row.place == place])
         lines = [f"### {place.space}, {place.data}, judged by {place.judge}{lower}", ""]
         lines += [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
-        lines += [_line(cells_of(row)) for row in own]
+        lines += [_line(row) for row in cells]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def head_of(place: Place) -> tuple[str, ...]:
-    """Return the head of a place's table."""
+def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the head of a place's table and its cells as text, methods by their mean, the best first.
+
+    Args:
+        rows: Of one space, data set and judge, at least one.
+    """
+    head, place = _head(rows[0]), rows[0]
+    cells = [_cells(row) for row in sorted(rows, key=lambda row: -place.merit(row.mean))]
+    shown = [k for k, name in enumerate(head) if name not in _WHERE_TOLD or any(row[k] for row in cells)]
+    return [head[k] for k in shown], [[row[k] for k in shown] for row in cells]
+
+
+def _head(place: Place) -> tuple[str, ...]:
     return (
-        "method", "n", f"mean {place.short}", "± sd", "95 % interval", "worst", "best", "gain over random", "agreement",
-        "search min", "select min", "train min", "parameters",
+        "method", "n", f"mean {place.short}", "± sd", "95 % interval", "worst", "best", "gain over random",
+        *_WHERE_TOLD, "agreement", "search min", "select min", "train min", "parameters",
     )  # fmt: skip
 
 
-def cells_of(row: Row) -> list[str]:
-    """Return a row's cells as text, in the order of the table's head."""
+def _cells(row: Row) -> list[str]:
     interval = "" if math.isnan(row.low) else f"{row.text(row.low)} to {row.text(row.high)}"
     return [
         row.method,
@@ -78,6 +90,8 @@ def cells_of(row: Row) -> list[str]:
         row.text(row.worst),
         row.text(row.best),
         row.text(row.gain, sign="+"),
+        row.text(row.regret),
+        "" if math.isnan(row.keeping) else f"{row.keeping:.0f} of {row.n}",
         _text(row.agreement),
         _text(row.search_minutes),
         _text(row.selection_minutes) if row.selection_minutes else "",

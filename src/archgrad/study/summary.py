@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from archgrad.decision import freeze_decisions, taken_candidates
+from archgrad.study.columns import is_cost
 from archgrad.study.judging import Result
 from archgrad.study.place import Place
 
@@ -33,7 +34,11 @@ class Row(Place):
         high: Its upper end, of percent 100 at most.
         worst: The highest score where the lowest is best.
         best: The lowest score where the lowest is best.
-        gain: How much better the mean is than that of the random architectures; NaN without any.
+        gain: How much better the mean is than that of the random architectures, of those that keep the same budget
+            where there are some; NaN without any.
+        regret: How much worse the mean is than the best score that a table has of networks that keep the budget, or of
+            all; NaN where no table tells.
+        keeping: Number of scores whose networks keep the budget; NaN where no table tells.
         agreement: Mean over the decisions of the share of seeds that took the commonest one; NaN for one score.
         search_minutes: Mean; NaN where nothing was searched.
         selection_minutes: Mean of what followed the search to select; NaN where nothing was searched.
@@ -50,6 +55,8 @@ class Row(Place):
     worst: float
     best: float
     gain: float
+    regret: float
+    keeping: float
     agreement: float
     search_minutes: float
     selection_minutes: float
@@ -88,13 +95,16 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
         group.setdefault(result.method, []).append(result)
     rows = []
     for place, methods in groups.items():
+        baselines = [found for found in methods.values() if found[0].drawn]
+        means = {found[0].budget: statistics.fmean(result.score for result in found) for found in baselines}
         random = methods.get("random", [])
         for attribute, name in _LARGEST:
             sized = [result for result in random if getattr(result, attribute) is not None]
             if len(sized) > 1:
                 methods[name] = [max(sized, key=lambda result: getattr(result, attribute))]
-        middle = statistics.fmean(result.score for result in random) if random else math.nan
-        rows += [_row(place, method, found, middle) for method, found in methods.items()]
+        for method, found in methods.items():
+            middle = means.get(found[0].budget, means.get("", math.nan))
+            rows.append(_row(place, method, found, middle))
     return rows
 
 
@@ -103,6 +113,8 @@ def _row(place: Place, method: str, results: Sequence[Result], random: float) ->
     mean, n = statistics.fmean(scores), len(scores)
     deviation = statistics.stdev(scores) if n > 1 else math.nan
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n) if n > 1 else math.nan
+    best = next((result.attainable for result in results if result.attainable is not None), math.nan)
+    over = [result.over for result in results if result.over is not None]
     least, most = (0.0, 100.0) if place.unit == "%" else (-math.inf, math.inf)
     return Row(
         **vars(place),
@@ -115,6 +127,8 @@ def _row(place: Place, method: str, results: Sequence[Result], random: float) ->
         worst=min(scores, key=place.merit),
         best=max(scores, key=place.merit),
         gain=place.merit(mean - random) + 0.0,  # no gain is 0, not -0
+        regret=place.merit(best - mean) + 0.0,
+        keeping=sum(share <= 0 for share in over) if over else math.nan,
         agreement=agreement([result.choices for result in results]),
         search_minutes=_mean([result.search_seconds for result in results]) / 60,
         selection_minutes=_mean([result.selection_seconds for result in results]) / 60,
@@ -159,11 +173,12 @@ def agreed(choices: Sequence[str]) -> dict[str, tuple[str, int]]:
 def mean_ranks(results: Sequence[Result]) -> Ranks | None:
     """Return how the methods rank, over the blocks in which all of them have a score; None for less than two of each.
 
-    Random architectures, and baselines whose score does not depend on a seed, have no blocks and do not rank.
+    Random architectures, and baselines whose score does not depend on a seed, have no blocks and do not rank; nobody
+    ranks by the costs that a table tells.
     """
     blocks: dict[tuple[Place, int], dict[str, float]] = {}
     for result in results:
-        if result.method != "random":
+        if not result.drawn and not is_cost(result.metric):
             blocks.setdefault((result.place, result.seed), {})[result.method] = result.merit(result.score)
     counts = Counter(method for block in blocks.values() for method in block)
     methods = [method for method, count in counts.items() if count == max(counts.values())]
@@ -186,7 +201,7 @@ def mean_ranks(results: Sequence[Result]) -> Ranks | None:
 
 def unranked(results: Sequence[Result], ranks: Ranks) -> list[str]:
     """Return the methods that have scores but no rank, the random architectures aside."""
-    return [name for name in dict.fromkeys(r.method for r in results) if name not in (*ranks.methods, "random")]
+    return [name for name in dict.fromkeys(r.method for r in results if not r.drawn) if name not in ranks.methods]
 
 
 def _friedman(ranks: Sequence[Sequence[float]], k: int) -> float:
