@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 NATIVE = "src/archgrad/fast/native"
 HEADERS = (
     *("ahead", "channels", "gather", "grids", "job", "level"),
-    *("pools", "stages", "storage", "tiles", "vectors", "weave"),
+    *("pools", "stages", "storage", "tiles", "vectors", "weave", "wide"),
 )
 
 kernels = Extension(

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
 from archgrad.exactness import as_defined, kind_of
 from archgrad.fast import native
+from archgrad.fast.depthwise import Geometry
 
 __all__ = [
     "NORMS",
     "POOLS",
     "as_native_pool",
+    "as_wide",
     "fits",
     "is_convolution",
     "is_half",
@@ -54,6 +56,13 @@ def is_convolution(convolution: nn.Conv2d) -> bool:
     """Return whether it has a plain weight and no bias, pads with zeros that are counted in numbers, as its strides."""
     weight = _weight(convolution)
     return weight is not None and _is_plain(convolution) and weight.shape[0] % convolution.groups == 0
+
+
+def as_wide(convolution: nn.Conv2d) -> Geometry | None:
+    """The geometry of a dense convolution of several pixels as the compiled kernels compute it; None if they cannot."""
+    geometry = Geometry(convolution.stride, cast("tuple[int, int]", convolution.padding), convolution.dilation)
+    suits = convolution.groups == 1 and not is_pointwise(convolution)
+    return geometry if suits and native.understands(geometry, convolution.weight.shape[2:], wide=True) else None
 
 
 def is_half(convolution: nn.Conv2d) -> bool:

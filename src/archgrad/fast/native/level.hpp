@@ -5,6 +5,7 @@ namespace LEVEL {
 #include "ahead.hpp"
 #include "tiles.hpp"
 #include "channels.hpp"
+#include "wide.hpp"
 #include "storage.hpp"
 #include "gather.hpp"
 #include "pools.hpp"
