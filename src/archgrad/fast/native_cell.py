@@ -18,7 +18,7 @@ from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
 from archgrad.fast.lowering import Candidate, Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recognise import as_native_pool, as_wide
+from archgrad.fast.recognise import as_native_pool
 from archgrad.fast.unchanged import StructureCache
 
 __all__ = ["evaluate"]
@@ -293,7 +293,7 @@ class _Recorder:
     def _convolve(self, image: int, branch: Branch) -> _Found:
         """A dense convolution and its BatchNorm."""
         _, convolution, norm = cast("tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]", branch.layers)
-        geometry = as_wide(convolution)
+        geometry = branch.wide
         if geometry is None:
             raise _UnknownError
         _require(convolution.weight.shape[:2] == (self._channels, self._channels))
