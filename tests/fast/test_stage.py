@@ -194,6 +194,30 @@ def test_factorized_reductions_beside_convolutions(channels, half, height, width
     Stage(plan, kernels, channels=channels, outputs=2 * half, size=size, fixed=fixed).check(1e-9)
 
 
+def dense(geometry: Geometry, *, relu: bool, summed: bool) -> Plan:
+    units = Unit(0, relu=relu, wide=geometry), Unit(0, wide=geometry), Unit(1, wide=geometry)
+    return Plan(units, relu=not summed, summed=summed)
+
+
+@given(
+    channels=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    height=st.integers(2, 40),
+    width=st.integers(2, 20),
+    relu=st.booleans(),
+    summed=st.booleans(),
+    fixed=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=EXAMPLES)
+def test_dense_convolutions_of_3_pixels_are_those_of_operations(
+    channels, outputs, height, width, relu, summed, fixed, seed
+):
+    torch.manual_seed(seed)
+    plan = dense(CONVOLUTIONS["3"][1], relu=relu, summed=summed)
+    Stage(plan, [], channels=channels, outputs=outputs, size=(height, width), fixed=fixed).check(1e-9)
+
+
 @given(
     channels=st.integers(1, 40),
     outputs=st.integers(1, 40),
@@ -202,21 +226,17 @@ def test_factorized_reductions_beside_convolutions(channels, half, height, width
     padding=st.integers(0, 8),
     height=st.integers(10, 20),
     width=st.integers(10, 20),
-    relu=st.booleans(),
-    summed=st.booleans(),
-    fixed=st.booleans(),
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=EXAMPLES)
-def test_dense_convolutions_are_those_of_operations(
-    channels, outputs, window, dilation, padding, height, width, relu, summed, fixed, seed
+def test_other_dense_convolutions_are_those_of_operations(
+    channels, outputs, window, dilation, padding, height, width, seed
 ):
     torch.manual_seed(seed)
-    wide = Geometry((1, 1), (min(padding, dilation * (window - 1)),) * 2, (dilation,) * 2)
-    assert understands(wide, (window, window), wide=True)
-    plan = Plan((Unit(0, relu=relu, wide=wide), Unit(0, wide=wide), Unit(1, wide=wide)), relu=not summed, summed=summed)
-    sizes = {"channels": channels, "outputs": outputs, "size": (height, width)}
-    Stage(plan, [], window=window, fixed=fixed, **sizes).check(1e-9)
+    geometry = Geometry((1, 1), (min(padding, dilation * (window - 1)),) * 2, (dilation,) * 2)
+    assert understands(geometry, (window, window), wide=True)
+    plan = dense(geometry, relu=True, summed=True)
+    Stage(plan, [], channels=channels, outputs=outputs, size=(height, width), window=window).check(1e-9)
 
 
 @given(

@@ -4,8 +4,9 @@ An image's separable convolutions fit the second-level cache, where operations o
 pass through main memory dozens of times. Nothing is computed here that the rest of `fast` does not compute too.
 
 - `job.hpp`: what the kernels are given.
-- `tiles.hpp`, `gather.hpp`, `channels.hpp`, `wide.hpp`, `pools.hpp`, `grids.hpp`: what they do to one image;
-  `stages.hpp`: to one batch, with what `vectors.hpp`, `storage.hpp` and `ahead.hpp` have for it.
+- `tiles.hpp`, `gather.hpp`, `channels.hpp`, `pools.hpp`, `grids.hpp`, and for dense convolutions `taps.hpp`,
+  `winograd.hpp` and `wide.hpp`: what they do to one image; `stages.hpp`: to one batch, with what `vectors.hpp`,
+  `storage.hpp` and `ahead.hpp` have for it.
 - `weave.hpp`: states that pass by a cell's operations.
 - `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.

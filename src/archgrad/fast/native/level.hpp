@@ -5,6 +5,8 @@ namespace LEVEL {
 #include "ahead.hpp"
 #include "tiles.hpp"
 #include "channels.hpp"
+#include "taps.hpp"
+#include "winograd.hpp"
 #include "wide.hpp"
 #include "storage.hpp"
 #include "gather.hpp"

@@ -98,7 +98,7 @@ void transform(const Job* jobs, int64_t n) {
             if (j.factorized)
                 pack_grids(j, &matrix[matrices[k]]);
             else if (is_wide(j))
-                pack_taps(j, false, &matrix[matrices[k]]);
+                pack_wide(j, false, &matrix[matrices[k]]);
             else if (j.projection)
                 pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
         }
@@ -365,7 +365,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                 Gather(j).pack(&turned[kernels[k]]);
             }
             if (is_wide(j))
-                pack_taps(j, true, &matrix[matrices[k]]);
+                pack_wide(j, true, &matrix[matrices[k]]);
             else if (j.projection)
                 pack_matrix(static_cast<const T*>(j.projection), j.outputs, j.channels, false, &matrix[matrices[k]]);
             T* at = &coefficients[5 * periods[k]];
@@ -432,14 +432,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                     for (int64_t t = 0; t < taps; ++t)
                         static_cast<T*>(j.d_weight)[c * taps + t] = total[(c / L * taps + t) * L + c % L];
             }
-            if (j.d_projection) {
-                const T* total = matrix_sums.total(matrices[k], matrices[k + 1]);
-                const int64_t seen = taps_of(j);
-                for (int64_t t = 0; t < seen; ++t)
-                    for (int64_t o = 0; o < j.outputs; ++o, total += S::up(j.channels))
-                        std::memcpy(static_cast<T*>(j.d_projection) + (o * seen + t) * j.channels, total,
-                                    j.channels * sizeof(T));
-            }
+            if (j.d_projection) unpack_projection(j, matrix_sums.total(matrices[k], matrices[k + 1]));
         }
     }
 }
