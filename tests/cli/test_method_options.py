@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from archgrad.methods import Ensemble, Method, Stage, gdas
+from archgrad.methods import Ensemble, Method, Stage, gaea, gdas
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
@@ -96,6 +97,15 @@ def test_every_part_can_be_typed_and_config_yaml_runs_it_again(
     for file in ("config.yaml", "metrics.csv", "checkpoints/epoch_0.json"):
         assert Path("a", file).read_bytes() == Path("b", file).read_bytes()
     assert archgrad("search", "--resume", "a", "--quiet").status == 0
+
+
+def test_a_file_may_change_parts_of_a_method_that_it_names(archgrad: Type) -> None:
+    Path("own.yaml").write_text("method: {name: gaea, ensemble: {members: 2}, skip_noise: 0.1}\n", encoding="utf-8")
+    assert archgrad("search", *QUICK, "--config", "own.yaml", "--out", "a").status == 0
+    assert tree("a") == tree_of(replace(gaea, ensemble=Ensemble(members=2), skip_noise=0.1))
+    assert archgrad("search", "--resume", "a", "--quiet").status == 0
+    Path("own.yaml").write_text("method: {name: gaia}\n", encoding="utf-8")
+    assert "There is no method 'gaia'. Did you mean 'gaea'?" in archgrad("search", "--config", "own.yaml").err
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ CASES = [f"{step}-{norm}" for step in problems.STEPS for norm in ("plain", "norm
     "weighted-plain",
     "rules",
     "retrain",
+    "retrain of a sum",
 ]
 
 
@@ -27,6 +28,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def alone(case: str) -> dict[str, Any]:
     if case == "retrain":
         return problems.retrained(batch_size=16)
+    if case == "retrain of a sum":
+        return problems.summed(batch_size=16)
     if case == "rules":
         return problems.ruled(batch_size=16)
     if case == "selected":

@@ -27,4 +27,5 @@ with process_group():
     results["weighted-norm"] = problems.weighted(batch_size=8, norm=True, sync_batchnorm=True)
     results["weighted-plain"] = problems.weighted(batch_size=8, norm=False)
     results["retrain"] = problems.retrained(batch_size=8, sync_batchnorm=True)
+    results["retrain of a sum"] = problems.summed(batch_size=8, sync_batchnorm=True)
 torch.save(results, sys.argv[-1])

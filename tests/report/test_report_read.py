@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from archgrad.errors import RunError
 from archgrad.report.read import read_probabilities, read_run, read_table
-from archgrad.report.sections import run_pictures, run_section
+from archgrad.report.sections import run_pictures, run_section, run_status
 
 
 def table(tmp_path, text):
@@ -197,3 +197,13 @@ def test_names_of_classes_come_from_the_summary(tmp_path):
     assert read_run(tmp_path / "run").classes == run_factory.CLASSES
     (tmp_path / "run" / "summary.json").write_text(json.dumps({"classes": 3}), encoding="utf-8")
     assert read_run(tmp_path / "run").classes == ()
+
+
+def test_a_search_that_its_rule_stopped_is_over_and_shows_what_the_rule_returned(tmp_path):
+    path = run_factory.write_search(tmp_path / "stopped", epochs=7, planned=50)
+    assert run_status(read_run(path)) == (False, "search at 7 of 50 epochs: still going, or broke off")
+    returned = (path / "checkpoints" / "epoch_4.json").read_bytes()
+    (path / "architecture.json").write_bytes(returned)
+    run = read_run(path)
+    assert run_status(run) == (True, "search stopped by its rule after 7 of 50 epochs")
+    assert run.architecture == run.frames[4].architecture

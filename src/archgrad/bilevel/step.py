@@ -263,7 +263,7 @@ def _regularized(
     for regularizer in regularizers:
         name = type(regularizer).__name__
         weight = value_of(regularizer.weight, progress, f"The weight of {name}")
-        value = weight * regularizer.value(alphas, rows, supernet.relaxation)
+        value = weight * _checked(name, regularizer.value(alphas, rows, supernet.relaxation))
         own = torch.autograd.grad(value, list(supernet.alphas.values()), allow_unused=True)
         gradients = {
             label: ours if theirs is None else theirs if ours is None else ours + theirs
@@ -271,6 +271,17 @@ def _regularized(
         }
         terms[name] = terms.get(name, 0.0) + value.detach()
     return gradients, terms
+
+
+def _checked(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        also = "" if not isinstance(value, Tensor) or value.requires_grad else " that depends on no alpha"
+        raise OptionError(
+            f"{name}.value must return a 0-dimensional tensor, computed from the alphas that it is given, but returned "
+            f"{got}{also}."
+        )
+    return value
 
 
 def _update_weights(supernet: Supernet, found: WeightsGradient, optimizer: Optimizer, grad_clip: float) -> Tensor:

@@ -21,10 +21,11 @@ from archgrad.bilevel.passes import (
     run_pass,
     without_grad,
 )
+from archgrad.errors import OptionError
 from archgrad.full_precision import full_precision
 from archgrad.schedules import Progress
 from archgrad.supernet import Supernet
-from archgrad.weights_rules import Gradients, WeightsPass, WeightsRule
+from archgrad.weights_rules import Gradients, RuleResult, WeightsPass, WeightsRule
 
 __all__ = ["WeightsGradient", "memory_name", "weights_pass"]
 
@@ -104,11 +105,28 @@ def _ruled(found: WeightsPass, outputs: Any, rules: Sequence[WeightsRule], memor
     for place, rule in enumerate(rules):
         name = memory_name(place, rule)
         ruled = rule.apply(replace(found, memory=memory.get(name, {})))
+        _check(type(rule).__name__, ruled, found.gradients)
         found = replace(found, gradients=ruled.gradients)
         figures.update(ruled.figures)
         if ruled.memory:
             remembered[name] = dict(ruled.memory)
     return WeightsGradient(found.gradients, found.loss, outputs, figures, remembered)
+
+
+def _check(name: str, ruled: Any, before: Gradients) -> None:
+    if not isinstance(ruled, RuleResult):
+        raise OptionError(f"{name}.apply must return a RuleResult, but returned {type(ruled).__name__}.")
+    if (found := ruled.gradients.keys()) != before.keys():
+        odd = sorted(found ^ before.keys())[0]
+        what = f"left out {odd!r}" if odd in before else f"returned one for {odd!r}, which is none"
+        raise OptionError(f"{name}.apply must return a gradient, or None, for each weight, but {what}.")
+    for weight, gradient in ruled.gradients.items():
+        ours = before[weight]
+        if ours is not None and gradient is not None and gradient.shape != ours.shape:
+            raise OptionError(
+                f"{name}.apply must return gradients of the weights' shapes, but that of {weight!r} is "
+                f"{tuple(gradient.shape)} instead of {tuple(ours.shape)}."
+            )
 
 
 def _named(weights: Mapping[str, Tensor], train: Pass) -> Gradients:

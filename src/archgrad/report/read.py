@@ -89,7 +89,9 @@ class Run:
     n_epochs_saved: int
     """Number of epochs whose architecture was saved; more than the frames where these are thinned out."""
     architecture: Architecture | None
-    """The last one."""
+    """The last one, or the one that a stopping rule returned."""
+    stopped: bool
+    """Whether it is a search that its stopping rule ended."""
     predictions: Predictions | None
     """Of classes."""
     outputs: Outputs | None
@@ -199,9 +201,10 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
     own = attempt("architecture.json", Architecture.load, None)
     predictions = attempt("predictions.safetensors", lambda file: predictions_of(_tensors(file)), None)
     retrain = summary or own is not None or (path / "predictions.safetensors").exists()
+    command = str(config.get("command", "retrain" if retrain else "search"))
     return Run(
         path=path,
-        command=str(config.get("command", "retrain" if retrain else "search")),
+        command=command,
         config=config,
         environment=attempt("environment.json", _read_json, nothing),
         summary=summary,
@@ -210,6 +213,7 @@ def read_run(path: Path, *, max_frames: int = 200) -> Run:
         frames=tuple(frames),
         n_epochs_saved=len(numbers),
         architecture=own if own is not None else frames[-1].architecture if frames else None,
+        stopped=own is not None and command == "search",
         predictions=predictions if isinstance(predictions, Predictions) else None,
         outputs=predictions if isinstance(predictions, Outputs) else None,
         worst=attempt("worst.safetensors", lambda file: worst_of(_tensors(file)), None),

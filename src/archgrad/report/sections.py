@@ -128,6 +128,8 @@ def run_status(run: Run) -> tuple[bool, str]:
         return True, f"{kind}, {done} epochs"
     if done >= planned:
         return True, f"{kind} finished, {done} epochs"
+    if run.stopped:
+        return True, f"{kind} stopped by its rule after {done} of {planned} epochs"
     return False, f"{kind} at {done} of {planned} epochs: still going, or broke off"
 
 
@@ -136,6 +138,7 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
     metrics, summary, timings = run.metrics, run.summary, run.timings
     values = _made_of(run)
     measured = len(values)
+    values += _of_the_task(run)
     for column, text in (("test_accuracy", "test accuracy"), ("valid_accuracy", "validation accuracy")):
         last = summary.get(column, metrics.last(column))
         if isinstance(last, (int, float)):
@@ -143,7 +146,6 @@ def run_tiles(run: Run) -> list[tuple[str, str]]:
     best = metrics.best("valid_accuracy")
     if best:
         values.append((f"best validation, epoch {best[1] + 1}", format_value(best[0], percent=True)))
-    values += _of_the_task(run)
     if len(values) == measured:  # neither classes nor metrics
         for column, text in (
             ("test_loss", "test loss"),

@@ -111,8 +111,8 @@ class _Seen:
         self.counts: Tensor | None = None
         self._parts: list[tuple[Tensor, Tensor]] | None = []
         self._loss = in_parts(learner.loss)
-        self._sums = torch.zeros(2, dtype=torch.float64)
-        self._is_sum = False
+        self._sums = torch.zeros(3, dtype=torch.float64)
+        """Of the loss, of what it is divided by, and of batches that it is divided by nothing in."""
 
     @property
     def nothing(self) -> bool:
@@ -148,13 +148,13 @@ class _Seen:
     def _add_loss(self, outputs: Any, targets: Any) -> None:
         with torch.no_grad():
             denominator = self._loss.denominator(targets)
-            self._is_sum = denominator is None
-            self._sums += torch.tensor([float(self._loss(outputs, targets)), float(denominator or 0.0)])
+            loss = float(self._loss(outputs, targets))
+            self._sums += torch.tensor([loss, float(denominator or 0.0), float(denominator is None)])
 
     def loss(self) -> float:
         """Return the loss of all samples of all processes."""
-        total, count = sum_over_ranks(self._sums.tolist())
-        return total if self._is_sum else total / count
+        total, divisor, undivided = sum_over_ranks(self._sums.tolist())
+        return total if undivided else total / divisor
 
     def gathered(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Return outputs and targets of all processes on the CPU; None where one of them has not kept them."""

@@ -167,7 +167,10 @@ def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree of a method with the defaults of what it does not name; parts of somebody's own stay."""
+    """Return the tree of a method with what it does not name as in the preset of its name, or as in DARTS.
+
+    Parts of somebody's own stay.
+    """
 
     def completed(kind: str, part: Any) -> Any:
         if isinstance(part, list):
@@ -180,7 +183,8 @@ def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
         return dict(part) if own is None else {**defaults_of(own), **part}
 
     places = {*KINDS, "stages"}
-    whole = {**tree_of(Method()), **tree}
+    start = preset(str(tree["name"])) if "name" in tree else Method()
+    whole = {**tree_of(start), **{name: part for name, part in tree.items() if name != "name"}}
     return {name: completed(name, part) if name in places else part for name, part in whole.items()}
 
 
