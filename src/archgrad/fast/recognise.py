@@ -60,7 +60,8 @@ def is_convolution(convolution: nn.Conv2d) -> bool:
 
 def as_wide(convolution: nn.Conv2d) -> Geometry | None:
     """The geometry of a dense convolution of several pixels as the compiled kernels compute it; None if they cannot."""
-    geometry = Geometry(convolution.stride, cast("tuple[int, int]", convolution.padding), convolution.dilation)
+    settings = (convolution.stride, convolution.padding, convolution.dilation)
+    geometry = Geometry(*cast("tuple[tuple[int, int], ...]", settings))
     suits = convolution.groups == 1 and not is_pointwise(convolution)
     return geometry if suits and native.understands(geometry, convolution.weight.shape[2:], wide=True) else None
 
