@@ -15,6 +15,7 @@ from archgrad.errors import SpaceError
 from archgrad.fast import native_cell
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Plan, Pool, Pooled, Program, Step, Unit, Weave, run, run_program
+from archgrad.fast.recognise import as_wide
 from archgrad.operations import DilConv, PoolBN, SepConv
 from archgrad.partial_channels import SplitStates
 from archgrad.relaxation import Gumbel, Softmax
@@ -276,6 +277,14 @@ def test_dense_convolutions_that_cells_know_and_those_that_look_alike(wholes, na
     space = Chain(conv=build, skip=lambda source, node: nn.Identity(), pool=pool)
     assert_twice_the_same(space.double(), torch.randn(3, 4, *size, dtype=torch.float64))
     assert wholes == [whole] * 2
+
+
+def test_dense_convolutions_that_a_library_does_as_well_are_left_to_it():
+    settings = {1: {}, 2: {"dilation": 2, "padding": 2}}
+    known = [
+        as_wide(nn.Conv2d(n, n, 3, **{"padding": 1, **settings[d]})) is not None for n in (16, 17) for d in settings
+    ]
+    assert known == [True, True, True, False]
 
 
 def assert_twice_the_same(space: nn.Module, x: Tensor) -> None:

@@ -36,6 +36,9 @@ POOLS = as_defined(nn.MaxPool2d, nn.AvgPool2d)
 NORMS = as_defined(nn.BatchNorm2d, SynchronisedBatchNorm2d)
 """BatchNorms, over one process or several."""
 
+_OTHERS_UP_TO = 16
+"""Channels up to which the compiled kernels are preferred for other dense convolutions than of 3x3 pixels with padding 1
+(measured on AVX-512)."""
 _SMALLEST_EPS = 1e-7
 """With less, rounding decides what BatchNorm makes of a constant channel, and the fast path rounds differently."""
 
@@ -59,11 +62,13 @@ def is_convolution(convolution: nn.Conv2d) -> bool:
 
 
 def as_wide(convolution: nn.Conv2d) -> Geometry | None:
-    """The geometry of a dense convolution of several pixels as the compiled kernels compute it; None if they cannot."""
+    """The geometry of a dense convolution of several pixels for the compiled kernels; None if they are not for it."""
     settings = (convolution.stride, convolution.padding, convolution.dilation)
-    geometry = Geometry(*cast("tuple[tuple[int, int], ...]", settings))
-    suits = convolution.groups == 1 and not is_pointwise(convolution)
-    return geometry if suits and native.understands(geometry, convolution.weight.shape[2:], wide=True) else None
+    geometry, shape = Geometry(*cast("tuple[tuple[int, int], ...]", settings)), convolution.weight.shape
+    if convolution.groups > 1 or is_pointwise(convolution) or not native.understands(geometry, shape[2:], wide=True):
+        return None
+    quick = max(shape[:2]) <= _OTHERS_UP_TO or (geometry == Geometry(padding=(1, 1)) and shape[2:] == (3, 3))
+    return geometry if quick else None
 
 
 def is_half(convolution: nn.Conv2d) -> bool:
