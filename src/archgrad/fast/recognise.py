@@ -37,7 +37,7 @@ NORMS = as_defined(nn.BatchNorm2d, SynchronisedBatchNorm2d)
 """BatchNorms, over one process or several."""
 
 _OTHERS_UP_TO = 16
-"""Channels up to which the compiled kernels are preferred for other dense convolutions than of 3x3 pixels with padding 1
+"""Channels up to which the compiled kernels are preferred for dense convolutions that are not 3x3 with padding 1
 (measured on AVX-512)."""
 _SMALLEST_EPS = 1e-7
 """With less, rounding decides what BatchNorm makes of a constant channel, and the fast path rounds differently."""
