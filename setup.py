@@ -10,8 +10,8 @@ from setuptools import Extension, setup
 
 NATIVE = "src/archgrad/fast/native"
 HEADERS = (
-    *("ahead", "channels", "gather", "grids", "job", "level"),
-    *("pools", "stages", "storage", "tiles", "vectors", "weave"),
+    *("ahead", "channels", "gather", "grids", "job", "level", "pools"),
+    *("stages", "storage", "taps", "tiles", "vectors", "weave", "wide", "winograd"),
 )
 
 kernels = Extension(

@@ -80,6 +80,13 @@ def test_an_operation_by_itself_equals_the_plain_one(build, affine):
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-10)
 
 
+def test_dense_convolutions_are_turned_where_the_kernels_know_them():
+    given = {"known": (3, 1, 1), "padded beyond its reach": (1, 1, 1), "strided": (3, 2, 1)}
+    network = nn.Sequential(*(ReLUConvBN(4, 4, *settings) for settings in given.values()))
+    accelerate(network)
+    assert [isinstance(part, FastOperation) for part in network] == [True, False, False]
+
+
 def test_a_hook_on_a_part_still_sees_it_run():
     operation = SepConv(4, 4, 3, 1)
     accelerate(operation)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from archgrad.fast import pointwise
+from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import library
 from archgrad.fast.pointwise import Term, blend, project_each
 from archgrad.fast.sums import added, joined, weighted_total
@@ -179,3 +180,19 @@ def test_added_has_the_widest_type_and_each_part_a_gradient_of_its_own():
     assert total.dtype == torch.float32
     gradients = torch.autograd.grad(total.sum(), parts)
     assert [g.dtype for g in gradients] == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_dense_convolutions_before_their_batchnorms(way, dilation):
+    torch.manual_seed(0)
+    geometry = Geometry((1, 1), (1, 1), (dilation, dilation))
+    x, weight = random(2, 9, 6, 7).requires_grad_(), random(8, 9, 3, 3).requires_grad_()
+    scale, shift = random(1, 8).requires_grad_(), random(8).requires_grad_()
+    y, moments = blend([Term(x, weight, relu=True, wide=geometry)], scale, eps=EPS, shift=shift)
+    z = F.conv2d(F.relu(x), weight, None, geometry.stride, geometry.padding, geometry.dilation)
+    expected = F.batch_norm(z, None, None, scale[0], shift, training=True, eps=EPS)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(moments.mean[0], z.mean((0, 2, 3)), rtol=1e-10, atol=1e-10)
+    towards = random(*y.shape)
+    found, wanted = (torch.autograd.grad(out, (x, weight, scale, shift), towards) for out in (y, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)

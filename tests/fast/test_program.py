@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from archgrad.cell import Cell
 from archgrad.errors import SpaceError
 from archgrad.fast import native_cell
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.native import Halve, Plan, Pool, Program, Step, Unit, Weave, run, run_program
+from archgrad.fast.native import Plan, Pool, Pooled, Program, Step, Unit, Weave, run, run_program
+from archgrad.fast.recognise import as_wide
 from archgrad.operations import DilConv, PoolBN, SepConv
 from archgrad.partial_channels import SplitStates
 from archgrad.relaxation import Gumbel, Softmax
 from archgrad.schedules import Progress
 from archgrad.skip_noise import noisy_skips
-from archgrad.spaces import darts_cifar
+from archgrad.spaces import darts_cifar, nasbench201
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -155,7 +157,7 @@ def by_parts(parts: int, *, weighted: bool) -> Program:
     steps = (
         *(Weave((k,), parts, mixes=False) for k in (0, 1)),
         Step(into_first, (2, 3)),
-        *(Halve((k,)) for k in (0, 1)),
+        *(Pooled((k,), Pool("max", 2, 2, over_edge=True)) for k in (0, 1)),
         Weave((4, 5, 6), parts, weighted=weighted),
         Step(into_second, (8,)),
         Weave((9, 5, 6, 7), parts, weighted=weighted),
@@ -240,6 +242,64 @@ def test_cells_of_known_operations_are_whole(wholes):
     for options in ({}, {"edge_weights": Softmax()}):
         ag.Supernet(darts_cifar(8, 3, partial_channels=4), fast=True, **options)(x)
     assert wholes == [True] * 6
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_cells_of_nasbench201_are_whole_and_are_those_of_the_plain_path(wholes, parts):
+    torch.manual_seed(0)
+    space = nasbench201(4, 1, partial_channels=parts).double()
+    assert_twice_the_same(space, torch.randn(3, 3, 8, 7, dtype=torch.float64))
+    assert wholes == [True] * 6
+
+
+DENSE = {
+    "of 3 pixels": ({"kernel_size": 3, "padding": 1}, True),
+    "of 5 pixels, dilated": ({"kernel_size": 5, "padding": 4, "dilation": 2}, True),
+    "of 3 x 1 pixels": ({"kernel_size": (3, 1), "padding": (1, 0)}, False),
+    "of 2 groups": ({"kernel_size": 3, "padding": 1, "groups": 2}, False),
+    "with a bias": ({"kernel_size": 3, "padding": 1, "bias": True}, False),
+    "around the edges": ({"kernel_size": 3, "padding": 1, "padding_mode": "circular"}, False),
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("size", [(1, 1), (7, 6)])
+def test_dense_convolutions_that_cells_know_and_those_that_look_alike(wholes, name, size):
+    torch.manual_seed(0)
+    given, whole = DENSE[name]
+
+    def build(source: int, node: int) -> nn.Module:
+        return nn.Sequential(
+            nn.ReLU(), nn.Conv2d(4, 4, **{"bias": False, **given}), nn.BatchNorm2d(4, affine=False, momentum=0.3)
+        )
+
+    pool = lambda source, node: nn.AvgPool2d(3, 1, 1, count_include_pad=False)  # noqa: E731
+    space = Chain(conv=build, skip=lambda source, node: nn.Identity(), pool=pool)
+    assert_twice_the_same(space.double(), torch.randn(3, 4, *size, dtype=torch.float64))
+    assert wholes == [whole] * 2
+
+
+def test_dense_convolutions_that_a_library_does_as_well_are_left_to_it():
+    settings = {1: {}, 2: {"dilation": 2, "padding": 2}}
+    known = [
+        as_wide(nn.Conv2d(n, n, 3, **{"padding": 1, **settings[d]})) is not None for n in (16, 17) for d in settings
+    ]
+    assert known == [True, True, True, False]
+
+
+def assert_twice_the_same(space: nn.Module, x: Tensor) -> None:
+    """Output, first and second derivatives and statistics of the fast path are those of the plain one."""
+    found = []
+    for fast in (False, True):
+        net = ag.Supernet(copy.deepcopy(space), fast=fast, seed=1)
+        wanted = [*net.alphas.values(), *net.weights.values()]
+        y = net(x)
+        first = torch.autograd.grad(y.square().sum(), wanted, create_graph=True, materialize_grads=True)
+        twice = torch.autograd.grad(sum(g.sin().sum() for g in first), wanted, materialize_grads=True)
+        once = torch.autograd.grad(net(x).square().sum(), wanted, materialize_grads=True)
+        found.append([y, *first, *twice, *once, *net.network.buffers()])
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
 
 
 def test_cells_with_anything_else_are_not(wholes):

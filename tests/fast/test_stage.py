@@ -52,16 +52,17 @@ class Stage:
         size: tuple[int, int] = (5, 6),
         fixed: bool = False,
         dtype: torch.dtype = torch.float64,
+        window: int = 3,
     ) -> None:
         def random(*shape: int) -> Tensor:
             return torch.randn(*shape, dtype=dtype, requires_grad=True)
 
         terms, values = len(plan.normalised), len(plan.values)
-        projected = sum(unit.projected for unit in plan.units)
         self.plan = plan
         self.inputs = [random(2, channels, *size) for _ in range(1 + max(unit.input for unit in plan.units))]
         self.weights = [random(channels, 1, k, k) for k in kernels]
-        self.projections = [random(outputs, channels) for _ in range(projected)]
+        shapes = [(window, window) if unit.wide else () for unit in plan.units if unit.projected]
+        self.projections = [random(outputs, channels, *shape) for shape in shapes]
         self.scale = random(terms, outputs) if terms else None
         self.shift = random(1 if plan.summed else terms, outputs) if terms else None
         self.mixing = random(values) if values else None
@@ -113,7 +114,7 @@ def leaving(convolutions: dict[str, tuple[int, Geometry]]) -> tuple[Plan, list[i
 
 
 def entering(*, with_values: bool) -> tuple[Plan, list[int]]:
-    """What enters a node: convolutions, projections alone, and values, in any order and of shared inputs."""
+    """What enters a node: convolutions of both kinds, projections alone, values, in any order and of shared inputs."""
     units = [
         Unit(0, CONVOLUTIONS["3"][1]),
         Unit(1),
@@ -121,6 +122,8 @@ def entering(*, with_values: bool) -> tuple[Plan, list[int]]:
         Unit(1, relu=True),
         Unit(2, CONVOLUTIONS["5, dilated"][1], relu=True),
         Unit(0, CONVOLUTIONS["5"][1]),
+        Unit(1, relu=True, wide=CONVOLUTIONS["3"][1]),
+        Unit(2, wide=CONVOLUTIONS["3, dilated"][1]),
     ]
     if with_values:
         units.insert(0, Unit(2, projected=False))
@@ -191,6 +194,51 @@ def test_factorized_reductions_beside_convolutions(channels, half, height, width
     Stage(plan, kernels, channels=channels, outputs=2 * half, size=size, fixed=fixed).check(1e-9)
 
 
+def dense(geometry: Geometry, *, relu: bool, summed: bool) -> Plan:
+    units = Unit(0, relu=relu, wide=geometry), Unit(0, wide=geometry), Unit(1, wide=geometry)
+    return Plan(units, relu=not summed, summed=summed)
+
+
+@given(
+    channels=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    height=st.integers(2, 40),
+    width=st.integers(2, 20),
+    relu=st.booleans(),
+    summed=st.booleans(),
+    fixed=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=EXAMPLES)
+def test_dense_convolutions_of_3_pixels_are_those_of_operations(
+    channels, outputs, height, width, relu, summed, fixed, seed
+):
+    torch.manual_seed(seed)
+    plan = dense(CONVOLUTIONS["3"][1], relu=relu, summed=summed)
+    Stage(plan, [], channels=channels, outputs=outputs, size=(height, width), fixed=fixed).check(1e-9)
+
+
+@given(
+    channels=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    window=st.integers(1, 5),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 8),
+    height=st.integers(10, 20),
+    width=st.integers(10, 20),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=EXAMPLES)
+def test_other_dense_convolutions_are_those_of_operations(
+    channels, outputs, window, dilation, padding, height, width, seed
+):
+    torch.manual_seed(seed)
+    geometry = Geometry((1, 1), (min(padding, dilation * (window - 1)),) * 2, (dilation,) * 2)
+    assert understands(geometry, (window, window), wide=True)
+    plan = dense(geometry, relu=True, summed=True)
+    Stage(plan, [], channels=channels, outputs=outputs, size=(height, width), window=window).check(1e-9)
+
+
 @given(
     kernel=st.integers(1, 4),
     stride=st.integers(1, 3),
@@ -222,6 +270,8 @@ def test_every_padding(kernel, stride, dilation):
         assert understands(geometry, (kernel, kernel))
         for size in ((10, 11), (12, 10)):
             Stage(Plan((Unit(0, geometry, relu=True),)), [kernel], size=size).check(1e-9)
+            if understands(geometry, (kernel, kernel), wide=True):
+                Stage(Plan((Unit(0, relu=True, wide=geometry),)), [], window=kernel, size=size).check(1e-9)
 
 
 def test_values_alone():
@@ -375,6 +425,8 @@ def test_what_the_kernels_leave_to_operations():
     with FlopCounterMode(display=False):
         assert not takes(x)  # it could not see them
     assert understands(Geometry((2, 2), (1, 1)), (3, 3))
+    assert not understands(Geometry((2, 2), (1, 1)), (3, 3), wide=True)
+    assert not understands(Geometry((1, 1), (3, 3)), (3, 3), wide=True)
     assert not understands(Geometry((1, 2), (1, 1)), (3, 3))
     assert not understands(Geometry((1, 1), (1, 1)), (3, 5))
     assert not understands(Geometry((3, 3), (1, 1)), (3, 3))

@@ -1,6 +1,6 @@
 """Known operations that stand by themselves: a cell's preprocessing, and the chosen operations of a derived network.
 
-On the CPU, pointwise convolutions and BatchNorms of these go through `normalised` as those of open cells do.
+On the CPU, their convolutions and BatchNorms go through `normalised` as those of open cells do.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class FastOperation(nn.Module):
 
     @staticmethod
     def turn(module: nn.Module) -> None:
-        """Change the class of a module to a fast one, if it is a projection of a class that is not PyTorch's."""
+        """Change the class of a module to a fast one, if it is one of these of a class that is not PyTorch's."""
         if type(module).__module__.startswith("torch.") or isinstance(module, FastOperation):
             return
         branch = branch_of(module)
-        if branch is not None and branch.is_projection:
+        if branch is not None and (branch.is_projection or branch.wide is not None):
             module.__class__ = _fast(type(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,10 +53,10 @@ class FastOperation(nn.Module):
         kept = _KEPT.setdefault(self, StructureCache())
         kept.look(self)
         branch = kept.find(kind_of_pass([x]), lambda: readable(self, x))
-        if branch is None or not branch.is_projection:
+        projected = None if branch is None else SharedFeatures(x, [branch]).projected(branch)
+        if projected is None:
             return self.turned_from.forward(self, x)
-        y = normalised([SharedFeatures(x, [branch]).projected(branch)], relu=False)[0]
-        return as_written(y, channels_last=is_channels_last(x))
+        return as_written(normalised([projected], relu=False)[0], channels_last=is_channels_last(x))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Let the module be pickled, though its class has no name of its own."""

@@ -28,6 +28,7 @@ from archgrad.fast.depthwise import Geometry
 from archgrad.fast.recognise import (
     NORMS,
     POOLS,
+    as_wide,
     is_convolution,
     is_half,
     is_norm_of,
@@ -75,6 +76,11 @@ class Branch(NamedTuple):
         if self.form == "convolution":
             return is_pointwise(cast(nn.Conv2d, self.layers[1]))
         return self.form in ("reduction", "depthwise", "separable")
+
+    @property
+    def wide(self) -> Geometry | None:
+        """The geometry of its dense convolution of several pixels; None if the compiled kernels do not compute it."""
+        return as_wide(cast(nn.Conv2d, self.layers[1])) if self.form == "convolution" else None
 
 
 _FORMS: dict[str, Form] = {

@@ -242,10 +242,9 @@ class _Node:
             self._weighted.append((state.pooled(cast(nn.Module, branch.layers[0])), weight))
         elif branch.form == "pool-norm":
             self._add_pool(state, branch, weight)
-        elif branch.is_projection:
-            projected = state.projected(branch)
+        elif (projected := state.projected(branch)) is not None:
             self._projected.setdefault(settings(projected), []).append((projected, weight))
-        else:  # a convolution of larger kernel
+        else:  # a convolution that is called as well
             _, convolution, norm = cast("tuple[Any, ...]", branch.layers)
             self._weighted.append((norm(convolution(state.relu)), weight))
 

@@ -83,6 +83,5 @@ def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:
         return run_isolated(operation, state.given)
     if branch.form == "pool":
         return state.pooled(cast(nn.Module, branch.layers[0]))
-    if branch.is_projection:
-        return normalised([state.projected(branch)], relu=False)[0]
-    return operation(state.x)
+    projected = state.projected(branch)
+    return operation(state.x) if projected is None else normalised([projected], relu=False)[0]

@@ -24,6 +24,8 @@ from archgrad.fast.unchanged import StructureCache
 __all__ = ["evaluate"]
 
 Size = tuple[int, int]
+_HALF = native.Pool("max", 2, 2, over_edge=True)
+"""How what passes by a node of half the size is read (see `archgrad.partial_channels`)."""
 
 
 class _UnknownError(Exception):
@@ -77,7 +79,7 @@ class _Recorded(NamedTuple):
     convolved: list[nn.Conv2d]
     """Depthwise convolutions in the order of their units."""
     projected: list[nn.Conv2d | TwoGrids]
-    """What the projections are of."""
+    """What the projections are of, wide ones included."""
     mixing: Tensor
     """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
     noisy: list[nn.Module]
@@ -90,7 +92,7 @@ class _Recorded(NamedTuple):
         return [convolution.weight for convolution in self.convolved]
 
     def projections(self) -> list[Tensor]:
-        """The pointwise ones, (O, C, 1, 1) each."""
+        """The others, (O, C, k, k) each."""
         return [
             torch.cat([half.weight for half in layer]) if isinstance(layer, TwoGrids) else layer.weight
             for layer in self.projected
@@ -138,7 +140,7 @@ class _Recorder:
         self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
         self._rows = 0
         self._eps: set[float] = set()
-        self._pooled: dict[tuple[int, native.Pool], int] = {}
+        self._pooled: dict[tuple[int, str, native.Pool], int] = {}  # by state, form and pool
         self._first_halves: dict[int, int] = {}
         self._halved: dict[int, int] = {}
         if cell.partial_channels > 1:
@@ -179,8 +181,8 @@ class _Recorder:
         """Record a step that is no stage, and return the first image that it gives."""
         first = len(self._sizes)
         size = self._sizes[step.reads[-1]]
-        if isinstance(step, native.Halve):
-            size = grid_size(size)
+        if isinstance(step, native.Pooled):
+            size = step.pool.output_size(size)
         self.steps.append(step)
         self._sizes += [size] * step.counts[0]
         return first
@@ -194,7 +196,7 @@ class _Recorder:
             image = self.whole[source]
             if self._sizes[image] != size:
                 if source not in self._halved:
-                    self._halved[source] = self._append(native.Halve((image,)))
+                    self._halved[source] = self._append(native.Pooled((image,), _HALF))
                 image = self._halved[source]
             _require(self._sizes[image] == size)
             passing.append(image)
@@ -211,12 +213,15 @@ class _Recorder:
         image = self.of_state[state]
         norms: dict[native.Pool, list[nn.BatchNorm2d]] = {}
         for branch in branches:
-            if branch.form == "pool-norm":
-                pool, norm = _pool_and_norm(branch)
-                norms.setdefault(pool, []).append(norm)
+            if branch.form == "pool":
+                pool = _kernel_of(branch)
+                if (state, branch.form, pool) not in self._pooled:
+                    self._pooled[state, branch.form, pool] = self._append(native.Pooled((image,), pool))
+            elif branch.form == "pool-norm":
+                norms.setdefault(_kernel_of(branch), []).append(cast(nn.BatchNorm2d, branch.layers[1]))
         found: list[_Found] = []
         for pool, own in norms.items():
-            self._pooled[state, pool] = len(self._sizes) + len(found)
+            self._pooled[state, "pool-norm", pool] = len(self._sizes) + len(found)
             size = pool.output_size(self._sizes[image])
             found.append(_Found(image, native.Unit(0, projected=False, pool=pool), size, own))
         self._record(found)
@@ -240,17 +245,19 @@ class _Recorder:
                 continue
             source, number = candidate.source, candidate.number
             image = self.of_state[source]
-            if branch.form in ("identity", "pool-norm"):
-                image = image if branch.form == "identity" else self._pooled[source, _pool_and_norm(branch)[0]]
+            if branch.form in ("identity", "pool", "pool-norm"):
+                if branch.form != "identity":
+                    image = self._pooled[source, branch.form, _kernel_of(branch)]
                 values.append(_Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=number))
                 continue
-            _require(branch.is_projection)
             if branch.form == "reduction":
                 found = self._reduce(image, branch)
             elif branch.form == "separable":
                 found = self._project(self._first_halves[id(branch.operation)], branch.layers[5:], relu=False)
-            else:
+            elif branch.is_projection:
                 found = self._project(image, branch.layers[1:], relu=True)
+            else:
+                found = self._convolve(image, branch)
             terms.append(found._replace(mixing=number))
         _require(bool(candidates))
         self.of_state.append(len(self._sizes))
@@ -283,6 +290,17 @@ class _Recorder:
         self.projected.append(pointwise)
         return _Found(image, native.Unit(0, geometry, relu=relu), size, [norm])
 
+    def _convolve(self, image: int, branch: Branch) -> _Found:
+        """A dense convolution and its BatchNorm."""
+        _, convolution, norm = cast("tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]", branch.layers)
+        geometry = branch.wide
+        if geometry is None:
+            raise _UnknownError
+        _require(convolution.weight.shape[:2] == (self._channels, self._channels))
+        self.projected.append(convolution)
+        size = geometry.output_size(self._sizes[image], convolution.weight.shape[2:])
+        return _Found(image, native.Unit(0, relu=True, wide=geometry), size, [norm])
+
     def _reduce(self, image: int, branch: Branch) -> _Found:
         _, halves, norm = cast("tuple[nn.Module, TwoGrids, nn.BatchNorm2d]", branch.layers)
         even, odd = halves.even.weight.shape, halves.odd.weight.shape
@@ -312,12 +330,12 @@ class _Recorder:
         self._sizes += [size] * (1 if summed else len(found))
 
 
-def _pool_and_norm(branch: Branch) -> tuple[native.Pool, nn.BatchNorm2d]:
-    pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
-    kernel = as_native_pool(pool)
+def _kernel_of(branch: Branch) -> native.Pool:
+    """The pool with which an operation begins."""
+    kernel = as_native_pool(cast(nn.Module, branch.layers[0]))
     if kernel is None:
         raise _UnknownError
-    return kernel, norm
+    return kernel
 
 
 def _require(condition: bool) -> None:

@@ -69,19 +69,24 @@ class Term(NamedTuple):
     features: Tensor
     """(B, C, H, W)."""
     projection: Tensor
-    """(O, C)."""
+    """(O, C), if not `wide`."""
     convolution: Convolution | None = None
     """Of the features, before the projection; None for none."""
     relu: bool = False
     """The features go through a ReLU first."""
     factorized: bool = False
     """The first half of the outputs reads the even rows and columns, the other half the odd ones; no convolution."""
+    wide: Geometry | None = None
+    """The projection is a dense convolution, (O, C, kh, kw), of this geometry; no other."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(B, C, H', W') of what the projection reads."""
         if self.factorized:
             return (*self.features.shape[:2], *grid_size(self.features.shape[2:]))
+        if self.wide is not None:
+            size = self.wide.output_size(self.features.shape[2:], self.projection.shape[2:])
+            return (*self.features.shape[:2], *size)
         if self.convolution is None:
             return tuple(self.features.shape)
         weight, geometry = self.convolution
@@ -93,6 +98,9 @@ def convolved(term: Term) -> Term:
     z = F.relu(term.features) if term.relu else term.features
     if term.factorized:
         return Term(both_grids(z), for_both_grids(term.projection))
+    if term.wide is not None:
+        z = F.conv2d(z, term.projection, None, term.wide.stride, term.wide.padding, term.wide.dilation)
+        return Term(z, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
     return Term(z if term.convolution is None else depthwise(z, *term.convolution), term.projection)
 
 
@@ -204,6 +212,7 @@ def _by_stage(
             None if term.convolution is None else term.convolution.geometry,
             relu=term.relu,
             factorized=term.factorized,
+            wide=term.wide,
         )
         for term in terms
     ]

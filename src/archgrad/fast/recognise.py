@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
 from archgrad.exactness import as_defined, kind_of
 from archgrad.fast import native
+from archgrad.fast.depthwise import Geometry
 
 __all__ = [
     "NORMS",
     "POOLS",
     "as_native_pool",
+    "as_wide",
     "fits",
     "is_convolution",
     "is_half",
@@ -34,6 +36,9 @@ POOLS = as_defined(nn.MaxPool2d, nn.AvgPool2d)
 NORMS = as_defined(nn.BatchNorm2d, SynchronisedBatchNorm2d)
 """BatchNorms, over one process or several."""
 
+_OTHERS_UP_TO = 16
+"""Channels up to which the compiled kernels are preferred for dense convolutions that are not 3x3 with padding 1
+(measured on AVX-512)."""
 _SMALLEST_EPS = 1e-7
 """With less, rounding decides what BatchNorm makes of a constant channel, and the fast path rounds differently."""
 
@@ -54,6 +59,16 @@ def is_convolution(convolution: nn.Conv2d) -> bool:
     """Return whether it has a plain weight and no bias, pads with zeros that are counted in numbers, as its strides."""
     weight = _weight(convolution)
     return weight is not None and _is_plain(convolution) and weight.shape[0] % convolution.groups == 0
+
+
+def as_wide(convolution: nn.Conv2d) -> Geometry | None:
+    """The geometry of a dense convolution of several pixels for the compiled kernels; None if they are not for it."""
+    settings = (convolution.stride, convolution.padding, convolution.dilation)
+    geometry, shape = Geometry(*cast("tuple[tuple[int, int], ...]", settings)), convolution.weight.shape
+    if convolution.groups > 1 or is_pointwise(convolution) or not native.understands(geometry, shape[2:], wide=True):
+        return None
+    quick = max(shape[:2]) <= _OTHERS_UP_TO or (geometry == Geometry(padding=(1, 1)) and shape[2:] == (3, 3))
+    return geometry if quick else None
 
 
 def is_half(convolution: nn.Conv2d) -> bool:

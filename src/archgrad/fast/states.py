@@ -106,9 +106,12 @@ class SharedFeatures:
             found.update(zip(group, zip(outputs, *statistics, strict=True), strict=True))
         return found
 
-    def projected(self, branch: Branch) -> Projected:
-        """The last pointwise convolution of a projection, and its BatchNorm."""
+    def projected(self, branch: Branch) -> Projected | None:
+        """The last pointwise convolution of an operation, or its dense one that the compiled kernels compute, and its
+        BatchNorm; None if there is neither."""
         key = id(branch.operation)
+        if not branch.is_projection:
+            return self._wide(branch)
         if branch.form == "separable":
             convolution, pointwise, norm = cast("tuple[Any, ...]", branch.layers[5:])
             return Term(self._first_halves[key], matrix(pointwise), _as_convolution(convolution)), norm
@@ -118,6 +121,13 @@ class SharedFeatures:
         if whole.factorized:
             return Term(self.both_grids, for_both_grids(whole.projection)), norm
         return Term(self.relu if whole.convolution is None else self._convolved[key], whole.projection), norm
+
+    def _wide(self, branch: Branch) -> Projected | None:
+        if branch.wide is None:
+            return None
+        _, convolution, norm = cast("tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]", branch.layers)
+        term = Term(self.x, convolution.weight, relu=True, wide=branch.wide)
+        return (term, norm) if not is_synchronised(norm) and suits_kernels([term], self.x) else None
 
     @cached_property
     def _firsts(self) -> dict[int, Projected]:

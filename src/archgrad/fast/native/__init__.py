@@ -4,13 +4,14 @@ An image's separable convolutions fit the second-level cache, where operations o
 pass through main memory dozens of times. Nothing is computed here that the rest of `fast` does not compute too.
 
 - `job.hpp`: what the kernels are given.
-- `tiles.hpp`, `gather.hpp`, `channels.hpp`, `pools.hpp`, `grids.hpp`: what they do to one image; `stages.hpp`: to one
-  batch, with what `vectors.hpp`, `storage.hpp` and `ahead.hpp` have for it.
+- `tiles.hpp`, `gather.hpp`, `channels.hpp`, `pools.hpp`, `grids.hpp`, and for dense convolutions `taps.hpp`,
+  `winograd.hpp` and `wide.hpp`: what they do to one image; `stages.hpp`: to one batch, with what `vectors.hpp`,
+  `storage.hpp` and `ahead.hpp` have for it.
 - `weave.hpp`: states that pass by a cell's operations.
 - `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.
 - `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
-  forward and backward; `weaving`: what passes by; `noisy`: noise;
+  forward and backward; `weaving`: what passes by; `noisy`: noise; `pooled`: pools alone;
   `program`: stages one after the other as one function.
 - `composed`: the same written with PyTorch's operations.
 """
@@ -20,15 +21,16 @@ from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.noisy import Noisy
 from archgrad.fast.native.other_step import OtherStep
 from archgrad.fast.native.plan import Plan, Pool, Unit, understands
+from archgrad.fast.native.pooled import Pooled
 from archgrad.fast.native.program import Program, Step, run_program
-from archgrad.fast.native.weaving import Halve, Weave
+from archgrad.fast.native.weaving import Weave
 
 __all__ = [
-    "Halve",
     "Noisy",
     "OtherStep",
     "Plan",
     "Pool",
+    "Pooled",
     "Program",
     "Step",
     "Unit",

@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.fast.composition import compose, gradients_where
@@ -47,21 +48,24 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
         keys, kernels, geometries = zip(*group, strict=True)
         for k, z in zip(keys, fan_out(values[keys[0]], kernels, geometries), strict=True):
             values[k] = z
+    own = iter(projections)
+    matrices: dict[int, Tensor] = {}
     for k, unit in enumerate(plan.units):
         if unit.pool is not None:
             values[k] = unit.pool(values[k])
-        if unit.factorized:
-            values[k] = both_grids(values[k])
+        elif unit.factorized:
+            values[k], matrices[k] = both_grids(values[k]), for_both_grids(next(own))
+        elif unit.wide is not None:
+            values[k] = F.conv2d(values[k], next(own), None, unit.wide.stride, unit.wide.padding, unit.wide.dilation)
+        elif unit.projected:
+            matrices[k] = next(own)
     at = plan.normalised
     images: list[Tensor] = []
     if at:
-        matrices = [torch.eye(scale.shape[1], dtype=scale.dtype)] * len(at)
-        if projections:
-            pairs = zip(at, projections, strict=True)
-            matrices = [for_both_grids(p) if plan.units[k].factorized else p for k, p in pairs]
+        as_it_is = torch.eye(scale.shape[1], dtype=scale.dtype)
         rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
         b, _, h, w = values[at[0]].shape
-        found = _compose_all(scale, matrices, shift, fixed, plan, rows)
+        found = _compose_all(scale, [matrices.get(k, as_it_is) for k in at], shift, fixed, plan, rows)
         images = [y.view(b, h, w, -1).permute(0, 3, 1, 2) for y in found]
     if mixing is None:
         return images

@@ -4,13 +4,16 @@
 // Images are dense, channels last: (batch, height, width, channels). `understands` in stage.py guarantees what is assumed
 // here: square kernels, stride 1 or 2, the same padding and dilation both ways. Every pass reads and writes its own
 // fields; a field for a result that is null is not wanted.
+//
+// A projection is wide where it has no depthwise convolution before it, and yet a kernel k: it sees k x k pixels, with a
+// stride of 1, by (O, k, k, C) weights instead of (O, C).
 
 #pragma once
 
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 6;
+constexpr int64_t INTERFACE = 7;
 
 enum Pool : int64_t { NONE, MAX, MEAN };
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 __all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
 
-_INTERFACE = 6  # of `job.hpp`
+_INTERFACE = 7  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from archgrad.fast.composition import shifted
+from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
 from archgrad.fast.native.library import Job, call, image_like
 from archgrad.fast.native.plan import Plan
 
-__all__ = ["Gradients", "Normalised", "Operands", "Target", "backward", "dense", "forward"]
+__all__ = ["POOLS", "Gradients", "Normalised", "Operands", "Target", "backward", "dense", "forward"]
 
 Shapes = tuple[tuple[int, ...], ...]
 
-_POOLS = {"max": 1, "mean": 2}  # of `job.hpp`
+POOLS = {"max": 1, "mean": 2}
+"""Numbers of `job.hpp`."""
 
 
 class Operands(NamedTuple):
@@ -34,7 +36,7 @@ class Operands(NamedTuple):
     weights: Sequence[Tensor]
     """(C, 1, k, k) each, of the units with a convolution in their order."""
     projections: Sequence[Tensor]
-    """(O, C) or (O, C, 1, 1) each, of the units with one in their order."""
+    """(O, C) or (O, C, 1, 1) each, and (O, C, k, k) if wide, channels_last, of the units with one in their order."""
 
 
 class Normalised(NamedTuple):
@@ -73,8 +75,8 @@ class Gradients(NamedTuple):
 
 
 def dense(x: Tensor) -> Tensor:
-    """Return the image as the kernels read it."""
-    return x.contiguous(memory_format=torch.channels_last)
+    """Return an image, or a projection, as the kernels read it."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 
 def forward(
@@ -174,8 +176,7 @@ def backward(
         by_scale = small.scale
         _point(own, by_grad=strength, by_result=small.by_result, constant=small.constant)
         if to_projections and operands.projections:
-            shape = operands.projections[0].shape
-            by_projections = gs[0].new_empty(len(operands.projections), *shape).unbind()
+            by_projections = [torch.empty_like(p) for p in operands.projections]
             _point([job for job in own if job.projection], d_projection=by_projections)
     if mixing is not None:
         spread = _spread(mixing, jobs[0])
@@ -270,24 +271,30 @@ def _blanks(plan: Plan, inputs: Shapes, weights: Shapes, projections: Shapes) ->
             outputs=channels, relu_input=unit.relu, relu_output=plan.relu,
         )  # fmt: skip
         if unit.projected:
-            job.outputs = next(matrices)[0]
-            if unit.factorized:
+            shape = next(matrices)
+            job.outputs = shape[0]
+            if unit.wide is not None:
+                _set_geometry(job, unit.wide, shape[2:])
+            elif unit.factorized:
                 job.factorized = True
                 job.height, job.width = grid_size((height, width))
         elif unit.pool is not None:
-            job.pool = _POOLS[unit.pool.kind]
+            job.pool = POOLS[unit.pool.kind]
             job.height, job.width = unit.pool.output_size((height, width))
-            job.kernel, job.stride, job.padding = unit.pool[1:]
+            job.kernel, job.stride, job.padding = unit.pool[1:4]
         if unit.geometry is not None and kernel is not None:
-            job.height, job.width = unit.geometry.output_size((height, width), kernel[2:])
-            job.kernel = kernel[2]
-            job.stride, job.padding = unit.geometry.stride[0], unit.geometry.padding[0]
-            job.dilation = unit.geometry.dilation[0]
+            _set_geometry(job, unit.geometry, kernel[2:])
         jobs.append(job)
     if plan.summed and len({(job.outputs, job.height, job.width) for job in jobs}) > 1:
         sizes = ", ".join(f"({job.outputs}, {job.height}, {job.width})" for job in jobs)
         raise ValueError(f"Summands need equal shapes, but got (C, H, W) of {sizes}.")
     return jobs
+
+
+def _set_geometry(job: Job, geometry: Geometry, kernel: Sequence[int]) -> None:
+    job.height, job.width = geometry.output_size((job.in_height, job.in_width), kernel)
+    job.kernel, job.stride = kernel[0], geometry.stride[0]
+    job.padding, job.dilation = geometry.padding[0], geometry.dilation[0]
 
 
 def _point(jobs: Sequence[Job], **tensors: Tensor | Sequence[Tensor]) -> None:

@@ -37,8 +37,8 @@ def run(
         plan: What to compute.
         inputs: (B, C, H, W) each.
         weights: Of the convolutions, in the order of their units, (C, 1, k, k) each.
-        projections: T of the same shape (O, C), in the order of their units, whose results have one size. Pools have
-            none.
+        projections: T of the same shape (O, C), or (O, C, k, k) where wide, in the order of their units, whose results
+            have one size. Pools have none.
         scale: (T, O) of the units with a BatchNorm, mixing weight times gamma; None if there are none.
         shift: (T, O), or (1, O) if the plan is summed; None for zero.
         fixed: Mean and variance, each (T, O), to normalise with; None for those of the batch.
@@ -52,7 +52,7 @@ def run(
         ValueError: The plan is summed, and units give results of different shapes.
     """
     dtype = inputs[0].dtype
-    tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *(p.contiguous() for p in projections)]
+    tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *map(dense, projections)]
     shift = None if shift is None else shift.to(dtype)
     mean, variance = (None, None) if fixed is None else (fixed[0].to(dtype), fixed[1].to(dtype))
     mean, variance, *outputs = _Stage.apply(plan, scale, shift, mixing, mean, variance, *tensors)
@@ -97,7 +97,7 @@ class _Stage(torch.autograd.Function):
             arguments = (scale, shift, mixing, *tensors)
             return differentiable_stage_gradients(plan, arguments, fixed, grads[2:], [*needed[1:4], *needed[6:]])
         inputs, weights, projections = plan.split(tensors)
-        inputs = [dense(x) for x in inputs]  # whatever keeps tensors between the passes
+        inputs, projections = list(map(dense, inputs)), list(map(dense, projections))  # whatever kept them meanwhile
         to_inputs, to_weights, to_projections = plan.split(needed[6:])
         targets = [
             Target(image_like(x, *x.shape[1:]), False) if n else None for x, n in zip(inputs, to_inputs, strict=True)

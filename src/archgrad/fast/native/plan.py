@@ -23,18 +23,21 @@ class Pool(NamedTuple):
     kind: Literal["max", "mean"]
     kernel: int
     stride: int
-    padding: int
+    padding: int = 0
+    over_edge: bool = False
+    """Whether the last window may reach over the edge, so that every pixel is in one."""
 
     def output_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Return (H', W') for an input of (H, W)."""
-        height, width = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in size)
+        reach = 2 * self.padding - self.kernel + (self.stride - 1 if self.over_edge else 0)
+        height, width = ((n + reach) // self.stride + 1 for n in size)
         return height, width
 
     def __call__(self, x: Tensor) -> Tensor:
         """Pool an image by PyTorch's operations."""
         if self.kind == "max":
-            return F.max_pool2d(x, self.kernel, self.stride, self.padding)
-        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, count_include_pad=False)
+            return F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=self.over_edge)
+        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.over_edge, count_include_pad=False)
 
 
 class Unit(NamedTuple):
@@ -53,6 +56,8 @@ class Unit(NamedTuple):
     even rows and columns of the input, the other half the odd ones."""
     pool: Pool | None = None
     """A pool, then without a projection; where one unit is a pool, all are."""
+    wide: Geometry | None = None
+    """Of the projection, without a convolution before it, where it is wide: a dense convolution of (O, C, k, k)."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +107,18 @@ class Plan:
         return (None if unit.geometry is None else next(found) for unit in self.units)
 
 
-def understands(geometry: Geometry, kernel: Sequence[int]) -> bool:
-    """Return whether the kernels compute such a convolution: the same both ways, with stride 1 or 2.
+def understands(geometry: Geometry, kernel: Sequence[int], *, wide: bool = False) -> bool:
+    """Return whether the kernels compute such a convolution: the same both ways, with stride 1, or 2 if depthwise.
 
     Args:
         geometry: Stride, padding and dilation.
         kernel: Height and width.
+        wide: It is dense, and not depthwise.
     """
     pairs = (geometry.stride, geometry.padding, geometry.dilation, kernel)
     reach = geometry.dilation[0] * (kernel[0] - 1)
     return (
         all(vertical == horizontal for vertical, horizontal in pairs)
-        and geometry.stride[0] in (1, 2)
+        and geometry.stride[0] in ((1,) if wide else (1, 2))
         and geometry.padding[0] <= reach
     )

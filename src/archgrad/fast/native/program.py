@@ -94,14 +94,14 @@ def run_program(
         program: What to compute.
         inputs: (B, C, H, W) each.
         weights: Of the convolutions, in the order of their units, (C, 1, k, k) each.
-        projections: In the order of their units, (O, C) or (O, C, 1, 1) each.
+        projections: In the order of their units, (O, C) or (O, C, 1, 1) each, and (O, C, k, k) if wide.
         mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm.
 
     Returns:
         The output, (B, C', H', W'), and the means and biased variances of the units with a BatchNorm in their order,
         (K, O) each.
     """
-    tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *(p.contiguous() for p in projections)]
+    tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *map(dense, projections)]
     return _Program.apply(program, mixing, *tensors)
 
 
@@ -150,6 +150,7 @@ class _Program(torch.autograd.Function):
         need_inputs, need_weights, need_projections = program.split(needed[2:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
         results = [dense(x) for x in results]
+        projections = [dense(p) for p in projections]
         wanted = list(need_inputs)  # of every image, whether anything asks for its gradient
         for step, share in zip(program.steps, program.shares, strict=True):
             mixes = needed[1] and share.values.stop > share.terms.start
@@ -251,7 +252,9 @@ def _differentiable_gradients(
             continue
         plan, reads = step
         scale = _scale(plan, mixing, share)
-        matrices = [p.flatten(1) for p in projections[share.projections]]
+        projected = [unit for unit in plan.units if unit.projected]
+        own_projections = zip(projected, projections[share.projections], strict=True)
+        matrices = [p if unit.wide else p.flatten(1) for unit, p in own_projections]
         channels = matrices[0].shape[0] if matrices else images[reads[0]].shape[1]
         outputs, _ = run(
             plan,

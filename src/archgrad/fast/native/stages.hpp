@@ -97,6 +97,8 @@ void transform(const Job* jobs, int64_t n) {
             if (j.weight) pack_kernel(j, &kernel[kernels[k]]);
             if (j.factorized)
                 pack_grids(j, &matrix[matrices[k]]);
+            else if (is_wide(j))
+                pack_wide(j, false, &matrix[matrices[k]]);
             else if (j.projection)
                 pack_matrix(static_cast<const T*>(j.projection), j.channels, j.outputs, true, &matrix[matrices[k]]);
         }
@@ -122,6 +124,8 @@ void transform(const Job* jobs, int64_t n) {
                         pool(j, in<T>(j.input, i, S::input(j)), result);
                     } else if (j.factorized) {
                         project_grids(j, in<T>(j.input, i, S::input(j)), &matrix[matrices[k]], kept, result, ahead);
+                    } else if (is_wide(j)) {
+                        project_wide(j, in<T>(j.input, i, S::input(j)), &matrix[matrices[k]], kept, result, ahead);
                     } else {
                         if (j.weight) convolve(j, tile, s, &kernel[kernels[k]], kept, ahead);
                         const T* z = j.weight ? kept : read(j, i, kept);
@@ -249,11 +253,11 @@ void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
         coefficients + period, coefficients + 2 * period, period, size, to);
 }
 
-// The gradients of one image where there is no convolution: a projection, a pool, or only a value; `add` to that by the
-// input.
+// The gradients of one image where there is no depthwise convolution: a projection, a pool, or only a value; `add` to
+// that by the input.
 template <class T>
-void without_convolution(const Job& j, int64_t i, const T* coefficients, const T* matrix, bool add, bool streams, T* kept,
-                         T* d_result, T* d_matrix, Ahead& ahead) {
+void without_convolution(const Job& j, int64_t i, const T* coefficients, const T* matrix, bool add, bool streams, T* d_z,
+                         T* kept, T* d_result, T* d_matrix, Ahead& ahead) {
     using S = Size<T>;
     T* to = out<T>(j.d_input, i, S::input(j));
     if (j.pool) {
@@ -272,7 +276,12 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
         if (direct == kept) stream_all(kept, S::input(j), to);
         return;
     }
+    if (!to && !j.d_projection) return;
     by_result(j, i, coefficients, d_result);
+    if (is_wide(j)) {
+        through_wide(j, in<T>(j.input, i, S::input(j)), d_result, matrix, add, kept, d_z, to, d_matrix, ahead);
+        return;
+    }
     if (j.factorized) {
         if (to && !add) std::memset(to, 0, S::input(j) * sizeof(T));
         through_grids(j, in<T>(j.input, i, S::input(j)), d_result, matrix, kept, to, d_matrix, ahead);
@@ -323,7 +332,9 @@ void backpropagate(const Job* jobs, int64_t n) {
     using S = Size<T>;
     const Parts kernels(jobs, n, S::kernel), matrices(jobs, n, S::projection), periods(jobs, n, S::period);
     const Parts between(jobs, n, S::between), results(jobs, n, S::result);
-    const Parts gradients(jobs, n, [](const Job& j) { return j.weight ? Gather(j).tile().template size<T>() : 0; });
+    const Parts gradients(jobs, n, [](const Job& j) {
+        return j.weight ? Gather(j).tile().template size<T>() : is_wide(j) ? wide_gradient(j).template size<T>() : 0;
+    });
     Array<T> kernel(kernels.size()), turned(kernels.size()), matrix(matrices.size()), coefficients(5 * periods.size());
     Array<bool> adds(n);  // whether something was written to its d_input before
     for (int64_t k = 0; k < n; ++k) {
@@ -353,7 +364,9 @@ void backpropagate(const Job* jobs, int64_t n) {
                 pack_kernel(j, &kernel[kernels[k]]);
                 Gather(j).pack(&turned[kernels[k]]);
             }
-            if (j.projection)
+            if (is_wide(j))
+                pack_wide(j, true, &matrix[matrices[k]]);
+            else if (j.projection)
                 pack_matrix(static_cast<const T*>(j.projection), j.outputs, j.channels, false, &matrix[matrices[k]]);
             T* at = &coefficients[5 * periods[k]];
             const void* given[] = {j.by_grad, j.by_result, j.constant};
@@ -371,7 +384,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                 plan_ahead<T>(ahead, jobs, n, first, end, i);
                 if (!head.weight) {
                     without_convolution(head, i, &coefficients[5 * periods[first]], &matrix[matrices[first]],
-                                        adds[first], streams, kept, d_result, d_matrices + matrices[first], ahead);
+                                        adds[first], streams, d_z, kept, d_result, d_matrices + matrices[first], ahead);
                     continue;
                 }
                 const Shape s = tile_of(jobs, first, end);
@@ -419,12 +432,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                     for (int64_t t = 0; t < taps; ++t)
                         static_cast<T*>(j.d_weight)[c * taps + t] = total[(c / L * taps + t) * L + c % L];
             }
-            if (j.d_projection) {
-                const T* total = matrix_sums.total(matrices[k], matrices[k + 1]);
-                for (int64_t o = 0; o < j.outputs; ++o)
-                    std::memcpy(static_cast<T*>(j.d_projection) + o * j.channels, total + o * S::up(j.channels),
-                                j.channels * sizeof(T));
-            }
+            if (j.d_projection) unpack_projection(j, matrix_sums.total(matrices[k], matrices[k + 1]));
         }
     }
 }

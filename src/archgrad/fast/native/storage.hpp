@@ -104,12 +104,15 @@ struct Size {
     static int64_t up(int64_t channels) { return up_to(channels, Vector<T>::lanes); }
     static int64_t pixels(const Job& j) { return j.height * j.width; }
     static int64_t input(const Job& j) { return j.in_height * j.in_width * j.channels; }
-    static int64_t between(const Job& j) { return pixels(j) * j.channels; }
+    // Room for what a projection reads.
+    static int64_t between(const Job& j) {
+        return is_wide(j) ? wide_input(j).size<T>() + wide_room<T>(j) : pixels(j) * j.channels;
+    }
     static int64_t result(const Job& j) { return pixels(j) * j.outputs; }
     static int64_t kernel(const Job& j) { return j.weight ? up(j.channels) * j.kernel * j.kernel : 0; }
-    static int64_t projection(const Job& j) { return j.projection ? j.outputs * up(j.channels) : 0; }
+    static int64_t projection(const Job& j) { return j.projection ? matrices_of(j) * j.outputs * up(j.channels) : 0; }
     static int64_t transposed(const Job& j) {
-        return j.projection ? (j.factorized ? 2 : 1) * j.channels * up(part(j)) : 0;
+        return j.projection ? (j.factorized ? 2 : matrices_of(j)) * j.channels * up(part(j)) : 0;
     }
     // Outputs that are computed from one input: all, or those of one grid.
     static int64_t part(const Job& j) { return j.factorized ? j.outputs / 2 : j.outputs; }

@@ -1,4 +1,4 @@
-"""States that pass by a cell's operations, as steps of a program (see `archgrad.partial_channels`)."""
+"""States that pass by a cell's operations, as a step of a program (see `archgrad.partial_channels`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.fast.native.library import Job, call, image_like
 from archgrad.fast.native.other_step import Asked, OtherStep
 from archgrad.partial_channels import interleaved
 
-__all__ = ["Halve", "Weave"]
+__all__ = ["Weave"]
 
 
 @dataclass(frozen=True)
@@ -97,41 +96,3 @@ class Weave(OtherStep):
         for k, job in enumerate(jobs if self.weighted else ()):
             job.strength = weights.data_ptr() + k * weights.element_size()
         return jobs
-
-
-@dataclass(frozen=True)
-class Halve(OtherStep):
-    """The 2x2 max pool of an image, (B, C, ceil(H/2), ceil(W/2)), of which windows over the edge see what is inside."""
-
-    reads: tuple[int]
-    """The image."""
-
-    def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """Return the pool."""
-        (x,) = images
-        pooled = image_like(x, x.shape[1], *((n + 1) // 2 for n in x.shape[2:]))
-        call("transform", [self._job(x, pooled)], x.dtype)
-        return [pooled]
-
-    def backward(self, asked: Asked) -> None:
-        """As `OtherStep.backward`."""
-        (x,), (pooled,), _, (g,), (target,), _ = asked
-        if g is None or target is None:
-            return
-        ones = x.new_ones(x.shape[1])
-        job = self._job(x, pooled)
-        job.grad, job.by_grad = g.data_ptr(), ones.data_ptr()
-        job.d_input, job.adds = target.image.data_ptr(), target.adds
-        call("backpropagate", [job], x.dtype)
-
-    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-        """As `OtherStep.composed`."""
-        return [F.max_pool2d(images[0], 2, ceil_mode=True)]
-
-    def _job(self, x: Tensor, pooled: Tensor) -> Job:
-        batch, channels, in_height, in_width = x.shape
-        return Job(
-            input=x.data_ptr(), result=pooled.data_ptr(), batch=batch, channels=channels, outputs=channels,
-            in_height=in_height, in_width=in_width, height=pooled.shape[2], width=pooled.shape[3],
-            pool=1, kernel=2, stride=2,
-        )  # fmt: skip
