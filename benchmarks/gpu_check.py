@@ -2,8 +2,9 @@
 
     python benchmarks/gpu_check.py --out gpu [--data folder:IMAGES] [--minutes 8]
 
-Runs, each in a process of its own and with a share of the time: the tests marked `cuda`; steps of the search, plain
-and fast, first and second order, and steps of the retraining, in float32, TF32 and bfloat16; and a search of 2 epochs.
+Runs, each in a process of its own and with a share of the time: the tests marked `cuda`; steps of the search by every
+path (`--fast`), first and second order, and steps of the retraining, in float32, TF32 and bfloat16; and a search of 2
+epochs, with the path that it chose. `fast` is the usual path with CUDA graphs, the others are without.
 Writes `gpu_check.json` and the table `gpu_check.md` into `--out` after each part, so that a machine that is taken away
 leaves what was found. A part that fails or has no time left is told in the table; the exit status is then 1.
 """
@@ -26,6 +27,8 @@ from search_step import machine_of
 
 HERE = Path(__file__).parent
 PRECISIONS = ("32", "tf32", "bf16")
+PATHS = ("torch", "grouped", "auto")
+"""Of the search's steps, beside the plain one."""
 LAST_LINES = 5
 LEAST_SECONDS = 15.0
 """With less a part is not begun."""
@@ -75,10 +78,10 @@ def parts_of(device: str, data: str, folder: Path, sizes: Sequence[str] = ()) ->
     parts = [Part("tests", ("-m", "pytest", "-q", "-m", "cuda", str(HERE.parent / "tests")), 90, "tests")]
     for order in ("first-order", "unrolled"):
         for precision in reversed(precisions):
-            typed = (*on, "--step", order, "--precision", precision, "--rounds", "3", *sizes)
+            typed = (*on, "--step", order, "--precision", precision, "--rounds", "3", "--fast", *PATHS, *sizes)
             parts.append(Part(f"search {order} {precision}", (step, *typed), 60))
     for precision in reversed(precisions):
-        typed = (*on, "--precision", precision, "--rounds", "5", *sizes)
+        typed = (*on, "--precision", precision, "--rounds", "5", "--fast", "torch", *sizes)
         parts.append(Part(f"retraining {precision}", (retraining, *typed), 60))
     run = folder / "search"
     search = ("-m", "archgrad", "search", "--data", data, "--epochs", "2", *on, "--out", str(run), "--overwrite")
@@ -116,7 +119,9 @@ def figures_of(part: Part, output: str) -> dict[str, Any]:
         folder = Path(part.command[part.command.index("--out") + 1])
         with open(folder / "timings.csv", encoding="utf-8", newline="") as text:
             last = list(csv.DictReader(text))[-1]
-        return {name: float(value) for name, value in last.items() if value}
+        chosen = folder / "paths.json"  # not where there was nothing to choose
+        paths = json.loads(chosen.read_text(encoding="utf-8"))["networks"] if chosen.is_file() else {}
+        return {name: float(value) for name, value in last.items() if value} | {"paths": paths}
     found: dict[str, Any] = {}
     for each in (json.loads(line) for line in lines):
         prefix = f"{each['path']}_" if "path" in each else ""
@@ -138,6 +143,8 @@ def checked(parts: Sequence[Part], minutes: float) -> Iterator[Found]:
 COLUMNS = {
     "plain": ("plain_step_seconds", "plain_seconds"),
     "channels last": ("channels_last_seconds",),
+    "torch": ("torch_step_seconds", "torch_seconds"),
+    "grouped": ("grouped_step_seconds",),
     "fast": ("fast_step_seconds", "fast_seconds"),
     "ratio": ("ratio_step", "ratio_retrain"),
     "GB plain": ("plain_peak_memory_mb",),
@@ -162,6 +169,8 @@ def to_markdown(found: Sequence[Found], machine: Mapping[str, Any]) -> str:
             lines += ["", f"Tests: {each.figures['tests']}"]
         if "images_per_second" in each.figures:
             lines += ["", f"{each.name}: {each.figures['images_per_second']:.0f} images a second in the last"]
+        for network, decision in each.figures.get("paths", {}).items():
+            lines += ["", f"Path of {network}: {json.dumps(decision)}"]
         if each.status != "done":
             lines += ["", f"{each.name}: {each.status}", *(f"    {line}" for line in each.said.splitlines())]
     return "\n".join(lines) + "\n"

@@ -5,13 +5,16 @@
 Each path runs in a process of its own, so that its peak memory is its own; rounds alternate between them, so that both
 see the same machine. One JSON line a path, then one with the ratios plain / fast (memory: fast / plain).
 
+`--fast torch grouped` times these paths (see `archgrad.fast.path_names`) in the place of the one that is taken by
+default, which is "auto", called fast; each has its own line of ratios.
+
 The plain path runs edge by edge, operation by operation, in the default memory format, and its first-order step calls
 `loss.backward()` with gradients of both halves, as the authors' code does. Its second-order steps are those of
 `archgrad.bilevel` on the plain supernet, which already leave out the authors' deep copies.
 
-On CUDA (`--device cuda [--precision bf16]`) the first round, which is not counted, is also the warm-up of the fast
-path's CUDA graphs. `search_minutes` is what the paper's search of 50 epochs of 25,000 images would take at this pace,
-in passes.
+On CUDA (`--device cuda [--precision bf16]`) the first round, which is not counted, is also the warm-up of the CUDA
+graphs of "auto"; paths that are named run without. `search_minutes` is what the paper's search of 50 epochs of 25,000
+images would take at this pace, in passes.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 
 import archgrad as ag
 from archgrad.bilevel.passes import local_pass, pass_loss, without_grad
-from archgrad.fast import cells, malloc, native_cell, normalised, pointwise, states
+from archgrad.fast import Asked, cells, malloc, native_cell, normalised, pointwise, states
 from archgrad.fast import depthwise as depthwise_module
 from archgrad.fast.native import library
 
@@ -56,13 +60,25 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    paths = {"plain": Path("plain"), "fast": Path("fast")}
+    paths = {name: Path(name) for name in ("plain", *map(name_of, options.fast))}
     rounds = in_turn(paths, options.rounds)
     results = {}
     for name, path in paths.items():
         results[name] = summary(name, path, rounds[name], options)
         print(json.dumps(results[name]), flush=True)
-    plain, fast = results["plain"], results["fast"]
+    for name in list(paths)[1:]:
+        found = ratios_of(results["plain"], results[name], rounds["plain"], rounds[name])
+        prefix = "" if name == "fast" else f"{name}_"
+        print(json.dumps({prefix + key: value for key, value in found.items()} | environment(options)), flush=True)
+
+
+def name_of(asked: str) -> str:
+    """Return what a path is called here, where "auto" is the one that is compared by default."""
+    return "fast" if asked == "auto" else asked
+
+
+def ratios_of(plain: dict, fast: dict, plain_rounds: list[dict], fast_rounds: list[dict]) -> dict:
+    """Return the ratios of two paths."""
     ratios = {
         "ratio_step": plain["step_seconds"] / fast["step_seconds"],
         "ratio_alpha_pass": plain["alpha_pass_seconds"] / fast["alpha_pass_seconds"],
@@ -71,16 +87,10 @@ def main() -> None:
     }
     # The machine may slow down between rounds; neighbours in time are compared, and the middle one counts.
     pairs = [
-        (p["alpha"] + p["weight"]) / (f["alpha"] + f["weight"])
-        for p, f in zip(rounds["plain"], rounds["fast"], strict=True)
+        (p["alpha"] + p["weight"]) / (f["alpha"] + f["weight"]) for p, f in zip(plain_rounds, fast_rounds, strict=True)
     ]
-    print(
-        json.dumps(
-            {key: round(value, 3) for key, value in ratios.items()}
-            | {"ratio_step_by_round": [round(pair, 2) for pair in pairs], **environment(options)}
-        ),
-        flush=True,
-    )
+    by_round = {"ratio_step_by_round": [round(pair, 2) for pair in pairs]}
+    return {key: round(value, 3) for key, value in ratios.items()} | by_round
 
 
 def add_clock(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +149,9 @@ def parse() -> argparse.Namespace:
     add_precision(parser)
     add_clock(parser)
     parser.add_argument("--without", choices=IDEAS, action="append", default=[], help="an idea to switch off")
-    parser.add_argument("--worker", choices=["plain", "fast"], help=argparse.SUPPRESS)
+    words = [path for path in get_args(Asked) if path != "plain"]
+    parser.add_argument("--fast", choices=words, nargs="+", default=["auto"], help="what is compared with plain")
+    parser.add_argument("--worker", choices=["plain", *map(name_of, words)], help=argparse.SUPPRESS)
     options = parser.parse_args()
     check_precision(parser, options)
     idle = sorted(set(options.without) & ONLY["cuda" if options.device == "cpu" else "cpu"])
@@ -179,7 +191,7 @@ def summary(name: str, path: Path, rounds: list[dict], options: argparse.Namespa
     step = statistics.median(r["alpha"] + r["weight"] for r in rounds)
     return {
         "path": name,
-        "without": options.without if name == "fast" else [],
+        "without": [] if name == "plain" else options.without,
         "step": options.step,
         "alpha_pass_seconds": round(alpha, 3),
         "weight_pass_seconds": round(weight, 3),
@@ -225,12 +237,12 @@ def environment(options: argparse.Namespace) -> dict:
 def work(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    fast = options.worker == "fast"
+    fast = options.worker != "plain"
     space = space_of(options)
     if fast and "heap" not in options.without:
         malloc.keep_freed_memory()
     begin = time.perf_counter()
-    supernet = ag.Supernet(space, fast=fast).to(options.device)
+    supernet = ag.Supernet(space, fast=path_of(options)).to(options.device)
     if fast:
         for idea in options.without:
             switch_off(idea, supernet)
@@ -249,13 +261,20 @@ def work(options: argparse.Namespace) -> None:
     with autocast:
         alpha_pass(supernet, small, options.step, halves, optimizer)
     print(json.dumps({"startup": time.perf_counter() - begin}), flush=True)
-    recorded = fast and options.device == "cuda" and "graphs" not in options.without
+    recorded = options.worker == "fast" and options.device == "cuda" and "graphs" not in options.without
     with ag.bilevel.cuda_graphs(supernet, say=_aside) if recorded else nullcontext():
         for _ in sys.stdin:
             with autocast:
                 alpha = timed(options, lambda: alpha_pass(supernet, batches, options.step, halves, optimizer))
                 weight = timed(options, lambda: weight_pass(supernet, batches, halves))
             print(json.dumps({"alpha": alpha, "weight": weight, "memory": peak_memory_mb(options)}), flush=True)
+
+
+def path_of(options: argparse.Namespace) -> str:
+    """Return the path of a worker; that of PyTorch's operations is what is left without what takes their place."""
+    if options.worker != "fast":
+        return options.worker
+    return "torch" if {"kernels", "gathered"} & set(options.without) else "auto"
 
 
 def _aside(text: str) -> None:
@@ -319,14 +338,10 @@ def both_halves(supernet: ag.Supernet, batch: tuple) -> None:
 
 def switch_off(idea: str, supernet: ag.Supernet) -> None:
     """Put the plain way in the place of one idea."""
-    if idea == "kernels":
-        library.is_built = lambda: False
-    elif idea == "whole":
+    if idea == "whole":
         native_cell.evaluate = lambda *_: None
-    elif idea == "gathered":
-        cells.gathers = lambda _: False
     elif idea == "channels-last":
-        supernet._code = None
+        ag.Supernet.channels_last = False
         states.SharedFeatures.x = property(lambda self: self._given)
     elif idea == "depthwise":
         depthwise_module.depthwise = pointwise.depthwise = lambda x, w, g: depthwise_module._forward(x, w, g)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["all_buffers", "copied_buffers", "frozen_buffers", "set_buffers", "spare_buffers"]
+__all__ = ["all_buffers", "copied_buffers", "frozen_buffers", "kept_buffers", "set_buffers", "spare_buffers"]
 
 
 def all_buffers(module: nn.Module) -> dict[str, Tensor | None]:
@@ -76,16 +76,25 @@ def frozen_buffers(module: nn.Module) -> Iterator[None]:
     modules = list(module.modules())
     norms = [m for m in modules if isinstance(m, _NormBase) and m.training and m.track_running_stats]
     theirs = set(map(id, norms))
-    others = [(m, dict(m._buffers)) for m in modules if m._buffers and id(m) not in theirs]
-    saved = [(buffer, buffer.clone()) for _, buffers in others for buffer in buffers.values() if buffer is not None]
-    for norm in norms:
-        vars(norm)["track_running_stats"] = False  # a module takes ten times as long to look at what it is given
+    with kept_buffers(m for m in modules if id(m) not in theirs):
+        for norm in norms:
+            vars(norm)["track_running_stats"] = False  # a module takes ten times as long to look at what it is given
+        try:
+            yield
+        finally:
+            for norm in norms:
+                vars(norm)["track_running_stats"] = True
+
+
+@contextmanager
+def kept_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Give modules their buffers back as they were, also where they have written into them or put others in place."""
+    owners = [(m, dict(m._buffers)) for m in modules if m._buffers]
+    saved = [(buffer, buffer.clone()) for _, buffers in owners for buffer in buffers.values() if buffer is not None]
     try:
         yield
     finally:
-        for norm in norms:
-            vars(norm)["track_running_stats"] = True
-        for owner, buffers in others:
+        for owner, buffers in owners:
             owner._buffers.update(buffers)
         with torch.no_grad():
             for buffer, value in saved:

@@ -20,7 +20,7 @@ from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.copying import copied
 from archgrad.edge_weights import EdgeWeights
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import Code, accelerate
+from archgrad.fast import Fast, FastPath
 from archgrad.labels import LabelledChoice, alpha_rows, open_choices
 from archgrad.named_weights import NamedWeights, candidates_of
 from archgrad.nested import map_tensors
@@ -41,7 +41,9 @@ class Supernet(nn.Module):
         space: Any module with open choices.
         relaxation: How alphas become mixing weights; `Softmax()` if not given.
         seed: Seeds the alphas and the relaxation's random draws.
-        fast: Compute the same numbers the fast way (see `archgrad.fast`); False runs every operation as it is written.
+        fast: The path to the numbers, which are the same on each: "plain" runs every operation as it is written,
+            "native" takes the compiled kernels of the CPU, "torch" PyTorch's operations, "grouped" few large ones, as
+            GPUs want them. "auto", or True, takes the usual one of the device; False is "plain".
         edge_weights: How the edges that enter a node of a cell are weighed against each other, with one more row of
             alphas for each node: a relaxation that runs all candidates. None weighs every edge by one.
         always_on: What runs beside the candidates in every pass; nothing if not given.
@@ -50,8 +52,8 @@ class Supernet(nn.Module):
 
     Raises:
         SpaceError: The space has no choice, or labels in conflict.
-        OptionError: The relaxation does not fit a row of alphas, there are no edges to weigh, or no choice gets what
-            always runs.
+        OptionError: The relaxation does not fit a row of alphas, there are no edges to weigh, no choice gets what
+            always runs, or there is no such path here.
 
     Attributes:
         progress: How far the search is, for relaxations and perturbations that change with the epoch; None until the
@@ -68,7 +70,7 @@ class Supernet(nn.Module):
         relaxation: Relaxation | None = None,
         *,
         seed: int = 0,
-        fast: bool = True,
+        fast: Fast = "auto",
         activation_checkpointing: bool = False,
         edge_weights: Relaxation | None = None,
         always_on: AlwaysOn | None = None,
@@ -102,10 +104,9 @@ class Supernet(nn.Module):
         self._held: PassDraw | None = None
         self._apart: dict[str, Mixture] | None = None
         self._perturbation: tuple[Perturbation, Probe] | None = None
-        self._code = Code(self.network) if fast else None
+        self.path = FastPath(self.network, fast)
+        """The path that the network runs by."""
         self._named = NamedWeights(self.network)
-        if fast:
-            accelerate(self.network)
         for entry in _outermost(self.choices):
             entry.choice.recomputes = activation_checkpointing
 
@@ -260,6 +261,7 @@ class Supernet(nn.Module):
         """
         if mixtures is not self._apart:
             mixtures = self._completed(mixtures)
+        self.path.fit(next(iter(self.alphas.values())).device)
         in_format = self.channels_last
         if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
@@ -299,7 +301,7 @@ class Supernet(nn.Module):
     @property
     def channels_last(self) -> bool:
         """Whether forward passes bring images to channels_last, which the network as it is now is known to take."""
-        return self._code is not None and not calls_are_watched() and self._code.accepts_channels_last()
+        return not calls_are_watched() and self.path.accepts_channels_last()
 
     def probabilities(self) -> dict[str, list[float]]:
         """Return for each row the probability that each candidate is chosen; 0 for what was pruned."""

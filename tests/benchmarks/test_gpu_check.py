@@ -41,12 +41,15 @@ def test_commands_are_what_the_benchmarks_take(
             options = search_step.parse()
             assert f"search {options.step} {options.precision}" == part.name
             assert (options.channels, options.cells) == (2, 3)
+            assert options.fast == ["torch", "grouped", "auto"]
 
 
 def test_parts_that_fail_or_take_too_long_are_told_and_stop_no_other(check: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "timings.csv", "w", encoding="utf-8", newline="") as text:
         csv.writer(text).writerows([["epoch", "images_per_second", "peak_memory_mb"], [0, 9, 1], [1, 70, 2048]])
+    paths = {"stage 1": {"path": "grouped", "seconds": {"plain": 0.2, "grouped": 0.1}, "left_out": {"torch": "fails"}}}
+    (tmp_path / "run" / "paths.json").write_text(json.dumps({"networks": paths}))
     lines = [{"path": "plain", "step_seconds": 2.0}, {"path": "fast", "step_seconds": 0.5}, {"ratio_step": 4.0}]
     output = "\n".join(map(json.dumps, lines))
     parts = [
@@ -60,8 +63,9 @@ def test_parts_that_fail_or_take_too_long_are_told_and_stop_no_other(check: Modu
     found = list(check.checked(parts, minutes=5))
     assert [each.status for each in found] == ["done", "failed", "failed", "done", "done", "failed"]
     table = check.to_markdown(found, {"device": "none"})
-    assert "| good | 2 |  | 0.5 | 4 |" in table
-    assert "| search |  |  |  |  |  | 2.00 |" in table
+    assert "| good | 2 |  |  |  | 0.5 | 4 |" in table
+    assert "| search |  |  |  |  |  |  |  | 2.00 |" in table
+    assert f"Path of stage 1: {json.dumps(paths['stage 1'])}" in table
     for told in ("no such device", "took more than", "Tests: 3 passed", "70 images a second"):
         assert told in table
     assert [each.status for each in check.checked(parts[:2], minutes=0)] == ["no time left"] * 2

@@ -38,6 +38,13 @@ def test_one_line_a_path_and_one_with_the_ratios(step, ideas):
     assert set(ratios) >= RATIOS | {"device", "torch", "python"}
 
 
+def test_paths_that_are_named_are_compared_with_the_plain_one():
+    plain, torch, grouped, *ratios = run("--fast", "torch", "grouped")
+    assert [each["path"] for each in (plain, torch, grouped)] == ["plain", "torch", "grouped"]
+    for name, found in zip(("torch", "grouped"), ratios, strict=True):
+        assert set(found) >= {f"{name}_{ratio}" for ratio in RATIOS}
+
+
 @pytest.mark.parametrize("typed", [("--precision", "tf32"), ("--without", "graphs"), ("--without", "gathered")])
 def test_what_is_for_cuda_is_refused_on_the_cpu(typed):
     done = run_apart([str(SCRIPT), *TINY, *typed])

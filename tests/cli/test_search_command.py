@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 import archgrad as ag
+from archgrad.cli import retrain_command
 from archgrad.cli import search_command as command
 from archgrad.cli.common_options import NOT_KEPT
 from archgrad.cli.data import open_data
 from archgrad.cli.method_options import OF_THE_METHOD
+from archgrad.fast import asked_path
 from archgrad.methods import Method
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam
@@ -97,7 +99,47 @@ def test_what_is_typed_beside_a_config_wins(searched: Path, archgrad: Type) -> N
     assert archgrad("search", *typed, "--config", searched / "config.yaml", "--out", "b", "--quiet").status == 0
     config, before = config_of(Path("b")), config_of(searched)
     method = Method(relaxation=Gumbel(temperature_max=4.0), alphas_optimizer=Adam(betas=(0.4, 0.9)))
-    assert config == {**before, "seed": 5, "fast": False, "method": tree_of(method)}
+    assert config == {**before, "seed": 5, "fast": "plain", "method": tree_of(method)}
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ((), "auto"),
+        (("--fast",), "auto"),
+        (("--no-fast",), "plain"),
+        (("--fast", "torch"), "torch"),
+        (("--fast=grouped",), "grouped"),
+        (("--fast", "false"), "plain"),
+    ],
+)
+@pytest.mark.parametrize("of", [command, retrain_command])
+def test_a_path_is_typed_by_its_name_or_as_a_flag(of: Any, typed: tuple[str, ...], asked: str) -> None:
+    assert asked_path(of.make_parser().parse_args(list(typed)).fast) == asked
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--fast", "fastest"), "--fast/--no-fast: takes one of plain, native, torch, grouped, auto, but got fastest"),
+        (("--no-fast", "torch"), "--no-fast takes no value"),
+    ],
+)
+def test_another_path_is_refused(typed: tuple[str, ...], message: str, archgrad: Type) -> None:
+    done = archgrad("search", *typed, "--out", "never")
+    assert done.status == 2
+    assert message in done.err
+
+
+@pytest.mark.parametrize(("old", "word"), [("true", "auto"), ("false", "plain")])
+def test_a_config_of_before_there_were_paths_is_read(
+    old: str, word: str, searched: Path, archgrad: Type, tmp_path: Path
+) -> None:
+    config = (searched / "config.yaml").read_text()
+    assert "fast: auto\n" in config
+    (tmp_path / "old.yaml").write_text(config.replace("fast: auto\n", f"fast: {old}\n"))
+    assert archgrad("search", "--config", tmp_path / "old.yaml", "--out", "old", "--quiet").status == 0
+    assert config_of(Path("old")) == {**config_of(searched), "fast": word}
 
 
 @pytest.mark.parametrize(

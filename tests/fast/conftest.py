@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from archgrad.fast import cells, native_cell
+from archgrad.fast import native_cell, path_names
 from archgrad.fast.native import library
 
 
@@ -28,7 +28,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param in ("operations", "gathered"):
             patch.setattr(library, "is_built", lambda: False)
-            patch.setattr(cells, "gathers", lambda _: request.param == "gathered")
+            path = "grouped" if request.param == "gathered" else "torch"
+            patch.setattr(path_names, "usual_path", lambda _: path)
         else:
             request.getfixturevalue("built")
         if request.param == "stages":

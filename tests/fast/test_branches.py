@@ -337,7 +337,7 @@ def test_an_operation_that_stands_alone_may_be_given_its_input_by_name() -> None
 
 def test_fast_operations_are_pickled_and_restored_as_what_they_are() -> None:
     torch.manual_seed(0)
-    net = ag.Supernet(Space(PoolBN("max", C, 1), nn.Identity()).double()).eval()
+    net = ag.Supernet(Space(PoolBN("max", C, 1), nn.Identity()).double(), fast="torch").eval()
     alone = net.network.alone
     assert type(alone) is not Depthwise
     assert isinstance(alone, Depthwise)

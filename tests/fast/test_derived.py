@@ -100,7 +100,7 @@ def test_accelerated_leaves_the_network_as_it_was():
     torch.manual_seed(0)
     network = ag.derive(ag.spaces.darts_cifar(4, 3, stage="retrain"), ag.architectures.DARTS_V2)
     before = kinds_and_strides(network)
-    with accelerated(network):
+    with accelerated(network, "torch"):
         kinds = {type(part) for part in network.modules()}
         assert FastDepthwiseConv2d in kinds
         assert any(issubclass(kind, FastOperation) for kind in kinds)

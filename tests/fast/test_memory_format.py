@@ -227,9 +227,9 @@ def test_drop_path_of_one_s_own_sees_the_network_s_format() -> None:
     network = ag.derive(space, ag.Architecture({"c": {"1": [["sep", 0]], "2": [["sep", 0], ["sep", 1]]}}))
     x = torch.randn(2, 4, 5, 5)
     expected = network.eval()(x)
-    with accelerated(network):
+    with accelerated(network, "torch"):
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
-        with accelerated(network):
+        with accelerated(network, "torch"):
             pass
         assert network.cell.evaluator is not None
     assert network.cell.evaluator is None
@@ -237,7 +237,7 @@ def test_drop_path_of_one_s_own_sees_the_network_s_format() -> None:
 
 def test_a_convolution_of_complex_numbers_is_not_a_known_one() -> None:
     conv = nn.Conv2d(2, 2, 3, groups=2, bias=False, dtype=torch.complex64)
-    accelerate(conv)
+    accelerate(conv, "torch")
     conv(torch.randn(1, 2, 5, 5, dtype=torch.complex64)).abs().sum().backward()
 
 

@@ -26,7 +26,7 @@ from archgrad.schedules import Progress, value_of
 from archgrad.supernet import Supernet
 from archgrad.weights_rules import Gradients, WeightsRule
 
-__all__ = ["StepReport", "check_parts", "check_weights_pass", "search_step"]
+__all__ = ["StepPasses", "StepReport", "check_parts", "check_weights_pass", "search_step"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,58 @@ class StepReport:
     def weights_gradient_norm(self) -> float:
         """L2 norm of the weights' gradient, before clipping and weight decay."""
         return float(self._weights_gradient_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPasses:
+    """The passes of one step, which update nothing but buffers and random states; arguments as of `search_step`."""
+
+    supernet: Supernet
+    train_batch: Batch
+    valid_batch: Batch
+    step: BilevelStep
+    weights_optimizer: Optimizer
+    loss: Loss
+    accumulation: int
+    progress: Progress | None
+    perturbation: Perturbation | None
+    weights_rules: Sequence[WeightsRule]
+
+    def alphas(self) -> AlphasGradient:
+        """Return what gives the alphas' gradient."""
+        looks_at_valid = any(rule.looks_at_valid for rule in self.weights_rules)
+        return (FirstOrderWithWeights() if looks_at_valid else self.step).alphas_gradient(
+            self.supernet,
+            self.train_batch,
+            self.valid_batch,
+            loss=self.loss,
+            weights_optimizer=self.weights_optimizer,
+            accumulation=self.accumulation,
+        )
+
+    def weights(self, valid: Gradients | None = None) -> WeightsGradient:
+        """Return what gives the weights' gradient.
+
+        Args:
+            valid: The weights' gradients of the validation loss, where the alphas' pass gave them.
+        """
+        place = (
+            nullcontext()
+            if self.perturbation is None
+            else self.supernet.perturbed(
+                self.perturbation, probe_of(self.supernet, self.train_batch, self.loss, self.accumulation)
+            )
+        )
+        with place:
+            return weights_pass(
+                self.supernet,
+                self.train_batch,
+                self.loss,
+                rules=self.weights_rules,
+                progress=self.progress,
+                accumulation=self.accumulation,
+                valid=valid,
+            )
 
 
 def search_step(
@@ -142,24 +194,21 @@ def search_step(
     check_parts(supernet, step, regularizers, perturbation, weights_rules, weights_first=weights_first)
     supernet.progress = progress
 
-    looks_at_valid = any(rule.looks_at_valid for rule in weights_rules)
+    passes = StepPasses(
+        supernet=supernet,
+        train_batch=train_batch,
+        valid_batch=valid_batch,
+        step=step,
+        weights_optimizer=weights_optimizer,
+        loss=loss,
+        accumulation=accumulation,
+        progress=progress,
+        perturbation=perturbation,
+        weights_rules=weights_rules,
+    )
 
     def update_weights(valid: Gradients | None = None) -> tuple[WeightsGradient, Tensor]:
-        place = (
-            nullcontext()
-            if perturbation is None
-            else supernet.perturbed(perturbation, probe_of(supernet, train_batch, loss, accumulation))
-        )
-        with place:
-            ruled = weights_pass(
-                supernet,
-                train_batch,
-                loss,
-                rules=weights_rules,
-                progress=progress,
-                accumulation=accumulation,
-                valid=valid,
-            )
+        ruled = passes.weights(valid)
         norm = _update_weights(supernet, ruled, weights_optimizer, grad_clip)
         supernet.memory.update(ruled.memory)
         return ruled, norm
@@ -169,14 +218,7 @@ def search_step(
     found, alphas_norm = None, None
     terms: dict[str, Tensor] = {}
     if update_alphas:
-        found = (FirstOrderWithWeights() if looks_at_valid else step).alphas_gradient(
-            supernet,
-            train_batch,
-            valid_batch,
-            loss=loss,
-            weights_optimizer=weights_optimizer,
-            accumulation=accumulation,
-        )
+        found = passes.alphas()
         gradients, terms = _regularized(supernet, found, regularizers, progress)
         alphas_norm = get_total_norm([g for g in gradients.values() if g is not None])
         _check_finite("alphas", "validation", found.valid_loss, alphas_norm)

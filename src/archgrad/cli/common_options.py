@@ -14,6 +14,7 @@ from archgrad.cli.parser import Parser, dashed
 from archgrad.distributed import rank, restarted
 from archgrad.engine import OF_ONE_CALL
 from archgrad.errors import OptionError, RunError, did_you_mean
+from archgrad.fast import asked_path
 from archgrad.json_text import shown, shown_text
 from archgrad.options import names_of
 from archgrad.rank_state import send_state
@@ -101,6 +102,8 @@ def parse(parser: Parser, arguments: Sequence[str], *, command: str, parts: Coll
     values: dict[str, Any] = parser.parse_args(list(arguments), namespace=start).as_dict()
     if budget is not None and values["budget"] is None:
         values["budget"] = budget
+    if isinstance(values.get("fast"), bool):  # as a flag, or in a config of before there were words
+        values["fast"] = asked_path(values["fast"])
     values |= {"stored_method": tree, "dotted": [option for option in dotted if option.path[0] not in OWN_KINDS]}
     for kind in OWN_KINDS:
         typed = {option.path[1]: option.value for option in dotted if option.path[0] == kind}

@@ -26,6 +26,39 @@ _IN_WORDS = {"int": "a whole number", "float": "a number"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
+class _FlagOrWord(ActionYesNo):
+    """`--fast` and `--no-fast`, which say True and False, and `--fast WORD`, with one of some words."""
+
+    def __init__(self, words: Collection[str] = (), **options: Any) -> None:
+        self._words = options.pop("_words", words)
+        super().__init__(no_prefix="no-") if not options else super().__init__(**options, nargs="?")
+        self.metavar = f"{{{','.join(self._words)}}}"
+
+        def word(text: str) -> Any:  # what argparse prints of a method would have no end
+            try:
+                return self._check_type(text)
+            except TypeError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
+
+        self.type = word
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if not arguments:
+            return _FlagOrWord(_words=self._words, _no_prefix="no-", **options)
+        _, values, given, typed = arguments
+        if typed.startswith("--no-") and given is not None:
+            raise TypeError(f"{typed} takes no value")
+        setattr(values, self.dest, not typed.startswith("--no-") if given is None else given)
+
+    def _check_type(self, value: Any) -> Any:
+        if value in self._words:
+            return value
+        try:
+            return ActionYesNo._boolean_type(value)
+        except TypeError:
+            raise TypeError(f"takes one of {', '.join(self._words)}, but got {value}") from None
+
+
 class _Help(DefaultHelpFormatter):
     """Says each thing once: no type where the choices are listed, no default where the text tells it."""
 
@@ -148,6 +181,10 @@ def plain_type(hint: Any) -> Any:
 
 
 def _as_flag(options: dict[str, Any]) -> dict[str, Any]:
+    parts = typing.get_args(options.get("type"))
+    if bool in parts and any(typing.get_origin(part) is Literal for part in parts):
+        words = [word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+        return {**{name: value for name, value in options.items() if name != "type"}, "action": _FlagOrWord(words)}
     if options.get("type") in (bool, bool | None) and "type" in options:
         value = {"nargs": "?"} if options["type"] == bool | None else {}  # `--flag true` as well
         options = {name: value for name, value in options.items() if name != "type"}

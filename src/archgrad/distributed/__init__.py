@@ -14,6 +14,7 @@ from archgrad.distributed.launch import own_device, restarted
 from archgrad.distributed.messages import (
     ControlFlags,
     agreed_control_flags,
+    alone,
     average_over_ranks,
     broadcast_bytes,
     broadcast_tensors,
@@ -34,6 +35,7 @@ from archgrad.distributed.sync_batchnorm import synchronised_norms
 __all__ = [
     "ControlFlags",
     "agreed_control_flags",
+    "alone",
     "average_over_ranks",
     "broadcast_bytes",
     "broadcast_tensors",

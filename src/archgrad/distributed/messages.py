@@ -17,6 +17,7 @@ from archgrad.errors import ArchgradError, RunError
 __all__ = [
     "ControlFlags",
     "agreed_control_flags",
+    "alone",
     "answered",
     "average_over_ranks",
     "barrier",
@@ -36,8 +37,24 @@ __all__ = [
 ]
 
 
+_is_alone = False  # for all threads: backward passes have their own
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process do all inside as if it were the only one, with no message to the others."""
+    global _is_alone
+    _is_alone = True
+    try:
+        yield
+    finally:
+        _is_alone = False
+
+
 def world_size() -> int:
     """Return the number of processes."""
+    if _is_alone:
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

@@ -5,6 +5,7 @@
 - `on_epoch`: what a caller is told at the end of an epoch, and may answer.
 - `run_options`, `training_options`: the options of every run, and of all training of weights.
 - `opening`: run folder, checkpoint, loggers and progress of a run.
+- `path_choice`: the path that is the quickest, found by measurement; `no_trace`: passes that change nothing.
 """
 
 from archgrad.engine.epochs import Engine

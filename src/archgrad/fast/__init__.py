@@ -3,6 +3,7 @@
 Nothing else in the package needs this room, and its results are held to the plain path's by tests. `accelerate` binds
 an evaluator to every cell; the module tree, its parameters and its state dict stay as they are.
 
+- `path_names`: the paths that there are, and which is taken where.
 - `depthwise`: depthwise convolution with a fast backward.
 - `pointwise`: pointwise convolution, BatchNorm and mixing weight as one matrix product, in two ways:
   `folded_matmul`, `batch_norm_matmul`; `composition` writes it with differentiable operations, and `over_ranks` with
@@ -16,15 +17,27 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `states`, `cells`: the forward pass of a cell, or of a layer choice, made of these; `derived`: that of a derived cell;
   `alone`: that of a single operation; `grids`: what a FactorizedReduce reads.
 - `memory_format`: which networks may be given images in channels_last, as their `source` says.
-- `grouped_cell`: the forward pass of a cell on other devices than the CPU, in few large operations, made of layers
-  that `grouped_layers` puts side by side (`group_key` says which).
+- `grouped_cell`: the forward pass of a cell in few large operations, as other devices than the CPU want it, made of
+  layers that `grouped_layers` puts side by side (`group_key` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
   are not for something, the others compute. `native_cell`: a cell in which they know everything, as one function.
 - `fast_split`: the channels of cells with partial channels, where the kernels do not know them.
 - `malloc`: a setting for programs that search.
 """
 
-from archgrad.fast.accelerate import accelerate, accelerated
-from archgrad.fast.memory_format import Code, accepts_channels_last
+from archgrad.fast.accelerate import FastPath, accelerate, accelerated
+from archgrad.fast.memory_format import accepts_channels_last
+from archgrad.fast.path_names import Asked, Fast, Path, asked_path, check_path, open_paths
 
-__all__ = ["Code", "accelerate", "accelerated", "accepts_channels_last"]
+__all__ = [
+    "Asked",
+    "Fast",
+    "FastPath",
+    "Path",
+    "accelerate",
+    "accelerated",
+    "accepts_channels_last",
+    "asked_path",
+    "check_path",
+    "open_paths",
+]

@@ -6,9 +6,10 @@ one node end in the same sum. So work is done state by state and node by node:
 - a `SharedFeatures` (in `states`) computes what leaves it once, and keeps it for all of its edges;
 - a `_Node` collects the summands that enter it and adds them in as few products as it can.
 
-What runs as it is written (`layout` says what) is one more summand. Cells in which the compiled kernels know everything
-are computed as a whole instead (`native_cell`), and cells on another device than the CPU in fewer and larger operations
-(`grouped_cell`). A layer choice that stands outside of cells is computed as a cell of one edge.
+What runs as it is written (`layout` says what) is one more summand. On the path "native", cells in which the compiled
+kernels know everything are computed as a whole instead (`native_cell`); on the path "grouped", cells are computed in
+fewer and larger operations (`grouped_cell`). A layer choice that stands outside of cells is computed as a cell of one
+edge.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import grouped_cell, native_cell
+from archgrad.fast import grouped_cell, native, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch
 from archgrad.fast.fast_split import FastSplit
@@ -46,28 +47,25 @@ from archgrad.fast.lowering import (
 )
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import Projected, normalised_sum, settings
+from archgrad.fast.path_names import Path
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
 from archgrad.fast.unchanged import StructureCache
 
-__all__ = ["CellEvaluator", "ChoiceEvaluator", "gathers"]
-
-
-def gathers(x: Tensor) -> bool:
-    """Return whether cells with this input are computed in few large operations."""
-    return x.device.type != "cpu"
+__all__ = ["CellEvaluator", "ChoiceEvaluator"]
 
 
 class CellEvaluator:
     """The fast forward pass of one cell, with what it found out about the cell, as long as that stays as it is.
 
     Args:
+        path: Any but "plain".
         guarded: Keep nothing for the backward pass that code around the cell can write to.
     """
 
-    def __init__(self, *, guarded: bool = False) -> None:
+    def __init__(self, path: Path, *, guarded: bool = False) -> None:
         self._kept = StructureCache()
-        self._guarded = guarded
+        self._path, self._guarded = path, guarded
 
     def __call__(self, cell: Cell, states: Sequence[Tensor]) -> Tensor:
         """Return what the cell's plain forward pass returns, in the memory format of its first input.
@@ -79,15 +77,19 @@ class CellEvaluator:
         if calls_are_watched() or not is_as_defined(cell, Cell) or not are_ordinary(states):
             return cell.edge_by_edge(states)
         self._kept.look(cell)
-        output = _evaluate(cell, states, self._kept, guarded=self._guarded)
+        output = _evaluate(cell, states, self._kept, self._path, guarded=self._guarded)
         return cell.edge_by_edge(states) if output is None else output
 
 
 class ChoiceEvaluator:
-    """The fast forward pass of one layer choice that stands outside of cells, on the CPU."""
+    """The fast forward pass of one layer choice that stands outside of cells.
 
-    def __init__(self) -> None:
-        self._kept = StructureCache()
+    Args:
+        path: "native" or "torch".
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._kept, self._path = StructureCache(), path
 
     def __call__(self, choice: LayerChoice, x: Any) -> Any:
         """Return what the choice's plain forward pass returns, in the memory format of its input.
@@ -96,13 +98,13 @@ class ChoiceEvaluator:
             choice: The layer choice, always the same.
             x: What it is called with.
         """
-        if calls_are_watched() or not are_ordinary([x]) or gathers(x):
+        if calls_are_watched() or not are_ordinary([x]):
             return choice.one_by_one(x)
         self._kept.look(choice)
         alone = OneEdge(choice)
         known = _known(alone, self._kept) or {}
         gains = any(branch.form not in ("identity", "zero", "pool") for branch in known.values())
-        output = _evaluate(alone, [x], self._kept) if gains else None
+        output = _evaluate(alone, [x], self._kept, self._path) if gains else None
         return choice.one_by_one(x) if output is None else output
 
 
@@ -110,7 +112,9 @@ def _known(cell: Wiring, kept: StructureCache) -> Mapping[int, Branch] | None:
     return kept.find("known", lambda: known_operations(cell))
 
 
-def _evaluate(cell: Wiring, states: Sequence[Tensor], kept: StructureCache, *, guarded: bool = False) -> Tensor | None:
+def _evaluate(
+    cell: Wiring, states: Sequence[Tensor], kept: StructureCache, path: Path, *, guarded: bool = False
+) -> Tensor | None:
     """Return what the plain pass of layer choices returns; None if it must run as it is written."""
     known = _known(cell, kept)
     if not known:
@@ -128,12 +132,14 @@ def _evaluate(cell: Wiring, states: Sequence[Tensor], kept: StructureCache, *, g
     layout = kept.find(kind, lambda: lay_out(cell, states, mixtures, known))
     if layout is None or (isinstance(cell, OneEdge) and layout.shapes[-1] is None):
         return None
-    if gathers(x):
+    output = None
+    if path == "grouped":
         output = grouped_cell.evaluate(cast(Cell, cell), split, mixtures, layout, kept, kind)
-    else:
+    elif path == "native":
         output = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
     if output is None:
-        output = _by_node(cell, split, mixtures, layout)
+        with native.allowed(path == "native"):
+            output = _by_node(cell, split, mixtures, layout)
     if guarded and cell.output == "last":  # others are joined, and so copied
         output = output.clone()
     return as_written(output, channels_last=is_channels_last(x))

@@ -1,4 +1,4 @@
-"""The forward pass of a derived cell: on the CPU, what the kept operations of a state share is computed once."""
+"""The forward pass of a derived cell: what the kept operations of a state share is computed once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.exactness import calls_are_watched
+from archgrad.fast import native
 from archgrad.fast.branches import Branch
 from archgrad.fast.lowering import are_ordinary, is_as_defined, kind_of_pass, readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
@@ -23,10 +24,14 @@ __all__ = ["DerivedEvaluator"]
 
 
 class DerivedEvaluator:
-    """The forward pass of one derived cell, with what it found out about its operations, as long as they stay so."""
+    """The forward pass of one derived cell, with what it found out about its operations, as long as they stay so.
 
-    def __init__(self) -> None:
-        self._kept = StructureCache()
+    Args:
+        kernels: Whether the compiled kernels may compute them.
+    """
+
+    def __init__(self, *, kernels: bool) -> None:
+        self._kept, self._kernels = StructureCache(), kernels
 
     def __call__(self, cell: DerivedCell, states: Sequence[Tensor | None]) -> Tensor:
         """Return what the cell's plain forward pass returns, in the memory format of the first input that it uses.
@@ -36,10 +41,12 @@ class DerivedEvaluator:
             states: Its inputs, (B, C, H, W) each; None for those that it does not use.
         """
         given = [x for x in states if x is not None]
-        if not given or given[0].device.type != "cpu" or calls_are_watched() or not is_as_defined(cell, DerivedCell):
+        if not given or calls_are_watched() or not is_as_defined(cell, DerivedCell) or not are_ordinary(given):
             return cell.edge_by_edge(states)
-        if not are_ordinary(given):
-            return cell.edge_by_edge(states)
+        with native.allowed(self._kernels):
+            return self._evaluate(cell, states, given)
+
+    def _evaluate(self, cell: DerivedCell, states: Sequence[Tensor | None], given: Sequence[Tensor]) -> Tensor:
         channels_last = is_channels_last(given[0])
         self._kept.look(cell)
         alone = self._kept.find("alone", lambda: sharing_nothing(list(cell.operations.values())))

@@ -9,13 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.utils._pytree import tree_leaves
 
 from archgrad.batches import count, cut, prepare
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.calling import run_on
 from archgrad.dependence import depends_on_inputs
+from archgrad.engine.path_choice import Results, Trial
 from archgrad.engine.precision import autocast, check_device
+from archgrad.engine.training_options import Precision
 from archgrad.errors import ArchgradError, OptionError, RunError
+from archgrad.fast import FastPath
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets
 from archgrad.loss_scale import LossScale
@@ -41,21 +45,30 @@ class Learner:
         recipe: The options.
         task: What it learns, fitted to the data.
         device: Where to compute.
-        channels_last: Whether images are laid out channels_last, which the network takes.
+        channels_last: Whether images are laid out channels_last, which the network takes, unless its path is "plain".
+        path: The path that the network runs by; None where it is not to be chosen.
 
     Raises:
         OptionError: The network has nothing to train, or label smoothing does not go with the loss.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, *, task: Task, device: torch.device, channels_last: bool
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        task: Task,
+        device: torch.device,
+        channels_last: bool,
+        path: FastPath | None = None,
     ) -> None:
         self.recipe = recipe
         self.device = device
         self.task = task
         self.totals, self.measure = Totals(), Measure(task)
         self.skipped_steps = 0
-        self._channels_last = channels_last
+        self._channels_last, self.path = channels_last, path
+        self._precision: Precision = recipe.precision
         self.dtype = torch.float64 if recipe.precision == "64" else torch.float32
         self.network = network.to(device, self.dtype)
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -128,6 +141,36 @@ class Learner:
         if self._reads_each_step or self.totals.unread >= _MOST_UNREAD_STEPS:
             self.totals.read()
 
+    def trial(self, path: FastPath, inputs: Any, targets: Any) -> Trial:
+        """Return a step that any path can do, and that updates nothing; arguments as of `train_step`."""
+        part_loss = loss_of_parts(self._training_loss, self.recipe.accumulation)
+
+        def step(precision: Precision = self.recipe.precision) -> tuple[Tensor, list[tuple[Any, Any]]]:
+            scale, self._scale, self._precision = self._scale, LossScale(enabled=False), precision
+            self._optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._backward(inputs, targets, part_loss)
+            finally:
+                self._scale, self._precision = scale, self.recipe.precision
+
+        def results(precision: Precision) -> Results:
+            loss, seen = step(precision)
+            return {
+                "losses": [loss],
+                "outputs": tree_leaves([outputs for outputs, _ in seen]),
+                "gradients": [parameter.grad for parameter in self._parameters],
+                "buffers": list(self.network.buffers()),
+            }
+
+        return Trial(
+            network=self.network,
+            path=path,
+            device=self.device,
+            precision=self.recipe.precision,
+            results=results,
+            step=step,
+        )
+
     def _backward(self, inputs: Any, targets: Any, part_loss: Loss) -> tuple[Tensor, list[tuple[Any, Any]]]:
         """Add up the gradients of a batch's parts; return the sum of their losses (of the main head), and outputs."""
         losses, seen = [], []
@@ -165,7 +208,7 @@ class Learner:
             OptionError: The network cannot take such a batch, does not return what the task takes, or returns the same
                 whatever its inputs are.
         """
-        batch = prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
+        batch = self._prepared(inputs)
         with refusals_explained(self.network, batch), torch.no_grad():
             self.network.eval()
             output = self._forward(inputs)
@@ -181,8 +224,13 @@ class Learner:
             )
 
     def _forward(self, inputs: Any) -> Any:
-        with autocast(self.device, self.recipe.precision):
-            return run_on(self.network, prepare(inputs, dtype=self.dtype, channels_last=self._channels_last))
+        with autocast(self.device, self._precision):
+            return run_on(self.network, self._prepared(inputs))
+
+    def _prepared(self, inputs: Any) -> Any:
+        if self._channels_last and self.path is not None and self.path.present == "plain":
+            return map_tensors(prepare(inputs, dtype=self.dtype, channels_last=False), Tensor.contiguous)
+        return prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
 
     def _split(self, output: Any, samples: int) -> tuple[Any, Any]:
         """Return the outputs, and those of an auxiliary head or None."""

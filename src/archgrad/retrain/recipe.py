@@ -13,6 +13,7 @@ from archgrad.checks import check_real, check_word
 from archgrad.data import Data
 from archgrad.engine import RunOptions, Schedule, TrainingOptions
 from archgrad.errors import OptionError
+from archgrad.fast import Fast, asked_path
 from archgrad.options import names_of, values_of
 from archgrad.schedules import Cosine, Linear, Progress
 from archgrad.sizes import check_whole
@@ -61,8 +62,12 @@ class Recipe(TaskOptions, TrainingOptions):
     """Probability that a path is dropped, from 0 to below 1; epoch e has drop_path * e / epochs."""
     label_smoothing: float = 0.0
     """Share of each class number spread over all classes, in training only; from 0 to below 1."""
-    fast: bool = True
-    """Compute cells, depthwise and pointwise convolutions the fast way, which rounds differently."""
+    fast: Fast = "auto"
+    """The path to the same numbers, but for rounding: "plain" runs every operation as it is written, "native" takes
+    kernels that were compiled for the CPU, "torch" PyTorch's operations, and "grouped", which is for cells that are
+    searched, changes the memory format of images alone; False is "plain". "auto" (True) is "native" on a CPU with
+    kernels. Elsewhere the first step is done by each of the others, with no trace, and the quickest that gives what
+    "plain" does is taken, said, and kept in paths.json of the run folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +78,7 @@ class Recipe(TaskOptions, TrainingOptions):
         for name in ("drop_path", "label_smoothing"):
             check_real(name, getattr(self, name), below=1)
         check_word("optimizer", self.optimizer, get_args(Optimizer))
+        object.__setattr__(self, "fast", asked_path(self.fast))
         check_word("schedule", self.schedule, get_args(Schedule))
         check_real("learning_rate_decay", self.learning_rate_decay, above=0, below=1)
         if self.schedule != "exponential" and self.learning_rate_decay != 0.97:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from archgrad.distributed import (
 )
 from archgrad.engine import RunOptions, opened
 from archgrad.errors import OptionError
-from archgrad.fast import accelerated, accepts_channels_last
+from archgrad.fast import accelerated
 from archgrad.input_checks import refusals_explained
 from archgrad.machine import check_main_guard
 from archgrad.options import takes
@@ -121,9 +121,10 @@ def retrain(options: RetrainOptions) -> RetrainResult:
         }
         stack.enter_context(seeded(options.seed))
         # Everything that can be wrong with the arguments shows before a folder is written to.
-        stack.enter_context(accelerated(network) if options.fast else nullcontext())
-        channels_last = options.fast and accepts_channels_last(network)
-        learner = Learner(network, options, task=chosen.task, device=pick_device(device), channels_last=channels_last)
+        path, here = stack.enter_context(accelerated(network, options.fast)), pick_device(device)
+        path.fit(here)
+        channels_last = path.accepts_channels_last()
+        learner = Learner(network, options, task=chosen.task, device=here, channels_last=channels_last, path=path)
         training_transform = data.training_transform(cutout=side, dtype=learner.dtype, channels_last=channels_last)
         test_transform = data.evaluation_transform(dtype=learner.dtype, channels_last=channels_last)
         few = partial(first_batch, samples=2, transform=test_transform, device=learner.device)

@@ -13,7 +13,9 @@ from torch import Tensor
 from archgrad.data import InfiniteLoader
 from archgrad.distributed import rank, world_size
 from archgrad.engine import EpochSummary, RunOptions, Task
+from archgrad.engine.path_choice import PathChoice
 from archgrad.errors import NonFiniteError, RunError
+from archgrad.fast import asked_path
 from archgrad.json_text import shown
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers
@@ -27,6 +29,7 @@ __all__ = ["RetrainTask"]
 
 _VERSION = 1
 _STEPS_BETWEEN_LOOKS = 20
+_NETWORK = "network"  # the only one
 _DROP_PATH = "the rate of drop_path grows over them. Only drop_path=0 leaves that open"
 
 
@@ -64,6 +67,7 @@ class RetrainTask(Task[Evaluation | None]):
         best, self.directions = learner.task.best, learner.task.directions
         self.shown = tuple(dict.fromkeys(f"{part}_{name}" for part in ("train", "test") for name in ("loss", best)))
         self._evaluation: Evaluation | None = None
+        self._paths, self._path_is_open = PathChoice(learner.device), False
 
     @property
     def remedies(self) -> str:
@@ -80,15 +84,24 @@ class RetrainTask(Task[Evaluation | None]):
     @staticmethod
     def modernised(config: dict[str, Any]) -> dict[str, Any]:
         # which earlier versions did not say
-        return {"schedule": "cosine", "learning_rate_decay": 0.97, "warmup_epochs": 0, **config}
+        config = {"schedule": "cosine", "learning_rate_decay": 0.97, "warmup_epochs": 0, **config}
+        if isinstance(fast := config.get("fast"), bool):  # as they had it
+            config["fast"] = asked_path(fast)
+        return config
 
     # --- an epoch -----------------------------------------------------------------------------------------------------
 
     def start_epoch(self) -> None:
         self._learner.start_epoch(self.epoch)
+        path = self._learner.path
+        self._path_is_open = path is not None and self._paths.is_open(_NETWORK, path, self.folder)
 
     def take_step(self, batches: Sequence[tuple[Any, Any]]) -> None:
         ((inputs, targets),) = batches
+        if self._path_is_open and self._learner.path is not None:
+            trial = self._learner.trial(self._learner.path, inputs, targets)
+            self._paths.decide(_NETWORK, trial, self.folder, self.progress.message)
+            self._path_is_open = False
         self._learner.train_step(self.step, inputs, targets)
 
     def settle(self) -> None:

@@ -31,8 +31,8 @@ Command = Literal["search", "retrain", "random-search"]
 
 _CONFIG = "config.yaml"
 _OWN_FILES = (
-    "architecture.json", "metrics.csv", "timings.csv", "environment.json", "latency.json", "summary.json",
-    "predictions.safetensors", "worst.safetensors", "report.html",
+    "architecture.json", "metrics.csv", "timings.csv", "environment.json", "latency.json", "paths.json",
+    "summary.json", "predictions.safetensors", "worst.safetensors", "report.html",
 )  # fmt: skip
 _OWN_FOLDERS = ("checkpoints", "weights", "report", "candidates", "members")
 

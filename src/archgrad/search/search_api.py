@@ -60,8 +60,8 @@ def search(options: SearchOptions) -> SearchResult:
     """Search the architecture of a space by gradient descent (Liu et al. 2019, algorithm 1).
 
     The training data is split in two; each step updates the alphas on a batch of one half and the weights on a batch of
-    the other. On a CPU the same seed gives the same result, also when the run was interrupted and resumed. Global
-    random states are the caller's again afterwards.
+    the other. On a CPU the same seed gives the same result by the same path (`fast`), also when the run was interrupted
+    and resumed. Global random states are the caller's again afterwards.
 
     Where torchrun or SLURM has started several processes, they search together: each sees its part of every batch,
     gradients are averaged, and process 0 writes. All call this with the same arguments. A run that torchrun starts

@@ -15,6 +15,7 @@ from archgrad.checks import check_real, check_word
 from archgrad.data import Data
 from archgrad.engine import RunOptions, TrainingOptions
 from archgrad.errors import OptionError
+from archgrad.fast import Fast, asked_path
 from archgrad.methods import Method
 from archgrad.options import names_of, values_of
 from archgrad.search.optimizers import OptimizerFactory
@@ -84,13 +85,20 @@ class SearchRecipe(TaskOptions, TrainingOptions):
 class SearchRunOptions(RunOptions):
     """The options of a search's run that no result depends on."""
 
-    fast: bool = True
-    """Compute the same numbers the fast way; False runs every operation as it is written."""
+    fast: Fast = "auto"
+    """The path to the same numbers: "plain" runs every operation as it is written, "native" takes kernels that were
+    compiled for the CPU, "torch" PyTorch's operations, "grouped" few large ones; False is "plain". "auto" (True) is
+    "native" on a CPU with kernels. Elsewhere the first step is done by each of the others, with no trace, and the
+    quickest that gives what "plain" does is taken, said, and kept in paths.json of the run folder."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     cuda_graphs: bool = False
     """On a GPU, record each kind of pass as a CUDA graph after a warm-up, which is announced, and do it again without
     Python; see `archgrad.bilevel.cuda_graphs`. What cannot be recorded is said and runs as usual."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "fast", asked_path(self.fast))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,6 +143,11 @@ class SearchOptions(MethodOptions, SearchRecipe, SearchRunOptions):
         if self.relaxation is not None:
             raise OptionError(
                 "relaxation does not go with a supernet, which has its own. Leave it out, or give the space."
+            )
+        if self.fast not in ("auto", self.space.path.asked):
+            raise OptionError(
+                f"fast={self.fast!r} does not go with a supernet, which has fast={self.space.path.asked!r}. Leave it "
+                f"out, or give the space."
             )
         own = {name: getattr(self.space, name) for name in _OF_THE_SUPERNET}
         for name, part in own.items() if self.method is not None else ():

@@ -46,6 +46,7 @@ from archgrad.search.meter import Meter
 from archgrad.search.optimizers import set_learning_rate
 from archgrad.search.search_checkpoint import FORMAT, VERSION, check_checkpoint
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
+from archgrad.search.search_path import SearchPaths
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
@@ -106,9 +107,9 @@ class SearchTask(Task[Architecture]):
         self._options, self._method = options, method
         self._dtype = torch.float64 if options.precision == "64" else torch.float32
         self._loss = loss_on(chosen.task.loss, self.device, self._dtype)
+        self._paths = SearchPaths(options, self._loss, builder, first)
         self._measured, self.shown = MeasuredHalves(chosen.task, options), figures_of(chosen.task)
-        self.directions = chosen.task.directions
-        self._samples, self.settings = samples, settings
+        self.directions, self._samples, self.settings = chosen.task.directions, samples, settings
         self._meter, self._skipped, self._scale = Meter(), 0, LossScale(enabled=options.precision == "fp16")
         check_device(self.device, options.precision)
         self._architecture: Architecture | None = None
@@ -163,7 +164,7 @@ class SearchTask(Task[Architecture]):
             self._use(self._builder.begin(place.number, self._state, self.progress.message, self.members.number))
         self._builder.keep_latencies(self.folder)
         self.supernet.train()
-        self._builder.record(self.supernet, self.progress.message)
+        self._paths.begin(self._state, method.network_stage(self._stage), self.folder)
         set_skip_dropout(self.network, place.stage.skip_dropout_at(place.epoch))
         if isinstance(method.alphas_optimizer.learning_rate, Schedule):
             method.alphas_optimizer.set_learning_rate(self._alphas_optimizer, self._done())
@@ -194,8 +195,7 @@ class SearchTask(Task[Architecture]):
         self._use(self._builder.build(0, self.members.number))
         self.streams = self._halves.open(self.supernet, self.members.seed)
         seed_for_rank(self.members.seed)
-        self._skipped, self._scale = 0, LossScale(enabled=self._scale.enabled)
-        self._stage = -1
+        self._skipped, self._scale, self._stage = 0, LossScale(enabled=self._scale.enabled), -1
 
     def _done(self) -> Done:
         return Done(self._search_epoch, self._options.total_epochs, self.step)
@@ -206,7 +206,8 @@ class SearchTask(Task[Architecture]):
 
     def take_step(self, batches: Sequence[Batch]) -> None:
         options, method = self._options, self._method
-        train_batch, valid_batch = map(self._cast, batches)
+        train_batch, valid_batch = batches = [self._cast(batch) for batch in batches]
+        self._paths.settle(self._state, batches, self._done(), self.folder, self.progress.message)
         skips = options.on_nonfinite == "skip"
         buffers = copied_buffers(self.network) if skips or self._scale.enabled else {}
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,11 @@ class StageBuilder(ExitStack):
         return after
 
     def record(self, supernet: Supernet, say: Callable[[str], None]) -> None:
-        """Let the passes of the supernet that was built last be recorded as CUDA graphs, once, if that is asked for."""
-        if self._options.cuda_graphs and not self._recorded:
-            self.enter_context(recorded_on_cuda(supernet, say=say))
+        """Let the passes of the supernet that was built last be recorded as CUDA graphs, if that is asked for."""
+        if not self._recorded:
+            self.enter_context(self.recorded(supernet, say))
             self._recorded = True
+
+    def recorded(self, supernet: Supernet, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Return a context in which passes are recorded, if that is asked for."""
+        return recorded_on_cuda(supernet, say=say) if self._options.cuda_graphs else nullcontext()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from archgrad.batches import count, plain_targets, prepare
-from archgrad.buffers import frozen_buffers
 from archgrad.data import Data, first_batch
 from archgrad.data.seeds import kept_randomness
+from archgrad.engine.no_trace import no_trace as no_trace_of_passes
 from archgrad.engine.precision import autocast
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets, evaluated, is_sum
@@ -80,15 +80,9 @@ def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
 @contextmanager
 def no_trace(supernet: Supernet, device: torch.device) -> Iterator[None]:
     """Leave buffers, draws, progress and random states as they were."""
-    state, progress = supernet.generator.get_state(), supernet.progress
-    registered = [(module, set(module._buffers)) for module in supernet.modules()]
-    cuda = [device] if device.type == "cuda" else []
+    before = supernet.progress
     try:
-        with kept_randomness(), torch.random.fork_rng(cuda), frozen_buffers(supernet):
+        with no_trace_of_passes(supernet, device, supernet.generator):
             yield
     finally:
-        supernet.generator.set_state(state)
-        supernet.progress = progress
-        for module, names in registered:
-            for name in module._buffers.keys() - names:
-                del module._buffers[name]
+        supernet.progress = before

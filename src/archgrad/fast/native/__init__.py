@@ -16,7 +16,7 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `composed`: the same written with PyTorch's operations.
 """
 
-from archgrad.fast.native.library import instruction_set, is_built, takes, why_missing
+from archgrad.fast.native.library import allowed, instruction_set, is_built, takes, why_missing
 from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.noisy import Noisy
 from archgrad.fast.native.other_step import OtherStep
@@ -35,6 +35,7 @@ __all__ = [
     "Step",
     "Unit",
     "Weave",
+    "allowed",
     "instruction_set",
     "is_built",
     "run",

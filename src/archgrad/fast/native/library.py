@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["Job", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
+__all__ = ["Job", "allowed", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
 
 _INTERFACE = 7  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
+_left_out: ContextVar[bool] = ContextVar("kernels_left_out", default=False)
 
 
 class Job(ctypes.Structure):
@@ -56,11 +59,26 @@ def why_missing() -> str:
     return _library()[1]
 
 
+def allowed(kernels: bool) -> AbstractContextManager[None]:
+    """Return a context in which the kernels take nothing, unless they are allowed to."""
+    return nullcontext() if kernels else _without()
+
+
+@contextmanager
+def _without() -> Iterator[None]:
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
+
+
 def takes(*tensors: Tensor) -> bool:
     """Return whether the kernels can compute with these: on the CPU, of one type, and nobody watches operations."""
     dtype = tensors[0].dtype
     return (
         dtype in _NAMES
+        and not _left_out.get()
         and all(_is_plain(t, dtype) for t in tensors)
         and is_built()
         and not torch.is_autocast_enabled("cpu")
