@@ -15,7 +15,7 @@ PACKAGE = Path(archgrad.__file__).parent
 
 FLOW = (
     # no room of archgrad's needed
-    ("errors",),
+    ("cost_names", "errors"),
     ("machine",),
     ("nested", "options"),
     ("calling",),

@@ -83,7 +83,7 @@ def test_an_operation_by_itself_equals_the_plain_one(build, affine):
 def test_dense_convolutions_are_turned_where_the_kernels_know_them():
     given = {"known": (3, 1, 1), "padded beyond its reach": (1, 1, 1), "strided": (3, 2, 1)}
     network = nn.Sequential(*(ReLUConvBN(4, 4, *settings) for settings in given.values()))
-    accelerate(network)
+    accelerate(network, "native")
     assert [isinstance(part, FastOperation) for part in network] == [True, False, False]
 
 

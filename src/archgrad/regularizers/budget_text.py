@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from archgrad.cost_names import COSTS, unit_of_cost
 from archgrad.errors import OptionError, did_you_mean
 from archgrad.json_text import shown
-from archgrad.regularizers.cost_penalty import COSTS, CostBudget, unit_of_cost
+from archgrad.regularizers.cost_penalty import CostBudget
 
 __all__ = ["budgets_of"]
 

@@ -13,31 +13,23 @@ from torch import Tensor
 
 from archgrad.checks import check_real, check_word
 from archgrad.choices import AlphaRow
+from archgrad.cost_names import COSTS, MEASURED, unit_of_cost
 from archgrad.errors import OptionError
 from archgrad.regularizers.regularizer import Memory, Regularizer
 from archgrad.relaxation import Relaxation
 from archgrad.schedules import Number, check_number
 
-__all__ = ["COSTS", "CostBudget", "CostPenalty", "SpaceCost", "unit_of_cost"]
+__all__ = ["CostBudget", "CostPenalty", "SpaceCost"]
 
-COSTS = ("multiply-adds", "parameters", "activations", "latency")
-"""What networks cost (see `archgrad.ExpectedCost`): numbers of things, and latency in milliseconds."""
-_MEASURED = {"_ms": "ms", "_mj": "mJ"}
-"""What names of a table's columns end with -> their unit (see `archgrad.table_cost`)."""
 _LEAST = 1e-9
 """What a mean is taken to be at least, where all networks cost nothing."""
 _SMALLEST = 1e-6
 """Share from which on its logarithm falls no more."""
 
 
-def unit_of_cost(cost: str) -> str:
-    """Return the unit of a cost, "ms" or "mJ"; empty for a number of things."""
-    return "ms" if cost == "latency" else _MEASURED.get(cost[-3:], "")
-
-
 def _check_cost(cost: Any) -> None:
     """Refuse what is neither a cost that is measured nor the name of a column that a table of costs can have."""
-    if not isinstance(cost, str) or cost[-3:] not in _MEASURED:
+    if not isinstance(cost, str) or cost[-3:] not in MEASURED:
         check_word("cost", cost, COSTS)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from archgrad.architecture import Architecture
-from archgrad.regularizers.cost_penalty import unit_of_cost
+from archgrad.cost_names import unit_of_cost
 from archgrad.report.charts import format_value
 from archgrad.report.elements import table
 from archgrad.report.read import Run, Table
