@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from archgrad.architecture import Architecture
+from archgrad.cost_names import MEASURED
 from archgrad.decision import cell_nodes, joined_nodes
 from archgrad.errors import ArchitectureError, DataError
 from archgrad.json_text import shown
@@ -113,7 +114,7 @@ def unit_of(column: str) -> str:
     """Return the unit of a column of a table, by its name."""
     if column in _COUNTS:
         return ""
-    return "ms" if column.endswith("_ms") else "mJ" if column.endswith("_mj") else "%"
+    return MEASURED.get(column[-3:], "%")
 
 
 def parse_arch(text: str) -> Architecture:

@@ -59,7 +59,7 @@ class Noisy(Averaged):
 
 def told(space: nn.Module) -> str | None:
     torch.manual_seed(0)
-    return other_network_warning(ag.Supernet(space), torch.randn(4, 3))
+    return other_network_warning(ag.Supernet(space), lambda: torch.randn(4, 3))
 
 
 def test_channels_that_are_counted_otherwise_than_they_lie_are_told() -> None:
@@ -87,7 +87,7 @@ def test_a_network_that_cannot_be_run_is_told_with_its_error() -> None:
     ids=["mobile", "tabular", "darts_cifar"],
 )
 def test_spaces_that_come_with_archgrad_are_what_they_give(build: Callable[[], nn.Module], shape: tuple[int]) -> None:
-    assert other_network_warning(ag.Supernet(build()), torch.randn(shape)) is None
+    assert other_network_warning(ag.Supernet(build()), lambda: torch.randn(shape)) is None
 
 
 def test_nothing_is_told_of_networks_that_draw_and_the_look_leaves_no_trace() -> None:
@@ -95,7 +95,8 @@ def test_nothing_is_told_of_networks_that_draw_and_the_look_leaves_no_trace() ->
     supernet = ag.Supernet(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), Noisy()))
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     random, draws = torch.get_rng_state(), supernet.generator.get_state()
-    assert other_network_warning(supernet, torch.randn(4, 3, generator=torch.Generator().manual_seed(1))) is None
+    inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    assert other_network_warning(supernet, lambda: inputs) is None
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(supernet.generator.get_state(), draws)
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())

@@ -186,13 +186,15 @@ class ImageTransform:
         height, width = (size, size) if size else inputs.shape[2:]
         images = inputs
         if draws is not None:
+            if size or jitter:
+                images = self._in_unit_range(images)
             if size:
                 parts = random_parts(torch.cat([draws[:, :2], draws[:, _PARTS]], 1), *inputs.shape[2:])
-                images = resized(self._in_unit_range(images), parts, size)
+                images = resized(images, parts, size)
             offsets = self._offsets(draws, height, width).to(inputs.device, non_blocking=True)
             images = self._crop_and_flip(images, offsets, nearest=nearest)
             if jitter:
-                images = jittered(self._in_unit_range(images), draws[:, _JITTER], jitter)
+                images = jittered(images, draws[:, _JITTER], jitter)
         elif size:
             images = _central_part(images, size)
         outputs = self._normalise(images)

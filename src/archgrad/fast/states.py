@@ -123,10 +123,10 @@ class SharedFeatures:
         return Term(self.relu if whole.convolution is None else self._convolved[key], whole.projection), norm
 
     def _wide(self, branch: Branch) -> Projected | None:
-        if branch.wide is None:
+        if (geometry := branch.wide) is None:
             return None
         _, convolution, norm = cast("tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]", branch.layers)
-        term = Term(self.x, convolution.weight, relu=True, wide=branch.wide)
+        term = Term(self.x, convolution.weight, relu=True, wide=geometry)
         return (term, norm) if not is_synchronised(norm) and suits_kernels([term], self.x) else None
 
     @cached_property

@@ -7,6 +7,7 @@ joined and read as one block of `2 * width`. A search would then compare other n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,9 +18,9 @@ from archgrad.calling import run_on
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.derive import derive
 from archgrad.discretize import decide
+from archgrad.engine.no_trace import no_trace
 from archgrad.json_text import shown
 from archgrad.nested import tensors_in
-from archgrad.search.trial import no_trace
 from archgrad.supernet import Supernet
 from archgrad.valued import ValuedModule
 from archgrad.values import ValueChoice
@@ -30,12 +31,12 @@ _TOLERANCE = 1e-3
 """Of the largest output; float32 computes a narrow layer in another order."""
 
 
-def other_network_warning(supernet: Supernet, inputs: Any) -> str | None:
+def other_network_warning(supernet: Supernet, first_inputs: Callable[[], Any]) -> str | None:
     """Return a warning if the network that is derived at the smallest values is another than the supernet at these.
 
     Args:
         supernet: On its device; stays as it is.
-        inputs: A batch that it takes, of at least 2 samples.
+        first_inputs: Returns a batch that it takes, of at least 2 samples; called where there is something to look at.
 
     Returns:
         None if all is well, or where nothing can be told: of spaces without open numbers, with cells or input choices,
@@ -49,12 +50,12 @@ def other_network_warning(supernet: Supernet, inputs: Any) -> str | None:
     scores = {label: [float(k == places[label]) for k in range(len(row.names))] for label, row in supernet.rows.items()}
     decisions = decide(supernet.network, supernet.choices, scores)
     said = ", ".join(f"{label}={shown(decision)}" for label, decision in decisions.items())
-    alpha = next(iter(supernet.alphas.values()))
+    alpha, inputs = next(iter(supernet.alphas.values())), first_inputs()
     mixtures = {label: Mixture(alpha.new_tensor([row]), (places[label],)) for label, row in scores.items()}
     modes = {module: module.training for module in supernet.modules()}
     supernet.eval()
     try:
-        with no_trace(supernet, alpha.device), torch.no_grad():
+        with no_trace(supernet, alpha.device, supernet.generator), torch.no_grad():
             of_supernet = list(tensors_in(supernet.forward_at(mixtures, inputs)))
             try:
                 plain = derive(supernet, Architecture(decisions), keep_weights=True).eval()

@@ -98,7 +98,7 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
         )
         with task.explained():
             try_out(first.supernet, data, options, chosen.task)
-        if other := other_network_warning(first.supernet, first_inputs(data, first.supernet, samples=2)):
+        if other := other_network_warning(first.supernet, partial(first_inputs, data, first.supernet, samples=2)):
             warnings.warn(other, stacklevel=4)
         engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
         yield Prepared(task, engine, data)

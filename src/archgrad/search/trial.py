@@ -13,7 +13,7 @@ from torch import Tensor
 from archgrad.batches import count, plain_targets, prepare
 from archgrad.data import Data, first_batch
 from archgrad.data.seeds import kept_randomness
-from archgrad.engine.no_trace import no_trace as no_trace_of_passes
+from archgrad.engine.no_trace import no_trace
 from archgrad.engine.precision import autocast
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets, evaluated, is_sum
@@ -22,7 +22,7 @@ from archgrad.search.search_options import SearchOptions
 from archgrad.supernet import Supernet
 from archgrad.tasks import Task, loss_on
 
-__all__ = ["first_inputs", "no_trace", "try_out"]
+__all__ = ["first_inputs", "try_out"]
 
 _SAMPLES = 4
 
@@ -43,7 +43,7 @@ def try_out(supernet: Supernet, data: Data, options: SearchOptions, task: Task) 
         OptionError: They do not go together, or the network cannot take the inputs.
     """
     alpha, loss = next(iter(supernet.alphas.values())), task.loss
-    with no_trace(supernet, alpha.device), torch.no_grad():
+    with _kept_progress(supernet), no_trace(supernet, alpha.device, supernet.generator), torch.no_grad():
         supernet.progress = Progress(0, options.total_epochs)
         inputs, targets = _first(data, alpha, _SAMPLES)
         with autocast(alpha.device, options.precision):
@@ -78,11 +78,9 @@ def _first(data: Data, alpha: Tensor, samples: int) -> tuple[Any, Any]:
 
 
 @contextmanager
-def no_trace(supernet: Supernet, device: torch.device) -> Iterator[None]:
-    """Leave buffers, draws, progress and random states as they were."""
+def _kept_progress(supernet: Supernet) -> Iterator[None]:
     before = supernet.progress
     try:
-        with no_trace_of_passes(supernet, device, supernet.generator):
-            yield
+        yield
     finally:
         supernet.progress = before

@@ -120,15 +120,14 @@ def fronts_of(study: Study) -> list[TableFront]:
                 places[column] = place_of_column(judge, column)
                 values = {arch: row[k] for arch, (_, row) in table.rows.items() if row[k] >= 0}  # what was measured
                 (costs if is_cost(column) else scores)[column] = values
+    pairs = list(itertools.product(scores, costs))
+    found = {(column, cost): _front(scores[column], costs[cost]) for column, cost in pairs}
     fronts = []
-    for space in study.spaces:
-        for data in study.data:
-            for column, of in scores.items():
-                for cost, spent in costs.items():
-                    axis = Place(space=space.name, data=data.name, **places[cost]).quantity
-                    at, best = _front(of, spent)
-                    place = {"space": space.name, "data": data.name, **places[column]}
-                    fronts.append(TableFront(**place, cost=axis, costs=at, scores=best))
+    for space, data, (column, cost) in itertools.product(study.spaces, study.data, pairs):
+        axis = Place(space=space.name, data=data.name, **places[cost]).quantity
+        at, best = found[column, cost]
+        place = {"space": space.name, "data": data.name, **places[column]}
+        fronts.append(TableFront(**place, cost=axis, costs=at, scores=best))
     return fronts
 
 
