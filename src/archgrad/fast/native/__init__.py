@@ -16,6 +16,8 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `composed`: the same written with PyTorch's operations.
 """
 
+from archgrad.fast.native.inverted import Blend, blend_inverted
+from archgrad.fast.native.inverted_passes import Inverted, InvertedOperands
 from archgrad.fast.native.library import allowed, instruction_set, is_built, takes, why_missing
 from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.noisy import Noisy
@@ -26,6 +28,9 @@ from archgrad.fast.native.program import Program, Step, run_program
 from archgrad.fast.native.weaving import Weave
 
 __all__ = [
+    "Blend",
+    "Inverted",
+    "InvertedOperands",
     "Noisy",
     "OtherStep",
     "Plan",
@@ -36,6 +41,7 @@ __all__ = [
     "Unit",
     "Weave",
     "allowed",
+    "blend_inverted",
     "instruction_set",
     "is_built",
     "run",
