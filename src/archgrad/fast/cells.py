@@ -26,7 +26,7 @@ from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import grouped_cell, native, native_cell
+from archgrad.fast import grouped_cell, inverted_choice, native, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch
 from archgrad.fast.fast_split import FastSplit
@@ -103,7 +103,8 @@ class ChoiceEvaluator:
         self._kept.look(choice)
         alone = OneEdge(choice)
         known = _known(alone, self._kept) or {}
-        gains = any(branch.form not in ("identity", "zero", "pool") for branch in known.values())
+        plain = ("identity", "zero", "pool", *(() if self._path == "native" else ("inverted",)))
+        gains = any(branch.form not in plain for branch in known.values())
         output = _evaluate(alone, [x], self._kept, self._path) if gains else None
         return choice.one_by_one(x) if output is None else output
 
@@ -137,6 +138,8 @@ def _evaluate(
         output = grouped_cell.evaluate(cast(Cell, cell), split, mixtures, layout, kept, kind)
     elif path == "native":
         output = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
+        if output is None and isinstance(cell, OneEdge):
+            output = inverted_choice.evaluate(cell, x, mixtures[0], layout, kept, kind)
     if output is None:
         with native.allowed(path == "native"):
             output = _by_node(cell, split, mixtures, layout)
@@ -240,7 +243,7 @@ class _Node:
 
     def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
         branch, weight = candidate.branch, self._weights[candidate.edge][candidate.place]
-        if branch is None:
+        if branch is None or branch.form == "inverted":  # which a layer choice by itself knows (`inverted_choice`)
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
         elif branch.form == "identity":
             self._weighted.append((state.x, weight))

@@ -16,7 +16,7 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `composed`: the same written with PyTorch's operations.
 """
 
-from archgrad.fast.native.inverted import Blend, blend_inverted
+from archgrad.fast.native.inverted import Blend, Statistics, blend_inverted
 from archgrad.fast.native.inverted_passes import Inverted, InvertedOperands
 from archgrad.fast.native.library import allowed, instruction_set, is_built, takes, why_missing
 from archgrad.fast.native.native_stage import run
@@ -41,6 +41,7 @@ __all__ = [
     "Unit",
     "Weave",
     "allowed",
+    "Statistics",
     "blend_inverted",
     "instruction_set",
     "is_built",
