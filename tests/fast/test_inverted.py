@@ -223,9 +223,7 @@ def test_tensors_may_be_kept_elsewhere_between_the_passes() -> None:
     blocks = Sum((18, 3), (7, 5), outputs=3, keeps_input=True, n_values=1)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: x.contiguous().clone(), lambda x: x):
         found = blocks.by_kernels()
-    found, expected = (
-        torch.autograd.grad(y.square().sum(), blocks.arguments) for y in (found, blocks.by_operations())
-    )
+    found, expected = (torch.autograd.grad(y.square().sum(), blocks.arguments) for y in (found, blocks.by_operations()))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-8)
 
 

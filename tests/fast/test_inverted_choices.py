@@ -411,4 +411,3 @@ def _apply(change: Callable[[nn.Module], None], network: nn.Module) -> None:
         change(network)
     except StopIteration:  # a change of cells, of which there are none
         random.setstate(state)
-

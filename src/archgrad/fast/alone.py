@@ -61,7 +61,9 @@ class FastOperation(nn.Module):
         with native.allowed(self.kernels):
             if branch is not None and branch.form == "inverted":
                 y = inverted_alone(branch, x)
-                return self.turned_from.forward(self, x) if y is None else as_written(y, channels_last=is_channels_last(x))
+                return (
+                    self.turned_from.forward(self, x) if y is None else as_written(y, channels_last=is_channels_last(x))
+                )
             projected = None if branch is None else SharedFeatures(x, [branch]).projected(branch)
             if projected is None:
                 return self.turned_from.forward(self, x)

@@ -134,8 +134,9 @@ def noisy_branch_of(operation: nn.Module) -> Branch | None:
 
 
 def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool) -> Branch | None:
-    is_residual = len(chain) == 1 and isinstance(chain[0], Residual)
-    layers = chain[0].layers if is_residual else tuple(chain)
+    layers, is_residual = tuple(chain), False
+    if len(layers) == 1 and isinstance(layers[0], Residual):
+        layers, is_residual = layers[0].layers, True
     form = _FORMS.get("".join(map(_letter, layers)))
     if form is None or (is_residual and form != "inverted") or not _fits_together(layers):
         return None
@@ -292,7 +293,11 @@ def output_size(branch: Branch, shape: Shape) -> Shape | None:
     found: Shape | None = shape
     for layer in branch.layers:
         found = None if found is None else _size_behind(layer, found)
-    if found is None or (branch.is_residual and found != shape) or (branch.needs_even and any(n % 2 for n in shape[2:])):
+    if (
+        found is None
+        or (branch.is_residual and found != shape)
+        or (branch.needs_even and any(n % 2 for n in shape[2:]))
+    ):
         return None
     # Of a single value for each channel, BatchNorm makes an error or nothing, as its mode is.
     few = found[0] * found[2] * found[3] < 2
@@ -300,6 +305,7 @@ def output_size(branch: Branch, shape: Shape) -> Shape | None:
 
 
 def _size_behind(layer: Layer, shape: Shape) -> Shape | None:
+    assert not isinstance(layer, Residual)
     batch, channels, *size = shape
     if isinstance(layer, TwoGrids):
         takes = channels == layer.even.weight.shape[1]

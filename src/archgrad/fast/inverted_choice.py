@@ -1,4 +1,4 @@
-"""A layer choice by itself whose candidates are inverted residuals, which the compiled kernels add up as one function."""
+"""A layer choice by itself between inverted residuals, which the compiled kernels add up as one function."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def evaluate(
     weights = mixture.weights
     if parted is None or not parted.residuals.take(x, weights):
         return None
-    values, mixing = [], [weights[list(parted.adding)].sum()] if parted.adding else []
+    values: list[Tensor] = []
+    mixing = [weights[list(parted.adding)].sum()] if parted.adding else []
     extra: list[Tensor] = offset_of(edge, mixture)
     for candidate in parted.others:
         value, weight = beside(cell, edge, candidate, x), weights[candidate.place]

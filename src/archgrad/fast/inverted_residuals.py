@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ class _Parts:
 
     def __init__(self, branch: Branch) -> None:
         layers = branch.layers
-        self.norms = [cast(nn.BatchNorm2d, layer) for layer in layers if _is_norm(layer)]
+        self.norms = [layer for layer in layers if _is_norm(layer)]
         convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
         self.expansion = convolutions[0] if len(convolutions) == 3 else None
         self.depthwise, self.projection = convolutions[-2:]
@@ -145,5 +145,5 @@ def _track(parts: Sequence[_Parts], statistics: Sequence[native.Statistics], x: 
         track([norm for norm, _ in group], means, variances, count)
 
 
-def _is_norm(layer: object) -> bool:
+def _is_norm(layer: object) -> TypeGuard[nn.BatchNorm2d]:
     return isinstance(layer, nn.modules.batchnorm._BatchNorm)

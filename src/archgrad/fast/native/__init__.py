@@ -8,11 +8,13 @@ pass through main memory dozens of times. Nothing is computed here that the rest
   `winograd.hpp` and `wide.hpp`: what they do to one image; `stages.hpp`: to one batch, with what `vectors.hpp`,
   `storage.hpp` and `ahead.hpp` have for it.
 - `weave.hpp`: states that pass by a cell's operations.
+- `inverted.hpp`, `inverted_back.hpp`: inverted residuals.
 - `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.
 - `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
   forward and backward; `weaving`: what passes by; `noisy`: noise; `pooled`: pools alone;
   `program`: stages one after the other as one function.
+- `inverted`: a sum of inverted residuals as one function, of `inverted_passes`.
 - `composed`: the same written with PyTorch's operations.
 """
 
@@ -37,11 +39,11 @@ __all__ = [
     "Pool",
     "Pooled",
     "Program",
+    "Statistics",
     "Step",
     "Unit",
     "Weave",
     "allowed",
-    "Statistics",
     "blend_inverted",
     "instruction_set",
     "is_built",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,10 +92,11 @@ class _Blend(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         n_values = len(tensors) - _N * len(blend.blocks)
-        values, operands = tensors[:n_values], _operands_of(tensors[n_values:])
+        values, operands = cast("Sequence[Tensor]", tensors[:n_values]), _operands_of(tensors[n_values:])
         shared = any(block.expands and own[0] is None for block, own in zip(blend.blocks, fixed, strict=True))
         moments = moments_of(x) if shared else None
-        made = [forth(*pair, x, moments, own) for *pair, own in zip(blend.blocks, operands, fixed, strict=True)]
+        given = zip(blend.blocks, operands, fixed, strict=True)
+        made = [forth(block, own, x, moments, statistics) for block, own, statistics in given]
         y = _combine(made, scale, shift, mixing, [*([x] if blend.keeps_input else []), *values])
         statistics: list[Tensor | None] = []
         for first, second, _, last in made:
@@ -139,14 +140,20 @@ class _Blend(torch.autograd.Function):
         adds, found = blend.keeps_input, []
         moments = None if mean is None else Moments(mean, covariance)
         for k, block in enumerate(blend.blocks):
-            found.append(
-                back(
-                    block, operands[k], x, moments, made[k], scale[k], g, (products[k], totals[k]),
-                    fixed=[own is not None for own in ctx.fixed[k]],
-                    needed=needs[k],
-                    to_input=None if by_x is None else Target(by_x, adds),
-                )  # fmt: skip
+            own = back(
+                block,
+                operands[k],
+                x,
+                moments,
+                made[k],
+                scale[k],
+                g,
+                (products[k], totals[k]),
+                fixed=[statistics is not None for statistics in ctx.fixed[k]],
+                needed=needs[k],
+                to_input=None if by_x is None else Target(by_x, adds),
             )
+            found.append(own)
             adds = True
         if by_x is not None:
             _bend(by_x, x, found)
@@ -227,9 +234,7 @@ def _bend(by_x: Tensor, x: Tensor, found: Sequence[Back]) -> None:
     by_rows.addmm_(rows, curve).add_(constant)
 
 
-def compose_inverted(
-    blend: Blend, arguments: Sequence[Any], n_values: int, fixed: Sequence[Sequence[Fixed]]
-) -> Tensor:
+def compose_inverted(blend: Blend, arguments: Sequence[Any], n_values: int, fixed: Sequence[Sequence[Fixed]]) -> Tensor:
     """Return what `blend_inverted` does, from differentiable operations.
 
     Args:
@@ -239,8 +244,8 @@ def compose_inverted(
         fixed: What the BatchNorms of every block normalise with; None each for the statistics of the batch.
     """
     scale, shift, mixing, x, *tensors = arguments
+    total: Any = None if shift is None else shift.view(1, -1, 1, 1)
     values = [*([x] if blend.keeps_input else []), *tensors[:n_values]]
-    total = None if shift is None else shift.view(1, -1, 1, 1)
     operands = _operands_of(tensors[n_values:])
     for block, own, given, own_scale in zip(blend.blocks, operands, fixed, scale, strict=True):
         y = x

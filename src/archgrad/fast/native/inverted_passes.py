@@ -189,7 +189,7 @@ def back(
     job = _job(block, operands, x)
     dtype, pixels = x.dtype, job.batch * job.height * job.width
     strength = scale * made.last.inverse
-    of_last = small_gradients(scale, strength, made.last, *sums, None if fixed[2] else pixels)
+    of_last = small_gradients(scale, strength, made.last, sums[0], sums[1], None if fixed[2] else pixels)
     found: dict[str, Tensor] = {}
     if to_input is None and not any(needed):
         return Back(of_last.scale, InvertedOperands(*[None] * 7), None, None)
@@ -204,7 +204,7 @@ def back(
     call("narrow_back", [job], dtype)
     gamma = operands.depthwise_gamma
     gamma = torch.ones_like(line[0]) if gamma is None else gamma
-    of_second = small_gradients(gamma, line[0], made.second, *totals, None if fixed[1] else pixels)
+    of_second = small_gradients(gamma, line[0], made.second, totals[0], totals[1], None if fixed[1] else pixels)
     if needed.depthwise_gamma:
         found["depthwise_gamma"] = of_second.scale
     if needed.depthwise_beta:

@@ -15,6 +15,7 @@ namespace LEVEL {
 #include "stages.hpp"
 #include "weave.hpp"
 #include "inverted.hpp"
+#include "inverted_back.hpp"
 }  // namespace LEVEL
 
 #define EXPORT_NAMED(pass, name, T, level, Jobs) \

@@ -139,7 +139,8 @@ def call(name: str, jobs: Sequence[Job] | Sequence[InvertedJob], dtype: torch.dt
     if not jobs:
         return
     function = _function(f"archgrad_{name}_{_NAMES[dtype]}_{_level_for(jobs, dtype)}")
-    function((type(jobs[0]) * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
+    kind: Any = type(jobs[0])
+    function((kind * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
 
 
 @cache
