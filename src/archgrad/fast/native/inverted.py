@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ __all__ = ["Blend", "Statistics", "blend_inverted", "compose_inverted"]
 Statistics = tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Mean and biased variance that each of the three BatchNorms normalised with; None for the first if nothing expands."""
 _N = len(InvertedOperands._fields)
+_KEPT = 9
+"""Tensors that are kept of what a block made."""
 
 
 class Blend(NamedTuple):
@@ -68,8 +70,9 @@ def blend_inverted(
         The sum, (B, O, H', W'), channels_last, and what the BatchNorms of every block normalised with.
     """
     every = [None if tensor is None else tensor.contiguous() for own in operands for tensor in own]
-    given = [(None,) * 3] * len(blend.blocks) if fixed is None else fixed
-    y, *found = _Blend.apply(blend, given, scale, shift, mixing, dense(x), *map(dense, values), *every)
+    given: Sequence[Sequence[Fixed]] = [(None,) * 3] * len(blend.blocks) if fixed is None else fixed
+    call = _Call(blend, given, len(values), torch.is_grad_enabled())
+    y, *found = _Blend.apply(call, scale, shift, mixing, dense(x), *map(dense, values), *every)
     pairs = list(zip(found[::2], found[1::2], strict=True))
     return y, [
         (None if first[0] is None else first, second, last)
@@ -77,68 +80,81 @@ def blend_inverted(
     ]
 
 
+class _Call(NamedTuple):
+    """What a call is given beside tensors that have gradients."""
+
+    blend: Blend
+    fixed: Sequence[Sequence[Fixed]]
+    n_values: int
+    """Number of values beside the input."""
+    is_kept: bool
+    """Whether there may be a backward pass."""
+
+    def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], list[InvertedOperands]]:
+        """Return what belongs to the values, and to the operands of every block."""
+        return items[: self.n_values], _operands_of(items[self.n_values :])
+
+
 class _Blend(torch.autograd.Function):
-    """(blend, fixed, scale, shift, mixing, x, *values, *operands) -> (sum, *statistics)."""
+    """(call, scale, shift, mixing, x, *values, *operands) -> (sum, *statistics)."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        blend: Blend,
-        fixed: Sequence[Sequence[Fixed]],
+        call: _Call,
         scale: Tensor,
         shift: Tensor | None,
         mixing: Tensor | None,
         x: Tensor,
         *tensors: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        n_values = len(tensors) - _N * len(blend.blocks)
-        values, operands = cast("Sequence[Tensor]", tensors[:n_values]), _operands_of(tensors[n_values:])
+        blend, fixed = call.blend, call.fixed
+        values, operands = call.split(tensors)
         shared = any(block.expands and own[0] is None for block, own in zip(blend.blocks, fixed, strict=True))
         moments = moments_of(x) if shared else None
-        given = zip(blend.blocks, operands, fixed, strict=True)
-        made = [forth(block, own, x, moments, statistics) for block, own, statistics in given]
+        made: list[Made] = []
+        for block, own, given in zip(blend.blocks, operands, fixed, strict=True):
+            one = forth(block, own, x, moments, given)
+            made.append(one if call.is_kept else one._replace(convolved=x.new_empty(0)))
         y = _combine(made, scale, shift, mixing, [*([x] if blend.keeps_input else []), *values])
         statistics: list[Tensor | None] = []
         for first, second, _, last in made:
-            own = [None, None] if first is None else [first.mean.to(x.dtype), first.variance.to(x.dtype)]
-            statistics += [*own, second.mean, second.variance, last.mean, last.variance]
-        kept = [tensor for one in made for tensor in _flat(one)]
-        ctx.blend, ctx.fixed, ctx.sizes = blend, fixed, (n_values, len(tensors))
+            seen = [None, None] if first is None else [first.mean.to(x.dtype), first.variance.to(x.dtype)]
+            statistics += [*seen, second.mean, second.variance, last.mean, last.variance]
+        ctx.call = call
         ctx.mark_non_differentiable(*(s for s in statistics if s is not None))
         ctx.set_materialize_grads(False)
-        kept_values = values if ctx.needs_input_grad[4] else [None] * n_values
-        ctx.save_for_backward(
-            scale, shift, mixing, x, *kept_values, *tensors[n_values:], *(moments or (None, None)), *kept
-        )
+        # The values are kept for a second derivative even where their weights need no gradient.
+        kept = [tensor for one in made for tensor in _flat(one)]
+        ctx.save_for_backward(scale, shift, mixing, x, *tensors, *(moments or (None, None)), *kept)
         return y, *statistics
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        blend, needed, (n_values, n_tensors) = ctx.blend, ctx.needs_input_grad, ctx.sizes
+        call, needed = ctx.call, ctx.needs_input_grad
         scale, shift, mixing, x, *rest = ctx.saved_tensors
+        n_tensors = len(needed) - 5
         tensors, (mean, covariance, *flat) = rest[:n_tensors], rest[n_tensors:]
         g = grads[0]
         if g is None:
             return (None,) * len(needed)
         if torch.is_grad_enabled():
-            arguments = (scale, shift, mixing, x, *tensors)
-            return None, None, *_differentiable_gradients(blend, arguments, n_values, ctx.fixed, g, needed[2:])
+            return None, *_differentiable_gradients(call, (scale, shift, mixing, x, *tensors), g, needed[1:])
         g, x = dense(g), dense(x)
-        operands, needs = _operands_of(tensors[n_values:]), _operands_of(needed[6 + n_values :])
-        values = [*([x] if blend.keeps_input else []), *map(dense, tensors[:n_values])] if needed[4] else []
-        made = [_unflat(flat[9 * k : 9 * k + 9]) for k in range(len(operands))]
-        products, totals = _reduce(made, values, g)
-        by_values: list[Tensor | None] = []
+        (values, operands), (need_values, needs) = call.split(tensors), call.split(needed[5:])
+        to_scale, to_shift, to_mixing, to_x = needed[1:5]
+        blend = call.blend
+        made = [_unflat(flat[k : k + _KEPT]) for k in range(0, len(flat), _KEPT)]
+        weighed = [*([x] if blend.keeps_input else []), *map(dense, values)] if to_mixing else []
+        products, totals = _reduce(made, weighed, g)
         weights = [] if mixing is None else list(mixing.unbind())
-        by_x = None
-        if needed[5]:
-            by_x = image_like(x, *x.shape[1:])
-            if blend.keeps_input:
-                torch.mul(g, weights[0], out=by_x)
-        for k in range(n_values):
-            by_values.append(g * weights[k + blend.keeps_input] if needed[6 + k] else None)
-        adds, found = blend.keeps_input, []
+        by_x = image_like(x, *x.shape[1:]) if to_x else None
+        if by_x is not None and blend.keeps_input:
+            torch.mul(g, weights[0], out=by_x)
+        own_weights = weights[blend.keeps_input :]
+        by_values = [g * w if need else None for w, need in zip(own_weights, need_values, strict=True)]
         moments = None if mean is None else Moments(mean, covariance)
+        found: list[Back] = []
         for k, block in enumerate(blend.blocks):
             own = back(
                 block,
@@ -149,19 +165,17 @@ class _Blend(torch.autograd.Function):
                 scale[k],
                 g,
                 (products[k], totals[k]),
-                fixed=[statistics is not None for statistics in ctx.fixed[k]],
+                fixed=[given is not None for given in call.fixed[k]],
                 needed=needs[k],
-                to_input=None if by_x is None else Target(by_x, adds),
+                to_input=None if by_x is None else Target(by_x, k > 0 or blend.keeps_input),
             )
             found.append(own)
-            adds = True
         if by_x is not None:
             _bend(by_x, x, found)
-        by_scale = torch.stack([one.scale for one in found]) if needed[2] else None
-        by_shift = totals[0] if needed[3] and shift is not None else None
-        by_mixing = products[len(found) :].sum(1) if needed[4] else None
-        by_operands = [by for one in found for by in one.operands]
-        return None, None, by_scale, by_shift, by_mixing, by_x, *by_values, *by_operands
+        by_scale = torch.stack([one.scale for one in found]) if to_scale else None
+        by_shift = totals[0] if to_shift and shift is not None else None
+        by_mixing = products[len(found) :].sum(1) if to_mixing else None
+        return None, by_scale, by_shift, by_mixing, by_x, *by_values, *(by for one in found for by in one.operands)
 
 
 def _operands_of(items: Sequence[Any]) -> list[InvertedOperands]:
@@ -244,19 +258,18 @@ def compose_inverted(blend: Blend, arguments: Sequence[Any], n_values: int, fixe
         fixed: What the BatchNorms of every block normalise with; None each for the statistics of the batch.
     """
     scale, shift, mixing, x, *tensors = arguments
-    total: Any = None if shift is None else shift.view(1, -1, 1, 1)
-    values = [*([x] if blend.keeps_input else []), *tensors[:n_values]]
     operands = _operands_of(tensors[n_values:])
+    total: Any = 0 if shift is None else shift.view(1, -1, 1, 1)
     for block, own, given, own_scale in zip(blend.blocks, operands, fixed, scale, strict=True):
         y = x
         if block.expands:
-            y = F.conv2d(y, own.expansion)
-            y = _activate(_normalise(y, given[0], own.gamma, own.beta, block.eps[0]), block.limit)
+            y = _normalise(F.conv2d(y, own.expansion), given[0], own.gamma, own.beta, block.eps[0])
+            y = _activate(y, block.limit)
         y = depthwise(y, own.weight, block.geometry)
         y = _normalise(y, given[1], own.depthwise_gamma, own.depthwise_beta, block.eps[1])
         y = F.conv2d(_activate(y, block.limit), own.projection)
-        y = _normalise(y, given[2], own_scale, None, block.eps[2])
-        total = y if total is None else total + y
+        total = total + _normalise(y, given[2], own_scale, None, block.eps[2])
+    values = [*([x] if blend.keeps_input else []), *tensors[:n_values]]
     for weight, value in zip(() if mixing is None else mixing.unbind(), values, strict=True):
         total = total + weight * value
     return total
@@ -272,15 +285,10 @@ def _activate(x: Tensor, limit: float | None) -> Tensor:
 
 
 def _differentiable_gradients(
-    blend: Blend,
-    arguments: Sequence[Tensor | None],
-    n_values: int,
-    fixed: Sequence[Sequence[Fixed]],
-    g: Tensor,
-    needed: Sequence[bool],
+    call: _Call, arguments: Sequence[Tensor | None], g: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients by all arguments, differentiable again: the sum is computed once more."""
     # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
     aliases = [None if t is None else t.view_as(t) for t in arguments]
-    y = compose_inverted(blend, aliases, n_values, fixed)
+    y = compose_inverted(call.blend, aliases, call.n_values, call.fixed)
     return gradients_where(needed, [y], aliases, [g], allow_unused=True)

@@ -19,7 +19,11 @@ class WideSums {
     INLINE void add(int64_t i, int64_t b, Vec<T> total, Vec<T> product) {
         constexpr int64_t L = Vector<T>::lanes;
         double* to = &sums_[2 * i * hidden_ + b * L];
-        for (int64_t lane = 0; lane < L; ++lane) to[lane] += total[lane], to[hidden_ + lane] += product[lane];
+        T values[2 * L];
+        store(values, total);
+        store(values + L, product);
+        for (int64_t lane = 0; lane < L; ++lane) to[lane] += values[lane];
+        for (int64_t lane = 0; lane < L; ++lane) to[hidden_ + lane] += values[L + lane];
     }
     void write(T* totals, T* products) {
         for (int64_t c = 0; c < channels_; ++c) {
@@ -53,6 +57,8 @@ void narrow_back(const Inverted* jobs, int64_t) {
     Periodic<T>::repeat(j.by_result, j.outputs, &coefficients[period]);
     Periodic<T>::repeat(j.constant, j.outputs, &coefficients[2 * period]);
     WideSums<T> wide_sums(j, w.hidden);
+    const bool streams = j.batch * w.pixels * w.hidden * int64_t(sizeof(T)) >= STREAMED_FROM &&
+                         is_aligned(static_cast<T*>(j.d_line));
     Sums<T> matrix_sums(j.d_projection ? j.outputs * w.hidden : 0);
 #pragma omp parallel
     {
@@ -83,7 +89,10 @@ void narrow_back(const Inverted* jobs, int64_t) {
                             const Vec<T> g = before_activation<T>(load(d + p * L), value, limit);
                             total += g;
                             product += g * here;
-                            store(to + p * L, g);
+                            if (streams)
+                                stream(to + p * L, g);
+                            else
+                                store(to + p * L, g);
                             if (j.d_projection) store(value_to + p * w.hidden, value);
                         }
                         wide_sums.add(i, b, total, product);
@@ -92,6 +101,7 @@ void narrow_back(const Inverted* jobs, int64_t) {
                 if (j.d_projection) gram(d_result, j.outputs, j.outputs, seen, w.hidden, end - begin, d_matrix);
             }
         }
+        finish_streams();
 #pragma omp single
         {
             wide_sums.write(static_cast<T*>(j.totals), static_cast<T*>(j.products));
