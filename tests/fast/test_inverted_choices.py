@@ -14,10 +14,11 @@ from test_modifications import compare, outcome
 from torch import Tensor, nn
 
 import archgrad as ag
+from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
 from archgrad.fast import accelerate
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.branches import branch_of
-from archgrad.fast.inverted_residuals import InvertedResiduals
+from archgrad.fast.inverted_residuals import InvertedResiduals, inverted_alone, suits
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -332,6 +333,28 @@ def test_what_changes_later_is_seen() -> None:
         for net in (plain, fast):
             change(net.network.choice.candidates[0])
     agree(plain, fast)
+
+
+def test_what_is_quicker_by_operations_is_left_to_them() -> None:
+    branch = branch_of(Block())
+    assert suits(branch, (2, C, 6, 6))
+    assert not suits(branch, (1, C, 6, 6))  # 9 pixels for each channel
+    wide = nn.Sequential(
+        *convolution(193, 8), nn.ReLU(), *convolution(8, 8, 3, groups=8), nn.ReLU(), *convolution(8, 8)
+    )
+    assert branch_of(wide).form == "inverted"
+    assert not suits(branch_of(wide), (100, 193, 8, 8))
+
+
+def test_statistics_of_all_processes_are_left_to_the_norms() -> None:
+    for place in (1, 4, 7):
+        block = Block()
+        assert suits(branch_of(block), (3, C, 5, 5))
+        block.layers[place].__class__ = SynchronisedBatchNorm2d
+        branch = branch_of(block)
+        assert branch is not None
+        assert not suits(branch, (3, C, 5, 5))
+        assert inverted_alone(branch, torch.randn(2, C, 5, 5)) is None
 
 
 def test_one_candidate_runs() -> None:

@@ -32,7 +32,7 @@ def evaluate(
         kind: What that depends on beside the choice.
     """
     ((edge,),) = layout.entering
-    parted = kept.find(("inverted", kind), lambda: _part(edge.candidates))
+    parted = kept.find(("inverted", kind), lambda: _part(edge.candidates, x.shape))
     weights = mixture.weights
     if parted is None or not parted.residuals.take(x, weights):
         return None
@@ -70,12 +70,12 @@ class _Parted(NamedTuple):
     """What is called."""
 
 
-def _part(candidates: Sequence[Candidate]) -> _Parted | None:
+def _part(candidates: Sequence[Candidate], shape: Sequence[int]) -> _Parted | None:
     branches: list[Branch] = []
     places, adding, others = [], [], []
     for candidate in candidates:
         branch = candidate.branch
-        if branch is not None and suits(branch):
+        if branch is not None and suits(branch, shape):
             branches.append(branch)
             places.append(candidate.place)
             if branch.is_residual:

@@ -257,25 +257,27 @@ def _of_expansion(
         of_pixels: The moments of the input, and the number of pixels; None where the statistics were given.
     """
     products, totals = sums
-    inverse = normalised.inverse
+    inverse, dtype = normalised.inverse, operands.weight.dtype
     strength = inverse if operands.gamma is None else inverse * operands.gamma
     found = {"beta": totals}
     if gram is not None:
-        gram = gram.double()
-        found["gamma"] = ((gram * matrix).sum(1) - normalised.mean * totals) * inverse
-        found["expansion"] = strength.unsqueeze(1) * gram
+        if operands.gamma is not None:
+            found["gamma"] = ((gram * matrix).sum(1) - normalised.mean * totals) * inverse
+        found["expansion"] = strength.to(dtype).unsqueeze(1) * gram
     if of_pixels is None:
         return found, None, None
     moments, pixels = of_pixels
     assert moments is not None
     around = products if operands.beta is None else products - operands.beta * totals
-    d_variance = -0.5 * inverse.square() * around
+    d_variance = (-0.5 * inverse.square() * around).to(dtype)
+    matrix = operands.expansion.flatten(1)  # for gradients its own precision is enough
     weighted = d_variance.unsqueeze(1) * matrix
+    moved = (strength * totals).to(dtype)
+    mean = moments.mean.to(dtype)
     if gram is not None:
-        mean = (strength * totals).unsqueeze(1) * moments.mean
-        found["expansion"] = found["expansion"] - mean + 2 * weighted @ moments.covariance
+        found["expansion"] += 2 * weighted @ moments.covariance.to(dtype) - moved.unsqueeze(1) * mean
     curve = matrix.t() @ weighted * (2 / pixels)
-    return found, curve, -(curve @ moments.mean) - matrix.t() @ (strength * totals) / pixels
+    return found, curve, -(curve @ mean) - matrix.t() @ moved / pixels
 
 
 def _matrix(convolution: Tensor) -> Tensor:
