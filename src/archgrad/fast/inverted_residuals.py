@@ -19,8 +19,8 @@ __all__ = ["InvertedResiduals", "inverted_alone", "suits"]
 
 
 _PIXELS_PER_CHANNEL = 16
-"""From so many on the compiled kernels are preferred: with fewer, the products of the channels' covariance with the first
-convolution take what is saved (measured on AVX-512)."""
+"""From so many on the kernels are preferred: with fewer, the product of the channels' covariance with the first
+convolution takes what is saved (measured on AVX-512)."""
 
 
 def suits(branch: Branch, shape: Sequence[int]) -> bool:
