@@ -72,7 +72,7 @@ def add_method_options(parser: Parser) -> None:
         default=None,
         action="append",
         metavar="COST<=NUMBER",
-        help="Most that the derived network may cost, such as 'parameters<=20k', 'multiply-adds<=300M' or "
+        help="Limit on what the derived network costs, such as 'parameters<=20k', 'multiply-adds<=300M' or "
         "'latency<=8ms': a cost-budget with its defaults. Several have commas between, or --budget is given again.",
     )
     group.add_argument(

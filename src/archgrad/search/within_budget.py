@@ -30,7 +30,8 @@ def within_budgets(
     each row takes the candidate with the largest log p - price c, where c is how much the mean cost rises with the
     candidate's probability. The choices decide by their own rules, with p exp(-price c) in the place of p (relative to
     the cheapest candidate of the row), and the lowest price at which all budgets are kept is found by doubling and
-    halving. At a high price each row takes the candidate that costs least.
+    halving. At a high price each row takes the candidate that costs least. Several rows may change at one price, so
+    that a likelier network between two prices, which also keeps the budgets, can be missed (the duality gap).
 
     Args:
         found: What the alphas decide, with its probabilities, or scores of a selection, in the provenance.
