@@ -47,7 +47,7 @@ class MethodOptions(Options):
     method: Method | str | None = None
     """The search method: a `Method`, or the name of one in `archgrad.methods`. By default "default", at present
     "darts-without-none"; docs/results.md has the evidence. `step`, `relaxation` and `weights_first` are short for parts
-    of `Method()`, which is "darts"; `alphas_...` win over a method's numbers."""
+    of it; `alphas_...` win over a method's numbers."""
     step: BilevelStep | str | None = None
     """How the alphas' gradient is computed, or a name as in `archgrad steps`. By default as the method says."""
     relaxation: Relaxation | str | None = None
@@ -82,8 +82,8 @@ class MethodOptions(Options):
         }
         given = {name: value for name, value in given.items() if value is not None}
         base = preset(method) if isinstance(method, str) else method
-        if base is None:  # parts are those of DARTS with what is given; and short forms make another of it
-            base = Method() if given else replace(preset(DEFAULT), source="")
+        if base is None:
+            base = replace(preset(DEFAULT), source="")  # short forms may make another of it
         if not isinstance(base, Method):
             raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
         budgets = () if self.budget is None else budgets_of(self.budget)
