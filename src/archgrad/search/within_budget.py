@@ -77,7 +77,7 @@ def within_budgets(
     taken = at(prices)
     changed = {label: decision for label, decision in found.choices.items() if taken.choices.get(label) != decision}
     say(
-        f"The likeliest network of all breaks a budget. The result is the likeliest that keeps it: "
+        f"The likeliest network of all breaks a budget. The result keeps it, as likely as may be: "
         f"{'; '.join(part.change(found, taken) for part in budgets)}. Decided otherwise: {', '.join(changed)}."
     )
     evidence = {**found.provenance, "before_budget": thaw(changed)}
