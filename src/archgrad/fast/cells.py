@@ -15,7 +15,7 @@ edge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, cast
 
@@ -29,6 +29,8 @@ from archgrad.exactness import calls_are_watched
 from archgrad.fast import grouped_cell, native, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch
+from archgrad.fast.deferral import deferral
+from archgrad.fast.deferred import settled
 from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.lowering import (
     Candidate,
@@ -74,6 +76,7 @@ class CellEvaluator:
             cell: A cell with open edges, always the same.
             states: Its inputs.
         """
+        states = [settled(x) for x in states]
         if calls_are_watched() or not is_as_defined(cell, Cell) or not are_ordinary(states):
             return cell.edge_by_edge(states)
         self._kept.look(cell)
@@ -98,6 +101,25 @@ class ChoiceEvaluator:
             choice: The layer choice, always the same.
             x: What it is called with.
         """
+        present = deferral() if self._path == "native" and not calls_are_watched() else None
+        if present is not None:
+            deferred = present.defer(choice, x, partial(self._laid_out, choice), partial(self.at_once, choice))
+            if deferred is not None:
+                return deferred
+        return self.at_once(choice, settled(x))
+
+    def _laid_out(self, choice: LayerChoice, mixture: Mixture, x: Tensor) -> Layout | None:
+        """How a pass computes the choice; None if it runs as it is written."""
+        self._kept.look(choice)
+        alone = OneEdge(choice)
+        known = _known(alone, self._kept)
+        if not known or not _mixes(mixture, x):
+            return None
+        kind = ((tuple(mixture.active),), kind_of_pass([x]))
+        return self._kept.find(kind, lambda: lay_out(alone, [x], [mixture], known))
+
+    def at_once(self, choice: LayerChoice, x: Any) -> Any:
+        """Return what calling returns, computed by itself and now."""
         if calls_are_watched() or not are_ordinary([x]):
             return choice.one_by_one(x)
         self._kept.look(choice)
@@ -136,7 +158,8 @@ def _evaluate(
     if path == "grouped":
         output = grouped_cell.evaluate(cast(Cell, cell), split, mixtures, layout, kept, kind)
     elif path == "native":
-        output = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
+        found = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
+        output = None if found is None else found[0]
     if output is None:
         with native.allowed(path == "native"):
             output = _by_node(cell, split, mixtures, layout)

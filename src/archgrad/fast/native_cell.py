@@ -16,7 +16,7 @@ from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
-from archgrad.fast.lowering import Candidate, Layout, Wiring
+from archgrad.fast.lowering import Candidate, FreeWiring, Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
 from archgrad.fast.recognise import as_native_pool
 from archgrad.fast.unchanged import StructureCache
@@ -39,11 +39,13 @@ def evaluate(
     layout: Layout,
     kept: StructureCache,
     kind: Hashable,
-) -> Tensor | None:
-    """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
+) -> list[Tensor] | None:
+    """Return in a list what the cell's plain forward pass returns; None if that takes more than the kernels know.
+
+    Of a `FreeWiring` it is the states that it joins, as one, if there are any, and then every state after the inputs.
 
     Args:
-        cell: A cell with open edges.
+        cell: A cell with open edges, or layer choices that are wired alike.
         states: Its inputs, (B, C, H, W) each, of all channels.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
         layout: Of this pass.
@@ -66,10 +68,10 @@ def evaluate(
     mixing = torch.cat(every)[recorded.mixing]
     if not native.takes(states[0], *weights, *projections, mixing):
         return None
-    y, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
+    *outputs, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
     for count, norms, rows in recorded.tracked:
         track(norms, mean[rows], variance[rows], count)
-    return y
+    return outputs
 
 
 class _Recorded(NamedTuple):
@@ -167,12 +169,14 @@ class _Recorder:
     def recorded(self) -> _Recorded:
         """Return what was recorded."""
         first = self._cell.n_inputs
-        outputs = self.whole[first:] if self._cell.output == "concat" else self.whole[-1:]
+        outputs, apart = self.whole[first:] if self._cell.output == "concat" else self.whole[-1:], []
+        if isinstance(self._cell, FreeWiring):
+            outputs, apart = [self.whole[state] for state in self._cell.joins], self.whole[first:]
         tracked = []
         for count, seen in self.tracked.items():
             norms, rows = zip(*seen, strict=True)
             tracked.append((count, list(norms), torch.tensor(rows, device="cpu")))
-        program = native.Program(first, tuple(self.steps), tuple(outputs))
+        program = native.Program(first, tuple(self.steps), tuple(outputs), tuple(apart))
         return _Recorded(
             program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), self.noisy, tracked
         )

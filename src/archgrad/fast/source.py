@@ -33,6 +33,9 @@ class Reading(NamedTuple):
     """A tensor may be changed in place: `x += y`, `x.relu_()`, `F.relu(x, inplace=True)`."""
     joins_or_copies: bool = False
     """Something gives a view or a copy as the format is: `flatten`, `reshape`, `contiguous`."""
+    reaches_beyond: bool = False
+    """Something outlasts the call or is read of another module's state: an attribute is set, a list that was not made
+    there is appended to, or what a BatchNorm tracks is read."""
     parts: frozenset[str] = frozenset()
     """What is called of the module itself, as paths: "conv", "blocks.0"."""
     containers: frozenset[str] = frozenset()
@@ -44,6 +47,7 @@ class Reading(NamedTuple):
             self.tells_formats_apart or other.tells_formats_apart,
             self.writes_in_place or other.writes_in_place,
             self.joins_or_copies or other.joins_or_copies,
+            self.reaches_beyond or other.reaches_beyond,
             self.parts | other.parts,
             self.containers | other.containers,
         )
@@ -80,6 +84,7 @@ _BUILTINS = {
 }
 _BUILTINS |= {"super", "isinstance", "bool", "str", "ValueError", "RuntimeError", "TypeError", "any", "all", "abs"}
 _ATTRIBUTES = {"shape", "dtype", "device", "ndim", "training", "is_cuda"}
+_TRACKED = {"running_mean", "running_var", "num_batches_tracked", "_buffers"}
 _MODULES = (torch, F, math)
 
 
@@ -154,7 +159,7 @@ class _Reader:
     def read(self, tree: ast.Module) -> Reading:
         (function,) = tree.body
         if not isinstance(function, ast.FunctionDef) or function.decorator_list:
-            return Reading(True, True, True)
+            return Reading(True, True, True, True)
         nodes = [node for statement in function.body for node in ast.walk(statement)]
         calls = [node for node in nodes if isinstance(node, ast.Call)]
         called = {id(call.func) for call in calls}
@@ -175,7 +180,8 @@ class _Reader:
         in_place |= any(name is not None and name.endswith("_") for name in names)
         in_place |= any(word.arg in ("inplace", "out", None) for call in calls for word in call.keywords)
         copies = any(name in _COPY_OR_VIEW for name in names)
-        return Reading(unknown, in_place, copies, frozenset(self._parts), frozenset(self._containers))
+        beyond = _reaches_beyond(function, nodes)
+        return Reading(unknown, in_place, copies, beyond, frozenset(self._parts), frozenset(self._containers))
 
     def _loop(self, target: ast.expr, through: ast.expr) -> None:
         """Remember for each name of a loop which parts of the module it goes through."""
@@ -212,6 +218,28 @@ class _Reader:
                 return function.attr
             return function.attr if module is None and function.attr in _METHODS else None
         return None
+
+
+def _reaches_beyond(function: ast.FunctionDef, nodes: list[ast.AST]) -> bool:
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    if any(not isinstance(node.ctx, ast.Load) or node.attr in _TRACKED for node in attributes):
+        return True
+    made = {
+        id(target)
+        for node in nodes
+        if isinstance(node, ast.Assign) and _is_new_list(node.value)
+        for target in node.targets
+    }
+    given = [node for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    own = {name.id for name in given} - {name.id for name in given if id(name) not in made} - arguments
+    appended = [node.value for node in attributes if node.attr == "append"]
+    return not all(isinstance(to, ast.Name) and to.id in own for to in appended)
+
+
+def _is_new_list(value: ast.expr) -> bool:
+    called = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "list"
+    return called or isinstance(value, ast.List | ast.ListComp)
 
 
 def _path(node: ast.AST) -> str | None:

@@ -59,7 +59,11 @@ class Program:
     n_inputs: int
     steps: tuple[Step | OtherStep, ...]
     outputs: tuple[int, ...]
-    """The images that are returned, joined along the channels; each is an output of a step."""
+    """The images that are returned joined along the channels, none or several of them, or one as it is; each is an
+    output of a step."""
+    apart: tuple[int, ...] = ()
+    """The images that are returned by themselves, behind what is joined; each is an output of a step, and none is the
+    only one of `outputs`."""
 
     @cached_property
     def shares(self) -> list[_Share]:
@@ -87,7 +91,7 @@ def run_program(
     weights: Sequence[Tensor],
     projections: Sequence[Tensor],
     mixing: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Compute a program, with BatchNorms by the statistics of the batch.
 
     Args:
@@ -98,18 +102,18 @@ def run_program(
         mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm.
 
     Returns:
-        The output, (B, C', H', W'), and the means and biased variances of the units with a BatchNorm in their order,
-        (K, O) each.
+        The outputs, (B, C', H', W') each: what is joined, if anything is, and those apart. Then the means and biased
+        variances of the units with a BatchNorm in their order, (K, O) each.
     """
     tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *map(dense, projections)]
     return _Program.apply(program, mixing, *tensors)
 
 
 class _Program(torch.autograd.Function):
-    """(program, mixing, *inputs, *weights, *projections) -> (output, means, variances)."""
+    """(program, mixing, *inputs, *weights, *projections) -> (*outputs, means, variances)."""
 
     @staticmethod
-    def forward(ctx: Any, program: Program, mixing: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, program: Program, mixing: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, weights, projections = program.split(tensors)
         images = list(inputs)
         means, variances, inverses = [], [], []
@@ -133,7 +137,7 @@ class _Program(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean, variance)
         ctx.save_for_backward(mixing, mean, variance, inverse, *results, *tensors, *images[program.n_inputs :])
-        return _join([images[i] for i in program.outputs]), mean, variance
+        return *_given_out(program, images), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -141,11 +145,11 @@ class _Program(torch.autograd.Function):
         mixing, mean, variance, inverse, *large = ctx.saved_tensors
         results, rest = large[: ctx.n_results], large[ctx.n_results :]
         tensors, made = rest[: len(needed) - 2], rest[len(needed) - 2 :]
-        g = grads[0]
-        if g is None:
+        by_outputs = grads[:-2]
+        if all(g is None for g in by_outputs):
             return (None,) * len(needed)
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(program, mixing, tensors, made, g, needed[1:])
+            return None, *_differentiable_gradients(program, mixing, tensors, made, by_outputs, needed[1:])
         inputs, weights, projections = program.split(tensors)
         need_inputs, need_weights, need_projections = program.split(needed[2:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
@@ -156,7 +160,7 @@ class _Program(torch.autograd.Function):
             mixes = needed[1] and share.values.stop > share.terms.start
             own = (*need_weights[share.weights], *need_projections[share.projections], mixes)
             wanted += [any(own) or any(wanted[i] for i in step.reads)] * (share.images.stop - share.images.start)
-        of_image = dict(zip(program.outputs, _part(g, len(program.outputs)), strict=True))
+        of_image = _of_images(program, by_outputs)
         by_mixing = torch.zeros_like(mixing) if needed[1] else None
         by_weights: list[Tensor | None] = [None] * len(weights)
         by_projections: list[Tensor | None] = [None] * len(projections)
@@ -222,13 +226,24 @@ def _scale(plan: Plan, mixing: Tensor, share: _Share) -> Tensor | None:
     return mixing[share.terms].unsqueeze(1) if plan.summed else mixing.new_ones(len(plan.normalised), 1)
 
 
-def _join(images: Sequence[Tensor]) -> Tensor:
-    return images[0] if len(images) == 1 else torch.cat(list(images), dim=1)
+def _given_out(program: Program, images: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of a program, of its images."""
+    whole = [images[i] for i in program.outputs]
+    joined = [torch.cat(whole, dim=1)] if len(whole) > 1 else whole
+    return joined + [images[i] for i in program.apart]
 
 
-def _part(g: Tensor, n: int) -> list[Tensor]:
-    """The gradients by n joined images, each a copy that may be added to."""
-    return [part.clone(memory_format=torch.channels_last) for part in g.chunk(n, dim=1)]
+def _of_images(program: Program, by_outputs: Sequence[Tensor | None]) -> dict[int, Tensor]:
+    """The gradients by the images that are given out, each a copy that may be added to."""
+    found: dict[int, Tensor] = {}
+    every = [(image,) for image in program.apart]
+    for images, g in zip([program.outputs, *every] if program.outputs else every, by_outputs, strict=True):
+        for image, part in zip(images, () if g is None else g.chunk(len(images), dim=1), strict=g is not None):
+            if image in found:
+                found[image].add_(part)
+            else:
+                found[image] = part.clone(memory_format=torch.channels_last)
+    return found
 
 
 def _differentiable_gradients(
@@ -236,7 +251,7 @@ def _differentiable_gradients(
     mixing: Tensor,
     tensors: Sequence[Tensor],
     made: Sequence[Tensor],
-    g: Tensor,
+    by_outputs: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients by (mixing, *tensors), differentiable again: computed once more, step by step."""
@@ -265,5 +280,5 @@ def _differentiable_gradients(
             mixing=mixing[share.values] if plan.values else None,
         )
         images.extend(outputs)
-    output = _join([images[i] for i in program.outputs])
-    return gradients_where(needed, [output], arguments, [g], allow_unused=True)
+    given = [(y, g) for y, g in zip(_given_out(program, images), by_outputs, strict=True) if g is not None]
+    return gradients_where(needed, [y for y, _ in given], arguments, [g for _, g in given], allow_unused=True)
