@@ -150,8 +150,8 @@ class Deferral:
             return None
         if id(choice) in self._choices or len(self._outputs) >= _MOST:
             self.compute([])
-        if type(x) is Deferred and (x.value is not None or x.of is not self or not _is_a_sum(x)):
-            x = settled(x)  # chains of choices gain nothing
+        if type(x) is Deferred and (x.value is not None or x.of is not self or self._is_end_of_chain(x)):
+            x = settled(x)
         if type(x) is not Deferred and not are_images([x]):
             return None
         mixture = choice.mixture
@@ -169,6 +169,11 @@ class Deferral:
         deferred = Deferred([Summand(None, output)], layout.shapes[-1], x.dtype, x.device, self)
         self._sums.append(deferred)
         return deferred
+
+    def _is_end_of_chain(self, x: Deferred) -> bool:
+        """Whether it comes from choices that only follow on each other, so that nothing is gained."""
+        alone = len(x.summands) == 1 and x.summands[0].weight is None and isinstance(x.summands[0].of, Output)
+        return alone and len({id(output.source) for output in self._outputs}) == len(self._outputs)
 
     def add(self, summands: Sequence[Summand], like: Deferred) -> Deferred:
         """Return a sum to be computed later.
@@ -294,10 +299,6 @@ class _Wired:
                 self._append(of, [(*own, of.mixture)])
         slots = self._given[0].new_ones(1, 1) if weight is None else weight.reshape(1, 1)
         return self.states[id(of)], None, Mixture(slots, (0,))
-
-
-def _is_a_sum(x: Deferred) -> bool:
-    return len(x.summands) > 1 or x.summands[0].weight is not None
 
 
 def _version(x: Tensor) -> int | None:

@@ -65,8 +65,8 @@ def evaluate(
         return None
     weights, projections = recorded.weights(), recorded.projections()
     every = [mixture.weights for mixture in mixtures] + ([torch.stack(edges)] if edges else [])
-    mixing = torch.cat(every)[recorded.mixing]
-    if not native.takes(states[0], *weights, *projections, mixing):
+    mixing = [torch.cat(every[of])[places] for of, places in recorded.mixing]
+    if not native.takes(states[0], *weights, *projections, *mixing):
         return None
     *outputs, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
     for count, norms, rows in recorded.tracked:
@@ -82,8 +82,9 @@ class _Recorded(NamedTuple):
     """Depthwise convolutions in the order of their units."""
     projected: list[nn.Conv2d | TwoGrids]
     """What the projections are of, wide ones included."""
-    mixing: Tensor
-    """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
+    mixing: list[tuple[slice, Tensor]]
+    """Edges, and (K,), which of their mixing weights are used, counted through them; behind those of all edges the
+    weights of the edges themselves are counted. One for all of a cell, or one for every node."""
     noisy: list[nn.Module]
     """To whose output noise is added, in training mode."""
     tracked: list[tuple[int, list[nn.BatchNorm2d], Tensor]]
@@ -177,9 +178,21 @@ class _Recorder:
             norms, rows = zip(*seen, strict=True)
             tracked.append((count, list(norms), torch.tensor(rows, device="cpu")))
         program = native.Program(first, tuple(self.steps), tuple(outputs), tuple(apart))
-        return _Recorded(
-            program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), self.noisy, tracked
-        )
+        mixing = [(slice(None), torch.tensor(self.mixing, device="cpu"))]
+        if isinstance(self._cell, FreeWiring):
+            mixing = self._mixing_by_node()
+        return _Recorded(program, self.convolved, self.projected, mixing, self.noisy, tracked)
+
+    def _mixing_by_node(self) -> list[tuple[slice, Tensor]]:
+        """Those of every node by themselves, so that what nothing depends on has no gradient."""
+        found: list[tuple[slice, Tensor]] = []
+        edge = first = 0
+        for entering in self._layout.entering:
+            edges = slice(edge, edge + len(entering))
+            end = first + sum(len(cast(LayerChoice, choice).candidates) for choice in self._cell.edges[edges])
+            found.append((edges, torch.tensor([k - first for k in self.mixing if first <= k < end], device="cpu")))
+            edge, first = edges.stop, end
+        return found
 
     def _append(self, step: native.OtherStep) -> int:
         """Record a step that is no stage, and return the first image that it gives."""
