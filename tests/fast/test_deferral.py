@@ -213,6 +213,19 @@ def test_a_cell_is_computed_together(written: Callable[..., nn.Module], together
     assert together == [6, 6]
 
 
+def test_loops_over_lists_in_lists(written: Callable[..., nn.Module], together: list[int]) -> None:
+    cell()
+    lines = (
+        "states = [self.stem(x)]",
+        "for node in self.nodes:",
+        "    states.append(sum([edge(state) for edge, state in zip(node, states)]))",
+        "return torch.cat(states[1:], dim=1)",
+    )
+    nodes = nn.ModuleList(nn.ModuleList(choice() for _ in range(n)) for n in (1, 2, 3))
+    agree(written(*lines, nodes=nodes))
+    assert together == [6, 6]
+
+
 def test_choices_that_follow_on_each_other_are_not(written: Callable[..., nn.Module], together: list[int]) -> None:
     agree(written("return self.c(self.b(self.a(self.stem(x))))", **cell()))
     assert not together

@@ -15,12 +15,11 @@ from archgrad.exactness import kind_of
 from archgrad.fast import path_names
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.cells import CellEvaluator, ChoiceEvaluator
-from archgrad.fast.deferral import Groups, deferrable, deferring
+from archgrad.fast.deferral import Groups, deferring
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
 from archgrad.fast.derived import DerivedEvaluator
 from archgrad.fast.memory_format import Code, works_in_place
 from archgrad.fast.path_names import Fast, Path, asked_path, check_path
-from archgrad.fast.unchanged import Parts
 
 __all__ = ["FastPath", "accelerate", "accelerated", "restore"]
 
@@ -78,7 +77,6 @@ class FastPath:
         self.present: Path = "plain"
         self._network, self._code = network, Code(network)
         self._groups = Groups()
-        self._deferrable: tuple[Parts | None, frozenset[int]] = (None, frozenset())
         self._fitted_to = ""
         restore(network)  # it may be the copy of one that was accelerated
         self.fit(_device_of(network))
@@ -112,9 +110,7 @@ class FastPath:
         """
         if self.present != "native" or not self._code.keeps_to_itself:
             return nullcontext()
-        if self._deferrable[0] is not self._code.seen:
-            self._deferrable = (self._code.seen, deferrable(self._network))
-        return deferring(self._groups, self._deferrable[1])
+        return deferring(self._groups, self._groups.deferrable(self._network, self._code.seen))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from archgrad.fast.lowering import (
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.unchanged import StructureCache
 
-__all__ = ["Deferral", "Groups", "deferrable", "deferral", "deferring"]
+__all__ = ["Deferral", "Groups", "deferral", "deferring"]
 
 _MOST = 64
 """Choices that are computed together; what is deferred is held in memory until then."""
@@ -55,7 +55,7 @@ def deferring(groups: Groups, alone: frozenset[int]) -> Iterator[None]:
 
     Args:
         groups: Of the network, kept from pass to pass.
-        alone: The identities of layer choices whose buffers stand nowhere else in it.
+        alone: See `Groups.deferrable`.
     """
     present = Deferral(groups, alone)
     token = _CURRENT.set(present)
@@ -68,13 +68,6 @@ def deferring(groups: Groups, alone: frozenset[int]) -> Iterator[None]:
     finally:
         _CURRENT.reset(token)
     present.compute([])
-
-
-def deferrable(network: nn.Module) -> frozenset[int]:
-    """Return the identities of layer choices whose parts with buffers stand nowhere else in a network."""
-    times = Counter(states_of(network))
-    choices = [module for module in network.modules() if isinstance(module, LayerChoice)]
-    return frozenset(id(choice) for choice in choices if all(times[key] == 1 for key in states_of(choice)))
 
 
 class _Group(NamedTuple):
@@ -92,9 +85,25 @@ class Groups:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, _Group] = {}
+        self._seen: object = None
+        self._alone: frozenset[int] = frozenset()
 
     def __reduce__(self) -> tuple[type[Groups], tuple[()]]:
         return type(self), ()
+
+    def deferrable(self, network: nn.Module, seen: object) -> frozenset[int]:
+        """Return the identities of layer choices whose parts with buffers stand nowhere else in a network.
+
+        Args:
+            network: Always the same.
+            seen: Another object as soon as parts of it have changed.
+        """
+        if seen is not self._seen:
+            times = Counter(states_of(network))
+            choices = [module for module in network.modules() if isinstance(module, LayerChoice)]
+            alone = (id(choice) for choice in choices if all(times[key] == 1 for key in states_of(choice)))
+            self._seen, self._alone = seen, frozenset(alone)
+        return self._alone
 
     def find(
         self, n_inputs: int, entering: Sequence[Sequence[tuple[int, LayerChoice | None]]], joins: tuple[int, ...]
