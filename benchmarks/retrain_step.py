@@ -4,7 +4,8 @@
 
 One JSON line: median seconds of both, of a loop as one writes it by hand for speed (the plain network in the memory
 format channels_last), of the paths that `--fast` names (see `archgrad.fast.path_names`), and the ratios to the fast
-path. On CUDA with the peak memory of each.
+path; `times_floor` is the fast path over a step that does nothing but multiply (see `arithmetic_floor.py`). On CUDA
+with the peak memory of each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 
 import torch
 import torch.nn.functional as F
+from arithmetic_floor import floor_seconds, product_rate
 from search_step import add_clock, add_precision, check_precision, environment, in_precision, peak_memory_mb, timed
 
 import archgrad as ag
@@ -68,6 +70,9 @@ def main() -> None:
     found = {f"{way}_seconds": round(medians[way], 5) for way in ways}
     found["ratio_retrain"] = round(medians["plain"] / medians["fast"], 3)
     found["ratio_to_channels_last"] = round(medians["channels_last"] / medians["fast"], 3)
+    with autocast:
+        floor = floor_seconds(network_of("plain", options), "retraining", options, product_rate(options, timed))
+    found["floor_seconds"], found["times_floor"] = float(f"{floor:.4g}"), round(medians["fast"] / floor, 1)
     print(json.dumps({**found, **peaks, "precision": options.precision, **environment(options)}))
 
 

@@ -15,6 +15,8 @@ The plain path runs edge by edge, operation by operation, in the default memory 
 On CUDA (`--device cuda [--precision bf16]`) the first round, which is not counted, is also the warm-up of the CUDA
 graphs of "auto"; paths that are named run without. `search_minutes` is what the paper's search of 50 epochs of 25,000
 images would take at this pace, in passes.
+
+`times_floor` is a step over one that does nothing but multiply, as fast as this machine does (`arithmetic_floor.py`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from typing import get_args
 
 import torch
 import torch.nn.functional as F
+from arithmetic_floor import floor_seconds, product_rate
 
 import archgrad as ag
 from archgrad.bilevel.passes import local_pass, pass_loss, without_grad
@@ -63,8 +66,10 @@ def main() -> None:
     paths = {name: Path(name) for name in ("plain", *map(name_of, options.fast))}
     rounds = in_turn(paths, options.rounds)
     results = {}
+    floor = floor_of(options)
     for name, path in paths.items():
-        results[name] = summary(name, path, rounds[name], options)
+        found = summary(name, path, rounds[name], options)
+        results[name] = {**found, **floor, "times_floor": round(found["step_seconds"] / floor["floor_seconds"], 1)}
         print(json.dumps(results[name]), flush=True)
     for name in list(paths)[1:]:
         found = ratios_of(results["plain"], results[name], rounds["plain"], rounds[name])
@@ -75,6 +80,15 @@ def main() -> None:
 def name_of(asked: str) -> str:
     """Return what a path is called here, where "auto" is the one that is compared by default."""
     return "fast" if asked == "auto" else asked
+
+
+def floor_of(options: argparse.Namespace) -> dict:
+    """Return how fast a step could be on this machine, and how fast that multiplies (see `arithmetic_floor`)."""
+    torch.set_num_threads(options.threads)
+    with in_precision(options):
+        rate = product_rate(options, timed)
+    seconds = floor_seconds(ag.Supernet(space_of(options), fast=False), options.step, options, rate)
+    return {"floor_seconds": float(f"{seconds:.4g}"), "product_gflops": round(rate / 1e9, 1)}
 
 
 def ratios_of(plain: dict, fast: dict, plain_rounds: list[dict], fast_rounds: list[dict]) -> dict:

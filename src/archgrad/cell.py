@@ -193,17 +193,16 @@ class Cell(Choice):
         return named if self._outputs() == self._nodes() else {**named, "concat": list(self._outputs())}
 
     def _may_be_cut(self) -> bool:
-        """Whether a candidate that may be derived passes nothing on, on any edge."""
-        allowed = [name for name in self.names if name not in self.never]
-        places = [self.names.index(name) for name in allowed]
-        if not self.lazy:
-            every = [list(cast(LayerChoice, edge).candidates) for edge in self.edges]
-            return any(not self._passes(self.names[k], candidates[k]) for candidates in every for k in places)
-        return any(
-            not self._passes(name, self._operation(name, source, node))
-            for source, node in self.pairs
-            for name in allowed
-        )
+        return any(self._passing_nothing(*pair) for pair in self.pairs)
+
+    def _passing_nothing(self, source: int, node: int) -> list[str]:
+        """Return what an edge may be derived with and passes nothing on."""
+        allowed = (self.names[k] for k in self._allowed())
+        return [name for name in allowed if not self._passes(name, self._operation(name, source, node))]
+
+    def passing_nothing(self, label: str) -> dict[str, list[str]]:
+        """Return by row the candidates that may be derived and pass nothing on, as "none" of NAS-Bench-201."""
+        return {self.edge_label(label, *pair): self._passing_nothing(*pair) for pair in self.pairs}
 
     @staticmethod
     def _passes(name: str, operation: nn.Module) -> bool:

@@ -35,6 +35,7 @@ def test_one_line_a_path_and_one_with_the_ratios(step, ideas):
     for path in (plain, fast):
         assert path["step"] == step
         assert {"alpha_pass_seconds", "weight_pass_seconds", "images_per_second", "peak_memory_mb"} <= set(path)
+        assert path["times_floor"] == round(path["step_seconds"] / path["floor_seconds"], 1)
     assert set(ratios) >= RATIOS | {"device", "torch", "python"}
 
 

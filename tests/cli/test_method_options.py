@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from archgrad.methods import Ensemble, Method, Stage, gaea, gdas
+from archgrad.methods import Ensemble, Method, Stage, darts_without_none, gaea, gdas
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
@@ -48,7 +48,7 @@ def tree(run: str) -> Any:
         (("--method", "gdas", "--relaxation.temperature-max", 5), Method(relaxation=Gumbel(5.0), weights_first=True)),
         (
             ("--alphas-optimizer.learning-rate", "{name: linear, first: 1e-2, last: 1e-3}"),
-            Method(alphas_optimizer=Adam(learning_rate=Linear(0.01, 0.001))),
+            replace(darts_without_none, alphas_optimizer=Adam(learning_rate=Linear(0.01, 0.001))),
         ),
         (
             ("--regularizers", "beta-decay", "--regularizers.beta-decay.weight=0.5", "--perturbation", "uniform"),

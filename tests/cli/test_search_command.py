@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from archgrad.cli.common_options import NOT_KEPT
 from archgrad.cli.data import open_data
 from archgrad.cli.method_options import OF_THE_METHOD
 from archgrad.fast import asked_path
-from archgrad.methods import Method
+from archgrad.methods import darts_without_none
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam
 from archgrad.options import names_of
@@ -84,7 +85,7 @@ def test_config_holds_every_option_as_it_holds(searched: Path) -> None:
     assert list(config)[:5] == ["command", "space", "channels", "cells", "data"]
     assert (config["space"], config["data"], config["channels"], config["cells"]) == ("tiny", "digits", 2, None)
     assert config["device"] == "auto"
-    assert config["method"] == tree_of(Method())
+    assert config["method"] == tree_of(darts_without_none)
 
 
 def test_a_config_runs_the_same_search_again(searched: Path, archgrad: Type) -> None:
@@ -98,7 +99,8 @@ def test_what_is_typed_beside_a_config_wins(searched: Path, archgrad: Type) -> N
     typed = ("--seed", 5, "--no-fast", "--relaxation", "gumbel", "--temperature-max", 4, "--alphas-betas", "[0.4,0.9]")
     assert archgrad("search", *typed, "--config", searched / "config.yaml", "--out", "b", "--quiet").status == 0
     config, before = config_of(Path("b")), config_of(searched)
-    method = Method(relaxation=Gumbel(temperature_max=4.0), alphas_optimizer=Adam(betas=(0.4, 0.9)))
+    changed = {"relaxation": Gumbel(temperature_max=4.0), "alphas_optimizer": Adam(betas=(0.4, 0.9))}
+    method = replace(darts_without_none, **changed)
     assert config == {**before, "seed": 5, "fast": "plain", "method": tree_of(method)}
 
 

@@ -17,7 +17,19 @@ import archgrad as ag
 from archgrad.always_on import AuxiliarySkip
 from archgrad.bilevel import FirstOrder, Unrolled, search_step
 from archgrad.errors import OptionError, RunError
-from archgrad.methods import Method, Stage, darts, darts_minus, darts_second_order, drnas, fair_darts, gaea, gdas, snas
+from archgrad.methods import (
+    Method,
+    Stage,
+    darts,
+    darts_minus,
+    darts_second_order,
+    darts_without_none,
+    drnas,
+    fair_darts,
+    gaea,
+    gdas,
+    snas,
+)
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Adversarial, Uniform
@@ -158,8 +170,8 @@ def test_what_a_space_does_not_have_is_refused_by_the_search() -> None:
 
 
 def test_presets_and_short_forms_mean_the_same() -> None:
-    assert MethodOptions().choose_method() == replace(darts, source="")
-    assert MethodOptions(method="default").choose_method() is darts  # as docs/results.md has it
+    assert MethodOptions().choose_method() == replace(darts_without_none, source="")
+    assert MethodOptions(method="default").choose_method() is darts_without_none  # as docs/results.md has it
     assert MethodOptions(method="darts-second-order").choose_method() is darts_second_order
     short = {"step": Unrolled(), "relaxation": Gumbel(), "weights_first": True, "alphas_learning_rate": 0.01}
     assert MethodOptions(**short).choose_method() == replace(

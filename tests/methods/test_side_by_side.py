@@ -17,7 +17,7 @@ from archgrad.cli.main import main
 from archgrad.cli.member_processes import jobs_of_members
 from archgrad.errors import OptionError, RunError
 from archgrad.methods import Ensemble, Method, Stage
-from archgrad.regularizers import CostPenalty
+from archgrad.regularizers import CostBudget, CostPenalty
 from archgrad.runs import Interrupted, read_config
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.side_by_side import MemberRun, search_side_by_side
@@ -67,8 +67,9 @@ def content(folder: Path) -> dict[str, bytes]:
             stopping=EpochLimit(epochs=1),
             regularizers=(CostPenalty(cost="parameters"),),
         ),
+        replace(ALONE, regularizers=(CostBudget(limit=91, cost="parameters", rate=1e-6),)),
     ],
-    ids=["darts", "stages", "a selection with epochs of its own", "stopped, with costs"],
+    ids=["darts", "stages", "a selection with epochs of its own", "stopped, with costs", "the smallest"],
 )
 def test_members_side_by_side_come_to_the_same_bits(alone: Method, tmp_path: Path) -> None:
     method = replace(alone, ensemble=Ensemble(members=3))

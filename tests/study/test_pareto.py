@@ -66,7 +66,7 @@ def test_costs_of_a_table_are_those_of_the_same_search() -> None:
     scores = [result("darts", seed, 90.0 + seed, **table, judge="table test") for seed in (0, 1)]
     costs = [result("darts", seed, 5.0 + seed, **of_cost) for seed in (0, 1)]
     ((key, (darts,)),) = tradeoffs([*scores, *costs]).items()
-    assert key == (scores[0].place, "edge ms in ms")
+    assert key == (scores[0].place, "edge in ms")
     assert darts.seeds == ((5.0, 90.0), (6.0, 91.0))
 
 

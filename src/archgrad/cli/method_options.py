@@ -34,6 +34,8 @@ __all__ = ["OF_THE_METHOD", "add_method_options", "make_method"]
 _ADAM = {f"alphas_{name}": name for name in ("learning_rate", "betas", "weight_decay")}
 _FLAT = {"step": STEPS, "relaxation": RELAXATIONS}
 _NONE = "none"
+_FURTHER = ("weights_first", "alphas_grad_clip", "skip_noise", "stages")
+"""What a method has beside its parts."""
 
 OF_THE_METHOD = frozenset(
     [
@@ -103,7 +105,9 @@ def make_method(values: Mapping[str, Any]) -> Method:
         OptionError: There is no such part or option, or parts do not go together.
     """
     stored = values["stored_method"]
-    tree = copy.deepcopy(tree_of(preset(values["method"] or DEFAULT)))
+    of_parts = stored is not None or any(values[name] is not None for name in (*KINDS, *_FURTHER))
+    base = Method() if values["method"] is None and of_parts else preset(values["method"] or DEFAULT)
+    tree = copy.deepcopy(tree_of(base))
     if values["method"] is None and stored is not None:
         tree.update(copy.deepcopy(dict(stored)))
     tree = with_names(tree)
@@ -182,7 +186,7 @@ def _set_short_forms(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
                     f"{tree['alphas_optimizer']['name']}. Leave it out."
                 )
             tree["alphas_optimizer"][option] = values[short]
-    for name in ("weights_first", "alphas_grad_clip", "skip_noise"):
+    for name in _FURTHER[:-1]:
         if values[name] is not None:
             tree[name] = values[name]
     if values["stages"] is not None:

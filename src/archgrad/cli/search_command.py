@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from archgrad.architecture import last_of_run
 from archgrad.cli import data as data_options
 from archgrad.cli import spaces as space_options
 from archgrad.cli.commands import COMMANDS
@@ -124,8 +125,7 @@ def _name(values: dict[str, Any]) -> str:
 
 
 def _summary(result: SearchResult, out: Path, values: dict[str, Any]) -> str:
-    epoch = len(result.history) - 1 if result.stop is None else result.stop.epoch
-    file = out / "checkpoints" / f"epoch_{epoch}.json"
+    file = last_of_run(out)
     return (
         f"\n{to_text(result.architecture)}\n"
         f"Run folder:    {out}\n"

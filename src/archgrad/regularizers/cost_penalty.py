@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -87,10 +87,16 @@ class _OfCost(Regularizer):
         return self._table
 
     def mean(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
+        """Return the mean cost under alphas."""
+        return self._mean_at(
+            {label: relaxation.expected(alphas[label], rows[label]) for label in self.table.rows}, rows
+        )
+
+    def _mean_at(self, weights: Mapping[str, Tensor], rows: Mapping[str, AlphaRow]) -> Tensor:
         """Return the mean cost, where candidates that were pruned have the probability 0."""
         probabilities = {}
         for label, whole in self.table.rows.items():
-            p = relaxation.expected(alphas[label], rows[label])
+            p = weights[label]
             if rows[label].names != whole.names:
                 places = torch.tensor([whole.names.index(name) for name in rows[label].names], device=p.device)
                 p = torch.zeros(len(whole.names), dtype=p.dtype, device=p.device).index_copy(0, places, p)
@@ -172,6 +178,9 @@ class CostBudget(_OfCost):
     m begins at 0. After each epoch it becomes max(0, m + rate (c / limit - 1)), where c is the cost of the network that
     is derived then: dual ascent on the budget. m is part of the checkpoint. A stage with a network of its own, and each
     member of an ensemble, begins at 0 again.
+
+    Dual ascent swings about the limit, so that the last network may be just above it. Then the search returns the
+    likeliest network that keeps it, and says so.
     """
 
     limit: float
@@ -217,6 +226,23 @@ class CostBudget(_OfCost):
         moved = self.multiplier + self.rate * (self.table.of(architecture) / self.limit - 1.0)
         return {self._key: {"multiplier": torch.tensor(max(0.0, moved), dtype=torch.float64)}}
 
+    def marginal(
+        self, probabilities: Mapping[str, Sequence[float]], rows: Mapping[str, AlphaRow]
+    ) -> dict[str, list[float]]:
+        """Return how many limits the mean cost rises with the probability of each candidate.
+
+        Args:
+            probabilities: Of the candidates, by label of their row.
+            rows: What each row decides between, by label.
+        """
+        weights = {
+            label: torch.tensor(probabilities[label], dtype=torch.float64, requires_grad=True)
+            for label in self.table.rows
+        }
+        share = self._mean_at(weights, rows) / self.limit
+        slopes = torch.autograd.grad(share, list(weights.values()), allow_unused=True, materialize_grads=True)
+        return {label: slope.tolist() for label, slope in zip(weights, slopes, strict=True)}
+
     def figures(self, architecture: Any) -> dict[str, float]:
         """Return the cost of the derived network, and the multiplier of the epoch."""
         return {**super().figures(architecture), f"multiplier_{self.cost.replace('-', '_')}": self.multiplier}
@@ -225,13 +251,21 @@ class CostBudget(_OfCost):
         """Return what the networks of the space cost, and the budget."""
         return f"{self._sizes()}; the budget is {self._shown(self.limit)}."
 
+    def keeps(self, architecture: Any) -> bool:
+        """Return whether a network costs no more than the limit."""
+        return self.table.of(architecture) <= self.limit
+
+    def change(self, before: Any, after: Any) -> str:
+        """Return what one network costs and what another, beside the budget."""
+        costs = " instead of ".join(self._shown(self.table.of(each)) for each in (after, before))
+        return f"{costs} {self.cost}, within the budget of {self._shown(self.limit)}"
+
     def broken(self, architecture: Any) -> str | None:
         """Return by how much a network is above the budget; None if it keeps it."""
-        cost = self.table.of(architecture)
-        if cost <= self.limit:
+        if self.keeps(architecture):
             return None
         return (
-            f"The derived network has {self._shown(cost)} {self.cost}, more than the budget of "
+            f"The derived network has {self._shown(self.table.of(architecture))} {self.cost}, more than the budget of "
             f"{self._shown(self.limit)}. Search for more epochs, or raise the rate of CostBudget (now {self.rate:g}) "
             f"or the learning rate of the alphas."
         )

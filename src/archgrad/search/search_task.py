@@ -52,6 +52,7 @@ from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
 from archgrad.search.terms import of_regularizers, say_remarks, with_costs
 from archgrad.search.widening import StageState
+from archgrad.search.within_budget import within_budgets
 from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 from archgrad.tasks import Chosen, loss_on
@@ -322,15 +323,14 @@ class SearchTask(Task[Architecture]):
 
     def result(self) -> Architecture:
         """Return the architecture after the last epoch, or the one that was stopped for, and say why.
-
-        Says as well if the alphas hardly moved, and how close each decision was.
+        Where that breaks a budget, the likeliest that keeps it. Says as well if the alphas hardly moved.
         """
-        if self.members.stop(self.history) is None:
-            architecture = self._architecture or self.together(self._own_architecture(self.epoch - 1))
-        else:
-            architecture = self.together(self._ended())
-            if self.folder is not None:
-                self.folder.save_architecture(architecture)
+        stopped = self.members.stop(self.history) is not None
+        last = None if stopped else self._architecture
+        found = last or self.together(self._ended() if stopped else self._own_architecture(self.epoch - 1))
+        architecture = within_budgets(found, self.supernet, self.regularizers, self.progress.message)
+        if self.folder is not None and (stopped or architecture is not found):
+            self.folder.save_architecture(architecture)
         for note in (undecided_note(architecture), *(part.broken(architecture) for part in self.regularizers)):
             if note is not None:
                 self.progress.message(f"Warning: {note}")

@@ -46,8 +46,8 @@ class MethodOptions(Options):
 
     method: Method | str | None = None
     """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
-    "default", which at present is "darts", the paper's; docs/results.md has the evidence. `step`, `relaxation` and
-    `weights_first` are short for parts of it, and `alphas_...` win over its numbers."""
+    "default", at present "darts-without-none"; docs/results.md has the evidence. `step`, `relaxation` and
+    `weights_first` are short for parts of `Method()`, and `alphas_...` win over a method's numbers."""
     step: BilevelStep | str | None = None
     """How the alphas' gradient is computed, or a name as in `archgrad steps`. By default as the method says."""
     relaxation: Relaxation | str | None = None
@@ -74,17 +74,17 @@ class MethodOptions(Options):
         method = self.method
         if isinstance(method, type):
             raise OptionError(f"method must be a value, but got the class {method.__name__}. Give {method.__name__}().")
-        base = preset(method) if isinstance(method, str) else method
-        if base is None:
-            base = replace(preset(DEFAULT), source="")  # short forms may make another of it
-        if not isinstance(base, Method):
-            raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
         given: dict[str, Any] = {
             "step": _part("step", self.step),
             "relaxation": _part("relaxation", self.relaxation),
             "weights_first": self.weights_first,
         }
         given = {name: value for name, value in given.items() if value is not None}
+        base = preset(method) if isinstance(method, str) else method
+        if base is None:  # parts are those of DARTS with what is given; and short forms make another of it
+            base = Method() if given else replace(preset(DEFAULT), source="")
+        if not isinstance(base, Method):
+            raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
         budgets = () if self.budget is None else budgets_of(self.budget)
         check_budgets(budgets, [part.cost for part in base.regularizers if isinstance(part, CostBudget)])
         if method is not None:

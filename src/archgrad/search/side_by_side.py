@@ -17,6 +17,7 @@ from archgrad.search.prepared import prepared
 from archgrad.search.search_api import SearchResult
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
+from archgrad.search.within_budget import within_budgets
 
 __all__ = ["FOLDER", "MemberRun", "RunMembers", "search_side_by_side"]
 
@@ -113,10 +114,10 @@ def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
         ended = own if stop is None else members.remembered(stop.epoch)
     assert ended is not None
     assert whole is not None
-    if members.stop(task.history) is None:
-        return whole
-    decided = task.together(ended)
-    folder.save_architecture(decided)
+    found = whole if members.stop(task.history) is None else task.together(ended)
+    decided = within_budgets(found, task.supernet, task.regularizers, task.progress.message)
+    if decided is not whole:
+        folder.save_architecture(decided)
     return decided
 
 

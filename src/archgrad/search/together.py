@@ -15,7 +15,7 @@ from archgrad.methods import Ensemble
 from archgrad.selection import Scores, Selection
 from archgrad.supernet import Supernet
 
-__all__ = ["decided_together"]
+__all__ = ["decided_together", "rows_of"]
 
 
 def decided_together(
@@ -38,7 +38,7 @@ def decided_together(
         provenance: Stored beside the members, their mean and their agreement.
     """
     whole = _Mean(supernet, members)
-    rows = partial(_rows, supernet=supernet)
+    rows = partial(rows_of, supernet=supernet)
     own = [rows(member, "scores") or rows(member, "probabilities") for member in members]
     scores = _mean(own) if selection.settles else selection.scores(cast(Supernet, whole))
     found = discretize(
@@ -74,7 +74,7 @@ class _Mean:
 
     def __init__(self, supernet: Supernet, members: Sequence[Architecture]) -> None:
         self._supernet = supernet
-        rows = partial(_rows, supernet=supernet)
+        rows = partial(rows_of, supernet=supernet)
         self._probabilities = _mean([rows(member, "probabilities") for member in members])
         self._edges = _mean([rows(member, "edge_weights") for member in members])
         self.settled: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ class _Mean:
         return self._edges
 
 
-def _rows(member: Architecture, name: str, *, supernet: Supernet) -> dict[str, list[float]]:
+def rows_of(member: Architecture, name: str, *, supernet: Supernet) -> dict[str, list[float]]:
     """Return numbers of a member's provenance by row, in the order of the candidates."""
     rows: Mapping[str, Any] = member.provenance.get(name, {})
     return {

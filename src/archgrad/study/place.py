@@ -47,7 +47,8 @@ class Place:
     @property
     def quantity(self) -> str:
         """The metric with its unit."""
-        return self.metric.replace("_", " ") + (f" in {self.unit}" if self.unit else "")
+        name = self.metric.removesuffix(f"_{self.unit}").replace("_", " ")
+        return name + (f" in {self.unit}" if self.unit else "")
 
     @property
     def axis(self) -> str:

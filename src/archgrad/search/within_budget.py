@@ -1,0 +1,82 @@
+"""The likeliest network that keeps the budgets of a search, where the likeliest of all breaks one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from archgrad.architecture import Architecture
+from archgrad.discretize import decide
+from archgrad.json_text import thaw
+from archgrad.regularizers import CostBudget, Regularizer
+from archgrad.search.terms import with_costs
+from archgrad.search.together import rows_of
+from archgrad.supernet import Supernet
+
+__all__ = ["within_budgets"]
+
+_FIRST, _LAST = 2.0**-10, 2.0**30
+"""Prices, in logarithms of a probability for the whole budget, that are tried at first and at last."""
+_HALVINGS = 20
+
+
+def within_budgets(
+    found: Architecture, supernet: Supernet, regularizers: Sequence[Regularizer], say: Callable[[str], None]
+) -> Architecture:
+    """Return an architecture; where it breaks a budget, and others keep all, the likeliest of these.
+
+    The likeliest network at a cost of at most B has the largest sum of log p. Its Lagrangian gives the cost a price:
+    each row takes the candidate with the largest log p - price c, where c is how much the mean cost rises with the
+    candidate's probability. The choices decide by their own rules, with p exp(-price c) in the place of p (relative to
+    the cheapest candidate of the row), and the lowest price at which all budgets are kept is found by doubling and
+    halving. At a high price each row takes the candidate that costs least.
+
+    Args:
+        found: What the alphas decide, with its probabilities, or scores of a selection, in the provenance.
+        supernet: Its choices decide; stays as it is.
+        regularizers: Of the search, which say what breaks a budget.
+        say: Is told what was changed, and why.
+    """
+    budgets = [part for part in regularizers if isinstance(part, CostBudget)]
+
+    def kept(architecture: Architecture) -> bool:
+        return all(part.keeps(architecture) for part in budgets)
+
+    if kept(found):
+        return found
+    probabilities, edges = (rows_of(found, name, supernet=supernet) for name in ("probabilities", "edge_weights"))
+    scores = rows_of(found, "scores", supernet=supernet) or probabilities
+    slopes = [part.marginal(probabilities, supernet.rows) for part in budgets]
+    costs = {label: list(map(math.fsum, zip(*(slope[label] for slope in slopes), strict=True))) for label in scores}
+
+    def at(price: float) -> Architecture:
+        priced = {label: _priced(row, costs[label], price) for label, row in scores.items()}
+        return Architecture(decide(supernet.network, supernet.choices, {**edges, **priced}), space=found.space)
+
+    high = _FIRST
+    while not kept(at(high)):
+        if high > _LAST:
+            return found
+        high *= 2.0
+    low = 0.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if kept(at(middle)) else (middle, high)
+    taken = at(high)
+    changed = {label: decision for label, decision in found.choices.items() if taken.choices.get(label) != decision}
+    say(
+        f"The likeliest network of all breaks a budget. The result is the likeliest that keeps it: "
+        f"{'; '.join(part.change(found, taken) for part in budgets)}. Decided otherwise: {', '.join(changed)}."
+    )
+    evidence = {**found.provenance, "before_budget": thaw(changed)}
+    return with_costs(replace(taken, provenance=evidence), regularizers)
+
+
+def _priced(row: Sequence[float], costs: Sequence[float], price: float) -> list[float]:
+    """Return scores with a price on the costs; what has none above 0, as it is left out, keeps its own."""
+    least = min((cost for score, cost in zip(row, costs, strict=True) if score > 0.0), default=0.0)
+    return [
+        score * math.exp(-price * max(0.0, cost - least)) if score > 0.0 else score
+        for score, cost in zip(row, costs, strict=True)
+    ]
