@@ -9,7 +9,7 @@ one node end in the same sum. So work is done state by state and node by node:
 What runs as it is written (`layout` says what) is one more summand. On the path "native", cells in which the compiled
 kernels know everything are computed as a whole instead (`native_cell`); on the path "grouped", cells are computed in
 fewer and larger operations (`grouped_cell`). A layer choice that stands outside of cells is computed as a cell of one
-edge.
+edge, or on the path "native" together with others (`deferral`).
 """
 
 from __future__ import annotations
@@ -76,7 +76,6 @@ class CellEvaluator:
             cell: A cell with open edges, always the same.
             states: Its inputs.
         """
-        states = [settled(x) for x in states]
         if calls_are_watched() or not is_as_defined(cell, Cell) or not are_ordinary(states):
             return cell.edge_by_edge(states)
         self._kept.look(cell)

@@ -5,8 +5,9 @@
     return torch.cat([h, self.third(h)], dim=1)  # reads them: all that is deferred is computed together
 
 A `Deferred` stands for its value in all functions and methods of PyTorch, which have it computed first; products with a
-number in a tensor and sums only make another one. Where it would be taken for a tensor without such a call, in C++
-code, it is on the meta device, and PyTorch refuses it. `deferral` says where there are any.
+number in a tensor and sums only make another one. What takes tensors without being such a function (a person's own
+`torch.autograd.Function`, C++ code) would see an empty image, so only code whose every call is known meets any (see
+`deferral`).
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Wiring(Protocol):
     n_inputs: int
     n_nodes: int
     output: str
-    """"last" or "concat"."""
+    """"last" or "concat"; "each" of a `FreeWiring`."""
     partial_channels: int
 
     @property

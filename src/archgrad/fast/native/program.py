@@ -1,7 +1,7 @@
 """Stages one after the other as one function of PyTorch's.
 
 Between the stages there is no graph: gradients of images that several stages read are added up where they are made, by
-the kernels, and nothing but the last output is handed over from node to node of autograd.
+the kernels, and nothing but what is given out is handed over from node to node of autograd.
 """
 
 from __future__ import annotations
