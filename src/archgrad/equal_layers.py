@@ -85,7 +85,8 @@ def called(*modules: nn.Module) -> Iterator[list[tuple[nn.Module, tuple[Any, ...
 
 
 def _tensor_key(x: Tensor) -> Hashable:
-    return tuple(x.shape), x.dtype, x.device.type, x.requires_grad, type(x)
+    """Shape and type; not the device, so that a table of latencies is read where another device searches."""
+    return tuple(x.shape), x.dtype, x.requires_grad, type(x)
 
 
 def _plain_key(value: Any) -> Hashable | None:

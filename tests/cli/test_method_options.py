@@ -41,6 +41,10 @@ def tree(run: str) -> Any:
     return yaml.safe_load(Path(run, "config.yaml").read_text())["method"]
 
 
+def changed(**parts: Any) -> Method:
+    return replace(darts_without_none, **parts)
+
+
 @pytest.mark.parametrize(
     ("typed", "method"),
     [
@@ -48,42 +52,42 @@ def tree(run: str) -> Any:
         (("--method", "gdas", "--relaxation.temperature-max", 5), Method(relaxation=Gumbel(5.0), weights_first=True)),
         (
             ("--alphas-optimizer.learning-rate", "{name: linear, first: 1e-2, last: 1e-3}"),
-            replace(darts_without_none, alphas_optimizer=Adam(learning_rate=Linear(0.01, 0.001))),
+            changed(alphas_optimizer=Adam(learning_rate=Linear(0.01, 0.001))),
         ),
         (
             ("--regularizers", "beta-decay", "--regularizers.beta-decay.weight=0.5", "--perturbation", "uniform"),
-            Method(regularizers=(BetaDecay(weight=0.5),), perturbation=Uniform()),
+            changed(regularizers=(BetaDecay(weight=0.5),), perturbation=Uniform()),
         ),
         (
             ("--stopping", "skip-count", "--stopping.limit", 7, "--selection", "threshold", "--alphas-grad-clip", 5),
-            Method(stopping=SkipCount(limit=7), selection=Threshold(), alphas_grad_clip=5.0),
+            changed(stopping=SkipCount(limit=7), selection=Threshold(), alphas_grad_clip=5.0),
         ),
-        (("--skip-noise", 0.1), Method(skip_noise=0.1)),
+        (("--skip-noise", 0.1), changed(skip_noise=0.1)),
         (
             ("--ensemble.members", 2, "--ensemble.without", "skip", "--stopping", "epoch-limit"),
-            Method(ensemble=Ensemble(members=2, without=("skip",)), stopping=EpochLimit()),
+            changed(ensemble=Ensemble(members=2, without=("skip",)), stopping=EpochLimit()),
         ),
-        (("--ensemble", "none"), Method()),
-        (("--stages", "[{epochs: 1, keep: 2}]"), Method(stages=(Stage(epochs=1, keep=2),))),
+        (("--ensemble", "none"), changed()),
+        (("--stages", "[{epochs: 1, keep: 2}]"), changed(stages=(Stage(epochs=1, keep=2),))),
         (
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient"),
-            Method(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
+            changed(relaxation=Simplex(), alphas_optimizer=ExponentiatedGradient()),
         ),
         (
             ("--relaxation", "soft-gumbel", "--relaxation.temperature-min", 2),
-            Method(relaxation=SoftGumbel(temperature_min=2.0)),
+            changed(relaxation=SoftGumbel(temperature_min=2.0)),
         ),
         (
             ("--weights-rules", "flooding", "--weights-rules.flooding.level", 0.2),
-            Method(weights_rules=(Flooding(0.2),)),
+            changed(weights_rules=(Flooding(0.2),)),
         ),
         (
             ("--relaxation", "dirichlet", "--regularizers", "dirichlet-kl"),
-            Method(relaxation=Dirichlet(), regularizers=(DirichletKL(),)),
+            changed(relaxation=Dirichlet(), regularizers=(DirichletKL(),)),
         ),
         (
             ("--relaxation", "sigmoid", "--regularizers", "zero-one", "--regularizers.zero-one.norm", "l1"),
-            Method(relaxation=Sigmoid(), regularizers=(ZeroOne(norm="l1"),)),
+            changed(relaxation=Sigmoid(), regularizers=(ZeroOne(norm="l1"),)),
         ),
     ],
 )

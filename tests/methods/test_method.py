@@ -175,7 +175,11 @@ def test_presets_and_short_forms_mean_the_same() -> None:
     assert MethodOptions(method="darts-second-order").choose_method() is darts_second_order
     short = {"step": Unrolled(), "relaxation": Gumbel(), "weights_first": True, "alphas_learning_rate": 0.01}
     assert MethodOptions(**short).choose_method() == replace(
-        gdas, step=Unrolled(), alphas_optimizer=Adam(learning_rate=0.01), source=""
+        gdas,
+        step=Unrolled(),
+        selection=darts_without_none.selection,
+        alphas_optimizer=Adam(learning_rate=0.01),
+        source="",
     )
     torch.manual_seed(0)
     plain = ag.search(
@@ -305,7 +309,8 @@ def test_a_threshold_drops_weak_edges_but_never_the_last() -> None:
 
 def test_a_run_of_before_there_were_methods_is_resumed_or_refused_in_a_sentence(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = {"relaxation": Gumbel(), "step": Unrolled(), "epochs": 1, "batch_size": 8, "device": "cpu", "quiet": True}
+    options = {"method": Method(relaxation=Gumbel(), step=Unrolled()), "epochs": 1}
+    options |= {"batch_size": 8, "device": "cpu", "quiet": True}
     torch.manual_seed(0)
     ag.search(TabularSpace(), DATA, run_dir=run, **options)
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -327,8 +332,9 @@ def test_a_run_of_before_there_were_methods_is_resumed_or_refused_in_a_sentence(
     with pytest.raises(OptionError, match="relaxation of somebody's own"):
         ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **options)
     (run / "config.yaml").write_text(yaml.safe_dump({**config, **old}))
+    other = {**options, "method": Method(relaxation=Gumbel(5.0), step=Unrolled())}
     with pytest.raises(RunError, match=r"method.relaxation.temperature_max: the run has 10.0, asked for 5.0"):
-        ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **{**options, "relaxation": Gumbel(5.0)})
+        ag.search(TabularSpace(), DATA, run_dir=run, resume=True, **other)
 
 
 def test_a_run_of_before_there_was_an_option_is_resumed_as_one_with_its_default(tmp_path: Path) -> None:

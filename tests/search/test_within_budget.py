@@ -92,6 +92,15 @@ def test_decisions_that_cost_nothing_stay_and_what_was_before_is_told() -> None:
     assert sum(taken.provenance["costs"]["parameters"].values()) == 10 + 76 + 22
 
 
+def test_of_rows_that_change_at_the_same_price_no_more_change_than_is_needed() -> None:
+    supernet = ag.Supernet(Layers(), seed=0)
+    with torch.no_grad():
+        for row in supernet.alphas.values():
+            row.copy_(torch.tensor([0.0, -9.0, 1.0]))
+    taken = within_budgets(discretize(supernet), supernet, [bound(10 + 2 * 76, Layers())])
+    assert sorted(taken.choices.values()) == ["skip", "wide8", "wide8"]
+
+
 def test_two_budgets_are_kept_together() -> None:
     supernet = ag.Supernet(Layers(), seed=0)
     with torch.no_grad():
@@ -124,6 +133,7 @@ def test_a_search_returns_and_keeps_the_network_within_its_budget(
     method = ag.Method(regularizers=(CostBudget(limit=limit, cost="parameters", rate=1e-6),), **more)
     options = {"method": method, "epochs": 1, "batch_size": 8, "seed": seed, "quiet": True}
     run = tmp_path / "run"
+    torch.manual_seed(seed)  # of the space's first weights
     result = ag.search(Layers(), DATA, **options, run_dir=run)
     taken = "wide2" if more else "skip"
     assert set(result.architecture.choices.values()) == {taken}

@@ -58,3 +58,8 @@ def test_a_module_that_is_not_known_through_has_no_key() -> None:
 def test_inputs_are_equal_by_shape_and_type(other: object) -> None:
     assert shapes_key([torch.zeros(3, 2)]) == shapes_key([torch.ones(3, 2)])
     assert shapes_key([torch.zeros(3, 2)]) != shapes_key([other])
+
+
+def test_on_another_device_keys_are_the_same() -> None:
+    assert module_key(nn.Linear(2, 3)) == module_key(nn.Linear(2, 3, device="meta"))
+    assert shapes_key([torch.zeros(3, 2)]) == shapes_key([torch.zeros(3, 2, device="meta")])

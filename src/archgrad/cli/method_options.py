@@ -34,8 +34,6 @@ __all__ = ["OF_THE_METHOD", "add_method_options", "make_method"]
 _ADAM = {f"alphas_{name}": name for name in ("learning_rate", "betas", "weight_decay")}
 _FLAT = {"step": STEPS, "relaxation": RELAXATIONS}
 _NONE = "none"
-_FURTHER = ("weights_first", "alphas_grad_clip", "skip_noise", "stages")
-"""What a method has beside its parts."""
 
 OF_THE_METHOD = frozenset(
     [
@@ -72,7 +70,7 @@ def add_method_options(parser: Parser) -> None:
         default=None,
         action="append",
         metavar="COST<=NUMBER",
-        help="Most that the derived network may cost, such as 'parameters<=20k', 'multiply-adds<=300M' or "
+        help="Limit on what the derived network costs, such as 'parameters<=20k', 'multiply-adds<=300M' or "
         "'latency<=8ms': a cost-budget with its defaults. Several have commas between, or --budget is given again.",
     )
     group.add_argument(
@@ -105,10 +103,9 @@ def make_method(values: Mapping[str, Any]) -> Method:
         OptionError: There is no such part or option, or parts do not go together.
     """
     stored = values["stored_method"]
-    of_parts = stored is not None or any(values[name] is not None for name in (*KINDS, *_FURTHER))
-    base = Method() if values["method"] is None and of_parts else preset(values["method"] or DEFAULT)
-    tree = copy.deepcopy(tree_of(base))
-    if values["method"] is None and stored is not None:
+    before = values["method"] is None and stored is not None  # kinds of parts that a run did not know are DARTS' own
+    tree = copy.deepcopy(tree_of(Method() if before else preset(values["method"] or DEFAULT)))
+    if before:
         tree.update(copy.deepcopy(dict(stored)))
     tree = with_names(tree)
     typed: set[str] = set()
@@ -186,7 +183,7 @@ def _set_short_forms(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
                     f"{tree['alphas_optimizer']['name']}. Leave it out."
                 )
             tree["alphas_optimizer"][option] = values[short]
-    for name in _FURTHER[:-1]:
+    for name in ("weights_first", "alphas_grad_clip", "skip_noise"):
         if values[name] is not None:
             tree[name] = values[name]
     if values["stages"] is not None:

@@ -42,10 +42,10 @@ class RunOptions(CheckpointSchedule):
     run_dir: str | os.PathLike[str] | None = None
     """The run folder, where metrics, checkpoints and results are written; None keeps nothing on disk."""
     resume: Resume = False
-    """Go on with the run in `run_dir`, from its last checkpoint; its options must be the same. "auto" begins one where
+    """Go on with the run in `run_dir`, from its last checkpoint; its options must be the same. "auto" begins a run if
     there is none."""
     overwrite: bool = False
-    """Start anew where `run_dir` holds an earlier run, which is removed."""
+    """If `run_dir` holds an earlier run, remove that and start anew."""
     log_frequency: int | None = None
     """Steps from one line to the next where output is no terminal, at least 1; None writes a line per epoch."""
     quiet: bool = False
@@ -60,11 +60,11 @@ class RunOptions(CheckpointSchedule):
     max_minutes: float | None = None
     """Save and end the run after this time, above 0; it can be resumed. None sets no limit."""
     patience: int | None = None
-    """End the run after so many epochs in which `watch` has not got better than ever before, at least 1, for good. None
-    runs all epochs."""
+    """Early stopping: end the run after so many epochs, at least 1, without a new best value of `watch`. The run cannot
+    have more epochs then. None runs all epochs."""
     watch: str | None = None
-    """Column of metrics.csv that `patience` looks at. Of the loss and the metrics the task says whether the lowest is
-    best; of others what ends in loss or error is better the lower it is, and the rest the higher. By default valid_loss
+    """Column of metrics.csv that `patience` looks at. For the loss and the metrics the task says whether the lowest is
+    best; for other columns it is the lowest if the name ends in loss or error, else the highest. By default valid_loss
     of a search, and test_loss of a retraining, whose test figures are then chosen on the test set."""
     config: Mapping[str, Any] | None = None
     """Further plain options of the caller (space, channels, ...), written to config.yaml beside these."""

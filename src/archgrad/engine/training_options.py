@@ -30,23 +30,23 @@ class TrainingOptions(Options):
     batch_size: int
     """Samples of a step, on each process; at least 1."""
     seed: int
-    """Of all random numbers; from 0 to 2**32 - 1."""
+    """Seed of all random numbers; from 0 to 2**32 - 1."""
     learning_rate: float = 0.025
-    """Of the weights in the first epoch; above 0."""
+    """Learning rate of the weights in the first epoch; above 0."""
     learning_rate_min: float
     """What the learning rate falls to along the cosine, after the last epoch; at least 0."""
     schedule: Schedule = "cosine"
     """Course of the weights' learning rate over the epochs: "cosine" (half a cosine), or "constant", with which a
     finished run can go on with more epochs."""
     momentum: float = 0.9
-    """Of the weights' SGD; from 0 to below 1."""
+    """Momentum of the weights' SGD; from 0 to below 1."""
     weight_decay: float = 3e-4
-    """Of the weights, added to the gradient by SGD; at least 0."""
+    """Weight decay of the weights, added to the gradient by SGD; at least 0."""
     grad_clip: float = 5.0
-    """Largest L2 norm of the gradient over all weights; 0 is off."""
+    """Largest L2 norm that the gradient over all weights is clipped to; 0 is off."""
     accumulation: int = 1
-    """Parts that each batch is cut into, one after the other, to save memory; at least 1. The result is that of the
-    whole batch, up to BatchNorm, which sees the parts."""
+    """Parts that each batch is cut into and that run one after the other (gradient accumulation), to save memory; at
+    least 1. The result is that of the whole batch, up to BatchNorm, which sees the parts."""
     precision: Precision = "32"
     """"32", "64", or autocast to "bf16" or "fp16", with weights, alphas, BatchNorm statistics, and gradients that are
     subtracted from each other (finite differences) in 32 bits. "fp16" is for GPUs that emulate bfloat16: losses are
@@ -55,8 +55,8 @@ class TrainingOptions(Options):
     on_nonfinite: OnNonfinite = "stop"
     """What a loss or gradient that is not finite does: "stop" the run, or "skip" the step."""
     sync_batchnorm: bool = False
-    """With several processes, let BatchNorm see the batch of all of them in training, at two messages a norm and step;
-    R processes then compute what one would with a batch of R times the size, dropout aside."""
+    """With several processes, let BatchNorm see the batch of all of them in training (two more all-reduces for each
+    norm and pass); R processes then compute what one would with a batch of R times the size, dropout aside."""
 
     @property
     def fixed_length(self) -> str:

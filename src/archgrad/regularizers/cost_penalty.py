@@ -179,8 +179,8 @@ class CostBudget(_OfCost):
     is derived then: dual ascent on the budget. m is part of the checkpoint. A stage with a network of its own, and each
     member of an ensemble, begins at 0 again.
 
-    Dual ascent swings about the limit, so that the last network may be just above it. Then the search returns the
-    likeliest network that keeps it, and says so.
+    Dual ascent swings about the limit, so that the last network may be above it. Then the search puts a price on the
+    cost, the lowest that suffices, and returns the likeliest network at that price, which keeps the limit; and says so.
     """
 
     limit: float

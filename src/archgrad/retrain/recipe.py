@@ -38,7 +38,7 @@ class Recipe(TaskOptions, TrainingOptions):
     """Passes over the training data, at least 1."""
     batch_size: int = 96
     seed: int = 0
-    """Of order, augmentation and drop path; from 0 to 2**32 - 1."""
+    """Seed of order, augmentation and drop path; from 0 to 2**32 - 1."""
     learning_rate_min: float = 0.0
     """What the learning rate falls to along a cosine or a line, after the last epoch, and no lower along an
     exponential; at least 0."""
@@ -49,8 +49,8 @@ class Recipe(TaskOptions, TrainingOptions):
     learning_rate_decay: float = 0.97
     """What an exponential course multiplies the learning rate by after each epoch; between 0 and 1."""
     warmup_epochs: int = 0
-    """First epochs, in which the learning rate of the schedule is multiplied by shares that grow in equal steps: of 5,
-    by 1/5, 2/5, ... and in the fifth by 1; 0 is off."""
+    """First epochs with a linear warm-up: with 5, the learning rate of the schedule is multiplied by 1/5, 2/5, ... and
+    in the fifth epoch by 1; 0 is off."""
     optimizer: Optimizer = "sgd"
     """"sgd", or "adamw", which has a momentum of its own and decouples the weight decay from the gradient."""
     cutout: int | None = None
@@ -63,11 +63,11 @@ class Recipe(TaskOptions, TrainingOptions):
     label_smoothing: float = 0.0
     """Share of each class number spread over all classes, in training only; from 0 to below 1."""
     fast: Fast = "auto"
-    """The path to the same numbers, but for rounding: "plain" runs every operation as it is written, "native" takes
-    kernels that were compiled for the CPU, "torch" PyTorch's operations, and "grouped", which is for cells that are
-    searched, changes the memory format of images alone; False is "plain". "auto" (True) is "native" on a CPU with
-    kernels. Elsewhere the first step is done by each of the others, with no trace, and the quickest that gives what
-    "plain" does is taken, said, and kept in paths.json of the run folder."""
+    """How the same numbers are computed, up to rounding: "plain" runs every operation as it is written, "native" uses
+    kernels compiled for the CPU, "torch" PyTorch's operations, and "grouped", which is for cells that are searched,
+    only changes the memory format of images; False is "plain". "auto" (True) is "native" on a CPU with kernels.
+    Elsewhere the first step is tried with each of the others, and undone; the quickest that agrees with "plain" is
+    taken, and written to paths.json of the run folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,9 +46,9 @@ class SearchRecipe(TaskOptions, TrainingOptions):
     batch_size: int = 64
     """Samples of each of a step's two batches, on each process; at least 1."""
     seed: int = 0
-    """Of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1."""
+    """Seed of the split, the order, augmentation, alphas and the relaxation's draws; from 0 to 2**32 - 1."""
     learning_rate_min: float = 0.001
-    """What the cosine schedule falls to after the last epoch; at least 0."""
+    """Learning rate of the weights that the cosine schedule falls to after the last epoch; at least 0."""
     schedule: SearchSchedule = "cosine"
     weights_fraction: float = 0.5
     """Share of the training data that the weights learn from; the alphas learn from the rest. Between 0 and 1."""
@@ -59,15 +59,15 @@ class SearchRecipe(TaskOptions, TrainingOptions):
     torchmetrics, or a function of (outputs, targets) that returns name -> mean over the batch, or one number. By
     default the task's own."""
     latency_table: str | os.PathLike[str] | None = None
-    """Where a cost is the latency, a JSON file of how long operations take, such as the latency.json of another run;
-    all that the space needs must be in it. By default each is timed once on `device`, for the latency.json of the
-    run."""
+    """If a cost is the latency: a JSON file of how long operations take, such as the latency.json of another run, which
+    must have all operations of the space. By default each is timed once on `device`, and written to the latency.json of
+    the run."""
     cost_table: str | os.PathLike[str] | None = None
-    """CSV file of a tabular benchmark (see `archgrad.nasbench.load_table`) whose columns are costs, by their names:
-    `budget="raspi4_ms<=8"`. What it has, such as `parameters`, is not measured. By default all is measured."""
+    """CSV file of a tabular benchmark (see `archgrad.nasbench.load_table`), whose columns can be costs by their names:
+    `budget="raspi4_ms<=8"`. What it has, such as `parameters`, is not measured. By default all costs are measured."""
     weights_optimizer: Optimizer | OptimizerFactory | None = None
-    """Instead of the SGD: a function of the list of weights, or an optimizer over parameters of `space`, which then
-    works on the supernet's copies of them."""
+    """What trains the weights in the place of SGD: a function of the list of weights that returns an optimizer, or an
+    optimizer over parameters of `space`, which then works on the supernet's copies of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,15 +86,15 @@ class SearchRunOptions(RunOptions):
     """The options of a search's run that no result depends on."""
 
     fast: Fast = "auto"
-    """The path to the same numbers: "plain" runs every operation as it is written, "native" takes kernels that were
-    compiled for the CPU, "torch" PyTorch's operations, "grouped" few large ones; False is "plain". "auto" (True) is
-    "native" on a CPU with kernels. Elsewhere the first step is done by each of the others, with no trace, and the
-    quickest that gives what "plain" does is taken, said, and kept in paths.json of the run folder."""
+    """How the same numbers are computed: "plain" runs every operation as it is written, "native" uses kernels compiled
+    for the CPU, "torch" PyTorch's operations, "grouped" few large operations; False is "plain". "auto" (True) is
+    "native" on a CPU with kernels. Elsewhere the first step is tried with each of the others, and undone; the quickest
+    that agrees with "plain" is taken, and written to paths.json of the run folder."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     cuda_graphs: bool = False
-    """On a GPU, record each kind of pass as a CUDA graph after a warm-up, which is announced, and do it again without
-    Python; see `archgrad.bilevel.cuda_graphs`. What cannot be recorded is said and runs as usual."""
+    """On a GPU, record each kind of pass as a CUDA graph after a warm-up, and replay it without Python; see
+    `archgrad.bilevel.cuda_graphs`. What cannot be recorded is named, and runs as usual."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -322,9 +322,7 @@ class SearchTask(Task[Architecture]):
             self.progress.message(warning)
 
     def result(self) -> Architecture:
-        """Return the architecture after the last epoch, or the one that was stopped for, and say why.
-        Where that breaks a budget, the likeliest that keeps it. Says as well if the alphas hardly moved.
-        """
+        """Return the last epoch's architecture, or the one stopped for, within the budgets; say what is to be said."""
         stopped = self.members.stop(self.history) is not None
         last = None if stopped else self._architecture
         found = last or self.together(self._ended() if stopped else self._own_architecture(self.epoch - 1))
@@ -337,8 +335,9 @@ class SearchTask(Task[Architecture]):
         return architecture
 
     def present_architecture(self) -> Architecture:
-        """Return what the alphas decide at present, also within an epoch."""
-        return self.together(self._own_architecture(self.epoch if self.step else max(self.epoch - 1, 0)))
+        """Return what the alphas decide at present, also within an epoch; within the budgets."""
+        found = self.together(self._own_architecture(self.epoch if self.step else max(self.epoch - 1, 0)))
+        return within_budgets(found, self.supernet, self.regularizers)
 
     def _ended(self) -> Architecture:
         """Return what the member that has ended decided: by its last alphas, or by those that it was stopped for."""

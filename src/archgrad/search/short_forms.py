@@ -45,9 +45,9 @@ class MethodOptions(Options):
     """The options of a search that choose its method."""
 
     method: Method | str | None = None
-    """How alphas are relaxed, moved and read: a `Method`, or the name of one in `archgrad.methods`. By default
-    "default", at present "darts-without-none"; docs/results.md has the evidence. `step`, `relaxation` and
-    `weights_first` are short for parts of `Method()`, and `alphas_...` win over a method's numbers."""
+    """The search method: a `Method`, or the name of one in `archgrad.methods`. By default "default", at present
+    "darts-without-none"; docs/results.md has the evidence. `step`, `relaxation` and `weights_first` are short for parts
+    of it; `alphas_...` win over a method's numbers."""
     step: BilevelStep | str | None = None
     """How the alphas' gradient is computed, or a name as in `archgrad steps`. By default as the method says."""
     relaxation: Relaxation | str | None = None
@@ -55,14 +55,15 @@ class MethodOptions(Options):
     weights_first: bool | None = None
     """Update the weights before the alphas in each step, as GDAS does. By default as the method says."""
     alphas_learning_rate: float | None = None
-    """Of the alphas' optimizer; above 0. By default as the method says, else 0.0003."""
+    """Learning rate of the alphas' optimizer; above 0. By default as the method says, else 0.0003."""
     alphas_betas: tuple[float, float] | None = None
-    """Of the alphas' Adam; each from 0 to below 1. By default as the method says, else 0.5 and 0.999."""
+    """Betas of the alphas' Adam; each from 0 to below 1. By default as the method says, else 0.5 and 0.999."""
     alphas_weight_decay: float | None = None
-    """Of the alphas' Adam, added to the gradient; at least 0. By default as the method says, else 0.001."""
+    """Weight decay of the alphas' Adam, added to the gradient; at least 0. By default as the method says, else
+    0.001."""
     budget: str | Sequence[str] | None = None
-    """Most that the derived network may cost, such as "parameters<=20k" or "multiply-adds<=300M, latency<=8ms": each is
-    an `archgrad.regularizers.CostBudget` with its defaults, beside what the method has. None sets no limit."""
+    """Limit on what the derived network costs, such as "parameters<=20k" or "multiply-adds<=300M, latency<=8ms": each
+    is an `archgrad.regularizers.CostBudget` with its defaults, beside what the method has. None sets no limit."""
 
     def choose_method(self) -> Method:
         """Return the method that is asked for by itself or by short forms.
@@ -81,8 +82,8 @@ class MethodOptions(Options):
         }
         given = {name: value for name, value in given.items() if value is not None}
         base = preset(method) if isinstance(method, str) else method
-        if base is None:  # parts are those of DARTS with what is given; and short forms make another of it
-            base = Method() if given else replace(preset(DEFAULT), source="")
+        if base is None:
+            base = replace(preset(DEFAULT), source="")  # short forms may make another of it
         if not isinstance(base, Method):
             raise OptionError(f"method must be a Method or the name of one, but got {method!r}.")
         budgets = () if self.budget is None else budgets_of(self.budget)

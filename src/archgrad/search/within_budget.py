@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from archgrad.architecture import Architecture
@@ -22,7 +22,10 @@ _HALVINGS = 20
 
 
 def within_budgets(
-    found: Architecture, supernet: Supernet, regularizers: Sequence[Regularizer], say: Callable[[str], None]
+    found: Architecture,
+    supernet: Supernet,
+    regularizers: Sequence[Regularizer],
+    say: Callable[[str], None] = lambda said: None,
 ) -> Architecture:
     """Return an architecture; where it breaks a budget, and others keep all, the likeliest of these.
 
@@ -30,7 +33,8 @@ def within_budgets(
     each row takes the candidate with the largest log p - price c, where c is how much the mean cost rises with the
     candidate's probability. The choices decide by their own rules, with p exp(-price c) in the place of p (relative to
     the cheapest candidate of the row), and the lowest price at which all budgets are kept is found by doubling and
-    halving. At a high price each row takes the candidate that costs least.
+    halving. At a high price each row takes the candidate that costs least. Several rows may change at one price, so
+    that a likelier network between two prices, which also keeps the budgets, can be missed (the duality gap).
 
     Args:
         found: What the alphas decide, with its probabilities, or scores of a selection, in the provenance.
@@ -50,23 +54,30 @@ def within_budgets(
     slopes = [part.marginal(probabilities, supernet.rows) for part in budgets]
     costs = {label: list(map(math.fsum, zip(*(slope[label] for slope in slopes), strict=True))) for label in scores}
 
-    def at(price: float) -> Architecture:
-        priced = {label: _priced(row, costs[label], price) for label, row in scores.items()}
+    def at(prices: Mapping[str, float]) -> Architecture:
+        priced = {label: _priced(row, costs[label], prices[label]) for label, row in scores.items()}
         return Architecture(decide(supernet.network, supernet.choices, {**edges, **priced}), space=found.space)
 
+    def everywhere(price: float) -> dict[str, float]:
+        return dict.fromkeys(scores, price)
+
     high = _FIRST
-    while not kept(at(high)):
+    while not kept(at(everywhere(high))):
         if high > _LAST:
             return found
         high *= 2.0
     low = 0.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
-        low, high = (low, middle) if kept(at(middle)) else (middle, high)
-    taken = at(high)
+        low, high = (low, middle) if kept(at(everywhere(middle))) else (middle, high)
+    prices = everywhere(high)
+    for label in sorted(scores, key=lambda label: -_lost(scores[label], costs[label], high)):
+        if _lost(scores[label], costs[label], high) > 0.0 and kept(at(without := {**prices, label: 0.0})):
+            prices = without
+    taken = at(prices)
     changed = {label: decision for label, decision in found.choices.items() if taken.choices.get(label) != decision}
     say(
-        f"The likeliest network of all breaks a budget. The result is the likeliest that keeps it: "
+        f"The likeliest network of all breaks a budget. The result keeps it, as likely as may be: "
         f"{'; '.join(part.change(found, taken) for part in budgets)}. Decided otherwise: {', '.join(changed)}."
     )
     evidence = {**found.provenance, "before_budget": thaw(changed)}
@@ -80,3 +91,10 @@ def _priced(row: Sequence[float], costs: Sequence[float], price: float) -> list[
         score * math.exp(-price * max(0.0, cost - least)) if score > 0.0 else score
         for score, cost in zip(row, costs, strict=True)
     ]
+
+
+def _lost(row: Sequence[float], costs: Sequence[float], price: float) -> float:
+    """Return what a row loses by a price: the logarithm of the best score over that of what it takes then."""
+    priced = _priced(row, costs, price)
+    taken = row[max(range(len(row)), key=lambda k: priced[k])]
+    return math.log(max(row) / taken) if taken > 0.0 else 0.0
