@@ -192,7 +192,10 @@ class LayerChoice(Choice):
 
     def one_by_one(self, *args: Any, **kwargs: Any) -> Any:
         """Return what `forward` does, every candidate as it is written."""
-        mixture = self.mixture
+        return self.mixed(self.mixture, *args, **kwargs)
+
+    def mixed(self, mixture: Mixture, *args: Any, **kwargs: Any) -> Any:
+        """Return the same for a mixture that is given."""
         outputs = [self.run(k, *args, **kwargs) for k in mixture.active]
         return weighted_sum(outputs, mixture.weights, mixture.active, self._describe, mixture.straight_through)
 

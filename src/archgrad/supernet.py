@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from archgrad.copying import copied
 from archgrad.edge_weights import EdgeWeights
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import Fast, FastPath
+from archgrad.fast.deferred import settled
 from archgrad.labels import LabelledChoice, alpha_rows, open_choices
 from archgrad.named_weights import NamedWeights, candidates_of
 from archgrad.nested import map_tensors
@@ -267,11 +268,17 @@ class Supernet(nn.Module):
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
         self._table.current = mixtures
         try:
-            alone = len(args) == 1 and not kwargs
-            outputs = run_on(self.network, args[0]) if alone else self.network(*args, **kwargs)
+            with self._deferring(in_format):
+                alone = len(args) == 1 and not kwargs
+                outputs = run_on(self.network, args[0]) if alone else self.network(*args, **kwargs)
         finally:
             self._table.current = {}
         return map_tensors(outputs, _contiguous) if in_format else outputs
+
+    def _deferring(self, in_format: bool) -> AbstractContextManager[None]:
+        """What lets layer choices that a pass runs be computed together, unless activations are computed again."""
+        again = any(entry.choice.recomputes for entry in self.choices)
+        return self.path.deferring() if in_format and not again else nullcontext()
 
     def _completed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
         """Return the mixtures without what is switched off, with what always runs, times the weights of their edges."""
@@ -351,6 +358,7 @@ class Supernet(nn.Module):
 
 
 def _contiguous(x: Tensor) -> Tensor:
+    x = settled(x)
     return x.contiguous() if x.dim() == 4 else x
 
 

@@ -106,6 +106,22 @@ def test_stages_as_one_function_are_what_they_are_one_by_one(outputs):
     torch.testing.assert_close(kept, dense, rtol=1e-10, atol=1e-10)
 
 
+def test_images_that_are_given_out_joined_and_apart():
+    torch.manual_seed(0)
+    joined = Operands()
+    apart = Program(2, PROGRAM.steps, (6, 8), apart=(8, 4, 6))
+    rest = joined.inputs, joined.weights, joined.projections, joined.mixing
+    y, eighth, fourth, sixth, *_ = run_program(apart, *rest)
+    assert torch.equal(y, torch.cat([sixth, eighth], dim=1))
+    towards = [torch.randn_like(x) for x in (y, eighth, sixth)]
+    found = torch.autograd.grad([y, eighth, sixth], joined.all, towards, allow_unused=True, retain_graph=True)
+    whole = towards[0] + torch.cat([towards[2], towards[1]], dim=1)
+    expected = torch.autograd.grad(run_program(joined.program, *rest)[0], joined.all, whole, allow_unused=True)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    only = torch.autograd.grad(fourth.sum(), joined.all, allow_unused=True)
+    assert [k for k, g in enumerate(only) if g is not None] == [0, 2, 3, 9]  # mixing is one tensor of all steps
+
+
 def test_first_and_second_derivatives_agree_with_finite_differences():
     torch.manual_seed(1)
     operands = Operands()

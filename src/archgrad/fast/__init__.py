@@ -15,7 +15,8 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
   wrote them (`dataflow` reads their code); `lowering`: which edges of a cell may be computed in another way than by
   calling them; `unchanged`: for how long that holds. All else runs as it is written.
 - `states`, `cells`: the forward pass of a cell, or of a layer choice, made of these; `derived`: that of a derived cell;
-  `alone`: that of a single operation; `grids`: what a FactorizedReduce reads.
+  `alone`: that of a single operation; `deferral`: layer choices that a person's code wires, computed together, and
+  `deferred`: what they give until then; `grids`: what a FactorizedReduce reads.
 - `memory_format`: which networks may be given images in channels_last, as their `source` says.
 - `grouped_cell`: the forward pass of a cell in few large operations, as other devices than the CPU want it, made of
   layers that `grouped_layers` puts side by side (`group_key` says which).

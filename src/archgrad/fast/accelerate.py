@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
 import torch
@@ -15,6 +15,7 @@ from archgrad.exactness import kind_of
 from archgrad.fast import path_names
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.cells import CellEvaluator, ChoiceEvaluator
+from archgrad.fast.deferral import Groups, deferring
 from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry
 from archgrad.fast.derived import DerivedEvaluator
 from archgrad.fast.memory_format import Code, works_in_place
@@ -75,6 +76,7 @@ class FastPath:
         self.asked = asked_path(fast)
         self.present: Path = "plain"
         self._network, self._code = network, Code(network)
+        self._groups = Groups()
         self._fitted_to = ""
         restore(network)  # it may be the copy of one that was accelerated
         self.fit(_device_of(network))
@@ -100,6 +102,15 @@ class FastPath:
     def accepts_channels_last(self) -> bool:
         """Return whether images are brought to channels_last, which the network as it is now is known to take."""
         return self.present != "plain" and self._code.accepts_channels_last()
+
+    def deferring(self) -> AbstractContextManager[None]:
+        """Return a context for a pass, in which layer choices may be computed together (see `deferral`).
+
+        The network must be as it was when `accepts_channels_last` looked.
+        """
+        if self.present != "native" or not self._code.keeps_to_itself:
+            return nullcontext()
+        return deferring(self._groups, self._groups.deferrable(self._network, self._code.seen))
 
 
 @contextmanager

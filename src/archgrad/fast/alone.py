@@ -13,6 +13,7 @@ from torch import nn
 from archgrad.exactness import calls_are_watched, kind_of
 from archgrad.fast import native
 from archgrad.fast.branches import branch_of
+from archgrad.fast.deferred import settled
 from archgrad.fast.inverted_residuals import inverted_alone
 from archgrad.fast.lowering import are_ordinary, kind_of_pass, readable
 from archgrad.fast.memory_format import as_written, is_channels_last
@@ -52,7 +53,7 @@ class FastOperation(nn.Module):
         """
         if kwargs or len(args) != 1:
             return self.turned_from.forward(self, *args, **kwargs)
-        (x,) = args
+        x = settled(args[0])
         if calls_are_watched() or not are_ordinary([x]):
             return self.turned_from.forward(self, x)
         kept = _KEPT.setdefault(self, StructureCache())

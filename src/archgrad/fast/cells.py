@@ -9,13 +9,13 @@ one node end in the same sum. So work is done state by state and node by node:
 What runs as it is written (`layout` says what) is one more summand. On the path "native", cells in which the compiled
 kernels know everything are computed as a whole instead (`native_cell`); on the path "grouped", cells are computed in
 fewer and larger operations (`grouped_cell`). A layer choice that stands outside of cells is computed as a cell of one
-edge.
+edge, or on the path "native" together with others (`deferral`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, cast
 
@@ -29,6 +29,8 @@ from archgrad.exactness import calls_are_watched
 from archgrad.fast import grouped_cell, inverted_choice, native, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch
+from archgrad.fast.deferral import deferral
+from archgrad.fast.deferred import settled
 from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.lowering import (
     Candidate,
@@ -98,6 +100,27 @@ class ChoiceEvaluator:
             choice: The layer choice, always the same.
             x: What it is called with.
         """
+        present = deferral() if self._path == "native" and not calls_are_watched() else None
+        if present is not None:
+            deferred = present.defer(choice, x, partial(self._laid_out, choice), partial(self.at_once, choice))
+            if deferred is not None:
+                return deferred
+        return self.at_once(choice, settled(x))
+
+    def _laid_out(self, choice: LayerChoice, mixture: Mixture, x: Tensor) -> Layout | None:
+        """How a pass computes the choice; None if it runs as it is written."""
+        self._kept.look(choice)
+        alone = OneEdge(choice)
+        known = _known(alone, self._kept)
+        if not known or not _mixes(mixture, x):
+            return None
+        if any(branch.form == "inverted" for branch in known.values()):  # a function by itself (`inverted_choice`)
+            return None
+        kind = ((tuple(mixture.active),), kind_of_pass([x]))
+        return self._kept.find(kind, lambda: lay_out(alone, [x], [mixture], known))
+
+    def at_once(self, choice: LayerChoice, x: Any) -> Any:
+        """Return what calling returns, computed by itself and now."""
         if calls_are_watched() or not are_ordinary([x]):
             return choice.one_by_one(x)
         self._kept.look(choice)
@@ -137,7 +160,8 @@ def _evaluate(
     if path == "grouped":
         output = grouped_cell.evaluate(cast(Cell, cell), split, mixtures, layout, kept, kind)
     elif path == "native":
-        output = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
+        found = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
+        output = None if found is None else found[0]
         if output is None and isinstance(cell, OneEdge):
             output = inverted_choice.evaluate(cell, x, mixtures[0], layout, kept, kind)
     if output is None:

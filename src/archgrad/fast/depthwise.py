@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archgrad.exactness import calls_are_watched
+from archgrad.fast.deferred import settled
 
 __all__ = ["FastDepthwiseConv2d", "Geometry", "depthwise", "fan_out"]
 
@@ -113,7 +114,7 @@ class FastDepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, C, H', W')."""
-        geometry = Geometry.of(self)
+        geometry, input = Geometry.of(self), settled(input)
         if geometry is None or input.dim() != 4 or not input.numel() or "_conv_forward" in self.__dict__:
             return super().forward(input)
         if (nn.Conv2d.forward, nn.Conv2d._conv_forward) != _DEFINED:

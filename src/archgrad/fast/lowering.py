@@ -26,9 +26,12 @@ from archgrad.fast.recognise import fits
 __all__ = [
     "Candidate",
     "Edge",
+    "FreeWiring",
     "Layout",
     "OneEdge",
     "Wiring",
+    "are_finite",
+    "are_images",
     "are_ordinary",
     "beside",
     "gradient_of_zeros",
@@ -39,6 +42,7 @@ __all__ = [
     "offset_of",
     "readable",
     "sharing_nothing",
+    "states_of",
 ]
 
 as_defined(LayerChoice)
@@ -120,7 +124,7 @@ class Wiring(Protocol):
     n_inputs: int
     n_nodes: int
     output: str
-    """"last" or "concat"."""
+    """"last" or "concat"; "each" of a `FreeWiring`."""
     partial_channels: int
 
     @property
@@ -150,6 +154,26 @@ class OneEdge:
         self.edges = (choice,)
 
 
+class FreeWiring:
+    """Layer choices from states to states, in an order in which every state comes before what reads it.
+
+    Args:
+        n_inputs: How many states are given.
+        entering: For every further state, source and layer choice of each summand.
+        joins: States after the inputs that are wanted side by side, too; none, or several.
+    """
+
+    output, partial_channels, where = "each", 1, "The choices"
+
+    def __init__(
+        self, n_inputs: int, entering: Sequence[Sequence[tuple[int, LayerChoice]]], joins: tuple[int, ...]
+    ) -> None:
+        self.n_inputs, self.n_nodes, self.joins = n_inputs, len(entering), joins
+        wired = [(pair, n_inputs + node) for node, pairs in enumerate(entering) for pair in pairs]
+        self.edges = tuple(choice for (_, choice), _ in wired)
+        self.pairs = [(source, node) for (source, _), node in wired]
+
+
 def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
     """Return whether a cell, maybe of a subclass, computes by `kind`'s own methods."""
     own, given = type(cell), cell.__dict__
@@ -157,11 +181,12 @@ def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:
 
 
 def are_ordinary(states: Sequence[object]) -> bool:
-    """Return whether these are images that the fast path takes: tensors of 4 dimensions, one real type and one device.
+    """Return whether these are images that the fast path takes, and finite where that is looked at."""
+    return are_images(states) and are_finite(cast("Sequence[Tensor]", states))
 
-    On the CPU they must be finite, too: what is shared between operations would spread what is not to operations that
-    a ReLU keeps it from. Elsewhere, and where operations are recorded as if there, looking would wait for the device.
-    """
+
+def are_images(states: Sequence[object]) -> bool:
+    """Return whether these are tensors of 4 dimensions, of one real type and on one device."""
     first = states[0]
     if not isinstance(first, Tensor):
         return False
@@ -172,9 +197,18 @@ def are_ordinary(states: Sequence[object]) -> bool:
             return False
         if not x.is_floating_point():
             return False
-    if first.device.type != "cpu" or _get_current_dispatch_mode() is not None:
+    return True
+
+
+def are_finite(states: Sequence[Tensor]) -> bool:
+    """Return whether images hold finite numbers, as far as that is looked at.
+
+    What is shared between operations would spread what is not finite to operations that a ReLU keeps it from. On other
+    devices than the CPU, and where operations are recorded as if there, looking would wait for the device.
+    """
+    if states[0].device.type != "cpu" or _get_current_dispatch_mode() is not None:
         return True
-    return all(math.isfinite(cast(Tensor, x).detach().sum().item()) for x in states)
+    return all(math.isfinite(x.detach().sum().item()) for x in states)
 
 
 def kind_of_pass(states: Sequence[Tensor]) -> Hashable:
@@ -189,7 +223,7 @@ def readable(operation: nn.Module, x: Tensor) -> Branch | None:
     branch = branch_of(operation)
     if branch is None or not fits(operation, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
         return None
-    return branch if all(times == 1 for times in Counter(_states_of(operation)).values()) else None
+    return branch if all(times == 1 for times in Counter(states_of(operation)).values()) else None
 
 
 def known_operations(cell: Wiring) -> Mapping[int, Branch] | None:
@@ -211,13 +245,13 @@ def known_operations(cell: Wiring) -> Mapping[int, Branch] | None:
 
 def sharing_nothing(operations: Sequence[nn.Module]) -> set[int]:
     """Return the identities of operations that occur once and have no BatchNorm or buffer that occurs elsewhere."""
-    states = {id(operation): _states_of(operation) for operation in operations}
+    states = {id(operation): states_of(operation) for operation in operations}
     times = Counter(key for operation in operations for key in (id(operation), *states[id(operation)]))
     return {key for key, own in states.items() if times[key] == 1 and all(times[k] == 1 for k in own)}
 
 
-def _states_of(operation: nn.Module) -> list[int]:
-    """Identities of its parts that have buffers, once for each place where they stand, and of the buffers."""
+def states_of(operation: nn.Module) -> list[int]:
+    """Return the identities of parts that have buffers, once for each place where they stand, and of the buffers."""
     found: list[int] = []
     for _, part in operation.named_modules(remove_duplicate=False):
         buffers = [buffer for buffer in part._buffers.values() if buffer is not None]
@@ -240,6 +274,7 @@ def lay_out(
     """
     dtype, device = states[0].dtype, states[0].device
     layout = Layout([[] for _ in range(cell.n_nodes)], [tuple(x.shape) for x in states])
+    n_entering = Counter(node for _, node in cell.pairs)
     first = 0
     for number, ((source, node), edge, mixture) in enumerate(zip(cell.pairs, cell.edges, mixtures, strict=True)):
         operations = cast(LayerChoice, edge).candidates
@@ -266,7 +301,7 @@ def lay_out(
             return None
         entering = layout.entering[node - cell.n_inputs]
         entering.append(Edge(number, source, next(iter(gives), None), candidates, known_by))
-        if len(entering) == node:  # the last edge that enters it
+        if len(entering) == n_entering[node]:
             shapes = {edge.shape for edge in entering if edge.shape is not None}
             if len(shapes) > 1:
                 return None

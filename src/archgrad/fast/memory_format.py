@@ -8,7 +8,8 @@ cannot be read keeps its format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,14 @@ from archgrad.isolation import has_in_place
 from archgrad.operations import FactorizedReduce
 from archgrad.values import ValueChoice
 
-__all__ = ["Code", "accepts_channels_last", "as_written", "is_channels_last", "works_in_place"]
+__all__ = [
+    "Code",
+    "accepts_channels_last",
+    "as_written",
+    "is_channels_last",
+    "keeps_to_itself",
+    "works_in_place",
+]
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -36,7 +44,7 @@ def as_written(x: Tensor, *, channels_last: bool) -> Tensor:
 
 
 class Code:
-    """What the code of a network does, read again when its modules or their hooks have changed.
+    """What the code of a network does, read again when its modules, their hooks or their methods have changed.
 
     Args:
         network: Always the same object; copies read for themselves.
@@ -44,8 +52,12 @@ class Code:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._parts: Parts | None = None
+        self.seen: Parts | None = None
+        """What was there when the code was read last."""
+        self._methods: list[tuple[Mapping[str, object], dict[str, FunctionType]]] = []
         self._accepts = False
+        self.keeps_to_itself = False
+        """`keeps_to_itself` of the network as it was then, if it accepts channels_last."""
 
     def __deepcopy__(self, memo: dict[int, object]) -> Code:
         copied = memo.get(id(self._network))
@@ -56,9 +68,21 @@ class Code:
 
     def accepts_channels_last(self) -> bool:
         """Return `accepts_channels_last` of the network as it is now."""
-        if self._parts is None or not self._parts.hold():
-            self._parts, self._accepts = Parts(self._network), accepts_channels_last(self._network)
+        if self.seen is None or not self.seen.hold() or any(_methods(own) != then for own, then in self._methods):
+            kinds = {base for module in self._network.modules() for base in type(module).__mro__ if _is_own(base)}
+            self._methods = [(vars(kind), _methods(vars(kind))) for kind in kinds]
+            self.seen, self._accepts = Parts(self._network), accepts_channels_last(self._network)
+            self.keeps_to_itself = self._accepts and keeps_to_itself(self._network)
         return self._accepts
+
+
+def _methods(own: Mapping[str, object]) -> dict[str, FunctionType]:
+    return {name: value for name, value in own.items() if type(value) is FunctionType}
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a person wrote the class."""
+    return not kind.__module__.startswith(("torch.", "archgrad.", "builtins"))
 
 
 def accepts_channels_last(network: nn.Module) -> bool:
@@ -78,6 +102,16 @@ def accepts_channels_last(network: nn.Module) -> bool:
         reading is not None and not reading.tells_formats_apart and not (in_place and reading.joins_or_copies)
         for reading in readings
     )
+
+
+def keeps_to_itself(network: nn.Module) -> bool:
+    """Return whether nothing that the network's code is given in a pass, or sees of other modules, outlasts the call.
+
+    It does not write in place either, and archgrad's modules in it are choices and operations.
+    """
+    own = (kind for kind in map(kind_of, network.modules()) if kind.__module__.startswith("archgrad."))
+    known = all(kind in (LayerChoice, InputChoice) or kind.__module__ == "archgrad.operations" for kind in own)
+    return known and not works_in_place(network) and not any(r is None or r.reaches_beyond for r in _readings(network))
 
 
 def works_in_place(network: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
-from archgrad.fast.lowering import Candidate, Layout, Wiring
+from archgrad.fast.lowering import Candidate, FreeWiring, Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
 from archgrad.fast.recognise import as_native_pool
 from archgrad.fast.unchanged import StructureCache
@@ -39,11 +39,13 @@ def evaluate(
     layout: Layout,
     kept: StructureCache,
     kind: Hashable,
-) -> Tensor | None:
-    """Return what the cell's plain forward pass returns; None where that takes more than the kernels know.
+) -> list[Tensor] | None:
+    """Return in a list what the cell's plain forward pass returns; None if that takes more than the kernels know.
+
+    Of a `FreeWiring` it is the states that it joins, as one, if there are any, and then every state after the inputs.
 
     Args:
-        cell: A cell with open edges.
+        cell: A cell with open edges, or layer choices that are wired alike.
         states: Its inputs, (B, C, H, W) each, of all channels.
         mixtures: The mixture of every edge, in the order of `cell.edges`.
         layout: Of this pass.
@@ -63,13 +65,13 @@ def evaluate(
         return None
     weights, projections = recorded.weights(), recorded.projections()
     every = [mixture.weights for mixture in mixtures] + ([torch.stack(edges)] if edges else [])
-    mixing = torch.cat(every)[recorded.mixing]
-    if not native.takes(states[0], *weights, *projections, mixing):
+    mixing = [torch.cat(every[of])[places] for of, places in recorded.mixing]
+    if not native.takes(states[0], *weights, *projections, *mixing):
         return None
-    y, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
+    *outputs, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
     for count, norms, rows in recorded.tracked:
         track(norms, mean[rows], variance[rows], count)
-    return y
+    return outputs
 
 
 class _Recorded(NamedTuple):
@@ -80,8 +82,9 @@ class _Recorded(NamedTuple):
     """Depthwise convolutions in the order of their units."""
     projected: list[nn.Conv2d | TwoGrids]
     """What the projections are of, wide ones included."""
-    mixing: Tensor
-    """(K,), which mixing weights are used, counted through all edges; behind them those of the edges are counted."""
+    mixing: list[tuple[slice, Tensor]]
+    """Edges, and (K,), which of their mixing weights are used, counted through them; behind those of all edges the
+    weights of the edges themselves are counted. One for all of a cell, or one for every node."""
     noisy: list[nn.Module]
     """To whose output noise is added, in training mode."""
     tracked: list[tuple[int, list[nn.BatchNorm2d], Tensor]]
@@ -167,15 +170,29 @@ class _Recorder:
     def recorded(self) -> _Recorded:
         """Return what was recorded."""
         first = self._cell.n_inputs
-        outputs = self.whole[first:] if self._cell.output == "concat" else self.whole[-1:]
+        outputs, apart = self.whole[first:] if self._cell.output == "concat" else self.whole[-1:], []
+        if isinstance(self._cell, FreeWiring):
+            outputs, apart = [self.whole[state] for state in self._cell.joins], self.whole[first:]
         tracked = []
         for count, seen in self.tracked.items():
             norms, rows = zip(*seen, strict=True)
             tracked.append((count, list(norms), torch.tensor(rows, device="cpu")))
-        program = native.Program(first, tuple(self.steps), tuple(outputs))
-        return _Recorded(
-            program, self.convolved, self.projected, torch.tensor(self.mixing, device="cpu"), self.noisy, tracked
-        )
+        program = native.Program(first, tuple(self.steps), tuple(outputs), tuple(apart))
+        mixing = [(slice(None), torch.tensor(self.mixing, device="cpu"))]
+        if isinstance(self._cell, FreeWiring):
+            mixing = self._mixing_by_node()
+        return _Recorded(program, self.convolved, self.projected, mixing, self.noisy, tracked)
+
+    def _mixing_by_node(self) -> list[tuple[slice, Tensor]]:
+        """Those of every node by themselves, so that what nothing depends on has no gradient."""
+        found: list[tuple[slice, Tensor]] = []
+        edge = first = 0
+        for entering in self._layout.entering:
+            edges = slice(edge, edge + len(entering))
+            end = first + sum(len(cast(LayerChoice, choice).candidates) for choice in self._cell.edges[edges])
+            found.append((edges, torch.tensor([k - first for k in self.mixing if first <= k < end], device="cpu")))
+            edge, first = edges.stop, end
+        return found
 
     def _append(self, step: native.OtherStep) -> int:
         """Record a step that is no stage, and return the first image that it gives."""

@@ -11,9 +11,10 @@ import builtins
 import inspect
 import math
 import textwrap
+from collections.abc import Sequence
 from functools import lru_cache
 from types import FunctionType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +34,13 @@ class Reading(NamedTuple):
     """A tensor may be changed in place: `x += y`, `x.relu_()`, `F.relu(x, inplace=True)`."""
     joins_or_copies: bool = False
     """Something gives a view or a copy as the format is: `flatten`, `reshape`, `contiguous`."""
+    reaches_beyond: bool = False
+    """Something outlasts the call or is read of another module's state: an attribute is set, a list that was not made
+    there is appended to, or what a BatchNorm tracks is read."""
     parts: frozenset[str] = frozenset()
     """What is called of the module itself, as paths: "conv", "blocks.0"."""
     containers: frozenset[str] = frozenset()
-    """What of the module itself is gone through, each entry being called."""
+    """What of the module itself is gone through, each entry being called; "nodes.*" is each entry of "nodes"."""
 
     def merged(self, other: Reading) -> Reading:
         """Return what both say together."""
@@ -44,6 +48,7 @@ class Reading(NamedTuple):
             self.tells_formats_apart or other.tells_formats_apart,
             self.writes_in_place or other.writes_in_place,
             self.joins_or_copies or other.joins_or_copies,
+            self.reaches_beyond or other.reaches_beyond,
             self.parts | other.parts,
             self.containers | other.containers,
         )
@@ -80,6 +85,7 @@ _BUILTINS = {
 }
 _BUILTINS |= {"super", "isinstance", "bool", "str", "ValueError", "RuntimeError", "TypeError", "any", "all", "abs"}
 _ATTRIBUTES = {"shape", "dtype", "device", "ndim", "training", "is_cuda"}
+_TRACKED = {"running_mean", "running_var", "num_batches_tracked", "_buffers"}
 _MODULES = (torch, F, math)
 
 
@@ -97,7 +103,7 @@ def read_module(module: nn.Module, kind: type[nn.Module]) -> Reading | None:
     if found is None:
         return None
     for path in found.containers:
-        if not isinstance(_at(module, path), nn.ModuleList | nn.ModuleDict | nn.Sequential):
+        if not _holds_modules(module, path):
             return None
     for path in found.parts:
         if not isinstance(_at(module, path), nn.Module) and not _is_own_method(module, path):
@@ -110,6 +116,20 @@ def _at(module: nn.Module, path: str) -> object:
     for name in path.split("."):
         found = found._modules.get(name) if isinstance(found, nn.Module) else None
     return found
+
+
+def _holds_modules(module: nn.Module, path: str) -> bool:
+    first, *entries = path.split(".*")
+    found = [_at(module, first)]
+    for _ in entries:
+        if not all(map(_is_container, found)):
+            return False
+        found = [part for one in found for part in cast(nn.Module, one)._modules.values()]
+    return all(map(_is_container, found))
+
+
+def _is_container(found: object) -> bool:
+    return isinstance(found, nn.ModuleList | nn.ModuleDict | nn.Sequential)
 
 
 def _is_own_method(module: nn.Module, name: str) -> bool:
@@ -134,33 +154,40 @@ def _read_class(kind: type) -> Reading | None:
                 return None
             if not isinstance(function, FunctionType) or name == "__init__":
                 continue
+            if hasattr(function, "__wrapped__"):  # its text is another function's
+                return None
             try:
                 tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
             except (OSError, TypeError, SyntaxError):
                 return None
-            found = found.merged(_Reader(function.__globals__).read(tree))
+            found = found.merged(_Reader(function.__globals__, function.__code__.co_freevars).read(tree))
     return found
 
 
 class _Reader:
     """Reads one function."""
 
-    def __init__(self, names: dict[str, Any]) -> None:
+    def __init__(self, names: dict[str, Any], of_other_functions: Sequence[str]) -> None:
         self._names = names
+        self._own = set(of_other_functions)
+        """Names that the function gives a meaning of its own, but for those of `_loops`."""
         self._parts: set[str] = set()
         self._containers: set[str] = set()
         self._loops: dict[str, set[str]] = {}
+        self._targets: set[int] = set()
 
     def read(self, tree: ast.Module) -> Reading:
         (function,) = tree.body
         if not isinstance(function, ast.FunctionDef) or function.decorator_list:
-            return Reading(True, True, True)
+            return Reading(True, True, True, True)
         nodes = [node for statement in function.body for node in ast.walk(statement)]
         calls = [node for node in nodes if isinstance(node, ast.Call)]
         called = {id(call.func) for call in calls}
         for node in nodes:
             if isinstance(node, ast.For | ast.comprehension):
                 self._loop(node.target, node.iter)
+        self._own |= {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)} - {"self"}
+        self._own |= {node.id for node in nodes if _is_given(node) and id(node) not in self._targets}
         names = [self._called(call.func) for call in calls]
         strange = (ast.Lambda, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Await, ast.Global)
         unknown = any(name is None for name in names) or any(isinstance(node, strange) for node in nodes)
@@ -175,43 +202,93 @@ class _Reader:
         in_place |= any(name is not None and name.endswith("_") for name in names)
         in_place |= any(word.arg in ("inplace", "out", None) for call in calls for word in call.keywords)
         copies = any(name in _COPY_OR_VIEW for name in names)
-        return Reading(unknown, in_place, copies, frozenset(self._parts), frozenset(self._containers))
+        beyond = _reaches_beyond(function, nodes)
+        return Reading(unknown, in_place, copies, beyond, frozenset(self._parts), frozenset(self._containers))
 
     def _loop(self, target: ast.expr, through: ast.expr) -> None:
         """Remember for each name of a loop which parts of the module it goes through."""
         parts = {path for node in ast.walk(through) if (path := _path(node)) is not None}
+        for node in ast.walk(through):
+            if isinstance(node, ast.Name):  # entries of what an outer loop goes through
+                parts |= {f"{path}.*" for path in self._loops.get(node.id, ())}
         for node in ast.walk(target):
             if isinstance(node, ast.Name) and parts:
                 self._loops.setdefault(node.id, set()).update(parts)
+                self._targets.add(id(node))
+
+    def _entries_of(self, name: ast.expr) -> set[str]:
+        """What a name of a loop stands for, an entry of which is called."""
+        if not isinstance(name, ast.Name) or name.id in self._own:
+            return set()
+        return {f"{path}.*" for path in self._loops.get(name.id, ())}
 
     def _is_harmless(self, attribute: ast.Attribute) -> bool:
         root = _root(attribute)
         return attribute.attr in _ATTRIBUTES or root == "self" or self._module(root) is not None
 
     def _module(self, name: str | None) -> Any:
-        value = None if name is None else self._names.get(name)
+        value = None if name is None or name in self._own else self._names.get(name)
         return value if any(value is module for module in _MODULES) else None
 
     def _called(self, function: ast.expr) -> str | None:
         """The name of what is called; None if it is in no list."""
+        if _root(function) == "self" and "self" in self._own:
+            return None
         path = _path(function)
         if path is not None:
             self._parts.add(path)
             return path
+        if isinstance(function, ast.Subscript):
+            within = _path(function.value)
+            entries = {within} if within is not None else self._entries_of(function.value)
+            self._containers |= entries
+            return "[]" if entries else None
         if isinstance(function, ast.Name):
+            if function.id in self._own:
+                return None
             if function.id in self._loops:
                 self._containers |= self._loops[function.id]
                 return function.id
             known = function.id in _BUILTINS and function.id not in self._names and hasattr(builtins, function.id)
             return function.id if known else None
         if isinstance(function, ast.Attribute):
-            module = self._module(_root(function))
-            if module is math or (module is not None and function.attr in _FUNCTIONS):
-                return function.attr
+            root = _root(function)
+            module = self._module(root)
+            if module is not None:
+                listed = module is math or (function.attr in _FUNCTIONS and _is_public(function.value))
+                return function.attr if listed else None
             if isinstance(function.value, ast.Call) and _is_super(function.value):
                 return function.attr
-            return function.attr if module is None and function.attr in _METHODS else None
+            of_function = root is None or root in self._own or root in self._loops
+            return function.attr if of_function and function.attr in _METHODS else None
         return None
+
+
+def _reaches_beyond(function: ast.FunctionDef, nodes: list[ast.AST]) -> bool:
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    if any(not isinstance(node.ctx, ast.Load) or node.attr in _TRACKED for node in attributes):
+        return True
+    made = {
+        id(target)
+        for node in nodes
+        if isinstance(node, ast.Assign) and _is_new_list(node.value)
+        for target in node.targets
+    }
+    given = [node for node in nodes if _is_given(node)]
+    arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    own = {name.id for name in given} - {name.id for name in given if id(name) not in made} - arguments
+    appended = [node.value for node in attributes if node.attr == "append"]
+    return not all(isinstance(to, ast.Name) and to.id in own for to in appended)
+
+
+def _is_given(node: ast.AST) -> TypeGuard[ast.Name]:
+    """Whether it is a name that gets a meaning, or loses it."""
+    return isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+
+
+def _is_new_list(value: ast.expr) -> bool:
+    called = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "list"
+    return called or isinstance(value, ast.List | ast.ListComp)
 
 
 def _path(node: ast.AST) -> str | None:
@@ -227,6 +304,13 @@ def _path(node: ast.AST) -> str | None:
         else:
             return None
     return ".".join(reversed(parts)) if node.id == "self" and parts else None
+
+
+def _is_public(module: ast.expr) -> bool:
+    """Whether it is a name, or `torch.nn.functional`, and not for example `torch.ops.library`."""
+    while isinstance(module, ast.Attribute) and module.attr in ("nn", "functional"):
+        module = module.value
+    return isinstance(module, ast.Name)
 
 
 def _is_super(call: ast.Call) -> bool:

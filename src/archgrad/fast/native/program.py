@@ -1,7 +1,7 @@
 """Stages one after the other as one function of PyTorch's.
 
 Between the stages there is no graph: gradients of images that several stages read are added up where they are made, by
-the kernels, and nothing but the last output is handed over from node to node of autograd.
+the kernels, and nothing but what is given out is handed over from node to node of autograd.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import and_
 from typing import Any, NamedTuple
 
 import torch
@@ -59,7 +60,11 @@ class Program:
     n_inputs: int
     steps: tuple[Step | OtherStep, ...]
     outputs: tuple[int, ...]
-    """The images that are returned, joined along the channels; each is an output of a step."""
+    """The images that are returned joined along the channels, none or several of them, or one as it is; each is an
+    output of a step."""
+    apart: tuple[int, ...] = ()
+    """The images that are returned by themselves, behind what is joined; each is an output of a step, and none is the
+    only one of `outputs`."""
 
     @cached_property
     def shares(self) -> list[_Share]:
@@ -75,6 +80,32 @@ class Program:
             shares.append(_Share(*(take(which, n) for which, n in kinds)))
         return shares
 
+    def reached(self, n: int, by_outputs: Sequence[bool]) -> list[bool]:
+        """Return what outputs depend on: the mixing weights, in n parts, inputs, weights and projections, all in a row.
+
+        Args:
+            n: 1, or how many steps sum.
+            by_outputs: Which outputs, of those that are returned.
+        """
+        every = ([self.outputs] if self.outputs else []) + [(image,) for image in self.apart]
+        images = {image for given, asked in zip(every, by_outputs, strict=True) if asked for image in given}
+        weights: list[bool] = []  # from the last to the first
+        projections: list[bool] = []
+        sums: list[bool] = []
+        for step, share in zip(reversed(self.steps), reversed(self.shares), strict=True):
+            made = [image in images for image in range(share.images.start, share.images.stop)]
+            if not isinstance(step, Step):
+                images.update(step.reads if any(made) else ())
+                continue
+            plan = step.plan
+            units = list(zip(plan.units, made * len(plan.units) if plan.summed else made, strict=True))
+            images.update(step.reads[unit.input] for unit, asked in units if asked)
+            weights += [asked for unit, asked in reversed(units) if unit.geometry is not None]
+            projections += [asked for unit, asked in reversed(units) if unit.projected]
+            sums += made if plan.summed else []
+        inputs = [image in images for image in range(self.n_inputs)]
+        return [*([True] if n == 1 else sums[::-1]), *inputs, *weights[::-1], *projections[::-1]]
+
     def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """Return what belongs to the inputs, the weights of convolutions and the projections, from all in a row."""
         weights = self.n_inputs + self.shares[-1].weights.stop
@@ -86,8 +117,8 @@ def run_program(
     inputs: Sequence[Tensor],
     weights: Sequence[Tensor],
     projections: Sequence[Tensor],
-    mixing: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+    mixing: Tensor | Sequence[Tensor],
+) -> tuple[Tensor, ...]:
     """Compute a program, with BatchNorms by the statistics of the batch.
 
     Args:
@@ -95,21 +126,25 @@ def run_program(
         inputs: (B, C, H, W) each.
         weights: Of the convolutions, in the order of their units, (C, 1, k, k) each.
         projections: In the order of their units, (O, C) or (O, C, 1, 1) each, and (O, C, k, k) if wide.
-        mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm.
+        mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm. In a
+            tensor for each step, if the gradients by those of a step that nothing depends on are to be None.
 
     Returns:
-        The output, (B, C', H', W'), and the means and biased variances of the units with a BatchNorm in their order,
-        (K, O) each.
+        The outputs, (B, C', H', W') each: what is joined, if anything is, and those apart. Then the means and biased
+        variances of the units with a BatchNorm in their order, (K, O) each.
     """
     tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *map(dense, projections)]
-    return _Program.apply(program, mixing, *tensors)
+    parts = [mixing] if isinstance(mixing, Tensor) else mixing
+    return _Program.apply(program, len(parts), *parts, *tensors)
 
 
 class _Program(torch.autograd.Function):
-    """(program, mixing, *inputs, *weights, *projections) -> (output, means, variances)."""
+    """(program, n, *mixing, *inputs, *weights, *projections) -> (*outputs, means, variances)."""
 
     @staticmethod
-    def forward(ctx: Any, program: Program, mixing: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, program: Program, n: int, *given: Tensor) -> tuple[Tensor, ...]:
+        parts, tensors = given[:n], given[n:]
+        mixing = _whole(parts)
         inputs, weights, projections = program.split(tensors)
         images = list(inputs)
         means, variances, inverses = [], [], []
@@ -129,35 +164,36 @@ class _Program(torch.autograd.Function):
                 inverses.append(normalised.inverse)
                 results.extend(normalised.results)
         mean, variance, inverse = torch.cat(means), torch.cat(variances), torch.cat(inverses)
-        ctx.program, ctx.n_results = program, len(results)
+        ctx.program, ctx.n, ctx.n_results = program, n, len(results)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean, variance)
-        ctx.save_for_backward(mixing, mean, variance, inverse, *results, *tensors, *images[program.n_inputs :])
-        return _join([images[i] for i in program.outputs]), mean, variance
+        ctx.save_for_backward(mean, variance, inverse, *results, *parts, *tensors, *images[program.n_inputs :])
+        return *_given_out(program, images), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        program, needed = ctx.program, ctx.needs_input_grad
-        mixing, mean, variance, inverse, *large = ctx.saved_tensors
+        program, n, by_outputs = ctx.program, ctx.n, grads[:-2]
+        mean, variance, inverse, *large = ctx.saved_tensors
         results, rest = large[: ctx.n_results], large[ctx.n_results :]
-        tensors, made = rest[: len(needed) - 2], rest[len(needed) - 2 :]
-        g = grads[0]
-        if g is None:
-            return (None,) * len(needed)
+        if all(g is None for g in by_outputs):
+            return (None,) * len(ctx.needs_input_grad)
+        needed = [*map(and_, ctx.needs_input_grad[2:], program.reached(n, [g is not None for g in by_outputs]))]
+        given, made = rest[: len(needed)], rest[len(needed) :]
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(program, mixing, tensors, made, g, needed[1:])
-        inputs, weights, projections = program.split(tensors)
-        need_inputs, need_weights, need_projections = program.split(needed[2:])
+            return None, None, *_differentiable_gradients(program, n, given, made, by_outputs, needed)
+        mixing, needs_mixing = _whole(given[:n]), any(needed[:n])
+        inputs, weights, projections = program.split(given[n:])
+        need_inputs, need_weights, need_projections = program.split(needed[n:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
         results = [dense(x) for x in results]
         projections = [dense(p) for p in projections]
         wanted = list(need_inputs)  # of every image, whether anything asks for its gradient
         for step, share in zip(program.steps, program.shares, strict=True):
-            mixes = needed[1] and share.values.stop > share.terms.start
+            mixes = needs_mixing and share.values.stop > share.terms.start
             own = (*need_weights[share.weights], *need_projections[share.projections], mixes)
             wanted += [any(own) or any(wanted[i] for i in step.reads)] * (share.images.stop - share.images.start)
-        of_image = dict(zip(program.outputs, _part(g, len(program.outputs)), strict=True))
-        by_mixing = torch.zeros_like(mixing) if needed[1] else None
+        of_image = _of_images(program, by_outputs)
+        by_mixing = torch.zeros_like(mixing) if needs_mixing else None
         by_weights: list[Tensor | None] = [None] * len(weights)
         by_projections: list[Tensor | None] = [None] * len(projections)
         end = len(results)
@@ -212,7 +248,9 @@ class _Program(torch.autograd.Function):
                 if found.mixing is not None:
                     by_mixing[share.values] = found.mixing
         by_inputs = [of_image.get(i) for i in range(program.n_inputs)]
-        return None, by_mixing, *by_inputs, *by_weights, *by_projections
+        by_parts = [None] * n if by_mixing is None else by_mixing.split([len(part) for part in given[:n]])
+        found_by = (*by_parts, *by_inputs, *by_weights, *by_projections)
+        return None, None, *(g if need else None for g, need in zip(found_by, needed, strict=True))
 
 
 def _scale(plan: Plan, mixing: Tensor, share: _Share) -> Tensor | None:
@@ -222,28 +260,43 @@ def _scale(plan: Plan, mixing: Tensor, share: _Share) -> Tensor | None:
     return mixing[share.terms].unsqueeze(1) if plan.summed else mixing.new_ones(len(plan.normalised), 1)
 
 
-def _join(images: Sequence[Tensor]) -> Tensor:
-    return images[0] if len(images) == 1 else torch.cat(list(images), dim=1)
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _part(g: Tensor, n: int) -> list[Tensor]:
-    """The gradients by n joined images, each a copy that may be added to."""
-    return [part.clone(memory_format=torch.channels_last) for part in g.chunk(n, dim=1)]
+def _given_out(program: Program, images: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of a program, of its images."""
+    whole = [images[i] for i in program.outputs]
+    joined = [torch.cat(whole, dim=1)] if len(whole) > 1 else whole
+    return joined + [images[i] for i in program.apart]
+
+
+def _of_images(program: Program, by_outputs: Sequence[Tensor | None]) -> dict[int, Tensor]:
+    """The gradients by the images that are given out, each a copy that may be added to."""
+    found: dict[int, Tensor] = {}
+    every = [(image,) for image in program.apart]
+    for images, g in zip([program.outputs, *every] if program.outputs else every, by_outputs, strict=True):
+        for image, part in zip(images, () if g is None else g.chunk(len(images), dim=1), strict=g is not None):
+            if image in found:
+                found[image].add_(part)
+            else:
+                found[image] = part.clone(memory_format=torch.channels_last)
+    return found
 
 
 def _differentiable_gradients(
     program: Program,
-    mixing: Tensor,
-    tensors: Sequence[Tensor],
+    n: int,
+    given: Sequence[Tensor],
     made: Sequence[Tensor],
-    g: Tensor,
+    by_outputs: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients by (mixing, *tensors), differentiable again: computed once more, step by step."""
+    """The gradients by (*mixing, *tensors), differentiable again: computed once more, step by step."""
     # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
-    arguments = [t.view_as(t) for t in (mixing, *tensors)]
-    mixing, tensors = arguments[0], arguments[1:]
-    inputs, weights, projections = program.split(tensors)
+    arguments = [t.view_as(t) for t in given]
+    mixing = _whole(arguments[:n])
+    inputs, weights, projections = program.split(arguments[n:])
     images = list(inputs)
     for step, share in zip(program.steps, program.shares, strict=True):
         if not isinstance(step, Step):
@@ -265,5 +318,5 @@ def _differentiable_gradients(
             mixing=mixing[share.values] if plan.values else None,
         )
         images.extend(outputs)
-    output = _join([images[i] for i in program.outputs])
-    return gradients_where(needed, [output], arguments, [g], allow_unused=True)
+    pairs = [(y, g) for y, g in zip(_given_out(program, images), by_outputs, strict=True) if g is not None]
+    return gradients_where(needed, [y for y, _ in pairs], arguments, [g for _, g in pairs], allow_unused=True)
