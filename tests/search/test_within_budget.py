@@ -130,7 +130,7 @@ def test_cells_keep_a_budget_by_their_own_rule() -> None:
 def test_a_search_returns_and_keeps_the_network_within_its_budget(
     limit: int, seed: int, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    method = ag.Method(regularizers=(CostBudget(limit=limit, cost="parameters", rate=1e-6),), **more)
+    method = ag.Method(regularizers=(CostBudget(limit=limit, cost="parameters", rate=0),), **more)
     options = {"method": method, "epochs": 1, "batch_size": 8, "seed": seed, "quiet": True}
     run = tmp_path / "run"
     torch.manual_seed(seed)  # of the space's first weights
@@ -139,6 +139,7 @@ def test_a_search_returns_and_keeps_the_network_within_its_budget(
     assert set(result.architecture.choices.values()) == {taken}
     assert set(result.architecture.provenance["before_budget"].values()) != {taken}
     assert ag.Architecture.load(run / "architecture.json") == result.architecture
+    assert {row["multiplier_parameters"] for row in result.history} == {0.0}
     again = ag.search(Layers(), DATA, **options, run_dir=run, resume=True)
     assert again.architecture == result.architecture
     assert ag.Architecture.load(run / "architecture.json") == result.architecture
