@@ -514,3 +514,42 @@ def test_an_input_that_code_out_of_sight_writes_to_is_refused(
     monkeypatch.setattr(ag.InputChoice, "forward", writes)
     with pytest.raises(SpaceError, match="in place"):
         net(image())
+
+
+def test_what_is_compiled_gets_tensors(written: Callable[..., nn.Module], together: list[int]) -> None:
+    lines = ("h = self.stem(x)", "return self.wide(self.a(h) + self.b(h))")
+    nets = [ag.Supernet(written(*lines, **cell(), wide=nn.Conv2d(C, C, 1)), fast=fast) for fast in (False, True)]
+    nets[1](image())
+    assert together == [2]
+    given: list[type] = []
+    wide = nets[1].network.wide
+
+    def compiled(x: Tensor) -> Tensor:
+        given.append(type(x))
+        return wide.forward(x)
+
+    wide._compiled_call_impl = compiled  # where `Module.compile` puts what it makes
+    nets[1](image())
+    assert together == [2]
+    assert given == [Tensor]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_autocast_of_images_in_single_precision(skip: bool, written: Callable[..., nn.Module]) -> None:
+    def mixed() -> nn.Module:
+        others = [nn.Identity()] if skip else []
+        return ag.LayerChoice(
+            [SepConv(C, C, 3, 1, affine=False), nn.BatchNorm2d(C), ReLUConvBN(C, C, 1, affine=False)][:: 2 - skip]
+            + others
+        )
+
+    torch.manual_seed(0)
+    lines = ("h = self.stem(x).float()", "y = self.a(h)", "z = self.b(h)", "return [y, z, y + z, torch.cat([y, z], 1)]")
+    space = written(*lines, a=mixed(), b=mixed()).float()
+    found = []
+    for fast in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(ag.Supernet(copy.deepcopy(space), fast=fast)(image().float()))
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype == (torch.float32 if skip else torch.bfloat16)
+        torch.testing.assert_close(a, b)

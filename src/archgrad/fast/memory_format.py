@@ -116,6 +116,8 @@ def keeps_to_itself(network: nn.Module) -> bool:
     """
     own = (kind for kind in map(kind_of, network.modules()) if kind.__module__.startswith("archgrad."))
     known = all(kind in (LayerChoice, InputChoice) or kind.__module__ == "archgrad.operations" for kind in own)
+    if any(module._compiled_call_impl is not None for module in network.modules()):  # what it is called with is traced
+        return False
     return known and not works_in_place(network) and not any(r is None or r.reaches_beyond for r in _readings(network))
 
 
