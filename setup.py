@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 
 NATIVE = "src/archgrad/fast/native"
 HEADERS = (
-    *("ahead", "channels", "gather", "grids", "job", "level", "pools"),
+    *("ahead", "channels", "gather", "grids", "inverted", "inverted_back", "job", "level", "pools"),
     *("stages", "storage", "taps", "tiles", "vectors", "weave", "wide", "winograd"),
 )
 

@@ -147,14 +147,16 @@ def in_precision(options: argparse.Namespace) -> torch.autocast:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--space", default="darts-cifar", help="darts-cifar, nasbench201, or FILE.py:NAME, which the file is run for"
+        "--space",
+        default="darts-cifar",
+        help="darts-cifar, nasbench201, nasbench-macro, or FILE.py:NAME, which the file is run for",
     )
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument(
         "--cells",
         type=int,
         default=8,
-        help="cells (nasbench201: cells in each of three groups; no argument of FILE.py:NAME)",
+        help="cells (nasbench201: cells in each of three groups; not of nasbench-macro and FILE.py:NAME)",
     )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=32)
@@ -300,6 +302,8 @@ def space_of(options: argparse.Namespace) -> torch.nn.Module:
         return ag.spaces.darts_cifar(options.channels, options.cells)
     if options.space == "nasbench201":
         return ag.spaces.nasbench201(options.channels, options.cells)
+    if options.space == "nasbench-macro":
+        return ag.spaces.nasbench_macro(options.channels)
     place, _, name = options.space.rpartition(":")
     return runpy.run_path(place)[name](channels=options.channels)
 

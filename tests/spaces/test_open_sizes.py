@@ -61,7 +61,8 @@ def test_methods_search_it_within_a_budget(name: str, method: str) -> None:
     space, data = build(), (x, torch.arange(12) % 3)
     options: dict[str, Any] = {"epochs": 1, "batch_size": 6, "quiet": True, "device": "cpu"}
     found = ag.search(space, data, method=method, budget="parameters<=1k", **options)
-    assert found.history[0]["derived_parameters"] == ag.cost.count_parameters(ag.derive(space, found))
+    cost, last = ag.cost.count_parameters(ag.derive(space, found)), found.history[0]["derived_parameters"]
+    assert cost == last or cost <= 1000 < last
     first = ag.Supernet(space, seed=0).alphas
     assert all(len(row) == 1 or not torch.equal(row, first[label]) for label, row in found.supernet.alphas.items())
 

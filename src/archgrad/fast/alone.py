@@ -14,6 +14,7 @@ from archgrad.exactness import calls_are_watched, kind_of
 from archgrad.fast import native
 from archgrad.fast.branches import branch_of
 from archgrad.fast.deferred import settled
+from archgrad.fast.inverted_residuals import inverted_alone
 from archgrad.fast.lowering import are_ordinary, kind_of_pass, readable
 from archgrad.fast.memory_format import as_written, is_channels_last
 from archgrad.fast.normalised import normalised
@@ -39,7 +40,8 @@ class FastOperation(nn.Module):
         if type(module).__module__.startswith("torch.") or isinstance(module, FastOperation):
             return
         branch = branch_of(module)
-        if branch is not None and (branch.is_projection or (kernels and branch.wide is not None)):
+        by_kernels = branch is not None and (branch.wide is not None or branch.form == "inverted")
+        if branch is not None and (branch.is_projection or (kernels and by_kernels)):
             module.__class__ = _fast(type(module), kernels)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -58,6 +60,11 @@ class FastOperation(nn.Module):
         kept.look(self)
         branch = kept.find(kind_of_pass([x]), lambda: readable(self, x))
         with native.allowed(self.kernels):
+            if branch is not None and branch.form == "inverted":
+                y = inverted_alone(branch, x)
+                return (
+                    self.turned_from.forward(self, x) if y is None else as_written(y, channels_last=is_channels_last(x))
+                )
             projected = None if branch is None else SharedFeatures(x, [branch]).projected(branch)
             if projected is None:
                 return self.turned_from.forward(self, x)

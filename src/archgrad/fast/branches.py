@@ -23,12 +23,13 @@ from archgrad.exactness import (
     kind_of,
     names_in_place,
 )
-from archgrad.fast.dataflow import Input, Joined, Part, Relu, Shifted, Value, read_forward
+from archgrad.fast.dataflow import Either, Input, Joined, Part, Relu, Relu6, Shifted, Sum, Value, read_forward
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.recognise import (
     NORMS,
     POOLS,
     as_wide,
+    is_clamped_as_defined,
     is_convolution,
     is_half,
     is_norm_of,
@@ -42,7 +43,9 @@ from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, S
 
 __all__ = ["Branch", "Form", "Layer", "TwoGrids", "branch_of", "noisy_branch_of", "output_size"]
 
-Form = Literal["identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable"]
+Form = Literal[
+    "identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable", "inverted"
+]
 
 
 class TwoGrids(NamedTuple):
@@ -52,7 +55,13 @@ class TwoGrids(NamedTuple):
     odd: nn.Conv2d
 
 
-Layer: TypeAlias = nn.Module | TwoGrids
+class Residual(NamedTuple):
+    """Layers to whose output their input is added."""
+
+    layers: tuple[Layer, ...]
+
+
+Layer: TypeAlias = nn.Module | TwoGrids | Residual
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -64,7 +73,10 @@ class Branch(NamedTuple):
     layers: tuple[Layer, ...]
     """What the input goes through: nothing; a Zero; a pool; a pool and a BatchNorm; ReLU, TwoGrids, BatchNorm; or ReLU,
     then any convolution ("convolution"), or a depthwise and a pointwise one ("depthwise"), BatchNorm; or twice the
-    latter ("separable")."""
+    latter ("separable"); or a pointwise, a depthwise, a pointwise convolution, each with a BatchNorm behind it, and
+    between them ReLU or ReLU6 ("inverted", of which the first convolution may be missing with what follows it)."""
+    is_residual: bool = False
+    """Whether its input is added to what the layers give."""
     needs_even: bool = False
     """Whether it takes images of even height and width only."""
     noise: AddedNoise | None = None
@@ -87,17 +99,19 @@ _FORMS: dict[str, Form] = {
     **{"": "identity", "z": "zero", "m": "pool", "mn": "pool-norm", "rhn": "reduction"},
     **{"rcn": "convolution", "rdn": "convolution", "rpn": "convolution"},
     **{"rdpn": "depthwise", "rdpnrdpn": "separable"},
+    **{"pnrdnrpn": "inverted", "pnsdnspn": "inverted", "dnrpn": "inverted", "dnspn": "inverted"},
 }
 _LETTERS: dict[type[nn.Module], str] = {
-    **{nn.Identity: "?", nn.ReLU: "r", nn.Conv2d: "c", Zero: "z"},
+    **{nn.Identity: "?", nn.ReLU: "r", nn.ReLU6: "s", nn.Conv2d: "c", Zero: "z"},
     **dict.fromkeys(POOLS, "m"),
     **dict.fromkeys(NORMS, "n"),
 }
 """The layers that a chain is made of; an Identity among them stands for a shift."""
-_RELU, _SHIFT = nn.ReLU(), nn.Identity()
-"""What stands in a chain for a ReLU by a function, and for the pixels after the first row and column."""
+_RELU, _RELU6, _SHIFT = nn.ReLU(), nn.ReLU6(), nn.Identity()
+"""What stands in a chain for a ReLU or ReLU6 by a function, and for the pixels after the first row and column."""
 
-as_defined(nn.Identity, nn.ReLU, nn.Conv2d, nn.Sequential, Zero, PoolBN, ReLUConvBN, DilConv, SepConv, FactorizedReduce)
+as_defined(nn.Identity, nn.ReLU, nn.ReLU6, nn.Conv2d, nn.Sequential)
+as_defined(Zero, PoolBN, ReLUConvBN, DilConv, SepConv, FactorizedReduce)
 
 
 def branch_of(operation: nn.Module) -> Branch | None:
@@ -120,10 +134,13 @@ def noisy_branch_of(operation: nn.Module) -> Branch | None:
 
 
 def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool) -> Branch | None:
-    form = _FORMS.get("".join(map(_letter, chain)))
-    if form is None or not _fits_together(chain):
+    layers, is_residual = tuple(chain), False
+    if len(layers) == 1 and isinstance(layers[0], Residual):
+        layers, is_residual = layers[0].layers, True
+    form = _FORMS.get("".join(map(_letter, layers)))
+    if form is None or (is_residual and form != "inverted") or not _fits_together(layers):
         return None
-    return Branch(operation, form, tuple(chain), needs_even and form == "reduction")
+    return Branch(operation, form, layers, is_residual, needs_even and form == "reduction")
 
 
 def _chain_of(module: nn.Module | None) -> list[Layer] | None:
@@ -159,10 +176,20 @@ def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
             return []
         case Relu(x):
             before, layers = _follow(module, x), cast("list[Layer] | None", [_RELU])
+        case Relu6(x):
+            before, layers = _follow(module, x), [_RELU6]
         case Shifted(x):
             before, layers = _follow(module, x), [_SHIFT]
         case Part(path, x):
             before, layers = _follow(module, x), _chain_of(_part_at(module, path))
+        case Either(flag, yes, no):
+            decided = None if hasattr(type(module), flag) else module.__dict__.get(flag)
+            return _follow(module, yes if decided else no) if isinstance(decided, bool) else None
+        case Sum(first, second):
+            one, two = _follow(module, first), _follow(module, second)
+            if one is None or two is None or bool(one) == bool(two):
+                return None
+            return [Residual(tuple(one or two))]
         case Joined(first, second):
             one, two = _follow(module, first), _follow(module, second)
             if not one or not two or one[:-1] != two[:-2] or two[-2:-1] != [_SHIFT]:
@@ -209,9 +236,11 @@ def _letter(layer: Layer) -> str:
     """What a layer of a chain, which is exactly of its class, is in a letter; "?" where its settings are not known."""
     if isinstance(layer, TwoGrids):
         return "h" if is_half(layer.even) and is_half(layer.odd) else "?"
+    if isinstance(layer, Residual):
+        return "?"
     letter = _LETTERS[kind_of(layer)]
-    if letter == "r":
-        return "?" if layer.inplace else "r"
+    if letter in ("r", "s"):
+        return "?" if layer.inplace or not is_clamped_as_defined(layer) else letter
     if letter == "z":
         return "z" if is_zero(layer) else "?"
     if letter == "m":
@@ -230,7 +259,8 @@ def _fits_together(chain: Sequence[Layer]) -> bool:
     seen: set[int] = set()
     for layer in chain:
         own = layer if isinstance(layer, TwoGrids) else (layer,)
-        if not isinstance(layer, nn.ReLU) and not seen.isdisjoint(map(id, own)):
+        assert not isinstance(layer, Residual)
+        if not isinstance(layer, nn.ReLU | nn.ReLU6) and not seen.isdisjoint(map(id, own)):
             return False
         seen.update(map(id, own))
         if isinstance(layer, TwoGrids):
@@ -263,7 +293,11 @@ def output_size(branch: Branch, shape: Shape) -> Shape | None:
     found: Shape | None = shape
     for layer in branch.layers:
         found = None if found is None else _size_behind(layer, found)
-    if found is None or (branch.needs_even and any(n % 2 for n in shape[2:])):
+    if (
+        found is None
+        or (branch.is_residual and found != shape)
+        or (branch.needs_even and any(n % 2 for n in shape[2:]))
+    ):
         return None
     # Of a single value for each channel, BatchNorm makes an error or nothing, as its mode is.
     few = found[0] * found[2] * found[3] < 2
@@ -271,6 +305,7 @@ def output_size(branch: Branch, shape: Shape) -> Shape | None:
 
 
 def _size_behind(layer: Layer, shape: Shape) -> Shape | None:
+    assert not isinstance(layer, Residual)
     batch, channels, *size = shape
     if isinstance(layer, TwoGrids):
         takes = channels == layer.even.weight.shape[1]

@@ -26,7 +26,7 @@ from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import grouped_cell, native, native_cell
+from archgrad.fast import grouped_cell, inverted_choice, native, native_cell
 from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch
 from archgrad.fast.deferral import deferral
@@ -114,6 +114,8 @@ class ChoiceEvaluator:
         known = _known(alone, self._kept)
         if not known or not _mixes(mixture, x):
             return None
+        if any(branch.form == "inverted" for branch in known.values()):  # a function by itself (`inverted_choice`)
+            return None
         kind = ((tuple(mixture.active),), kind_of_pass([x]))
         return self._kept.find(kind, lambda: lay_out(alone, [x], [mixture], known))
 
@@ -124,7 +126,8 @@ class ChoiceEvaluator:
         self._kept.look(choice)
         alone = OneEdge(choice)
         known = _known(alone, self._kept) or {}
-        gains = any(branch.form not in ("identity", "zero", "pool") for branch in known.values())
+        plain = ("identity", "zero", "pool", *(() if self._path == "native" else ("inverted",)))
+        gains = any(branch.form not in plain for branch in known.values())
         output = _evaluate(alone, [x], self._kept, self._path) if gains else None
         return choice.one_by_one(x) if output is None else output
 
@@ -159,6 +162,8 @@ def _evaluate(
     elif path == "native":
         found = native_cell.evaluate(cell, split.whole, mixtures, layout, kept, kind)
         output = None if found is None else found[0]
+        if output is None and isinstance(cell, OneEdge):
+            output = inverted_choice.evaluate(cell, x, mixtures[0], layout, kept, kind)
     if output is None:
         with native.allowed(path == "native"):
             output = _by_node(cell, split, mixtures, layout)
@@ -262,7 +267,7 @@ class _Node:
 
     def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
         branch, weight = candidate.branch, self._weights[candidate.edge][candidate.place]
-        if branch is None:
+        if branch is None or branch.form == "inverted":  # which a layer choice by itself knows (`inverted_choice`)
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
         elif branch.form == "identity":
             self._weighted.append((state.x, weight))

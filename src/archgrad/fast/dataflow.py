@@ -4,8 +4,9 @@
         x = F.relu(x)
         return self.bn(self.pointwise(self.depthwise(x)))
 
-Nothing is run. Only straight code is read, whose every expression is in the short list below; of anything else (a
-branch, a loop, an attribute that decides, another function) nothing is said. The text of a file may have changed since
+Nothing is run. Only straight code is read, whose every expression is in the short list below, and branches that an
+attribute of the module decides (`x + y if self.is_residual else y`, or `if self.is_residual:` with `return` in it); of
+anything else (another branch, a loop, another function) nothing is said. The text of a file may have changed since
 the code was loaded, so it must compile to what the function consists of.
 """
 
@@ -25,7 +26,20 @@ import torch.nn.functional as F
 
 from archgrad.exactness import as_named
 
-__all__ = ["INPUT", "Input", "Joined", "Part", "Relu", "Shifted", "Value", "read_forward"]
+__all__ = [
+    "INPUT",
+    "Either",
+    "Input",
+    "Joined",
+    "Part",
+    "Relu",
+    "Relu6",
+    "Shifted",
+    "Sum",
+    "Value",
+    "flags_of",
+    "read_forward",
+]
 
 
 class Input(NamedTuple):
@@ -46,6 +60,12 @@ class Relu(NamedTuple):
     x: Value
 
 
+class Relu6(NamedTuple):
+    """ReLU6 by a function."""
+
+    x: Value
+
+
 class Shifted(NamedTuple):
     """Without the first row and column of pixels, `x[:, :, 1:, 1:]`."""
 
@@ -59,8 +79,30 @@ class Joined(NamedTuple):
     second: Value
 
 
-Value: TypeAlias = Input | Part | Relu | Shifted | Joined
+class Sum(NamedTuple):
+    """Two values added."""
+
+    first: Value
+    second: Value
+
+
+class Either(NamedTuple):
+    """One of two values, as an attribute of the module says that is True or False."""
+
+    flag: str
+    yes: Value
+    no: Value
+
+
+Value: TypeAlias = Input | Part | Relu | Relu6 | Shifted | Joined | Sum | Either
 INPUT = Input()
+
+
+def flags_of(kind: type) -> frozenset[str]:
+    """Return the attributes of a module that decide what its class's `forward` returns, as far as it is read here."""
+    forward = getattr(kind, "forward", None)
+    value = read_forward(forward) if isinstance(forward, FunctionType) else None
+    return frozenset(part.flag for part in _all_in(value) if isinstance(part, Either))
 
 
 @lru_cache(maxsize=512)
@@ -129,19 +171,34 @@ class _Reader:
 
     def _returned(self, body: list[ast.stmt]) -> Value | None:
         try:
-            for statement in body:
-                match statement:
-                    case ast.Expr(ast.Constant(str())):  # a docstring
-                        pass
-                    case ast.Assign([ast.Name(name)], value) if name != self._own:
-                        self._values[name] = self._read(value)
-                    case ast.Return(ast.expr() as value) if statement is body[-1]:
-                        return self._read(value)
-                    case _:
-                        return None
+            return self._run(body)
         except _UnreadError:
-            pass
-        return None
+            return None
+
+    def _run(self, body: list[ast.stmt]) -> Value:
+        for number, statement in enumerate(body):
+            match statement:
+                case ast.Expr(ast.Constant(str())):  # a docstring
+                    pass
+                case ast.Assign([ast.Name(name)], value) if name != self._own:
+                    self._values[name] = self._read(value)
+                case ast.Return(ast.expr() as value) if statement is body[-1]:
+                    return self._read(value)
+                case ast.If(test, yes, no) if isinstance(yes[-1], ast.Return):
+                    before = dict(self._values)
+                    flag, found = self._flag(test), self._run(yes)
+                    self._values = before
+                    return Either(flag, found, self._run([*no, *body[number + 1 :]]))
+                case _:
+                    break
+        raise _UnreadError
+
+    def _flag(self, node: ast.expr) -> str:
+        """The name of an attribute of the module that decides; not of its mode, which changes from pass to pass."""
+        match node:
+            case ast.Attribute(ast.Name(name), flag) if name == self._own and flag != "training":
+                return flag
+        raise _UnreadError
 
     def _read(self, node: ast.expr) -> Value:
         match node:
@@ -155,6 +212,12 @@ class _Reader:
                 return Relu(self._read(x))
             case ast.Call(ast.Attribute(module, "relu"), [x], []) if self._is_name(module, torch, F):
                 return Relu(self._read(x))
+            case ast.Call(ast.Attribute(module, "relu6"), [x], []) if self._is_name(module, F):
+                return Relu6(self._read(x))
+            case ast.BinOp(first, ast.Add(), second):
+                return Sum(self._read(first), self._read(second))
+            case ast.IfExp(test, yes, no):
+                return Either(self._flag(test), self._read(yes), self._read(no))
             case ast.Call(ast.Attribute(module, "cat"), [values, *rest], words) if self._is_name(module, torch):
                 return self._joined(values, rest, words)
             case ast.Call(function, [x], []):
@@ -207,7 +270,7 @@ def _all_in(value: Value | None) -> Iterator[Value]:
     if value is not None:
         yield value
         for before in value:
-            if isinstance(before, Input | Part | Relu | Shifted | Joined):
+            if isinstance(before, Input | Part | Relu | Relu6 | Shifted | Joined | Sum | Either):
                 yield from _all_in(before)
 
 

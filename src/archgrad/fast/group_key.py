@@ -18,7 +18,7 @@ __all__ = ["is_shared", "layers_of", "settings_of", "weights_of"]
 
 def settings_of(branch: Branch) -> tuple[Any, ...] | None:
     """What known operations must have in common to be computed together; None if this one must run as it is."""
-    if branch.form == "zero":
+    if branch.form in ("zero", "inverted"):
         return None
     if branch.form == "identity":
         return (branch.form,)

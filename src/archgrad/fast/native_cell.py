@@ -274,6 +274,7 @@ class _Recorder:
             elif branch.is_projection:
                 found = self._project(image, branch.layers[1:], relu=True)
             else:
+                _require(branch.form == "convolution")
                 found = self._convolve(image, branch)
             terms.append(found._replace(mixing=number))
         _require(bool(candidates))

@@ -34,7 +34,17 @@ from archgrad.fast.grids import both_grids, for_both_grids, grid_size
 from archgrad.fast.sums import weighted_total
 from archgrad.full_precision import full_precision
 
-__all__ = ["Convolution", "Moments", "Term", "blend", "convolved", "project_each", "rows_of", "suits_kernels"]
+__all__ = [
+    "NATIVE_UP_TO",
+    "Convolution",
+    "Moments",
+    "Term",
+    "blend",
+    "convolved",
+    "project_each",
+    "rows_of",
+    "suits_kernels",
+]
 
 NATIVE_UP_TO = 192
 """Channels up to which the compiled kernels are preferred: with more, a library's matrix products are the better ones

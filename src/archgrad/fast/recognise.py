@@ -19,6 +19,7 @@ __all__ = [
     "as_native_pool",
     "as_wide",
     "fits",
+    "is_clamped_as_defined",
     "is_convolution",
     "is_half",
     "is_norm_of",
@@ -53,6 +54,11 @@ def is_pool(pool: nn.Module) -> bool:
 def is_zero(zero: nn.Module) -> bool:
     """Return whether the stride of a Zero is a number."""
     return _is_count(zero.stride)
+
+
+def is_clamped_as_defined(activation: nn.Module) -> bool:
+    """Return whether a ReLU6 has the bounds of its name; any ReLU has."""
+    return not isinstance(activation, nn.ReLU6) or (activation.min_val, activation.max_val) == (0.0, 6.0)
 
 
 def is_convolution(convolution: nn.Conv2d) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 
 from archgrad.cell import Cell
 from archgrad.exactness import HOOKS, kind_of, methods_in_place
+from archgrad.fast.dataflow import flags_of
 from archgrad.operations import Zero
 
 __all__ = ["Parts", "StructureCache", "Unchanged"]
@@ -24,6 +25,7 @@ _SETTINGS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     nn.Conv2d: itemgetter("stride", "padding", "dilation", "groups", "padding_mode"),
     nn.BatchNorm2d: itemgetter("training", "eps", "momentum", "affine", "num_features"),
     nn.ReLU: itemgetter("inplace"),
+    nn.ReLU6: itemgetter("min_val", "max_val", "inplace"),
     Zero: itemgetter("stride"),
     Cell: itemgetter("output", "n_nodes", "n_inputs", "pairs", "partial_channels"),
 }
@@ -129,6 +131,7 @@ class Unchanged:
                     self._settled.setdefault(settings, []).append(part.__dict__)
             if (of_pool := _POOLS.get(kind_of(part))) is not None:
                 self._settled.setdefault(of_pool, []).append(part.__dict__)
+        self._flags = [(part.__dict__, flag) for part in self._parts.modules for flag in _flags_of(kind_of(part))]
         layers = [part for part in self._parts.modules if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
         self._tensors: list[dict[str, Any]] = [
             table for part in layers for table in (part._parameters, part._buffers) if table
@@ -144,7 +147,13 @@ class Unchanged:
         return (
             list(map(len, self._parts.own)),
             [list(map(settings, owners)) for settings, owners in self._settled.items()],
+            [own.get(flag) for own, flag in self._flags],
             list(map(type, tensors)),
             list(map(_TENSOR, compress(tensors, map(is_not, tensors, repeat(None))))),
             methods_in_place(),
         )
+
+
+def _flags_of(kind: type[nn.Module]) -> frozenset[str]:
+    """The attributes that decide what a person's code does, as far as it is read."""
+    return frozenset() if kind.__module__.startswith("torch.") else flags_of(kind)

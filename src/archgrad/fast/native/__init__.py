@@ -8,14 +8,18 @@ pass through main memory dozens of times. Nothing is computed here that the rest
   `winograd.hpp` and `wide.hpp`: what they do to one image; `stages.hpp`: to one batch, with what `vectors.hpp`,
   `storage.hpp` and `ahead.hpp` have for it.
 - `weave.hpp`: states that pass by a cell's operations.
+- `inverted.hpp`, `inverted_back.hpp`: inverted residuals.
 - `kernels.cpp`: all of it, compiled for several instruction sets.
 - `library`: how they are found and called.
 - `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
   forward and backward; `weaving`: what passes by; `noisy`: noise; `pooled`: pools alone;
   `program`: stages one after the other as one function.
+- `inverted`: a sum of inverted residuals as one function, of `inverted_passes`.
 - `composed`: the same written with PyTorch's operations.
 """
 
+from archgrad.fast.native.inverted import Blend, Statistics, blend_inverted
+from archgrad.fast.native.inverted_passes import Inverted, InvertedOperands
 from archgrad.fast.native.library import allowed, instruction_set, is_built, takes, why_missing
 from archgrad.fast.native.native_stage import run
 from archgrad.fast.native.noisy import Noisy
@@ -26,16 +30,21 @@ from archgrad.fast.native.program import Program, Step, run_program
 from archgrad.fast.native.weaving import Weave
 
 __all__ = [
+    "Blend",
+    "Inverted",
+    "InvertedOperands",
     "Noisy",
     "OtherStep",
     "Plan",
     "Pool",
     "Pooled",
     "Program",
+    "Statistics",
     "Step",
     "Unit",
     "Weave",
     "allowed",
+    "blend_inverted",
     "instruction_set",
     "is_built",
     "run",

@@ -174,3 +174,17 @@ void moments(const T* x, int64_t channels, int64_t count, T* room, double* mean,
         mean[c] = centre[c] + mean[c] / pixels;
     }
 }
+
+// Mean and biased variance over all images of one channel, from the moments of each.
+template <class T, class Means, class Deviations>
+void join_moments(int64_t batch, int64_t pixels, Means mean_of, Deviations deviations_of, T* mean, T* variance) {
+    double middle = 0, within = 0, across = 0;
+    for (int64_t i = 0; i < batch; ++i) middle += mean_of(i) / batch;
+    for (int64_t i = 0; i < batch; ++i) {
+        const double d = mean_of(i) - middle;
+        within += deviations_of(i);
+        across += d * d;
+    }
+    *mean = T(middle);
+    *variance = T((within / pixels + across) / batch);
+}

@@ -9,7 +9,7 @@
 #include "job.hpp"
 
 // What library.py compares with its own, lest a build of other sources misread its jobs.
-extern "C" int64_t archgrad_interface() { return INTERFACE * 10000 + int64_t(sizeof(Job)); }
+extern "C" int64_t archgrad_interface() { return INTERFACE * 10000 + int64_t(sizeof(Job) + sizeof(Inverted)); }
 
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["Job", "allowed", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
+__all__ = ["InvertedJob", "Job", "allowed", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
 
-_INTERFACE = 7  # of `job.hpp`
+_INTERFACE = 8  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 _left_out: ContextVar[bool] = ContextVar("kernels_left_out", default=False)
@@ -47,6 +47,42 @@ class Job(ctypes.Structure):
             )
         ),
     )
+
+    @property
+    def widest(self) -> int:
+        """Most channels of an image."""
+        return max(self.channels, self.outputs)
+
+
+class InvertedJob(ctypes.Structure):
+    """One inverted residual; the fields are explained in `job.hpp`."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                *("input", "mean", "covariance"),
+                *("expansion", "expansion_offset", "weight", "convolved", "convolved_mean", "convolved_variance"),
+                *("strength", "offset", "projection", "result", "result_mean", "result_variance"),
+                *("grad", "by_grad", "by_result", "constant", "d_line", "totals", "products", "d_projection"),
+                *("by_line", "by_convolved", "convolved_constant", "d_weight"),
+                *("expansion_totals", "expansion_products", "d_expansion", "d_input"),
+            )
+        ),
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                *("batch", "in_height", "in_width", "channels", "hidden", "height", "width", "outputs"),
+                *("kernel", "stride", "padding", "dilation", "adds"),
+            )
+        ),
+        ("limit", ctypes.c_double),
+    )
+
+    @property
+    def widest(self) -> int:
+        """Most channels of an image."""
+        return self.hidden
 
 
 def is_built() -> bool:
@@ -97,12 +133,14 @@ def image_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
     return x.new_empty_strided((x.shape[0], channels, height, width), strides)
 
 
-def call(name: str, jobs: Sequence[Job], dtype: torch.dtype) -> None:
-    """Run a pass: "transform", "combine", "reduce" or "backpropagate" of a stage; "weave" or "unweave"."""
+def call(name: str, jobs: Sequence[Job] | Sequence[InvertedJob], dtype: torch.dtype) -> None:
+    """Run a pass: "transform", "combine", "reduce" or "backpropagate" of a stage; "weave" or "unweave"; or, with one
+    job, "covary", "widen", "narrow", "narrow_back" or "widen_back" of an inverted residual."""
     if not jobs:
         return
     function = _function(f"archgrad_{name}_{_NAMES[dtype]}_{_level_for(jobs, dtype)}")
-    function((Job * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
+    kind: Any = type(jobs[0])
+    function((kind * len(jobs))(*jobs), ctypes.c_int64(len(jobs)))
 
 
 @cache
@@ -123,7 +161,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
             why = f"cannot be loaded ({error})"
             continue
         library.archgrad_interface.restype = ctypes.c_int64
-        if library.archgrad_interface() == _INTERFACE * 10000 + ctypes.sizeof(Job):
+        if library.archgrad_interface() == _INTERFACE * 10000 + ctypes.sizeof(Job) + ctypes.sizeof(InvertedJob):
             return library, ""
         why = "were built from other sources"
         warnings.warn(f"{path.name}: the compiled kernels {why}. Install archgrad again.", stacklevel=2)
@@ -135,10 +173,10 @@ def instruction_set() -> str | None:
     return _level() if is_built() else None
 
 
-def _level_for(jobs: Sequence[Job], dtype: torch.dtype) -> str:
+def _level_for(jobs: Sequence[Job] | Sequence[InvertedJob], dtype: torch.dtype) -> str:
     """The best level, but no vectors of which half would be idle: 512 bits are for 9 channels or more, 5 of doubles."""
     level = _level()
-    if level == "avx512" and all(max(job.channels, job.outputs) * dtype.itemsize <= 32 for job in jobs):
+    if level == "avx512" and all(job.widest * dtype.itemsize <= 32 for job in jobs):
         return "avx2"
     return level
 

@@ -20,7 +20,19 @@ from archgrad.fast.grids import grid_size
 from archgrad.fast.native.library import Job, call, image_like
 from archgrad.fast.native.plan import Plan
 
-__all__ = ["POOLS", "Gradients", "Normalised", "Operands", "Target", "backward", "dense", "forward"]
+__all__ = [
+    "POOLS",
+    "Gradients",
+    "Normalised",
+    "Operands",
+    "Target",
+    "backward",
+    "dense",
+    "forward",
+    "point",
+    "small_gradients",
+    "spread",
+]
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -103,23 +115,23 @@ def forward(
     if scale is not None:
         own = [jobs[k] for k in plan.normalised]
         results = [image_like(x, job.outputs, job.height, job.width) for job in own]
-        _point(own, result=results)
+        point(own, result=results)
         if fixed is None:
             mean, variance = x.new_empty(2, len(own), own[0].outputs)
-            _point(own, mean=mean, variance=variance)
+            point(own, mean=mean, variance=variance)
         else:
             mean, variance = fixed
         call("transform", own, x.dtype)
         inverse = (variance + plan.eps).rsqrt()
         normalised = Normalised(mean, variance, inverse, results)
         strength, offset = _line(plan, scale, shift, normalised)
-        _point(own, strength=strength)
-        _point(jobs[: len(offset)], offset=offset)
+        point(own, strength=strength)
+        point(jobs[: len(offset)], offset=offset)
     if mixing is not None:
-        spread = _spread(mixing, jobs[0])
-        _point([jobs[k] for k in plan.values], strength=spread)
+        by_channel = spread(mixing, jobs[0])
+        point([jobs[k] for k in plan.values], strength=by_channel)
     outputs = [image_like(x, job.outputs, job.height, job.width) for job in (jobs[:1] if plan.summed else jobs)]
-    _point(jobs, output=_for_each(outputs, jobs))
+    point(jobs, output=_for_each(outputs, jobs))
     call("combine", jobs, x.dtype)
     return outputs, normalised
 
@@ -158,29 +170,29 @@ def backward(
     dtype = gs[0].dtype
     jobs = _jobs(plan, operands)
     own, values = [jobs[k] for k in plan.normalised], [jobs[k] for k in plan.values]
-    _point(jobs, grad=_for_each(gs, jobs))
+    point(jobs, grad=_for_each(gs, jobs))
     strength = offset = None
     if scale is not None and normalised is not None:
         strength, offset = _line(plan, scale, shift, normalised)
-        _point(own, result=normalised.results, strength=strength)
-        _point(jobs[: len(offset)], offset=offset)
+        point(own, result=normalised.results, strength=strength)
+        point(jobs[: len(offset)], offset=offset)
     reduced = own + values if to_mixing else own
     products, totals = gs[0].new_empty(2, len(reduced), jobs[0].outputs)
-    _point(reduced, products=products, totals=totals)
+    point(reduced, products=products, totals=totals)
     call("reduce", reduced, dtype)
     by_scale = by_totals = by_projections = small = None  # `small` must outlive the call that reads it
     if scale is not None and strength is not None and normalised is not None:
         by_totals = totals[: len(own)]
         pixels = None if fixed else jobs[0].batch * jobs[0].height * jobs[0].width
-        small = _small_gradients(scale, strength, normalised, products[: len(own)], by_totals, pixels)
+        small = small_gradients(scale, strength, normalised, products[: len(own)], by_totals, pixels)
         by_scale = small.scale
-        _point(own, by_grad=strength, by_result=small.by_result, constant=small.constant)
+        point(own, by_grad=strength, by_result=small.by_result, constant=small.constant)
         if to_projections and operands.projections:
             by_projections = [torch.empty_like(p) for p in operands.projections]
-            _point([job for job in own if job.projection], d_projection=by_projections)
+            point([job for job in own if job.projection], d_projection=by_projections)
     if mixing is not None:
-        spread = _spread(mixing, jobs[0])
-        _point(values, by_grad=spread)
+        by_channel = spread(mixing, jobs[0])
+        point(values, by_grad=by_channel)
     by_mixing = products[len(own) :].sum(1) if to_mixing else None
     by_weights = [
         torch.empty_like(w) if wanted else None for w, wanted in zip(operands.weights, to_weights, strict=True)
@@ -200,7 +212,7 @@ def _line(plan: Plan, scale: Tensor, shift: Tensor | None, normalised: Normalise
     return strength, shifted(-(strength * normalised.mean), shift, plan.summed)
 
 
-def _spread(mixing: Tensor, job: Job) -> Tensor:
+def spread(mixing: Tensor, job: Job) -> Tensor:
     """(V, O): mixing weights for every channel."""
     return mixing.unsqueeze(1).expand(-1, job.outputs).contiguous()
 
@@ -214,7 +226,7 @@ class _Small(NamedTuple):
     constant: Tensor
 
 
-def _small_gradients(
+def small_gradients(
     scale: Tensor, strength: Tensor, normalised: Normalised, products: Tensor, totals: Tensor, pixels: int | None
 ) -> _Small:
     """From sums over pixels to the gradients by the scale and by the result U of a projection.
@@ -297,7 +309,7 @@ def _set_geometry(job: Job, geometry: Geometry, kernel: Sequence[int]) -> None:
     job.padding, job.dilation = geometry.padding[0], geometry.dilation[0]
 
 
-def _point(jobs: Sequence[Job], **tensors: Tensor | Sequence[Tensor]) -> None:
+def point(jobs: Sequence[Job], **tensors: Tensor | Sequence[Tensor]) -> None:
     """Let fields of every job point to its own tensor, or row of a tensor; who calls keeps them."""
     for name, parts in tensors.items():
         if isinstance(parts, Tensor):

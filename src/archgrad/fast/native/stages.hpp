@@ -139,17 +139,11 @@ void transform(const Job* jobs, int64_t n) {
         finish_streams();
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < n; ++k)
-            for (int64_t c = 0; jobs[k].mean && c < jobs[k].outputs; ++c) {
-                double mean = 0, within = 0, across = 0;
-                for (int64_t i = 0; i < batch; ++i) mean += means(i, k)[c] / batch;
-                for (int64_t i = 0; i < batch; ++i) {
-                    const double d = means(i, k)[c] - mean;
-                    within += deviations(i, k)[c];
-                    across += d * d;
-                }
-                static_cast<T*>(jobs[k].mean)[c] = T(mean);
-                static_cast<T*>(jobs[k].variance)[c] = T((within / S::pixels(jobs[k]) + across) / batch);
-            }
+            for (int64_t c = 0; jobs[k].mean && c < jobs[k].outputs; ++c)
+                join_moments(
+                    batch, S::pixels(jobs[k]), [&](int64_t i) { return means(i, k)[c]; },
+                    [&](int64_t i) { return deviations(i, k)[c]; }, static_cast<T*>(jobs[k].mean) + c,
+                    static_cast<T*>(jobs[k].variance) + c);
     }
 }
 

@@ -191,6 +191,12 @@ void tally_plane(const T* in, int64_t columns, const T* grad, int64_t grad_colum
         } else if (kernel == 5) {
             tally_rows<T, 1, 5, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width, ahead);
             ty += 1;
+        } else if (kernel == 7 && MANY > 8 && ty + 2 <= kernel) {
+            tally_rows<T, 2, 7, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width, ahead);
+            ty += 2;
+        } else if (kernel == 7) {
+            tally_rows<T, 1, 7, S>(from, columns, grad, grad_columns, dilation, to, kernel, height, width, ahead);
+            ty += 1;
         } else {
             for (int64_t tx = 0; tx < kernel; ++tx)
                 tally_rows<T, 1, 1, S>(from + tx * dilation * L, columns, grad, grad_columns, dilation, to + tx * L,
