@@ -8,6 +8,7 @@ import pickle
 import random
 import runpy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial, partialmethod, singledispatchmethod
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,11 @@ def image(size: int = 5) -> Tensor:
 
 
 def tensors_of(outputs: Any) -> Iterator[Tensor]:
-    parts = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, list | tuple) else None
-    if parts is None:
+    if isinstance(outputs, Tensor):
         assert type(outputs) is Tensor  # nothing that is deferred gets out
         yield outputs
     else:
-        for part in parts:
+        for part in outputs.values() if isinstance(outputs, dict) else outputs:
             yield from tensors_of(part)
 
 
@@ -260,6 +260,16 @@ BEYOND = {
     "list of the module": ("kept = self.memory", "kept.append(self.a(h))", "return h + self.b(h)"),
     "in place": ("y = self.a(h)", "y += 1", "return y + self.b(h)"),
     "other function": ("return h.view(-1).view(h.shape) + self.a(h) + self.b(h)",),
+    "in place by position": ("y = self.a(h) + self.b(h)", "return F.relu(y, True) + y"),
+    "in place beside": ("y = self.a(h) + self.b(h)", "y[:, 0], z = y[:, 1], y[:, 2:].mean()", "return y * z"),
+    "in place with a type": ("y = self.a(h) + self.b(h)", "y[:, 0]: torch.Tensor = y[:, 1]", "return y + h"),
+    "set of its own": ("seen = self.seen", "seen.add(self.a(h))", "return self.b(h) + self.b(h + 1)"),
+    "values": ("return dict(y=self.a(h), z=self.b(h)).values()",),
+    "pairs": ("return zip([self.a(h)], [self.b(h)])",),
+    "backwards": ("outputs = [self.a(h), self.b(h)]", "return [reversed(outputs)]"),
+    "a set": ("return {self.a(h) + self.b(h)}",),
+    "one after the other": ("return (part * 2 for part in [self.a(h), self.b(h)])",),
+    "kind of a tensor": ("y = self.a(h) + self.b(h)", "return y * 2 if isinstance(y, torch.DoubleTensor) else y"),
 }
 
 
@@ -269,9 +279,81 @@ def test_code_that_does_more_gets_tensors(name: str, written: Callable[..., nn.M
     random.seed(0)
     a = ag.LayerChoice([SepConv(C, C, 3, 1, affine=False), nn.Identity()])
     space = written("h = self.stem(x)", *BEYOND[name], a=a, b=choice())
-    object.__setattr__(space, "memory", [])
+    space.memory, space.seen = [], set()
     agree(space)
     assert not together
+
+
+def test_what_is_gone_through_at_once_is_no_more(written: Callable[..., nn.Module], together: list[int]) -> None:
+    lines = (
+        "h = self.stem(x)",
+        "y = dict(zip('ab', reversed([self.a(h), self.b(h)])))",
+        "z = sum(v for v in y.values())",
+    )
+    agree(written(*lines, "return [z.add(1), *[v for _, v in y.items()]]", **cell()))
+    assert together == [2, 2]
+
+
+class _Exp(torch.autograd.Function):
+    """A function that keeps what it is called with."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * ctx.saved_tensors[0].exp()
+
+
+OUT_OF_SIGHT: dict[str, Callable[[], Any]] = {
+    "autograd": lambda: _Exp.apply,
+    "static": lambda: staticmethod(_Exp.apply),
+    "partial": lambda: partial(torch.add, other=1),
+    "by kind": lambda: singledispatchmethod(lambda self, x: x.view(-1).view(x.shape)),
+    "with arguments": lambda: partialmethod(lambda self, factor, x: _Exp.apply(x) * factor, 2),
+}
+LATER = ("h = self.stem(x)", "return self.act(self.a(h) + self.b(h)) + self.c(h)")
+
+
+@pytest.mark.parametrize("name", OUT_OF_SIGHT)
+def test_methods_that_are_no_functions_get_tensors(
+    name: str, written: Callable[..., nn.Module], together: list[int]
+) -> None:
+    space = written(*LATER, **cell())
+    type(space).act = OUT_OF_SIGHT[name]()
+    agree(space)
+    assert not together
+
+
+@pytest.mark.parametrize("place", ["instance", "class", "class, with a function", "forward"])
+def test_a_method_that_becomes_another_is_seen(
+    place: str, written: Callable[..., nn.Module], together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, found = cell(), []
+    space = written(*LATER, before="def act(self, y):\n    return y * 2\n", **parts)
+    kind: Any = type(space)
+    monkeypatch.setattr(kind, "act", kind.forward.__globals__["act"], raising=False)
+    for fast in (False, True):
+        with monkeypatch.context() as changes:
+            net = ag.Supernet(copy.deepcopy(space), fast=fast)
+            net(image())
+            if place == "instance":
+                net.network.act = _Exp.apply
+            elif place == "forward":
+                changes.setattr(
+                    kind, "forward", lambda self, x: _Exp.apply(self.a(self.stem(x)) + self.b(self.stem(x)))
+                )
+            else:
+                changes.setattr(kind, "act", _Exp.apply if place == "class" else lambda self, y: _Exp.apply(y))
+            net(image()).square().sum().backward()
+            found.append([*net.buffers(), *(p.grad for p in net.parameters())])
+    assert together == [2]
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def sharing(*, norm: bool) -> dict[str, nn.Module]:
@@ -432,3 +514,42 @@ def test_an_input_that_code_out_of_sight_writes_to_is_refused(
     monkeypatch.setattr(ag.InputChoice, "forward", writes)
     with pytest.raises(SpaceError, match="in place"):
         net(image())
+
+
+def test_what_is_compiled_gets_tensors(written: Callable[..., nn.Module], together: list[int]) -> None:
+    lines = ("h = self.stem(x)", "return self.wide(self.a(h) + self.b(h))")
+    nets = [ag.Supernet(written(*lines, **cell(), wide=nn.Conv2d(C, C, 1)), fast=fast) for fast in (False, True)]
+    nets[1](image())
+    assert together == [2]
+    given: list[type] = []
+    wide = nets[1].network.wide
+
+    def compiled(x: Tensor) -> Tensor:
+        given.append(type(x))
+        return wide.forward(x)
+
+    wide._compiled_call_impl = compiled  # where `Module.compile` puts what it makes
+    nets[1](image())
+    assert together == [2]
+    assert given == [Tensor]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_autocast_of_images_in_single_precision(skip: bool, written: Callable[..., nn.Module]) -> None:
+    def mixed() -> nn.Module:
+        others = [nn.Identity()] if skip else []
+        return ag.LayerChoice(
+            [SepConv(C, C, 3, 1, affine=False), nn.BatchNorm2d(C), ReLUConvBN(C, C, 1, affine=False)][:: 2 - skip]
+            + others
+        )
+
+    torch.manual_seed(0)
+    lines = ("h = self.stem(x).float()", "y = self.a(h)", "z = self.b(h)", "return [y, z, y + z, torch.cat([y, z], 1)]")
+    space = written(*lines, a=mixed(), b=mixed()).float()
+    found = []
+    for fast in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(ag.Supernet(copy.deepcopy(space), fast=fast)(image().float()))
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype == (torch.float32 if skip else torch.bfloat16)
+        torch.testing.assert_close(a, b)

@@ -8,8 +8,8 @@ cannot be read keeps its format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import FunctionType
+from collections.abc import Iterator
+from operator import is_
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from archgrad.cell import Cell, DerivedCell
 from archgrad.choices import Choice, InputChoice, LayerChoice
 from archgrad.exactness import is_exactly, is_hooked, kind_of
-from archgrad.fast.source import Reading, read_module
+from archgrad.fast.source import Reading, methods_of, read_module
 from archgrad.fast.unchanged import Parts
 from archgrad.isolation import has_in_place
 from archgrad.operations import FactorizedReduce
@@ -54,7 +54,8 @@ class Code:
         self._network = network
         self.seen: Parts | None = None
         """What was there when the code was read last."""
-        self._methods: list[tuple[Mapping[str, object], dict[str, FunctionType]]] = []
+        self._methods: list[tuple[type, list[object]]] = []
+        self._names: list[int] = []
         self._accepts = False
         self.keeps_to_itself = False
         """`keeps_to_itself` of the network as it was then, if it accepts channels_last."""
@@ -68,16 +69,20 @@ class Code:
 
     def accepts_channels_last(self) -> bool:
         """Return `accepts_channels_last` of the network as it is now."""
-        if self.seen is None or not self.seen.hold() or any(_methods(own) != then for own, then in self._methods):
+        if self.seen is None or not self.seen.hold() or not self._are_in_place():
             kinds = {base for module in self._network.modules() for base in type(module).__mro__ if _is_own(base)}
-            self._methods = [(vars(kind), _methods(vars(kind))) for kind in kinds]
+            self._methods = [(kind, methods_of(kind)) for kind in kinds]
             self.seen, self._accepts = Parts(self._network), accepts_channels_last(self._network)
+            self._names = list(map(len, self.seen.own))
             self.keeps_to_itself = self._accepts and keeps_to_itself(self._network)
         return self._accepts
 
-
-def _methods(own: Mapping[str, object]) -> dict[str, FunctionType]:
-    return {name: value for name, value in own.items() if type(value) is FunctionType}
+    def _are_in_place(self) -> bool:
+        """Whether classes define what they did, and modules hide none of it by something of their own."""
+        assert self.seen is not None
+        return list(map(len, self.seen.own)) == self._names and all(
+            len(now := methods_of(kind)) == len(then) and all(map(is_, now, then)) for kind, then in self._methods
+        )
 
 
 def _is_own(kind: type) -> bool:
@@ -111,6 +116,8 @@ def keeps_to_itself(network: nn.Module) -> bool:
     """
     own = (kind for kind in map(kind_of, network.modules()) if kind.__module__.startswith("archgrad."))
     known = all(kind in (LayerChoice, InputChoice) or kind.__module__ == "archgrad.operations" for kind in own)
+    if any(module._compiled_call_impl is not None for module in network.modules()):  # what it is called with is traced
+        return False
     return known and not works_in_place(network) and not any(r is None or r.reaches_beyond for r in _readings(network))
 
 

@@ -173,9 +173,12 @@ def as_native_pool(pool: nn.Module) -> native.Pool | None:
 def fits(operation: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
     """Return whether parameters and buffers of an operation have the type and device of what it reads.
 
-    Under autocast, which brings inputs to its own type, parameters have single precision.
+    Under autocast, which brings inputs to its own type, parameters have single precision. On the CPU, what reads images
+    of single precision then gives one type or the other, and does not fit.
     """
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        if device.type == "cpu" and dtype == torch.float32:
+            return False
         dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
     tensors = (t for part in operation.modules() for t in (*part._parameters.values(), *part._buffers.values()))
     return all(t.device == device and t.dtype in (dtype, torch.int64) for t in tensors if t is not None)

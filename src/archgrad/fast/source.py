@@ -12,9 +12,10 @@ import inspect
 import math
 import textwrap
 from collections.abc import Sequence
-from functools import lru_cache
-from types import FunctionType
+from operator import is_
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple, TypeGuard, cast
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import nn
 
 from archgrad.exactness import computes_by
 
-__all__ = ["Reading", "read_module"]
+__all__ = ["Reading", "methods_of", "read_module"]
 
 
 class Reading(NamedTuple):
@@ -31,12 +32,12 @@ class Reading(NamedTuple):
     tells_formats_apart: bool = False
     """Something is called, or an attribute read, that is in no list."""
     writes_in_place: bool = False
-    """A tensor may be changed in place: `x += y`, `x.relu_()`, `F.relu(x, inplace=True)`."""
+    """A tensor may be changed in place: `x += y`, `x[0] = y`, `x.relu_()`, `F.relu(x, inplace=True)`."""
     joins_or_copies: bool = False
     """Something gives a view or a copy as the format is: `flatten`, `reshape`, `contiguous`."""
     reaches_beyond: bool = False
-    """Something outlasts the call or is read of another module's state: an attribute is set, a list that was not made
-    there is appended to, or what a BatchNorm tracks is read."""
+    """Something outlasts the call or is read of another module's state: an attribute is set, a list or set that was not
+    made there is added to, what a BatchNorm tracks is read, or something that is gone through later is given out."""
     parts: frozenset[str] = frozenset()
     """What is called of the module itself, as paths: "conv", "blocks.0"."""
     containers: frozenset[str] = frozenset()
@@ -69,24 +70,21 @@ _FUNCTIONS = {
     *_COPY_OR_VIEW,
 }
 _BUILTINS = {
-    "len",
-    "range",
-    "zip",
-    "enumerate",
-    "int",
-    "float",
-    "list",
-    "tuple",
-    "dict",
-    "sum",
-    "max",
-    "min",
-    "reversed",
+    *("len", "range", "zip", "enumerate", "int", "float", "list", "tuple", "dict", "sum", "max", "min", "reversed"),
+    *("super", "isinstance", "bool", "str", "ValueError", "RuntimeError", "TypeError", "any", "all", "abs"),
 }
-_BUILTINS |= {"super", "isinstance", "bool", "str", "ValueError", "RuntimeError", "TypeError", "any", "all", "abs"}
 _ATTRIBUTES = {"shape", "dtype", "device", "ndim", "training", "is_cuda"}
 _TRACKED = {"running_mean", "running_var", "num_batches_tracked", "_buffers"}
 _MODULES = (torch, F, math)
+_IN_PLACE_AT = {
+    **{"relu": 1, "relu6": 1, "silu": 1, "hardswish": 1, "hardsigmoid": 1},
+    **{"leaky_relu": 2, "dropout2d": 3, "normalize": 4},
+}
+"""The position of an argument of a function that lets it write in place, or says what it writes to."""
+_GOING_THROUGH = {"zip", "reversed", "enumerate", "values", "items", "keys"}
+"""What gives something that only shows its entries when it is gone through."""
+_OF_MODULE = {"forward", "train", "eval", "extra_repr"}
+"""Methods of PyTorch's modules that neither keep nor read anything of a pass."""
 
 
 def read_module(module: nn.Module, kind: type[nn.Module]) -> Reading | None:
@@ -99,7 +97,7 @@ def read_module(module: nn.Module, kind: type[nn.Module]) -> Reading | None:
     Returns:
         None if some of it cannot be read, or something of the module is called that is neither part nor method.
     """
-    found = _read_class(cast(Any, kind))
+    found = _read_class(kind)
     if found is None:
         return None
     for path in found.containers:
@@ -137,11 +135,31 @@ def _is_own_method(module: nn.Module, name: str) -> bool:
     if name in vars(module):
         return False
     owner = next((kind for kind in type(module).__mro__ if name in vars(kind)), nn.Module)
-    return owner is not nn.Module and not owner.__module__.startswith("torch.")
+    given = vars(owner).get(name)
+    method = isinstance(given.__func__ if isinstance(given, staticmethod | classmethod) else given, FunctionType)
+    return method and owner is not nn.Module and not owner.__module__.startswith("torch.")
 
 
-@lru_cache(maxsize=512)
-def _read_class(kind: type) -> Reading | None:
+def methods_of(kind: type) -> list[object]:
+    """Return what a class defines that code may call, or that is computed when it is read."""
+    return [value for value in vars(kind).values() if callable(value) or hasattr(value, "__get__")]
+
+
+_READ: WeakKeyDictionary[type, tuple[list[object], Reading | None]] = WeakKeyDictionary()
+"""What was read of a class, and what it and its bases defined then."""
+
+
+def _read_class(kind: type[nn.Module]) -> Reading | None:
+    own = (base for base in kind.__mro__ if not base.__module__.startswith("torch."))
+    methods = [method for base in own for method in methods_of(base)]
+    then, found = _READ.get(kind, ([], None))
+    if not then or len(then) != len(methods) or not all(map(is_, then, methods)):
+        found = _read_methods(kind)
+        _READ[kind] = methods, found
+    return found
+
+
+def _read_methods(kind: type[nn.Module]) -> Reading | None:
     found = Reading()
     for base in kind.__mro__:
         if base in (nn.Module, object) or (base is nn.Sequential and computes_by(kind, base)):
@@ -150,9 +168,11 @@ def _read_class(kind: type) -> Reading | None:
             return None  # a layer of PyTorch's with something changed
         for name, value in vars(base).items():
             function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-            if isinstance(function, property):
-                return None
-            if not isinstance(function, FunctionType) or name == "__init__":
+            if not isinstance(function, FunctionType):
+                if hasattr(function, "__get__") and not isinstance(function, _SLOTS):
+                    return None  # a property, or a method that something was made of
+                continue
+            if name == "__init__":
                 continue
             if hasattr(function, "__wrapped__"):  # its text is another function's
                 return None
@@ -162,6 +182,9 @@ def _read_class(kind: type) -> Reading | None:
                 return None
             found = found.merged(_Reader(function.__globals__, function.__code__.co_freevars).read(tree))
     return found
+
+
+_SLOTS = (type, GetSetDescriptorType, MemberDescriptorType)
 
 
 class _Reader:
@@ -189,20 +212,24 @@ class _Reader:
         self._own |= {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)} - {"self"}
         self._own |= {node.id for node in nodes if _is_given(node) and id(node) not in self._targets}
         names = [self._called(call.func) for call in calls]
-        strange = (ast.Lambda, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Await, ast.Global)
+        strange = (
+            *(ast.Lambda, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Await),
+            *(ast.Global, ast.Nonlocal, ast.Match),
+        )
         unknown = any(name is None for name in names) or any(isinstance(node, strange) for node in nodes)
         unknown |= not all(
             self._is_harmless(node) for node in nodes if isinstance(node, ast.Attribute) and id(node) not in called
         )
         in_place = any(
             isinstance(node, ast.AugAssign)
-            or (isinstance(node, ast.Assign) and any(isinstance(target, ast.Subscript) for target in node.targets))
+            or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store))
+            or (isinstance(node, ast.Call) and _may_write(node))
             for node in nodes
         )
         in_place |= any(name is not None and name.endswith("_") for name in names)
         in_place |= any(word.arg in ("inplace", "out", None) for call in calls for word in call.keywords)
         copies = any(name in _COPY_OR_VIEW for name in names)
-        beyond = _reaches_beyond(function, nodes)
+        beyond = _reaches_beyond(function, nodes) or _gives_out_unseen(nodes)
         return Reading(unknown, in_place, copies, beyond, frozenset(self._parts), frozenset(self._containers))
 
     def _loop(self, target: ast.expr, through: ast.expr) -> None:
@@ -224,7 +251,9 @@ class _Reader:
 
     def _is_harmless(self, attribute: ast.Attribute) -> bool:
         root = _root(attribute)
-        return attribute.attr in _ATTRIBUTES or root == "self" or self._module(root) is not None
+        if self._module(root) is not None:  # a `torch.FloatTensor` tells where a tensor is
+            return not attribute.attr.endswith("Tensor") or attribute.attr == "Tensor"
+        return attribute.attr in _ATTRIBUTES or root == "self"
 
     def _module(self, name: str | None) -> Any:
         value = None if name is None or name in self._own else self._names.get(name)
@@ -264,21 +293,60 @@ class _Reader:
         return None
 
 
+def _may_write(call: ast.Call) -> bool:
+    """Whether a function has an argument, by its position, that lets it write in place."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _IN_PLACE_AT or _path(call.func) is not None:
+        return False
+    rest = call.args[_IN_PLACE_AT[call.func.attr] :]
+    off = all(isinstance(given, ast.Constant) and not given.value for given in rest)
+    return not off or any(isinstance(given, ast.Starred) for given in call.args)
+
+
 def _reaches_beyond(function: ast.FunctionDef, nodes: list[ast.AST]) -> bool:
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
     if any(not isinstance(node.ctx, ast.Load) or node.attr in _TRACKED for node in attributes):
         return True
-    made = {
-        id(target)
-        for node in nodes
-        if isinstance(node, ast.Assign) and _is_new_list(node.value)
-        for target in node.targets
-    }
+    of_super = (node.attr for node in attributes if isinstance(node.value, ast.Call) and _is_super(node.value))
+    if any(hasattr(nn.Module, name) and name not in _OF_MODULE for name in of_super):
+        return True
+    assigned = [(id(target), node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
     given = [node for node in nodes if _is_given(node)]
     arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
-    own = {name.id for name in given} - {name.id for name in given if id(name) not in made} - arguments
-    appended = [node.value for node in attributes if node.attr == "append"]
-    return not all(isinstance(to, ast.Name) and to.id in own for to in appended)
+
+    def only(targets: set[int]) -> set[str]:
+        """Return the names that are given nothing else than there."""
+        return {name.id for name in given} - {name.id for name in given if id(name) not in targets} - arguments
+
+    lists = only({target for target, value in assigned if _is_new_list(value)})
+    computed = only({target for target, value in assigned if isinstance(value, ast.Call | ast.BinOp)}) | {"torch"}
+    for node in attributes:
+        to = node.value.id if isinstance(node.value, ast.Name) else None
+        if (node.attr == "append" and to not in lists) or (node.attr == "add" and to not in computed):
+            return True
+    return False
+
+
+def _gives_out_unseen(nodes: list[ast.AST]) -> bool:
+    """Whether a set, or what is gone through later, may be given out: nobody sees the images in it."""
+    if any(isinstance(node, ast.Set | ast.SetComp) for node in nodes):
+        return True
+    through = [node.iter for node in nodes if isinstance(node, ast.For | ast.comprehension)]
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            through += node.args
+        elif isinstance(node, ast.Starred | ast.YieldFrom):
+            through.append(node.value)
+        elif isinstance(node, ast.Compare):
+            through += node.comparators
+    seen = set(map(id, through))
+    return any(_is_gone_through(node) and id(node) not in seen for node in nodes)
+
+
+def _is_gone_through(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return isinstance(node, ast.GeneratorExp)
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+    return name in _GOING_THROUGH
 
 
 def _is_given(node: ast.AST) -> TypeGuard[ast.Name]:
