@@ -189,8 +189,8 @@ class CostBudget(_OfCost):
     """What is meant: "multiply-adds", "parameters", "activations", "latency" in milliseconds; or a column of the
     search's `cost_table`, such as "raspi4_ms"."""
     rate: float = 1.0
-    """How fast the multiplier rises, at least 0. With 0 the search is the same as without a budget, and only its result is
-    brought within it."""
+    """How fast the multiplier rises, at least 0. With 0 the search is the same as without a budget, and only its result
+    is brought within it."""
     weight: Number = 1.0
     """Factor of the term, at least 0; a number or a schedule."""
 
