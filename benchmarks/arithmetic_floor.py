@@ -30,7 +30,7 @@ _ROUNDS = 7
 
 
 def floor_seconds(network: nn.Module, step: str, options: argparse.Namespace, flops_per_second: float) -> float:
-    """Return the seconds of a step that does nothing but multiply.
+    """Return the seconds of a step that does nothing but multiply, in four digits.
 
     Args:
         network: A supernet on the plain path, or a network, that takes images.
@@ -39,7 +39,8 @@ def floor_seconds(network: nn.Module, step: str, options: argparse.Namespace, fl
         flops_per_second: Of this machine, two for each multiply-add.
     """
     images = (3, options.image_size, options.image_size)
-    return 2.0 * PASSES[step] * options.batch * count_multiply_adds(network, images) / flops_per_second
+    seconds = 2.0 * PASSES[step] * options.batch * count_multiply_adds(network, images) / flops_per_second
+    return float(f"{seconds:.4g}")
 
 
 def product_rate(options: argparse.Namespace, timed: Callable[[argparse.Namespace, Callable], float]) -> float:

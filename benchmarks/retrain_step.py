@@ -72,7 +72,7 @@ def main() -> None:
     found["ratio_to_channels_last"] = round(medians["channels_last"] / medians["fast"], 3)
     with autocast:
         floor = floor_seconds(network_of("plain", options), "retraining", options, product_rate(options, timed))
-    found["floor_seconds"], found["times_floor"] = float(f"{floor:.4g}"), round(medians["fast"] / floor, 1)
+    found["floor_seconds"], found["times_floor"] = floor, round(medians["fast"] / floor, 1)
     print(json.dumps({**found, **peaks, "precision": options.precision, **environment(options)}))
 
 

@@ -88,7 +88,7 @@ def floor_of(options: argparse.Namespace) -> dict:
     with in_precision(options):
         rate = product_rate(options, timed)
     seconds = floor_seconds(ag.Supernet(space_of(options), fast=False), options.step, options, rate)
-    return {"floor_seconds": float(f"{seconds:.4g}"), "product_gflops": round(rate / 1e9, 1)}
+    return {"floor_seconds": seconds, "product_gflops": round(rate / 1e9, 1)}
 
 
 def ratios_of(plain: dict, fast: dict, plain_rounds: list[dict], fast_rounds: list[dict]) -> dict:

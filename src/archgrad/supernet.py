@@ -112,6 +112,11 @@ class Supernet(nn.Module):
             entry.choice.recomputes = activation_checkpointing
 
     @property
+    def recomputes(self) -> bool:
+        """Whether passes compute activations again in the backward pass."""
+        return any(entry.choice.recomputes for entry in self.choices)
+
+    @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the network by name, in module order; never an alpha, nor one that is frozen."""
         return self._named.trainable
@@ -277,8 +282,7 @@ class Supernet(nn.Module):
 
     def _deferring(self, in_format: bool) -> AbstractContextManager[None]:
         """What lets layer choices that a pass runs be computed together, unless activations are computed again."""
-        again = any(entry.choice.recomputes for entry in self.choices)
-        return self.path.deferring() if in_format and not again else nullcontext()
+        return self.path.deferring() if in_format and not self.recomputes else nullcontext()
 
     def _completed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
         """Return the mixtures without what is switched off, with what always runs, times the weights of their edges."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,12 +11,9 @@ from torch import Tensor
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Blend, Inverted, InvertedOperands, blend_inverted
 from archgrad.fast.native.inverted import compose_inverted
+from instruction_sets import EXAMPLES, LEVEL, run_with_level, with_threads
 
 pytestmark = pytest.mark.usefixtures("built")
-
-LEVEL = os.environ.get("ARCHGRAD_LEVEL_TEST")
-"""The instruction set that this process was told to use no more than."""
-EXAMPLES = 25 if LEVEL is None else 8
 
 
 class Sum:
@@ -281,25 +274,18 @@ def test_statistics_far_from_zero_are_precise() -> None:
 def test_threads_do_not_change_the_result() -> None:
     torch.manual_seed(0)
     blocks = Sum((18, 3), (7, 5), outputs=3, keeps_input=True)
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
-            y = blocks.by_kernels()
-            found.append([y, *torch.autograd.grad(y.square().sum(), blocks.arguments)])
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-11, atol=1e-11)
+
+    def compute() -> list[Tensor]:
+        y = blocks.by_kernels()
+        return [y, *torch.autograd.grad(y.square().sum(), blocks.arguments)]
+
+    first, *others = with_threads(compute)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.skipif(LEVEL is not None, reason="this is the process of another level")
 @pytest.mark.parametrize("level", ["default", "avx2"])
 def test_inverted_residuals_with_the_other_instruction_sets(level) -> None:
-    if torch.backends.cpu.get_cpu_capability().lower() == level:
-        pytest.skip("this process uses them")
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": level, "ARCHGRAD_LEVEL_TEST": level}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_with_level(level, __file__)
     assert done.returncode == 0, done.stdout

@@ -19,6 +19,7 @@ from archgrad.fast import accelerate
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.branches import branch_of
 from archgrad.fast.inverted_residuals import InvertedResiduals, inverted_alone, suits
+from archgrad.fast.unchanged import StructureCache
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -354,7 +355,7 @@ def test_statistics_of_all_processes_are_left_to_the_norms() -> None:
         branch = branch_of(block)
         assert branch is not None
         assert not suits(branch, (3, C, 5, 5))
-        assert inverted_alone(branch, torch.randn(2, C, 5, 5)) is None
+        assert inverted_alone(branch, torch.randn(2, C, 5, 5), StructureCache()) is None
 
 
 def test_one_candidate_runs() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -16,12 +13,9 @@ from torch import Tensor
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Plan, Pool, Unit, library, run, takes, understands
 from archgrad.fast.native.composed import compose_stage
+from instruction_sets import EXAMPLES, LEVEL, run_with_level, with_threads
 
 pytestmark = pytest.mark.usefixtures("built")
-
-LEVEL = os.environ.get("ARCHGRAD_LEVEL_TEST")
-"""The instruction set that this process was told to use no more than."""
-EXAMPLES = 25 if LEVEL is None else 8
 
 CONVOLUTIONS = {
     "3": (3, Geometry((1, 1), (1, 1))),
@@ -385,29 +379,21 @@ def test_threads_do_not_change_the_result():
     torch.manual_seed(0)
     plan, kernels = leaving(CONVOLUTIONS)
     stage = Stage(plan, kernels)
-    threads = torch.get_num_threads()
-    try:
-        found = []
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
-            outputs = stage.by_kernels()
-            gradients = torch.autograd.grad(sum(y.square().sum() for y in outputs), stage.arguments)
-            found.append([*outputs, *gradients])
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-12)
+
+    def compute():
+        outputs = stage.by_kernels()
+        return [*outputs, *torch.autograd.grad(sum(y.square().sum() for y in outputs), stage.arguments)]
+
+    first, *others = with_threads(compute)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.skipif(LEVEL is not None, reason="this is the process of another level")
 @pytest.mark.parametrize("level", ["default", "avx2"])
 def test_the_instruction_sets_agree(level):
     """The others than this machine's best are tried in a process that is told to use no more."""
-    if torch.backends.cpu.get_cpu_capability().lower() == level:
-        pytest.skip("this process uses them")
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": level, "ARCHGRAD_LEVEL_TEST": level}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_with_level(level, __file__)
     assert done.returncode == 0, done.stdout
 
 

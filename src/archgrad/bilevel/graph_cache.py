@@ -49,7 +49,7 @@ def check_recordable(supernet: Supernet, device: torch.device) -> None:
     """
     if device.type != "cuda":
         raise OptionError(f"cuda_graphs needs a CUDA device, but the supernet is on '{device}'.")
-    if any(entry.choice.recomputes for entry in supernet.choices):
+    if supernet.recomputes:
         raise OptionError("cuda_graphs does not go with activation_checkpointing. Leave one of the two out.")
     if any(map(is_synchronised, supernet.network.modules())):
         raise OptionError("cuda_graphs does not go with sync_batchnorm. Leave one of the two out.")

@@ -115,6 +115,8 @@ def _typed(value: Any) -> Any:
 def _run_of(arch: str) -> Path | None:
     """The run folder that an architecture lies in."""
     path = Path(arch)
-    folder = path.parent if path.name == "architecture.json" else path
-    folder = path.parent.parent if path.parent.name == "checkpoints" else folder
+    if path.parent.name == "checkpoints":
+        folder = path.parent.parent
+    else:
+        folder = path.parent if path.name == "architecture.json" else path
     return folder if (folder / "config.yaml").is_file() else None

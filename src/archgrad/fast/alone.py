@@ -61,14 +61,12 @@ class FastOperation(nn.Module):
         branch = kept.find(kind_of_pass([x]), lambda: readable(self, x))
         with native.allowed(self.kernels):
             if branch is not None and branch.form == "inverted":
-                y = inverted_alone(branch, x)
-                return (
-                    self.turned_from.forward(self, x) if y is None else as_written(y, channels_last=is_channels_last(x))
-                )
-            projected = None if branch is None else SharedFeatures(x, [branch]).projected(branch)
-            if projected is None:
+                y = inverted_alone(branch, x, kept)
+            else:
+                projected = None if branch is None else SharedFeatures(x, [branch]).projected(branch)
+                y = None if projected is None else normalised([projected], relu=False)[0]
+            if y is None:
                 return self.turned_from.forward(self, x)
-            y = normalised([projected], relu=False)[0]
         return as_written(y, channels_last=is_channels_last(x))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:

@@ -155,7 +155,7 @@ class Deferral:
             lay_out_alone: Of mixture and image, how the choice is computed by itself; None if as it is written.
             compute_alone: Computes the choice by itself.
         """
-        if id(choice) not in self._alone or choice.recomputes:
+        if id(choice) not in self._alone:
             return None
         if id(choice) in self._choices or len(self._outputs) >= _MOST:
             self.compute([])

@@ -14,6 +14,7 @@ from archgrad.fast.batch_norms import affine, track, uses_batch
 from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.pointwise import NATIVE_UP_TO
+from archgrad.fast.unchanged import StructureCache
 
 __all__ = ["InvertedResiduals", "inverted_alone", "suits"]
 
@@ -43,19 +44,19 @@ def suits(branch: Branch, shape: Sequence[int]) -> bool:
     return geometry is not None and native.understands(geometry, convolution.weight.shape[2:])
 
 
-def inverted_alone(branch: Branch, x: Tensor) -> Tensor | None:
+def inverted_alone(branch: Branch, x: Tensor, kept: StructureCache) -> Tensor | None:
     """Return what an inverted residual gives, (B, C', H', W'), channels_last; None where the kernels do not take it.
 
     Args:
         branch: The operation, which fits `x`.
         x: (B, C, H, W).
+        kept: Keeps its parts, as long as the operation stays as it is.
     """
-    if not suits(branch, x.shape):
+    found = kept.find(("inverted", x.shape), lambda: InvertedResiduals([branch]) if suits(branch, x.shape) else None)
+    one = x.new_ones(1)
+    if found is None or not found.take(x, one):
         return None
-    residuals, one = InvertedResiduals([branch]), x.new_ones(1)
-    if not residuals.take(x, one):
-        return None
-    return residuals.blend(x, one, (), one if branch.is_residual else None, keeps_input=branch.is_residual)
+    return found.blend(x, one, (), one if branch.is_residual else None, keeps_input=branch.is_residual)
 
 
 class InvertedResiduals:

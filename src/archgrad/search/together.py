@@ -12,7 +12,7 @@ from archgrad.decision import taken_candidates
 from archgrad.discretize import decide, discretize
 from archgrad.json_text import thaw
 from archgrad.methods import Ensemble
-from archgrad.selection import Scores, Selection
+from archgrad.selection import Scores, Selection, leaving_out
 from archgrad.supernet import Supernet
 
 __all__ = ["decided_together", "rows_of"]
@@ -107,10 +107,8 @@ def _mean(rows: Sequence[Scores]) -> dict[str, list[float]]:
 
 def _without(scores: Scores, ensemble: Ensemble, supernet: Supernet) -> Scores:
     """Return the scores, those of what is left out below 0: a choice takes that only where it has nothing else."""
+    names = {label: supernet.rows[label].names for label in scores}
     return {
-        label: [
-            score - max(row) - 1.0 if name in ensemble.without else score
-            for name, score in zip(supernet.rows[label].names, row, strict=True)
-        ]
+        label: leaving_out(row, [k for k, name in enumerate(names[label]) if name in ensemble.without])
         for label, row in scores.items()
     }

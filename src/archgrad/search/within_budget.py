@@ -33,8 +33,9 @@ def within_budgets(
     each row takes the candidate with the largest log p - price c, where c is how much the mean cost rises with the
     candidate's probability. The choices decide by their own rules, with p exp(-price c) in the place of p (relative to
     the cheapest candidate of the row), and the lowest price at which all budgets are kept is found by doubling and
-    halving. At a high price each row takes the candidate that costs least. Several rows may change at one price, so
-    that a likelier network between two prices, which also keeps the budgets, can be missed (the duality gap).
+    halving. At a high price each row takes the candidate that costs least. Several rows may change at one price, more
+    than is needed; so rows get their likeliest candidates back while the budgets stay kept, those first that lost most.
+    A likelier network that just keeps the budgets can still be missed (the duality gap).
 
     Args:
         found: What the alphas decide, with its probabilities, or scores of a selection, in the provenance.
@@ -71,8 +72,9 @@ def within_budgets(
         middle = (low + high) / 2.0
         low, high = (low, middle) if kept(at(everywhere(middle))) else (middle, high)
     prices = everywhere(high)
-    for label in sorted(scores, key=lambda label: -_lost(scores[label], costs[label], high)):
-        if _lost(scores[label], costs[label], high) > 0.0 and kept(at(without := {**prices, label: 0.0})):
+    lost = {label: _lost(row, costs[label], high) for label, row in scores.items()}
+    for label in sorted(scores, key=lambda label: -lost[label]):
+        if lost[label] > 0.0 and kept(at(without := {**prices, label: 0.0})):
             prices = without
     taken = at(prices)
     changed = {label: decision for label, decision in found.choices.items() if taken.choices.get(label) != decision}

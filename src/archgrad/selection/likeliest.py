@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from archgrad.cell import Cell
 from archgrad.errors import OptionError
-from archgrad.selection.selection import Scores, Selection
+from archgrad.selection.selection import Scores, Selection, leaving_out
 from archgrad.supernet import Supernet
 
 __all__ = ["Likeliest"]
@@ -30,6 +30,6 @@ class Likeliest(Selection):
         for entry in () if self.none else supernet.choices:
             cut = entry.choice.passing_nothing(entry.label) if isinstance(entry.choice, Cell) else {}
             for row, names in cut.items():
-                known = supernet.rows[row].names
-                scores[row] = [p - 2.0 if known[k] in names else p for k, p in enumerate(scores[row])]
+                places = [k for k, name in enumerate(supernet.rows[row].names) if name in names]
+                scores[row] = leaving_out(scores[row], places)
         return scores

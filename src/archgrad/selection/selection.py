@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from archgrad.epoch_end import EpochEnd
 from archgrad.relaxation import Relaxation
 from archgrad.supernet import Supernet
 
-__all__ = ["Scores", "Selection"]
+__all__ = ["Scores", "Selection", "leaving_out"]
 
 Scores = Mapping[str, Sequence[float]]
 """By label, one a candidate: what the rules of the choices compare in the place of probabilities. At least 0; a
 negative score marks a candidate that is taken only where a choice must take something and has nothing else."""
+
+
+def leaving_out(row: Sequence[float], places: Collection[int]) -> list[float]:
+    """Return the scores of a row, with those of some candidates below 0: taken only where there is nothing else.
+
+    Args:
+        row: One score a candidate.
+        places: Of the candidates that are left out.
+    """
+    return [score - max(row) - 1.0 if k in places else score for k, score in enumerate(row)]
 
 
 class Selection(ABC):

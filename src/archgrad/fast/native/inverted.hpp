@@ -52,8 +52,20 @@ inline Job depthwise_of(const Inverted& j) {
 
 // Values of channels, filled up with zeros to whole vectors; null gives zeros.
 template <class T>
-void fill_up(const void* values, int64_t channels, T* to) {
-    for (int64_t c = 0; values && c < channels; ++c) to[c] = static_cast<const T*>(values)[c];
+class FilledUp : public Array<T> {
+   public:
+    FilledUp(const void* values, int64_t channels, int64_t size) : Array<T>(size) {
+        for (int64_t c = 0; values && c < channels; ++c) (*this)[c] = static_cast<const T*>(values)[c];
+    }
+};
+
+// Mean and biased variance of channel c over all images, from the moments of each, `size` values an image.
+template <class T>
+void join_images(const Inverted& j, int64_t pixels, const Array<double>& means, const Array<double>& deviations,
+                 int64_t size, int64_t c, void* mean, void* variance) {
+    join_moments(
+        j.batch, pixels, [&](int64_t i) { return means[i * size + c]; },
+        [&](int64_t i) { return deviations[i * size + c]; }, static_cast<T*>(mean) + c, static_cast<T*>(variance) + c);
 }
 
 template <class T>
@@ -183,13 +195,13 @@ void widen(const Inverted* jobs, int64_t) {
     const Job job = depthwise_of(j);
     const Taps taps = every_tap(job);
     const auto plane = j.stride == 1 ? convolve_plane<T, 1> : convolve_plane<T, 2>;
-    Array<T> kernel(w.hidden * w.taps), matrices(w.hidden * j.channels), offsets(w.hidden);
+    Array<T> kernel(w.hidden * w.taps), matrices(w.hidden * j.channels);
+    FilledUp<T> offsets(j.expansion_offset, j.hidden, w.hidden);
     Array<int64_t> places(w.in_pixels);
     const int64_t group = w.widen_group();
     find_places<T>(w.input, places.data());
     pack_kernel(job, kernel.data());
     if (j.expansion) pack_planes(static_cast<const T*>(j.expansion), j.hidden, j.channels, matrices.data());
-    fill_up(j.expansion_offset, j.hidden, offsets.data());
     Array<double> means(j.batch * w.hidden), deviations(j.batch * w.hidden);
 #pragma omp parallel
     {
@@ -213,10 +225,7 @@ void widen(const Inverted* jobs, int64_t) {
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < j.hidden; ++c)
             if (j.convolved_mean)
-                join_moments(
-                    j.batch, w.pixels, [&](int64_t i) { return means[i * w.hidden + c]; },
-                    [&](int64_t i) { return deviations[i * w.hidden + c]; }, static_cast<T*>(j.convolved_mean) + c,
-                    static_cast<T*>(j.convolved_variance) + c);
+                join_images<T>(j, w.pixels, means, deviations, w.hidden, c, j.convolved_mean, j.convolved_variance);
     }
 }
 
@@ -239,10 +248,9 @@ void narrow(const Inverted* jobs, int64_t) {
     const int64_t chunk = w.chunk(), group = w.narrow_group();
     const int64_t period = Periodic<T>::size(j.outputs), size = w.pixels * j.outputs;
     const T limit = T(j.limit);
-    Array<T> matrix(j.hidden * w.outputs), strength(w.hidden), offset(w.hidden);
+    Array<T> matrix(j.hidden * w.outputs);
+    const FilledUp<T> strength(j.strength, j.hidden, w.hidden), offset(j.offset, j.hidden, w.hidden);
     pack_matrix(static_cast<const T*>(j.projection), j.hidden, j.outputs, true, matrix.data());
-    fill_up(j.strength, j.hidden, strength.data());
-    fill_up(j.offset, j.hidden, offset.data());
     Array<double> means(j.batch * j.outputs), deviations(j.batch * j.outputs);
 #pragma omp parallel
     {
@@ -273,9 +281,6 @@ void narrow(const Inverted* jobs, int64_t) {
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < j.outputs; ++c)
             if (j.result_mean)
-                join_moments(
-                    j.batch, w.pixels, [&](int64_t i) { return means[i * j.outputs + c]; },
-                    [&](int64_t i) { return deviations[i * j.outputs + c]; }, static_cast<T*>(j.result_mean) + c,
-                    static_cast<T*>(j.result_variance) + c);
+                join_images<T>(j, w.pixels, means, deviations, j.outputs, c, j.result_mean, j.result_variance);
     }
 }

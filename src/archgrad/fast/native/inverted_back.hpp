@@ -41,6 +41,13 @@ class WideSums {
     Array<double> sums_;
 };
 
+// The first columns of the rows of a matrix.
+template <class T>
+void write_columns(const T* from, int64_t rows, int64_t width, int64_t columns, void* to) {
+    for (int64_t r = 0; r < rows; ++r)
+        std::memcpy(static_cast<T*>(to) + r * columns, from + r * width, columns * sizeof(T));
+}
+
 template <class T>
 void narrow_back(const Inverted* jobs, int64_t) {
     const Inverted& j = jobs[0];
@@ -49,10 +56,9 @@ void narrow_back(const Inverted* jobs, int64_t) {
     const int64_t chunk = w.chunk(), group = w.narrow_group();
     const int64_t period = Periodic<T>::size(j.outputs), size = w.pixels * j.outputs;
     const T limit = T(j.limit);
-    Array<T> matrix(j.outputs * w.hidden), strength(w.hidden), offset(w.hidden), coefficients(3 * period);
+    Array<T> matrix(j.outputs * w.hidden), coefficients(3 * period);
+    const FilledUp<T> strength(j.strength, j.hidden, w.hidden), offset(j.offset, j.hidden, w.hidden);
     pack_matrix(static_cast<const T*>(j.projection), j.outputs, j.hidden, false, matrix.data());
-    fill_up(j.strength, j.hidden, strength.data());
-    fill_up(j.offset, j.hidden, offset.data());
     Periodic<T>::repeat(j.by_grad, j.outputs, &coefficients[0]);
     Periodic<T>::repeat(j.by_result, j.outputs, &coefficients[period]);
     Periodic<T>::repeat(j.constant, j.outputs, &coefficients[2 * period]);
@@ -105,12 +111,8 @@ void narrow_back(const Inverted* jobs, int64_t) {
 #pragma omp single
         {
             wide_sums.write(static_cast<T*>(j.totals), static_cast<T*>(j.products));
-            if (j.d_projection) {
-                const T* total = matrix_sums.total(0, j.outputs * w.hidden);
-                for (int64_t o = 0; o < j.outputs; ++o)
-                    std::memcpy(static_cast<T*>(j.d_projection) + o * j.hidden, total + o * w.hidden,
-                                j.hidden * sizeof(T));
-            }
+            if (j.d_projection)
+                write_columns(matrix_sums.total(0, j.outputs * w.hidden), j.outputs, w.hidden, j.hidden, j.d_projection);
         }
     }
 }
@@ -160,7 +162,9 @@ void widen_back(const Inverted* jobs, int64_t) {
     g.channels = L;
     const auto tally = j.stride == 1 ? tally_plane<T, 1> : tally_plane<T, 2>;
     const T limit = T(j.limit);
-    Array<T> turned(w.hidden * w.taps), matrices(w.hidden * j.channels), offsets(w.hidden), coefficients(3 * w.hidden);
+    Array<T> turned(w.hidden * w.taps), matrices(w.hidden * j.channels);
+    const FilledUp<T> offsets(j.expansion_offset, j.hidden, w.hidden), by_lines(j.by_line, j.hidden, w.hidden),
+        by_convolved(j.by_convolved, j.hidden, w.hidden), constants(j.convolved_constant, j.hidden, w.hidden);
     Array<T> matrix(j.expansion ? w.hidden * w.channels : 0);
     Array<int64_t> places(w.in_pixels);
     const int64_t group = w.widen_group();
@@ -170,10 +174,6 @@ void widen_back(const Inverted* jobs, int64_t) {
         pack_planes(static_cast<const T*>(j.expansion), j.hidden, j.channels, matrices.data());
         pack_matrix(static_cast<const T*>(j.expansion), j.hidden, j.channels, false, matrix.data());
     }
-    fill_up(j.expansion_offset, j.hidden, offsets.data());
-    fill_up(j.by_line, j.hidden, &coefficients[0]);
-    fill_up(j.by_convolved, j.hidden, &coefficients[w.hidden]);
-    fill_up(j.convolved_constant, j.hidden, &coefficients[2 * w.hidden]);
     WideSums<T> wide_sums(j, w.hidden);
     Sums<T> kernel_sums(j.d_weight ? w.hidden * w.taps : 0), matrix_sums(j.d_expansion ? w.hidden * w.channels : 0);
     const bool goes_on = j.expansion_totals || j.d_input;  // beyond the depthwise convolution
@@ -182,8 +182,8 @@ void widen_back(const Inverted* jobs, int64_t) {
         const T* image = in<T>(j.input, i, w.in_pixels * j.channels);
         const int64_t place = (i * w.hidden + b * L) * w.pixels;
         const T *line = static_cast<const T*>(j.d_line) + place, *x = static_cast<const T*>(j.convolved) + place;
-        const Vec<T> by_line = load(&coefficients[b * L]), by_x = load(&coefficients[w.hidden + b * L]);
-        const Vec<T> constant = load(&coefficients[2 * w.hidden + b * L]);
+        const Vec<T> by_line = load(&by_lines[b * L]), by_x = load(&by_convolved[b * L]);
+        const Vec<T> constant = load(&constants[b * L]);
         for (int64_t y = 0; y < j.height; ++y) {
             T* to = d_convolved + g.at<T>(y, 0);
             for (int64_t p = 0; p < j.width; ++p, line += L, x += L)
@@ -249,12 +249,9 @@ void widen_back(const Inverted* jobs, int64_t) {
                     for (int64_t t = 0; t < w.taps; ++t)
                         static_cast<T*>(j.d_weight)[c * w.taps + t] = total[(c / L * w.taps + t) * L + c % L];
             }
-            if (j.d_expansion) {
-                const T* total = matrix_sums.total(0, j.hidden * w.channels);
-                for (int64_t r = 0; r < j.hidden; ++r)
-                    std::memcpy(static_cast<T*>(j.d_expansion) + r * j.channels, total + r * w.channels,
-                                j.channels * sizeof(T));
-            }
+            if (j.d_expansion)
+                write_columns(matrix_sums.total(0, j.hidden * w.channels), j.hidden, w.channels, j.channels,
+                              j.d_expansion);
         }
     }
 }

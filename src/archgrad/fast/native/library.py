@@ -27,24 +27,22 @@ _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 _left_out: ContextVar[bool] = ContextVar("kernels_left_out", default=False)
 
 
+def _fields(pointers: Sequence[str], numbers: Sequence[str]) -> tuple[tuple[str, type], ...]:
+    return (*((name, ctypes.c_void_p) for name in pointers), *((name, ctypes.c_int64) for name in numbers))
+
+
 class Job(ctypes.Structure):
     """One depthwise convolution and the projection behind it; the fields are explained in `job.hpp`."""
 
-    _fields_ = (
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                *("input", "weight", "projection", "result", "mean", "variance", "strength", "offset", "output"),
-                *("grad", "products", "totals", "by_grad", "by_result", "constant"),
-                *("d_input", "d_weight", "d_projection", "part", "grad_part", "d_result"),
-            )
+    _fields_ = _fields(
+        (
+            *("input", "weight", "projection", "result", "mean", "variance", "strength", "offset", "output"),
+            *("grad", "products", "totals", "by_grad", "by_result", "constant"),
+            *("d_input", "d_weight", "d_projection", "part", "grad_part", "d_result"),
         ),
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                *("batch", "in_height", "in_width", "channels", "height", "width", "outputs"),
-                *("kernel", "stride", "padding", "dilation", "pool", "relu_input", "factorized", "relu_output", "adds"),
-            )
+        (
+            *("batch", "in_height", "in_width", "channels", "height", "width", "outputs"),
+            *("kernel", "stride", "padding", "dilation", "pool", "relu_input", "factorized", "relu_output", "adds"),
         ),
     )
 
@@ -58,23 +56,19 @@ class InvertedJob(ctypes.Structure):
     """One inverted residual; the fields are explained in `job.hpp`."""
 
     _fields_ = (
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
+        *_fields(
+            (
                 *("input", "mean", "covariance"),
                 *("expansion", "expansion_offset", "weight", "convolved", "convolved_mean", "convolved_variance"),
                 *("strength", "offset", "projection", "result", "result_mean", "result_variance"),
                 *("grad", "by_grad", "by_result", "constant", "d_line", "totals", "products", "d_projection"),
                 *("by_line", "by_convolved", "convolved_constant", "d_weight"),
                 *("expansion_totals", "expansion_products", "d_expansion", "d_input"),
-            )
-        ),
-        *(
-            (name, ctypes.c_int64)
-            for name in (
+            ),
+            (
                 *("batch", "in_height", "in_width", "channels", "hidden", "height", "width", "outputs"),
                 *("kernel", "stride", "padding", "dilation", "adds"),
-            )
+            ),
         ),
         ("limit", ctypes.c_double),
     )

@@ -19,6 +19,7 @@ class Array {
     T& operator[](int64_t i) { return data_[i]; }
     const T& operator[](int64_t i) const { return data_[i]; }
     T* data() { return data_; }
+    const T* data() const { return data_; }
     int64_t size() const { return size_; }
 
    private:
