@@ -277,10 +277,10 @@ def test_what_was_kept_is_measured_again_where_it_cannot_be_read_or_the_device_i
 
 
 def test_every_network_of_a_search_has_its_own_path(foreign, tmp_path: Path, capsys) -> None:
-    stages = (ag.Stage(epochs=1, space={"channels": 4}), ag.Stage(epochs=1, space={"channels": 8}))
+    stages = (ag.Stage(epochs=1, space={"channels": 2}), ag.Stage(epochs=1, space={"channels": 4}))
     ag.search(
-        "darts-cifar", images(), method=ag.Method(stages=stages), batch_size=6, device="cpu", run_dir=tmp_path / "run",
-        config={"cells": 2, "nodes": 2},
+        "nasbench201", images(), method=ag.Method(stages=stages), batch_size=6, device="cpu", run_dir=tmp_path / "run",
+        config={"cells": 1},
     )  # fmt: skip
     assert capsys.readouterr().err.count("Path: grouped. ") == 2
     assert list(json.loads((tmp_path / "run" / PATHS).read_text())["networks"]) == ["stage 1", "stage 2"]
