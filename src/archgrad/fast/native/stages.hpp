@@ -147,15 +147,37 @@ void transform(const Job* jobs, int64_t n) {
     }
 }
 
-// output = the sum over the jobs that share it of strength * result + offset; through a ReLU if asked for.
+// What multiplies image i of a job.
+template <class T>
+T factor_of(const Job& j, int64_t i) {
+    return j.factor ? static_cast<const T*>(j.factor)[i] : T(1);
+}
+
+// The strengths of jobs that share an output, each times its factor for image i, at their places in `strength`; and in
+// `offset` the sum of their offsets, times these.
+template <class T>
+void multiply_by_factors(const Job* jobs, int64_t first, int64_t end, int64_t i, const Parts& periods,
+                         const T* strengths, const T* offsets, T* strength, T* offset) {
+    const int64_t period = Size<T>::period(jobs[first]);
+    for (int64_t e = 0; e < period; ++e) offset[e] = 0;
+    for (int64_t k = first; k < end; ++k) {
+        const T factor = factor_of<T>(jobs[k], i);
+        for (int64_t e = periods[k]; e < periods[k] + period; ++e) {
+            strength[e] = factor * strengths[e];
+            offset[e - periods[k]] += factor * offsets[e];
+        }
+    }
+}
+
+// output = the sum over the jobs that share it of factor (strength * result + offset); through a ReLU if asked for.
 template <class T>
 void combine(const Job* jobs, int64_t n) {
     using S = Size<T>;
     const Parts periods(jobs, n, S::period);
-    Array<T> strength(periods.size()), offset(periods.size());
+    Array<T> strengths(periods.size()), offsets(periods.size());
     for (int64_t k = 0; k < n; ++k) {
-        Periodic<T>::repeat(jobs[k].strength, jobs[k].outputs, &strength[periods[k]]);
-        Periodic<T>::repeat(jobs[k].offset, jobs[k].outputs, &offset[periods[k]]);
+        Periodic<T>::repeat(jobs[k].strength, jobs[k].outputs, &strengths[periods[k]]);
+        Periodic<T>::repeat(jobs[k].offset, jobs[k].outputs, &offsets[periods[k]]);
     }
     int64_t written = 0;
     for (int64_t k = 0; k < n; ++k)
@@ -164,11 +186,21 @@ void combine(const Job* jobs, int64_t n) {
     const int64_t most = up_to(8192 / sizeof(T), periods.largest());
 #pragma omp parallel
     {
-        T* made = scratch<T>(2 * most);
+        T* made = scratch<T>(2 * most + periods.size() + periods.largest());
+        T* own_strength = made + 2 * most;
+        T* own_offset = own_strength + periods.size();
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < jobs[0].batch; ++i)
             for (int64_t first = 0, end; first < n; first = end) {
-                for (end = first + 1; end < n && jobs[end].output == jobs[first].output;) ++end;
+                bool factors = jobs[first].factor;
+                for (end = first + 1; end < n && jobs[end].output == jobs[first].output; ++end)
+                    factors = factors || jobs[end].factor;
+                const T *strength = strengths.data(), *offset = &offsets[periods[first]];
+                if (factors) {
+                    multiply_by_factors(jobs, first, end, i, periods, strength, offsets.data(), own_strength, own_offset);
+                    strength = own_strength;
+                    offset = own_offset;
+                }
                 const int64_t period = S::period(jobs[first]), size = S::result(jobs[first]);
                 const int64_t chunk = up_to(8192 / sizeof(T), period);  // stays in the first cache
                 for (int64_t begin = 0; begin < size; begin += chunk) {
@@ -178,8 +210,7 @@ void combine(const Job* jobs, int64_t n) {
                         scale_and_shift(in<T>(jobs[k].result, i, size) + begin,
                                         k + 1 < end ? in<T>(jobs[k + 1].result, i, size) + begin
                                                     : in<T>(jobs[first].result, i, size) + begin + chunk,
-                                        &strength[periods[k]],
-                                        &offset[periods[k]], period, count, streams ? made : to, k > first,
+                                        strength + periods[k], offset, period, count, streams ? made : to, k > first,
                                         k + 1 == end && jobs[k].relu_output);
                     if (streams) stream_all(made, count, to);
                 }
@@ -229,8 +260,9 @@ void reduce(const Job* jobs, int64_t n) {
             for (int64_t c = 0; c < jobs[k].outputs; ++c) {
                 double total = 0, product = 0;
                 for (int64_t i = 0; i < batch; ++i) {
-                    total += totals(i, k)[c];
-                    product += products(i, k)[c];
+                    const T factor = factor_of<T>(jobs[k], i);
+                    total += factor * totals(i, k)[c];
+                    product += factor * products(i, k)[c];
                 }
                 static_cast<T*>(jobs[k].totals)[c] = T(total);
                 static_cast<T*>(jobs[k].products)[c] = T(product);
@@ -245,6 +277,17 @@ void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
     const int64_t size = Size<T>::result(j), period = Size<T>::period(j);
     mix(in<T>(j.grad, i, size), gate_of(j, coefficients + 3 * period), in<T>(j.result, i, size), coefficients,
         coefficients + period, coefficients + 2 * period, period, size, to);
+}
+
+// The coefficients of image i: those of the gradient times its factor, in `room`.
+template <class T>
+const T* coefficients_of(const Job& j, int64_t i, const T* coefficients, T* room) {
+    if (!j.factor) return coefficients;
+    const int64_t period = Size<T>::period(j);
+    const T factor = factor_of<T>(j, i);
+    for (int64_t e = 0; e < period; ++e) room[e] = factor * coefficients[e];
+    std::memcpy(room + period, coefficients + period, 4 * period * sizeof(T));
+    return room;
 }
 
 // The gradients of one image where there is no depthwise convolution: a projection, a pool, or only a value; `add` to
@@ -343,11 +386,13 @@ void backpropagate(const Job* jobs, int64_t n) {
     const bool streams = written >= STREAMED_FROM;
 #pragma omp parallel
     {
-        T* input = scratch<T>(2 * tile_size + gradients.largest() + between.largest() + results.largest());
+        T* input = scratch<T>(2 * tile_size + gradients.largest() + between.largest() + results.largest() +
+                              5 * periods.largest());
         T* d_input = input + tile_size;
         T* d_z = d_input + tile_size;
         T* kept = d_z + gradients.largest();
         T* d_result = kept + between.largest();
+        T* own_coefficients = d_result + results.largest();
         T* d_kernels = kernel_sums.own();
         T* d_matrices = matrix_sums.own();
         Ahead ahead;
@@ -377,8 +422,9 @@ void backpropagate(const Job* jobs, int64_t n) {
                 const Job& head = jobs[first];
                 plan_ahead<T>(ahead, jobs, n, first, end, i);
                 if (!head.weight) {
-                    without_convolution(head, i, &coefficients[5 * periods[first]], &matrix[matrices[first]],
-                                        adds[first], streams, d_z, kept, d_result, d_matrices + matrices[first], ahead);
+                    const T* own = coefficients_of(head, i, &coefficients[5 * periods[first]], own_coefficients);
+                    without_convolution(head, i, own, &matrix[matrices[first]], adds[first], streams, d_z, kept,
+                                        d_result, d_matrices + matrices[first], ahead);
                     continue;
                 }
                 const Shape s = tile_of(jobs, first, end);
@@ -386,7 +432,7 @@ void backpropagate(const Job* jobs, int64_t n) {
                 if (head.d_input) std::memset(d_input, 0, s.template size<T>() * sizeof(T));
                 for (int64_t k = first; k < end; ++k) {
                     const Job& j = jobs[k];
-                    by_result(j, i, &coefficients[5 * periods[k]], d_result);
+                    by_result(j, i, coefficients_of(j, i, &coefficients[5 * periods[k]], own_coefficients), d_result);
                     if (j.d_projection) {  // the convolution's result was not kept
                         convolve(j, input, s, &kernel[kernels[k]], kept, ahead);
                         gram(d_result, j.outputs, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
