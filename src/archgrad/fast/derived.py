@@ -1,4 +1,4 @@
-"""The forward pass of a derived cell: what the kept operations of a state share is computed once."""
+"""The forward pass of a derived cell: as one program, or with what the operations of a state share computed once."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -78,7 +78,8 @@ def _record(cell: DerivedCell, inputs: Sequence[int], x: Tensor, alone: set[int]
     for node, own in enumerate(cell.nodes, start=cell.n_inputs):
         if not own:
             continue
-        edges, gives = [], set()
+        edges: list[Edge] = []
+        gives: set[Shape] = set()
         for key, source in own:
             operation, number = cell.operations[key], len(pairs)
             branch = branch_of(operation) if id(operation) in alone and fits(operation, x.dtype, x.device) else None
