@@ -57,6 +57,7 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
     "skip-count": {"limit": 99},
     "cost-budget": {"limit": 1e12},
     "one-shot": {"networks": 2},
+    "ensemble": {"members": 2},
     "perturbation-based": {"tune_epochs": 0},
 }
 """Options with which a part takes less time, or does within two steps what it does later by default."""

@@ -84,7 +84,7 @@ def test_the_command_line_takes_budgets_with_commas_and_again_and_over_those_of_
     assert made("--budget", "parameters<=20k", "--budget", "multiply-adds<=300M") == [one, other]
     assert made("--budget", "parameters<=20k", stored=ag.Method(regularizers=(one,))) == [one]
     assert made("--budget", "parameters<=20k", stored=ag.Method(regularizers=(CostBudget(limit=1.0),)))[-1] == one
-    assert made("--budget", "parameters<=20k", "--regularizers.cost-budget.rate", "2")[-1].rate == 2.0
+    assert made("--budget", "parameters<=20k", "--regularizers.cost-budget.weight", "2")[-1].weight == 2.0
     config = tmp_path / "config.yaml"
     config.write_text("budget: parameters<=20k\n")
     assert made("--config", str(config)) == [one]

@@ -256,7 +256,7 @@ def test_killed_anywhere_it_goes_on_to_the_bit(alone: Method, tmp_path: Path) ->
     cuts = Cuts()
     options = {"method": replace(alone, ensemble=THREE), "space": cuts.space, "loss": cuts.loss, "checkpoint_steps": 1}
     expected = found(run_dir=tmp_path / "whole", **options)
-    places = [{"call": call} for call in range(2, cuts.calls, 11)]
+    places = [{"call": call} for call in range(2, cuts.calls, 19)]
     places += [{"build": build} for build in (cuts.builds - 1, cuts.builds)]  # at a border
     for number, place in enumerate(places):
         run = tmp_path / f"cut-{number}"

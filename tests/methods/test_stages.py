@@ -217,7 +217,7 @@ def test_killed_anywhere_it_goes_on_to_the_bit(method: Method, tmp_path: Path) -
     cuts = Cuts()
     options = {"method": method, "space": cuts.space, "loss": cuts.loss, "checkpoint_steps": 1}
     expected = found(run_dir=tmp_path / "whole", **options)
-    places = [{"call": call} for call in range(2, cuts.calls, 9)]
+    places = [{"call": call} for call in range(2, cuts.calls, 17)]
     places += [{"build": build} for build in (5, 6)]  # at a border
     for number, place in enumerate(places):
         cuts.begin(**place)

@@ -280,7 +280,7 @@ def test_every_network_of_a_search_has_its_own_path(foreign, tmp_path: Path, cap
     stages = (ag.Stage(epochs=1, space={"channels": 4}), ag.Stage(epochs=1, space={"channels": 8}))
     ag.search(
         "darts-cifar", images(), method=ag.Method(stages=stages), batch_size=6, device="cpu", run_dir=tmp_path / "run",
-        config={"cells": 2},
+        config={"cells": 2, "nodes": 2},
     )  # fmt: skip
     assert capsys.readouterr().err.count("Path: grouped. ") == 2
     assert list(json.loads((tmp_path / "run" / PATHS).read_text())["networks"]) == ["stage 1", "stage 2"]

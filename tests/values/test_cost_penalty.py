@@ -61,22 +61,40 @@ def test_a_penalty_of_weight_zero_searches_as_without_it_to_the_bit() -> None:
     assert not torch.equal(plain.supernet.alphas["width"], strong.supernet.alphas["width"])
 
 
-def test_the_multiplier_rises_until_the_derived_network_keeps_the_budget() -> None:
+def wide_first() -> ag.Supernet:
+    torch.manual_seed(0)
     supernet = ag.Supernet(Wide(), seed=0)
     with torch.no_grad():
-        supernet.alphas["width"].copy_(torch.tensor([0.0, 0.2, 1.0]))
-    found = searched(CostBudget(limit=30, cost="parameters", rate=1.0), supernet=supernet, epochs=8)
-    derived = [row["derived_parameters"] for row in found.history]
-    multipliers = [row["multiplier_parameters"] for row in found.history]
-    assert derived[0] == 7 * 16 + 2
-    assert derived[-1] <= 30
-    # m after an epoch = max(0, m + cost / limit - 1)
-    for before, after, cost in zip(multipliers, multipliers[1:], derived, strict=False):
-        assert after == pytest.approx(max(0.0, before + cost / 30 - 1))
-    assert "CostBudget parameters" in supernet_state(found.supernet)["memory"]
-    assert ag.cost.count_parameters(ag.derive(Wide(), found.architecture)) == derived[-1]
-    told = found.architecture.provenance["costs"]["parameters"]
-    assert sum(told.values()) == derived[-1]
+        supernet.alphas["width"].copy_(torch.tensor([-1.0, 1.0, 3.0]))
+    return supernet
+
+
+def test_the_multiplier_rises_until_the_derived_network_keeps_the_budget() -> None:
+    found = searched(CostBudget(limit=30, cost="parameters"), supernet=wide_first(), epochs=1)  # four steps of 0.1
+    # p of widths (1, 4, 16) as exp(a); they have 9, 30 and 114 parameters, so that 4 is taken in the place of 16 where
+    # a_4 - 30 m / 30 > a_16 - 114 m / 30.
+    a = found.supernet.alphas["width"].tolist()
+    (row,) = found.history
+    assert row["multiplier_parameters"] == pytest.approx((a[2] - a[1]) / ((114 - 30) / 30), rel=1e-4)
+    assert row["derived_parameters"] == 30
+    assert found.architecture.choices["width"] == 4
+    assert found.architecture.provenance["before_budget"] == {"width": 16}
+    assert ag.cost.count_parameters(ag.derive(Wide(), found.architecture)) == 30
+    assert sum(found.architecture.provenance["costs"]["parameters"].values()) == 30
+
+
+def test_a_budget_leaves_the_search_as_it_is_and_with_a_weight_presses_it_by_the_multiplier_of_before() -> None:
+    plain = searched(supernet=wide_first(), epochs=3)
+    within = searched(CostBudget(limit=30, cost="parameters"), supernet=wide_first(), epochs=3)
+    for name, value in plain.supernet.state_dict().items():
+        assert torch.equal(value, within.supernet.state_dict()[name]), name
+    pressed = searched(CostBudget(limit=30, cost="parameters", weight=1.0), supernet=wide_first(), epochs=3)
+    terms = [row["regularizer_CostBudget"] for row in pressed.history]
+    assert terms[0] == 0.0
+    assert terms[1] > 0.0
+    assert pressed.history[0]["multiplier_parameters"] == within.history[0]["multiplier_parameters"]
+    assert pressed.history[1]["multiplier_parameters"] < within.history[1]["multiplier_parameters"]
+    assert "CostBudget parameters" in supernet_state(pressed.supernet)["memory"]
 
 
 def test_what_the_networks_cost_is_said_and_a_budget_that_none_keeps_is_refused(

@@ -103,16 +103,13 @@ def searched(file: Path | None, budget: str, **more: Any) -> ag.SearchResult:
     return ag.search(space(), DATA, budget=budget, cost_table=file, **options)
 
 
-def test_the_multiplier_of_a_search_goes_by_what_the_table_says_of_the_derived_network(file: Path) -> None:
-    found = searched(file, "phone_ms<=12", epochs=6, alphas_learning_rate=0.1)
-    derived = [row["derived_phone_ms"] for row in found.history]
-    multipliers = [row["multiplier_phone_ms"] for row in found.history]
-    # m after an epoch = max(0, m + cost / limit - 1)
-    for before, after, cost in zip(multipliers, multipliers[1:], derived, strict=False):
-        assert after == pytest.approx(max(0.0, before + cost / 12 - 1))
+def test_every_epochs_network_keeps_a_budget_by_what_the_table_says(file: Path) -> None:
+    found = searched(file, "phone_ms<=12", epochs=3, alphas_learning_rate=0.1)
+    assert all(row["derived_phone_ms"] <= 12 for row in found.history)
     of_result = load_table(file).rows[format_arch(found.architecture)][1][0]
-    assert of_result <= 12
-    assert of_result == derived[-1] or derived[-1] > 12
+    assert of_result == found.history[-1]["derived_phone_ms"]
+    changed = "before_budget" in found.architecture.provenance
+    assert changed == (found.history[-1]["multiplier_phone_ms"] > 0)
     assert found.architecture.provenance["costs"]["phone_ms"] == {"the whole network, by the table": of_result}
     assert found.architecture.provenance["search"]["cost_table"] == "hardware.csv"
 

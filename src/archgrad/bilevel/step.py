@@ -306,11 +306,12 @@ def _regularized(
         name = type(regularizer).__name__
         weight = value_of(regularizer.weight, progress, f"The weight of {name}")
         value = weight * _checked(name, regularizer.value(alphas, rows, supernet.relaxation))
-        own = torch.autograd.grad(value, list(supernet.alphas.values()), allow_unused=True)
-        gradients = {
-            label: ours if theirs is None else theirs if ours is None else ours + theirs
-            for (label, ours), theirs in zip(gradients.items(), own, strict=True)
-        }
+        if weight != 0.0:  # alphas that have no gradient otherwise are to have none
+            own = torch.autograd.grad(value, list(supernet.alphas.values()), allow_unused=True)
+            gradients = {
+                label: ours if theirs is None else theirs if ours is None else ours + theirs
+                for (label, ours), theirs in zip(gradients.items(), own, strict=True)
+            }
         terms[name] = terms.get(name, 0.0) + value.detach()
     return gradients, terms
 

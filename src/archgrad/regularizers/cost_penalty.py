@@ -1,4 +1,4 @@
-"""What the networks of the space cost, as a term of the alphas: a penalty, or a budget with a multiplier that grows."""
+"""What the networks of the space cost: as a penalty of the alphas, or with a budget that the derived network keeps."""
 
 from __future__ import annotations
 
@@ -173,14 +173,13 @@ class CostPenalty(_OfCost):
 
 @dataclass(frozen=True)
 class CostBudget(_OfCost):
-    """A limit of the derived network's cost: m (mean cost / limit - 1), where the multiplier m rises until it is kept.
+    """A limit of the derived network's cost, kept by a dual variable, the multiplier, at the end of each epoch.
 
-    m begins at 0. After each epoch it becomes max(0, m + rate (c / limit - 1)), where c is the cost of the network that
-    is derived then: dual ascent on the budget. m is part of the checkpoint. A stage with a network of its own, and each
-    member of an ensemble, begins at 0 again.
-
-    Dual ascent swings about the limit, so that the last network may be above it. Then the search puts a price on the
-    cost, the lowest that suffices, and returns the likeliest network at that price, which keeps the limit; and says so.
+    Where the likeliest network is above the limit, the multiplier rises until the network that is derived keeps it:
+    each candidate loses as much of its log-probability as the multiplier times its share of the limit, so that another
+    network is the likeliest (a Lagrangian relaxation). The alphas know nothing of it, and the search is the same as
+    without a budget, unless `weight` is above 0. In short searches any such pressure drives the network far below the
+    limit: the alphas all move in one direction, by their learning rate at each step, however small the multiplier is.
     """
 
     limit: float
@@ -188,16 +187,14 @@ class CostBudget(_OfCost):
     cost: str = "multiply-adds"
     """What is meant: "multiply-adds", "parameters", "activations", "latency" in milliseconds; or a column of the
     search's `cost_table`, such as "raspi4_ms"."""
-    rate: float = 1.0
-    """How fast the multiplier rises, at least 0. With 0 the search is the same as without a budget, and only its result
-    is brought within it."""
-    weight: Number = 1.0
-    """Factor of the term, at least 0; a number or a schedule."""
+    weight: Number = 0.0
+    """How strongly the multiplier presses the alphas, at least 0; a number or a schedule. Their loss then has weight m
+    (mean cost / limit - 1), where m is the multiplier of the epoch before, 0 at first; it is part of the checkpoint. A
+    stage with a network of its own, and each member of an ensemble, begins at 0 again."""
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, least=0.0)
         _check_cost(self.cost)
-        check_real("rate", self.rate, least=0.0)
         check_real("limit", self.limit, above=0.0)
 
     def prepare(self) -> None:
@@ -212,20 +209,15 @@ class CostBudget(_OfCost):
     def _key(self) -> str:
         return f"{type(self).__name__} {self.cost}"
 
-    @property
-    def multiplier(self) -> float:
-        """The multiplier of the running epoch."""
-        memory = vars(self)["_memory"]().get(self._key, {})
-        return float(memory["multiplier"]) if "multiplier" in memory else 0.0
-
     def value(self, alphas: Mapping[str, Tensor], rows: Mapping[str, AlphaRow], relaxation: Relaxation) -> Tensor:
-        """Return the multiplier times the share by which the mean cost is above the limit."""
-        return self.multiplier * (self.mean(alphas, rows, relaxation) / self.limit - 1.0)
+        """Return the multiplier of the epoch before times the share by which the mean cost is above the limit."""
+        memory = vars(self)["_memory"]().get(self._key, {})
+        multiplier = float(memory["multiplier"]) if "multiplier" in memory else 0.0
+        return multiplier * (self.mean(alphas, rows, relaxation) / self.limit - 1.0)
 
     def after_epoch(self, architecture: Any) -> dict[str, Memory]:
-        """Return the multiplier of the next epoch."""
-        moved = self.multiplier + self.rate * (self.table.of(architecture) / self.limit - 1.0)
-        return {self._key: {"multiplier": torch.tensor(max(0.0, moved), dtype=torch.float64)}}
+        """Return the multiplier that brought the epoch's network within its budgets."""
+        return {self._key: {"multiplier": torch.tensor(_multiplier_of(architecture), dtype=torch.float64)}}
 
     def marginal(
         self, probabilities: Mapping[str, Sequence[float]], rows: Mapping[str, AlphaRow]
@@ -245,8 +237,11 @@ class CostBudget(_OfCost):
         return {label: slope.tolist() for label, slope in zip(weights, slopes, strict=True)}
 
     def figures(self, architecture: Any) -> dict[str, float]:
-        """Return the cost of the derived network, and the multiplier of the epoch."""
-        return {**super().figures(architecture), f"multiplier_{self.cost.replace('-', '_')}": self.multiplier}
+        """Return the cost of the derived network, and the multiplier that brought it within its budgets."""
+        return {
+            **super().figures(architecture),
+            f"multiplier_{self.cost.replace('-', '_')}": _multiplier_of(architecture),
+        }
 
     def remark(self) -> str:
         """Return what the networks of the space cost, and the budget."""
@@ -267,6 +262,10 @@ class CostBudget(_OfCost):
             return None
         return (
             f"The derived network has {self._shown(self.table.of(architecture))} {self.cost}, more than the budget of "
-            f"{self._shown(self.limit)}. Search for more epochs, or raise the rate of CostBudget (now {self.rate:g}) "
-            f"or the learning rate of the alphas."
+            f"{self._shown(self.limit)}, and no multiplier brings it within: by the rules that the choices decide by, "
+            f"it stays above where each takes what costs least. Raise the limit, or add smaller candidates."
         )
+
+
+def _multiplier_of(architecture: Any) -> float:
+    return float(architecture.provenance.get("multiplier", 0.0))

@@ -22,7 +22,6 @@ from archgrad.engine.precision import autocast, check_device
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError
 from archgrad.loss_scale import LossScale
-from archgrad.margins import undecided_note
 from archgrad.options import names_of
 from archgrad.rank_state import place_buffers, seed_for_rank
 from archgrad.runs import count_in, load_optimizer, rows_in, seed_everything
@@ -50,7 +49,7 @@ from archgrad.search.search_path import SearchPaths
 from archgrad.search.short_forms import modernised
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.supernet_state import load_supernet_state, supernet_state
-from archgrad.search.terms import of_regularizers, say_remarks, with_costs
+from archgrad.search.terms import of_regularizers, say_remarks, say_result, with_costs
 from archgrad.search.widening import StageState
 from archgrad.search.within_budget import within_budgets
 from archgrad.skip_dropout import set_skip_dropout
@@ -253,7 +252,9 @@ class SearchTask(Task[Architecture]):
             end = self._end(self._own_architecture(self.epoch), done)
             self._method.selection.settle(end, tuned, self.progress.message)
         architecture = self._own_architecture(self.epoch)
-        self._architecture = self.together(architecture)
+        self._architecture = together = self.together(architecture)
+        alone = self._method.ensemble is None
+        own = together if alone else within_budgets(architecture, self.supernet, self.regularizers)
         means, self._meter = {**self._meter.means_over_ranks(self.device), **self._measured.end()}, Meter()
         row = {
             "epoch": self.epoch,
@@ -266,7 +267,7 @@ class SearchTask(Task[Architecture]):
             "temperature": self.supernet.relaxation.temperature(done),
             "skipped_steps": self._skipped,
             **{name: means.get(name) for name in further_columns(means, self._method.regularizers)},
-            **of_regularizers(self.regularizers, self.supernet, architecture),
+            **of_regularizers(self.regularizers, self.supernet, own),
         }
         row |= of_stopping(self._method.stopping, self._end(architecture, done), taken=row)
         if self.history and "skip_share" not in self.history[0]:
@@ -287,8 +288,9 @@ class SearchTask(Task[Architecture]):
         )
 
     def together(self, own: Architecture) -> Architecture:
-        """Return what all members so far decide with the running one's architecture, and what it costs."""
-        return with_costs(self.members.together(own, self.supernet), self.regularizers)
+        """Return what all members so far decide with the running one's, within the budgets, and what it costs."""
+        found = self.members.together(own, self.supernet)
+        return with_costs(within_budgets(found, self.supernet, self.regularizers), self.regularizers)
 
     def _end(self, architecture: Architecture, done: Done) -> EpochEnd:
         """Return the end of the running epoch, as rules and selections see it."""
@@ -325,19 +327,15 @@ class SearchTask(Task[Architecture]):
         """Return the last epoch's architecture, or the one stopped for, within the budgets; say what is to be said."""
         stopped = self.members.stop(self.history) is not None
         last = None if stopped else self._architecture
-        found = last or self.together(self._ended() if stopped else self._own_architecture(self.epoch - 1))
-        architecture = within_budgets(found, self.supernet, self.regularizers, self.progress.message)
-        if self.folder is not None and (stopped or architecture is not found):
+        architecture = last or self.together(self._ended() if stopped else self._own_architecture(self.epoch - 1))
+        if self.folder is not None and stopped:
             self.folder.save_architecture(architecture)
-        for note in (undecided_note(architecture), *(part.broken(architecture) for part in self.regularizers)):
-            if note is not None:
-                self.progress.message(f"Warning: {note}")
+        say_result(architecture, self.regularizers, self.progress.message)
         return architecture
 
     def present_architecture(self) -> Architecture:
         """Return what the alphas decide at present, also within an epoch; within the budgets."""
-        found = self.together(self._own_architecture(self.epoch if self.step else max(self.epoch - 1, 0)))
-        return within_budgets(found, self.supernet, self.regularizers)
+        return self.together(self._own_architecture(self.epoch if self.step else max(self.epoch - 1, 0)))
 
     def _ended(self) -> Architecture:
         """Return what the member that has ended decided: by its last alphas, or by those that it was stopped for."""

@@ -17,7 +17,8 @@ from archgrad.search.prepared import prepared
 from archgrad.search.search_api import SearchResult
 from archgrad.search.search_options import SearchOptions
 from archgrad.search.search_task import SearchTask
-from archgrad.search.within_budget import within_budgets
+from archgrad.search.terms import say_result
+from archgrad.search.within_budget import without_budgets
 
 __all__ = ["FOLDER", "MemberRun", "RunMembers", "search_side_by_side"]
 
@@ -115,10 +116,10 @@ def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
     assert ended is not None
     assert whole is not None
     found = whole if members.stop(task.history) is None else task.together(ended)
-    decided = within_budgets(found, task.supernet, task.regularizers, task.progress.message)
-    if decided is not whole:
-        folder.save_architecture(decided)
-    return decided
+    if found is not whole:
+        folder.save_architecture(found)
+    say_result(found, task.regularizers, task.progress.message)
+    return found
 
 
 def _within(task: SearchTask, own: Architecture, epoch: int) -> Architecture:
@@ -126,4 +127,4 @@ def _within(task: SearchTask, own: Architecture, epoch: int) -> Architecture:
     provenance: dict[str, Any] = {**thaw(own.provenance), "epoch": epoch}
     if "search" in provenance:
         provenance["search"] = {**task.settings, "weights": provenance["search"]["weights"]}
-    return Architecture(own.choices, space=own.space, provenance=provenance)
+    return without_budgets(replace(own, provenance=provenance))

@@ -1,4 +1,4 @@
-"""What the regularisers of a search say, and what they tell of an epoch."""
+"""What the regularisers of a search say at its beginning, of an epoch, and of its result."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from archgrad.architecture import Architecture
+from archgrad.margins import undecided_note
 from archgrad.regularizers import Regularizer
+from archgrad.search.within_budget import notes_on_budgets
 from archgrad.supernet import Supernet
 
-__all__ = ["of_regularizers", "say_remarks", "with_costs"]
+__all__ = ["of_regularizers", "say_remarks", "say_result", "with_costs"]
 
 
 def say_remarks(regularizers: Sequence[Regularizer], say: Callable[[str], None]) -> None:
     """Say what regularisers have to say when a search begins."""
     for remark in filter(None, (part.remark() for part in regularizers)):
         say(remark)
+
+
+def say_result(architecture: Architecture, regularizers: Sequence[Regularizer], say: Callable[[str], None]) -> None:
+    """Say of a result what is left undecided in it, what budgets changed, and what is above them all the same."""
+    undecided = undecided_note(architecture)
+    warned = [] if undecided is None else [f"Warning: {undecided}"]
+    for note in (*warned, *notes_on_budgets(architecture, regularizers)):
+        say(note)
 
 
 def of_regularizers(
