@@ -48,7 +48,7 @@ def evaluate(
         return None
     if x.shape[1] > NATIVE_UP_TO or not (drop is None or is_exactly(drop, DropPath)):
         return None
-    drops = drop is not None and drop.training and drop.p != 0
+    drops = isinstance(drop, DropPath) and drop.training and drop.p != 0
     with torch.inference_mode(False):  # what is kept serves other passes, too
         wiring = (tuple(map(tuple, cell.nodes)), tuple(cell.concat))
         kind = ("whole", kind_of_pass(list(given.values())), tuple(given), wiring, drops)

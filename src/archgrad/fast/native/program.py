@@ -288,8 +288,8 @@ class _Program(torch.autograd.Function):
         by_inputs = [of_image.get(i) for i in range(program.n_inputs)]
         by_parts = [None] * n if by_mixing is None else by_mixing.split([len(part) for part in given[:n]])
         found_by = (*by_parts, *by_inputs, *by_weights, *by_projections)
-        small = (None, None) if by_affine is None else by_affine
-        return None, None, *small, None, *(g if need else None for g, need in zip(found_by, needed, strict=True))
+        of_norms = (None, None) if by_affine is None else by_affine
+        return None, None, *of_norms, None, *(g if need else None for g, need in zip(found_by, needed, strict=True))
 
 
 def _line(plan: Plan, mixing: Tensor, affine: Affine | None, share: _Share) -> tuple[Tensor | None, Tensor | None]:
