@@ -21,7 +21,8 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `grouped_cell`: the forward pass of a cell in few large operations, as other devices than the CPU want it, made of
   layers that `grouped_layers` puts side by side (`group_key` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
-  are not for something, the others compute. `native_cell`: a cell in which they know everything, as one function.
+  are not for something, the others compute. `native_cell`: a cell in which they know everything, as one function;
+  `derived_program`: a derived cell in the same way.
 - `inverted_residuals`: blocks of a pointwise, a depthwise and a pointwise convolution, by the kernels alone;
   `inverted_choice`: a layer choice between them.
 - `fast_split`: the channels of cells with partial channels, where the kernels do not know them.

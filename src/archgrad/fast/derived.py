@@ -1,4 +1,4 @@
-"""The forward pass of a derived cell: what the kept operations of a state share is computed once."""
+"""The forward pass of a derived cell: as one program, or with what the operations of a state share computed once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archgrad.cell import DerivedCell
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import native
+from archgrad.fast import derived_program, native
 from archgrad.fast.branches import Branch
 from archgrad.fast.lowering import are_ordinary, is_as_defined, kind_of_pass, readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
@@ -50,6 +50,9 @@ class DerivedEvaluator:
         channels_last = is_channels_last(given[0])
         self._kept.look(cell)
         alone = self._kept.find("alone", lambda: sharing_nothing(list(cell.operations.values())))
+        whole = derived_program.evaluate(cell, states, alone, self._kept)
+        if whole is not None:
+            return as_written(whole, channels_last=channels_last)
         found: dict[Hashable, Branch | None] = self._kept.find(kind_of_pass(given), dict)
 
         def known(operation: nn.Module, x: Tensor) -> Branch | None:

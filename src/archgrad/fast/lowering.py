@@ -25,6 +25,7 @@ from archgrad.fast.recognise import fits
 
 __all__ = [
     "Candidate",
+    "DerivedWiring",
     "Edge",
     "FreeWiring",
     "Layout",
@@ -124,7 +125,7 @@ class Wiring(Protocol):
     n_inputs: int
     n_nodes: int
     output: str
-    """"last" or "concat"; "each" of a `FreeWiring`."""
+    """"last" or "concat"; "each" of a `FreeWiring`, "joined" of a `DerivedWiring`."""
     partial_channels: int
 
     @property
@@ -172,6 +173,26 @@ class FreeWiring:
         wired = [(pair, n_inputs + node) for node, pairs in enumerate(entering) for pair in pairs]
         self.edges = tuple(choice for (_, choice), _ in wired)
         self.pairs = [(source, node) for (source, _), node in wired]
+
+
+class DerivedWiring:
+    """The kept operations of a derived cell, each added to its node as it is or times a factor for each image.
+
+    Args:
+        n_inputs: How many states are given.
+        pairs: (source, node) of every operation, node by node; inputs are counted first.
+        joins: Nodes whose states are the output side by side, counted behind the inputs; or the only one.
+        factors: Number of an operation in `pairs` -> number of its factor.
+    """
+
+    output, partial_channels, where = "joined", 1, "The cell"
+    edges: tuple[LayerChoice, ...] = ()
+
+    def __init__(
+        self, n_inputs: int, pairs: Sequence[tuple[int, int]], joins: Sequence[int], factors: Mapping[int, int]
+    ) -> None:
+        self.n_inputs, self.pairs, self.joins, self.factors = n_inputs, pairs, joins, factors
+        self.n_nodes = len({node for _, node in pairs})
 
 
 def is_as_defined(cell: Cell | DerivedCell, kind: type[nn.Module]) -> bool:

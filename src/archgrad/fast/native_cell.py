@@ -16,12 +16,12 @@ from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
-from archgrad.fast.lowering import Candidate, FreeWiring, Layout, Wiring
+from archgrad.fast.lowering import Candidate, DerivedWiring, FreeWiring, Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
 from archgrad.fast.recognise import as_native_pool
 from archgrad.fast.unchanged import StructureCache
 
-__all__ = ["evaluate"]
+__all__ = ["Recorded", "evaluate", "record"]
 
 Size = tuple[int, int]
 _HALF = native.Pool("max", 2, 2, over_edge=True)
@@ -60,7 +60,7 @@ def evaluate(
     if edges and len(edges) < len(mixtures):
         return None
     with torch.inference_mode(False):  # what is kept serves other passes, too
-        recorded = kept.find(("whole", kind, bool(edges)), lambda: _record(cell, layout, weighted=bool(edges)))
+        recorded = kept.find(("whole", kind, bool(edges)), lambda: record(cell, layout, weighted=bool(edges)))
     if recorded is None or not all(skip.training for skip in recorded.noisy):
         return None
     weights, projections = recorded.weights(), recorded.projections()
@@ -69,12 +69,11 @@ def evaluate(
     if not native.takes(states[0], *weights, *projections, *mixing):
         return None
     *outputs, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
-    for count, norms, rows in recorded.tracked:
-        track(norms, mean[rows], variance[rows], count)
+    recorded.move_statistics(mean, variance)
     return outputs
 
 
-class _Recorded(NamedTuple):
+class Recorded(NamedTuple):
     """A cell's program, and where its operands are read at every pass."""
 
     program: native.Program
@@ -89,6 +88,8 @@ class _Recorded(NamedTuple):
     """To whose output noise is added, in training mode."""
     tracked: list[tuple[int, list[nn.BatchNorm2d], Tensor]]
     """Number of pixels, norms, and the row of the statistics that each would have seen."""
+    norms: list[nn.BatchNorm2d]
+    """The first of those that see each row of the statistics."""
 
     def weights(self) -> list[Tensor]:
         """The kernels of the depthwise convolutions."""
@@ -101,8 +102,20 @@ class _Recorded(NamedTuple):
             for layer in self.projected
         ]
 
+    def move_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Let the BatchNorms see those of a batch, a row for each unit with one."""
+        for count, norms, rows in self.tracked:
+            track(norms, mean[rows], variance[rows], count)
 
-def _record(cell: Wiring, layout: Layout, *, weighted: bool) -> _Recorded | None:
+
+def record(cell: Wiring, layout: Layout, *, weighted: bool = False) -> Recorded | None:
+    """Return a cell's program; None if it takes more than the kernels know.
+
+    Args:
+        cell: See `evaluate`; or a `DerivedWiring`.
+        layout: Of the pass.
+        weighted: Whether edges have weights of their own.
+    """
     try:
         return _Recorder(cell, layout, weighted).recorded()
     except _UnknownError:
@@ -138,10 +151,11 @@ class _Recorder:
         self.whole = self.of_state
         """The image that each state is; the same unless channels are partial."""
         self._cell, self._layout, self._weighted = cell, layout, weighted
+        self._is_derived = isinstance(cell, DerivedWiring)
         _require(layout.is_whole() and not any(edge.gives_zeros() for edges in layout.entering for edge in edges))
         self._batch, self._channels, height, width = cast("tuple[int, int, int, int]", layout.shapes[0])
         self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
-        self._rows = 0
+        self._norms: list[nn.BatchNorm2d] = []
         self._eps: set[float] = set()
         self._pooled: dict[tuple[int, str, native.Pool], int] = {}  # by state, form and pool
         self._first_halves: dict[int, int] = {}
@@ -165,14 +179,15 @@ class _Recorder:
                     self._pass_by(state)
             self._pool(state, leaving[state])
             self._halve(state, leaving[state])
-        _require(self._rows > 0)  # sums alone are done as well without
+        _require(bool(self._norms) or self._is_derived)  # sums alone are done as well without
 
-    def recorded(self) -> _Recorded:
+    def recorded(self) -> Recorded:
         """Return what was recorded."""
         first = self._cell.n_inputs
         outputs, apart = self.whole[first:] if self._cell.output == "concat" else self.whole[-1:], []
-        if isinstance(self._cell, FreeWiring):
-            outputs, apart = [self.whole[state] for state in self._cell.joins], self.whole[first:]
+        if isinstance(self._cell, FreeWiring | DerivedWiring):
+            outputs = [self.whole[state] for state in self._cell.joins]
+            apart = [] if self._is_derived else self.whole[first:]
         tracked = []
         for count, seen in self.tracked.items():
             norms, rows = zip(*seen, strict=True)
@@ -181,7 +196,7 @@ class _Recorder:
         mixing = [(slice(None), torch.tensor(self.mixing, device="cpu"))]
         if isinstance(self._cell, FreeWiring):
             mixing = self._mixing_by_node()
-        return _Recorded(program, self.convolved, self.projected, mixing, self.noisy, tracked)
+        return Recorded(program, self.convolved, self.projected, mixing, self.noisy, tracked, self._norms)
 
     def _mixing_by_node(self) -> list[tuple[slice, Tensor]]:
         """Those of every node by themselves, so that what nothing depends on has no gradient."""
@@ -261,11 +276,13 @@ class _Recorder:
             if branch is None:
                 continue
             source, number = candidate.source, candidate.number
+            factor = self._cell.factors.get(candidate.edge) if isinstance(self._cell, DerivedWiring) else None
             image = self.of_state[source]
             if branch.form in ("identity", "pool", "pool-norm"):
                 if branch.form != "identity":
                     image = self._pooled[source, branch.form, _kernel_of(branch)]
-                values.append(_Found(image, native.Unit(0, projected=False), self._sizes[image], mixing=number))
+                unit = native.Unit(0, projected=False, factor=factor)
+                values.append(_Found(image, unit, self._sizes[image], mixing=number))
                 continue
             if branch.form == "reduction":
                 found = self._reduce(image, branch)
@@ -276,7 +293,7 @@ class _Recorder:
             else:
                 _require(branch.form == "convolution")
                 found = self._convolve(image, branch)
-            terms.append(found._replace(mixing=number))
+            terms.append(found._replace(unit=found.unit._replace(factor=factor), mixing=number))
         _require(bool(candidates))
         self.of_state.append(len(self._sizes))
         self._record(terms + values, summed=True)
@@ -334,10 +351,10 @@ class _Recorder:
         for one in found:
             _require(one.size == size)
             for norm in one.norms:
-                _require(uses_batch(norm) and not norm.affine and not is_synchronised(norm))
+                _require(uses_batch(norm) and not is_synchronised(norm) and (self._is_derived or not norm.affine))
                 self._eps.add(norm.eps)
-                self.tracked.setdefault(self._batch * size[0] * size[1], []).append((norm, self._rows))
-            self._rows += bool(one.norms)
+                self.tracked.setdefault(self._batch * size[0] * size[1], []).append((norm, len(self._norms)))
+            self._norms += one.norms[:1]
         _require(len(self._eps) <= 1)
         reads = tuple(dict.fromkeys(one.image for one in found))
         at = {image: k for k, image in enumerate(reads)}

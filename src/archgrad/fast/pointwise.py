@@ -49,6 +49,8 @@ __all__ = [
 NATIVE_UP_TO = 192
 """Channels up to which the compiled kernels are preferred: with more, a library's matrix products are the better ones
 (measured on AVX2)."""
+_INPUTS_UP_TO = 640
+"""The same of what a projection without a convolution reads, on AVX-512 (measured with 288 and 576)."""
 FOLDED_UP_TO = {False: 16, True: 64}
 """Output channels up to which folding is preferred, by whether the projections need gradients: folding keeps half as
 much then (measured on AVX2)."""
@@ -196,8 +198,15 @@ def suits_kernels(terms: Sequence[Term], *others: Tensor) -> bool:
                 return False
             weights.append(weight)
         weights.extend(term[:2])
-    widest = max((size for term in terms for size in term.projection.shape), default=0)
-    return widest <= NATIVE_UP_TO and native.takes(*others, *weights)
+    return all(map(_is_narrow, terms)) and native.takes(*others, *weights)
+
+
+def _is_narrow(term: Term) -> bool:
+    """Whether the kernels are the quicker way, by the numbers of channels."""
+    outputs, *inputs = term.projection.shape
+    reads_pixels = term.convolution is None and term.wide is None and not term.factorized
+    many = reads_pixels and native.instruction_set() == "avx512"
+    return outputs <= NATIVE_UP_TO and max(inputs) <= (_INPUTS_UP_TO if many else NATIVE_UP_TO)
 
 
 def _by_stage(

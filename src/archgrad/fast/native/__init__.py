@@ -26,10 +26,11 @@ from archgrad.fast.native.noisy import Noisy
 from archgrad.fast.native.other_step import OtherStep
 from archgrad.fast.native.plan import Plan, Pool, Unit, understands
 from archgrad.fast.native.pooled import Pooled
-from archgrad.fast.native.program import Program, Step, run_program
+from archgrad.fast.native.program import Affine, Program, Step, run_program
 from archgrad.fast.native.weaving import Weave
 
 __all__ = [
+    "Affine",
     "Blend",
     "Inverted",
     "InvertedOperands",

@@ -16,13 +16,8 @@ class Ahead {
     void over(int64_t work) { per_line_ = lines_ ? larger(work / lines_, 1) : 1; }
     // So much work is done now.
     INLINE void work(int64_t amount) {
-        if (!spans_) return;
-        for (credit_ += amount; spans_ && credit_ >= per_line_; credit_ -= per_line_) {
-            Span& span = span_[spans_ - 1];
-            __builtin_prefetch(span.at, 0, 2);  // into the second-level cache
-            span.at += LINE;
-            if (span.at >= span.end) --spans_;
-        }
+        credit_ += amount;
+        if (credit_ >= per_line_) spend();
     }
 
    private:
@@ -30,6 +25,20 @@ class Ahead {
     struct Span {
         const char *at, *end;
     };
+
+    __attribute__((noinline)) void spend() {
+        int64_t credit = credit_;
+        while (spans_ && credit >= per_line_) {
+            Span& span = span_[spans_ - 1];
+            const char* at = span.at;
+            for (; at < span.end && credit >= per_line_; credit -= per_line_, at += LINE)
+                __builtin_prefetch(at, 0, 2);  // into the second-level cache
+            span.at = at;
+            if (at >= span.end) --spans_;
+        }
+        credit_ = spans_ ? credit : 0;
+    }
+
     Span span_[MOST];
     int64_t spans_ = 0, lines_ = 0, per_line_ = 1, credit_ = 0;
 };

@@ -47,9 +47,12 @@ struct Gather {
         });
     }
 
-    // Add one plane's gradient by the input to that of an input tile.
+    // Whether all of the input is reached at once.
+    bool is_whole() const { return j.stride == 1; }
+
+    // Add one plane's gradient by the input to that of an input tile; or write it there, if it is whole.
     template <class T>
-    void plane(const T* grad, const T* packed, T* d_input, Shape s, Ahead& ahead) const {
+    void plane(const T* grad, const T* packed, T* d_input, Shape s, bool add, Ahead& ahead) const {
         constexpr int64_t L = Vector<T>::lanes;
         const Shape g = tile();
         each([&](int64_t a, int64_t b, Taps down, Taps across, const int64_t* base, int64_t at) {
@@ -62,7 +65,7 @@ struct Gather {
             const int64_t left = x - base[1] - (across.count - 1) * across.dilation;
             convolve_plane<T, 1>(grad + g.at<T>(top, left), g.columns(), packed + at * L, down, across,
                                  d_input + s.at<T>(j.stride * y + a - j.padding, j.stride * x + b - j.padding),
-                                 j.stride * s.columns() * L, j.stride * L, rows, columns, L, true, ahead);
+                                 j.stride * s.columns() * L, j.stride * L, rows, columns, L, add, ahead);
         });
     }
 

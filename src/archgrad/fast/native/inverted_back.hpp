@@ -195,7 +195,7 @@ void widen_back(const Inverted* jobs, int64_t) {
                   d_kernels + b * w.taps * L, j.height, j.width, ahead);
         if (!goes_on) return;
         std::memset(d_tile, 0, w.input.template plane<T>() * sizeof(T));
-        gather.plane(d_convolved, &turned[b * w.taps * L], d_tile, w.input, ahead);
+        gather.plane(d_convolved, &turned[b * w.taps * L], d_tile, w.input, true, ahead);
         if (!j.expansion) {
             for (int64_t p = 0; p < w.in_pixels; ++p) store(d_image + p * w.channels + b * L, load(d_tile + places[p]));
             return;

@@ -13,7 +13,7 @@
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 8;
+constexpr int64_t INTERFACE = 9;
 
 enum Pool : int64_t { NONE, MAX, MEAN };
 
@@ -25,9 +25,10 @@ struct Job {
     void* result;            // (B, h, w, O)
     void* mean;              // (O,): of the result over all pixels
     void* variance;          // (O,): biased
-    // combine: output = strength * result + offset, summed over jobs in a row with one output
+    // combine: output = factor (strength * result + offset), summed over jobs in a row with one output
     const void* strength;  // (O,)
     const void* offset;    // (O,)
+    const void* factor;    // (B,); null: 1 for each image. It also multiplies `grad` where that is read
     void* output;          // (B, h, w, O)
     // reduce: sums over all pixels; with relu_output, `grad` counts where strength * result + offset is positive
     const void* grad;  // (B, h, w, O): gradient by the output

@@ -49,6 +49,8 @@ class Operands(NamedTuple):
     """(C, 1, k, k) each, of the units with a convolution in their order."""
     projections: Sequence[Tensor]
     """(O, C) or (O, C, 1, 1) each, and (O, C, k, k) if wide, channels_last, of the units with one in their order."""
+    factors: Tensor | None = None
+    """(F, B), of a program; None if no unit has one."""
 
 
 class Normalised(NamedTuple):
@@ -79,7 +81,7 @@ class Gradients(NamedTuple):
     scale: Tensor | None
     """(T, O)."""
     totals: Tensor | None
-    """(T, O): sums of the outputs' gradients over pixels; equal rows if the plan is summed."""
+    """(T, O): sums of the outputs' gradients over pixels, times factors; equal rows if the plan is summed without."""
     mixing: Tensor | None
     """(V,)."""
     weights: Sequence[Tensor | None]
@@ -105,7 +107,7 @@ def forward(
         plan: What to compute.
         operands: Of one type.
         scale: (T, O) or (T, 1) of the units with a BatchNorm; None if there are none.
-        shift: (T, O), or (1, O) if the plan is summed; None for zero.
+        shift: (T, O), or (1, O) if the plan is summed and has no factors; None for zero.
         mixing: (V,), weights of the other units; None if there are none.
         fixed: Mean and variance to normalise with, (T, O) each; None for those of the batch.
     """
@@ -126,7 +128,7 @@ def forward(
         normalised = Normalised(mean, variance, inverse, results)
         strength, offset = _line(plan, scale, shift, normalised)
         point(own, strength=strength)
-        point(jobs[: len(offset)], offset=offset)
+        point(own if plan.has_factors else jobs[: len(offset)], offset=offset)
     if mixing is not None:
         by_channel = spread(mixing, jobs[0])
         point([jobs[k] for k in plan.values], strength=by_channel)
@@ -175,7 +177,7 @@ def backward(
     if scale is not None and normalised is not None:
         strength, offset = _line(plan, scale, shift, normalised)
         point(own, result=normalised.results, strength=strength)
-        point(jobs[: len(offset)], offset=offset)
+        point(own if plan.has_factors else jobs[: len(offset)], offset=offset)
     reduced = own + values if to_mixing else own
     products, totals = gs[0].new_empty(2, len(reduced), jobs[0].outputs)
     point(reduced, products=products, totals=totals)
@@ -207,9 +209,9 @@ def backward(
 
 
 def _line(plan: Plan, scale: Tensor, shift: Tensor | None, normalised: Normalised) -> tuple[Tensor, Tensor]:
-    """BatchNorm as strength * result + offset: (T, O), and (T, O) or (1, O) if the plan is summed."""
+    """BatchNorm as strength * result + offset: (T, O), and (T, O), or (1, O) for all of a sum without factors."""
     strength = scale * normalised.inverse
-    return strength, shifted(-(strength * normalised.mean), shift, plan.summed)
+    return strength, shifted(-(strength * normalised.mean), shift, plan.summed and not plan.has_factors)
 
 
 def spread(mixing: Tensor, job: Job) -> Tensor:
@@ -254,7 +256,7 @@ def _for_each(images: Sequence[Tensor], jobs: Sequence[Job]) -> Sequence[Tensor]
 
 def _jobs(plan: Plan, operands: Operands) -> list[Job]:
     """A job for each unit; what is not projected is its own result."""
-    shapes = tuple(tuple(x.shape for x in group) for group in operands)
+    shapes = tuple(tuple(x.shape for x in group) for group in operands[:3])
     jobs = []
     matrices = iter(operands.projections)
     weights = plan.weight_of_each(operands.weights)
@@ -267,6 +269,8 @@ def _jobs(plan: Plan, operands: Operands) -> list[Job]:
             job.result = job.input
         if unit.geometry is not None and weight is not None:
             job.weight = weight.data_ptr()
+        if unit.factor is not None and operands.factors is not None:
+            job.factor = operands.factors[unit.factor].data_ptr()
         jobs.append(job)
     return jobs
 

@@ -17,7 +17,7 @@ from archgrad.fast.native.library import image_like
 from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
 from archgrad.fast.native.plan import Plan
 
-__all__ = ["run"]
+__all__ = ["run", "run_again"]
 
 
 def run(
@@ -57,6 +57,34 @@ def run(
     mean, variance = (None, None) if fixed is None else (fixed[0].to(dtype), fixed[1].to(dtype))
     mean, variance, *outputs = _Stage.apply(plan, scale, shift, mixing, mean, variance, *tensors)
     return outputs, None if mean is None else (mean, variance)
+
+
+def run_again(
+    plan: Plan, operands: Operands, scale: Tensor | None, shift: Tensor | None, mixing: Tensor | None
+) -> list[Tensor]:
+    """Compute a stage that may have factors, differentiably; arguments as `forward` has them, outputs as `run`.
+
+    With factors, each term of the sum is an output by itself, which then is multiplied.
+    """
+    inputs, weights, projections, factors = operands
+    if not plan.has_factors or factors is None:
+        return run(plan, inputs, weights, projections, scale, shift=shift, mixing=mixing)[0]
+    terms = [plan.units[k] for k in plan.normalised]
+    read = sorted({unit.input for unit in terms})
+    units = tuple(unit._replace(input=read.index(unit.input), factor=None) for unit in terms)
+    outputs: list[Tensor] = []
+    if units:
+        alone = Plan(units, plan.eps)
+        outputs, _ = run(alone, [inputs[k] for k in read], weights, projections, scale, shift=shift)
+    values = [inputs[plan.units[k].input] for k in plan.values]
+    if mixing is not None:
+        outputs += [weight * x for weight, x in zip(mixing.unbind(), values, strict=True)]
+    numbers = [plan.units[k].factor for k in (*plan.normalised, *plan.values)]
+    parts = [
+        y if number is None else y * factors[number].view(-1, 1, 1, 1)
+        for y, number in zip(outputs, numbers, strict=True)
+    ]
+    return [sum(parts[1:], start=parts[0])]
 
 
 class _Stage(torch.autograd.Function):

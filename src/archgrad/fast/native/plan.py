@@ -58,6 +58,8 @@ class Unit(NamedTuple):
     """A pool, then without a projection; where one unit is a pool, all are."""
     wide: Geometry | None = None
     """Of the projection, without a convolution before it, where it is wide: a dense convolution of (O, C, k, k)."""
+    factor: int | None = None
+    """Which of the factors multiplies what it adds to a sum, image by image; None for none."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         assert not self.relu or not (self.summed or self.values)
+        assert self.summed or not self.has_factors
 
     @cached_property
     def normalised(self) -> list[int]:
@@ -84,6 +87,11 @@ class Plan:
     def values(self) -> list[int]:
         """The units that are only added."""
         return [k for k, unit in enumerate(self.units) if not unit.projected and unit.pool is None]
+
+    @cached_property
+    def has_factors(self) -> bool:
+        """Whether a factor multiplies any unit."""
+        return any(unit.factor is not None for unit in self.units)
 
     @cached_property
     def n_weights(self) -> int:

@@ -18,11 +18,11 @@ from torch import Tensor
 from archgrad.fast.composition import gradients_where
 from archgrad.fast.native.library import image_like
 from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense, forward
-from archgrad.fast.native.native_stage import run
+from archgrad.fast.native.native_stage import run_again
 from archgrad.fast.native.other_step import Asked, OtherStep
 from archgrad.fast.native.plan import Plan
 
-__all__ = ["Program", "Step", "run_program"]
+__all__ = ["Affine", "Program", "Step", "run_program"]
 
 
 class Step(NamedTuple):
@@ -51,6 +51,8 @@ class _Share(NamedTuple):
     """Mixing weights of the units with a BatchNorm."""
     values: slice
     """Mixing weights of the others, or of what passes by."""
+    norms: slice
+    """Units with a BatchNorm."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,15 @@ class Program:
     @cached_property
     def shares(self) -> list[_Share]:
         """The share of every step, each beginning where that of the step before ended."""
-        shares, ends = [], [self.n_inputs, 0, 0, 0]
+        shares, ends = [], [self.n_inputs, 0, 0, 0, 0]
 
         def take(which: int, n: int) -> slice:
             begin, ends[which] = ends[which], ends[which] + n
             return slice(begin, ends[which])
 
         for step in self.steps:
-            kinds = zip((0, 1, 2, 3, 3), step.counts, strict=True)
+            n_norms = len(step.plan.normalised) if isinstance(step, Step) else 0
+            kinds = zip((0, 1, 2, 3, 3, 4), (*step.counts, n_norms), strict=True)
             shares.append(_Share(*(take(which, n) for which, n in kinds)))
         return shares
 
@@ -112,12 +115,22 @@ class Program:
         return items[: self.n_inputs], items[self.n_inputs : weights], items[weights:]
 
 
+class Affine(NamedTuple):
+    """What BatchNorms do behind normalising, (K, O) each, a row for each unit with one."""
+
+    scale: Tensor
+    shift: Tensor
+
+
 def run_program(
     program: Program,
     inputs: Sequence[Tensor],
     weights: Sequence[Tensor],
     projections: Sequence[Tensor],
     mixing: Tensor | Sequence[Tensor],
+    *,
+    affine: Affine | None = None,
+    factors: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute a program, with BatchNorms by the statistics of the batch.
 
@@ -128,6 +141,8 @@ def run_program(
         projections: In the order of their units, (O, C) or (O, C, 1, 1) each, and (O, C, k, k) if wide.
         mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm. In a
             tensor for each step, if the gradients by those of a step that nothing depends on are to be None.
+        affine: Of the BatchNorms; the mixing weights of units with one are then not read.
+        factors: (F, B), what the units say that multiplies them; without gradients.
 
     Returns:
         The outputs, (B, C', H', W') each: what is joined, if anything is, and those apart. Then the means and biased
@@ -135,15 +150,25 @@ def run_program(
     """
     tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *map(dense, projections)]
     parts = [mixing] if isinstance(mixing, Tensor) else mixing
-    return _Program.apply(program, len(parts), *parts, *tensors)
+    scale, shift = (None, None) if affine is None else affine
+    return _Program.apply(program, len(parts), scale, shift, factors, *parts, *tensors)
 
 
 class _Program(torch.autograd.Function):
-    """(program, n, *mixing, *inputs, *weights, *projections) -> (*outputs, means, variances)."""
+    """(program, n, scale, shift, factors, *mixing, *inputs, *weights, *projections) -> (*outputs, means, variances)."""
 
     @staticmethod
-    def forward(ctx: Any, program: Program, n: int, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any,
+        program: Program,
+        n: int,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        factors: Tensor | None,
+        *given: Tensor,
+    ) -> tuple[Tensor, ...]:
         parts, tensors = given[:n], given[n:]
+        affine = None if scale is None or shift is None else Affine(scale, shift)
         mixing = _whole(parts)
         inputs, weights, projections = program.split(tensors)
         images = list(inputs)
@@ -154,52 +179,64 @@ class _Program(torch.autograd.Function):
                 images.extend(step.forward([images[i] for i in step.reads], mixing[share.values]))
                 continue
             plan, reads = step
-            operands = Operands([images[i] for i in reads], weights[share.weights], projections[share.projections])
+            operands = Operands(
+                [images[i] for i in reads], weights[share.weights], projections[share.projections], factors
+            )
             values = mixing[share.values] if plan.values else None
-            outputs, normalised = forward(plan, operands, _scale(plan, mixing, share), None, values, None)
+            outputs, normalised = forward(plan, operands, *_line(plan, mixing, affine, share), values, None)
             images.extend(outputs)
             if normalised is not None:
                 means.append(normalised.mean)
                 variances.append(normalised.variance)
                 inverses.append(normalised.inverse)
                 results.extend(normalised.results)
-        mean, variance, inverse = torch.cat(means), torch.cat(variances), torch.cat(inverses)
+        mean, variance, inverse = map(_rows, (means, variances, inverses), [inputs[0]] * 3)
         ctx.program, ctx.n, ctx.n_results = program, n, len(results)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean, variance)
-        ctx.save_for_backward(mean, variance, inverse, *results, *parts, *tensors, *images[program.n_inputs :])
+        ctx.save_for_backward(
+            mean, variance, inverse, scale, shift, factors, *results, *parts, *tensors, *images[program.n_inputs :]
+        )
         return *_given_out(program, images), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         program, n, by_outputs = ctx.program, ctx.n, grads[:-2]
-        mean, variance, inverse, *large = ctx.saved_tensors
+        mean, variance, inverse, scale, shift, factors, *large = ctx.saved_tensors
+        affine = None if scale is None else Affine(scale, shift)
         results, rest = large[: ctx.n_results], large[ctx.n_results :]
         if all(g is None for g in by_outputs):
             return (None,) * len(ctx.needs_input_grad)
-        needed = [*map(and_, ctx.needs_input_grad[2:], program.reached(n, [g is not None for g in by_outputs]))]
+        needed = [*map(and_, ctx.needs_input_grad[5:], program.reached(n, [g is not None for g in by_outputs]))]
         given, made = rest[: len(needed)], rest[len(needed) :]
         if torch.is_grad_enabled():
-            return None, None, *_differentiable_gradients(program, n, given, made, by_outputs, needed)
+            small = [*ctx.needs_input_grad[2:4], False, *needed]
+            return (
+                None,
+                None,
+                *_differentiable_gradients(program, n, (scale, shift, factors), given, made, by_outputs, small),
+            )
         mixing, needs_mixing = _whole(given[:n]), any(needed[:n])
         inputs, weights, projections = program.split(given[n:])
         need_inputs, need_weights, need_projections = program.split(needed[n:])
         images = [dense(x) for x in (*inputs, *made)]  # whatever keeps tensors between the passes
         results = [dense(x) for x in results]
         projections = [dense(p) for p in projections]
+        needs_affine = any(ctx.needs_input_grad[2:4])
         wanted = list(need_inputs)  # of every image, whether anything asks for its gradient
         for step, share in zip(program.steps, program.shares, strict=True):
-            mixes = needs_mixing and share.values.stop > share.terms.start
+            mixes = (needs_mixing and share.values.stop > share.terms.start) or (
+                needs_affine and share.norms.stop > share.norms.start
+            )
             own = (*need_weights[share.weights], *need_projections[share.projections], mixes)
             wanted += [any(own) or any(wanted[i] for i in step.reads)] * (share.images.stop - share.images.start)
         of_image = _of_images(program, by_outputs)
         by_mixing = torch.zeros_like(mixing) if needs_mixing else None
         by_weights: list[Tensor | None] = [None] * len(weights)
         by_projections: list[Tensor | None] = [None] * len(projections)
-        end = len(results)
+        by_affine = Affine(torch.zeros_like(scale), torch.zeros_like(shift)) if needs_affine else None
         for step, share in zip(reversed(program.steps), reversed(program.shares), strict=True):
-            rows = slice(end - len(step.plan.normalised) if isinstance(step, Step) else end, end)
-            end = rows.start
+            rows = share.norms
             gs = [of_image.pop(i, None) for i in range(share.images.start, share.images.stop)]
             if all(part is None for part in gs):
                 continue
@@ -227,9 +264,8 @@ class _Program(torch.autograd.Function):
             plan, reads = step
             found = backward(
                 plan,
-                Operands([images[i] for i in reads], weights[share.weights], projections[share.projections]),
-                _scale(plan, mixing, share),
-                None,
+                Operands([images[i] for i in reads], weights[share.weights], projections[share.projections], factors),
+                *_line(plan, mixing, affine, share),
                 mixing[share.values] if plan.values else None,
                 Normalised(mean[rows], variance[rows], inverse[rows], results[rows]),
                 [torch.zeros_like(images[share.images.start]) if part is None else part for part in gs],
@@ -242,22 +278,33 @@ class _Program(torch.autograd.Function):
             by_weights[share.weights] = found.weights
             if found.projections is not None:
                 by_projections[share.projections] = found.projections
+            if by_affine is not None and found.scale is not None and found.totals is not None:
+                by_affine.scale[rows], by_affine.shift[rows] = found.scale, found.totals
             if by_mixing is not None and plan.summed:
-                if found.scale is not None:
+                if found.scale is not None and affine is None:
                     by_mixing[share.terms] = found.scale.sum(1)
                 if found.mixing is not None:
                     by_mixing[share.values] = found.mixing
         by_inputs = [of_image.get(i) for i in range(program.n_inputs)]
         by_parts = [None] * n if by_mixing is None else by_mixing.split([len(part) for part in given[:n]])
         found_by = (*by_parts, *by_inputs, *by_weights, *by_projections)
-        return None, None, *(g if need else None for g, need in zip(found_by, needed, strict=True))
+        of_norms = (None, None) if by_affine is None else by_affine
+        return None, None, *of_norms, None, *(g if need else None for g, need in zip(found_by, needed, strict=True))
 
 
-def _scale(plan: Plan, mixing: Tensor, share: _Share) -> Tensor | None:
-    """(T, 1), by which the outputs of BatchNorms are multiplied; None if there are none."""
+def _line(plan: Plan, mixing: Tensor, affine: Affine | None, share: _Share) -> tuple[Tensor | None, Tensor | None]:
+    """By what the outputs of a step's BatchNorms are multiplied, (T, 1) or (T, O), and what is added to these, or to
+    their sum, (T, O) or (1, O); None for nothing."""
     if not plan.normalised:
-        return None
-    return mixing[share.terms].unsqueeze(1) if plan.summed else mixing.new_ones(len(plan.normalised), 1)
+        return None, None
+    if affine is not None:
+        shift = affine.shift[share.norms]
+        return affine.scale[share.norms], shift.sum(0, True) if plan.summed and not plan.has_factors else shift
+    return mixing[share.terms].unsqueeze(1) if plan.summed else mixing.new_ones(len(plan.normalised), 1), None
+
+
+def _rows(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    return torch.cat(list(parts)) if parts else like.new_empty(0, like.shape[1])
 
 
 def _whole(parts: Sequence[Tensor]) -> Tensor:
@@ -287,13 +334,17 @@ def _of_images(program: Program, by_outputs: Sequence[Tensor | None]) -> dict[in
 def _differentiable_gradients(
     program: Program,
     n: int,
+    small: tuple[Tensor | None, Tensor | None, Tensor | None],
     given: Sequence[Tensor],
     made: Sequence[Tensor],
     by_outputs: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients by (*mixing, *tensors), differentiable again: computed once more, step by step."""
+    """The gradients by (scale, shift, factors, *mixing, *tensors), differentiable again: computed once more, step by
+    step."""
     # As aliases, so that none of them is an ancestor of another in the graph that is differentiated.
+    scale, shift, factors = (None if t is None else t.view_as(t) for t in small)
+    affine = None if scale is None or shift is None else Affine(scale, shift)
     arguments = [t.view_as(t) for t in given]
     mixing = _whole(arguments[:n])
     inputs, weights, projections = program.split(arguments[n:])
@@ -304,19 +355,19 @@ def _differentiable_gradients(
             images.extend(step.composed([images[i] for i in step.reads], own, mixing[share.values]))
             continue
         plan, reads = step
-        scale = _scale(plan, mixing, share)
         projected = [unit for unit in plan.units if unit.projected]
         own_projections = zip(projected, projections[share.projections], strict=True)
         matrices = [p if unit.wide else p.flatten(1) for unit, p in own_projections]
         channels = matrices[0].shape[0] if matrices else images[reads[0]].shape[1]
-        outputs, _ = run(
+        own_scale, own_shift = _line(plan, mixing, affine, share)
+        outputs = run_again(
             plan,
-            [images[i] for i in reads],
-            weights[share.weights],
-            matrices,
-            None if scale is None else scale.expand(-1, channels),
-            mixing=mixing[share.values] if plan.values else None,
+            Operands([images[i] for i in reads], weights[share.weights], matrices, factors),
+            None if own_scale is None else own_scale.expand(-1, channels),
+            own_shift,
+            mixing[share.values] if plan.values else None,
         )
         images.extend(outputs)
     pairs = [(y, g) for y, g in zip(_given_out(program, images), by_outputs, strict=True) if g is not None]
-    return gradients_where(needed, [y for y, _ in pairs], arguments, [g for _, g in pairs], allow_unused=True)
+    every = [scale, shift, factors, *arguments]
+    return gradients_where(needed, [y for y, _ in pairs], every, [g for _, g in pairs], allow_unused=True)

@@ -52,24 +52,50 @@ void pack_kernel(const Job& j, T* to) {
                 j.kernel * j.kernel, to);
 }
 
-// The convolution of one image, whose tile is given.
+// Some rows of an image: a result is made a few rows at a time, so that what is in between stays in the first cache.
+struct Rows {
+    int64_t first, count;
+};
+
+// How many rows are made at once. Coefficients of the result's channels begin anew with each of them, and the gradient by
+// a projection, which is read and written each time, is worth it.
 template <class T>
-void convolve(const Job& j, const T* tile, Shape s, const T* kernel, T* to, Ahead& ahead) {
+int64_t rows_at_a_time(const Job& j) {
+    constexpr int64_t CACHE = 32768, PIXELS = 64;
+    const int64_t repeated = Size<T>::period(j) / j.outputs;
+    int64_t least = 1;
+    while (least * j.width % repeated) ++least;
+    const int64_t row = j.width * (j.channels + j.outputs) * sizeof(T);
+    const int64_t wanted = larger(CACHE / row, (PIXELS + j.width - 1) / j.width);
+    return smaller(up_to(wanted, least), j.height);
+}
+
+// Call f(rows) for all rows of the result.
+template <class T, class F>
+INLINE void by_rows(const Job& j, F f) {
+    const int64_t step = rows_at_a_time<T>(j);
+    for (int64_t y = 0; y < j.height; y += step) f(Rows{y, smaller(step, j.height - y)});
+}
+
+// Rows of the convolution of one image, whose tile is given.
+template <class T>
+void convolve(const Job& j, const T* tile, Shape s, const T* kernel, Rows rows, T* to, Ahead& ahead) {
     constexpr int64_t L = Vector<T>::lanes;
     const auto plane = j.stride == 1 ? convolve_plane<T, 1> : convolve_plane<T, 2>;
     const Taps taps = every_tap(j);
     for (int64_t b = 0; b < s.template planes<T>(); ++b)
-        plane(tile + b * s.template plane<T>() + s.template at<T>(-j.padding, -j.padding), s.columns(),
-              kernel + b * j.kernel * j.kernel * L, taps, taps, to + b * L, j.width * j.channels, j.channels,
-              j.height, j.width, j.channels - b * L, false, ahead);
+        plane(tile + b * s.template plane<T>() + s.template at<T>(j.stride * rows.first - j.padding, -j.padding),
+              s.columns(), kernel + b * j.kernel * j.kernel * L, taps, taps, to + b * L, j.width * j.channels, j.channels,
+              rows.count, j.width, j.channels - b * L, false, ahead);
 }
 
-// What a projection without a convolution reads: the image, or its ReLU in `room`.
+// What a projection without a convolution reads in these rows: of the image, or of its ReLU in `room`.
 template <class T>
-const T* read(const Job& j, int64_t i, T* room) {
-    const T* image = in<T>(j.input, i, Size<T>::input(j));
+const T* read(const Job& j, int64_t i, Rows rows, T* room) {
+    const int64_t row = j.in_width * j.channels;
+    const T* image = in<T>(j.input, i, Size<T>::input(j)) + rows.first * row;
     if (!j.relu_input) return image;
-    copy_where_positive(image, image, Size<T>::input(j), room);
+    copy_where_positive(image, image, rows.count * row, room);
     return room;
 }
 
@@ -127,10 +153,12 @@ void transform(const Job* jobs, int64_t n) {
                     } else if (is_wide(j)) {
                         project_wide(j, in<T>(j.input, i, S::input(j)), &matrix[matrices[k]], kept, result, ahead);
                     } else {
-                        if (j.weight) convolve(j, tile, s, &kernel[kernels[k]], kept, ahead);
-                        const T* z = j.weight ? kept : read(j, i, kept);
-                        multiply(z, j.channels, S::pixels(j), j.channels, &matrix[matrices[k]], j.outputs,
-                                 Sink<T>::image(result, j.outputs), ahead);
+                        by_rows<T>(j, [&](Rows rows) {
+                            if (j.weight) convolve(j, tile, s, &kernel[kernels[k]], rows, kept, ahead);
+                            const T* z = j.weight ? kept : read(j, i, rows, kept);
+                            multiply(z, j.channels, rows.count * j.width, j.channels, &matrix[matrices[k]], j.outputs,
+                                     Sink<T>::image(result + rows.first * j.width * j.outputs, j.outputs), ahead);
+                        });
                     }
                     if (j.mean) moments(result, j.outputs, S::result(j), room, means(i, k), deviations(i, k));
                     if (streams) stream_all(made, S::result(j), to);
@@ -147,15 +175,37 @@ void transform(const Job* jobs, int64_t n) {
     }
 }
 
-// output = the sum over the jobs that share it of strength * result + offset; through a ReLU if asked for.
+// What multiplies image i of a job.
+template <class T>
+T factor_of(const Job& j, int64_t i) {
+    return j.factor ? static_cast<const T*>(j.factor)[i] : T(1);
+}
+
+// The strengths of jobs that share an output, each times its factor for image i, at their places in `strength`; and in
+// `offset` the sum of their offsets, times these.
+template <class T>
+void multiply_by_factors(const Job* jobs, int64_t first, int64_t end, int64_t i, const Parts& periods,
+                         const T* strengths, const T* offsets, T* strength, T* offset) {
+    const int64_t period = Size<T>::period(jobs[first]);
+    for (int64_t e = 0; e < period; ++e) offset[e] = 0;
+    for (int64_t k = first; k < end; ++k) {
+        const T factor = factor_of<T>(jobs[k], i);
+        for (int64_t e = periods[k]; e < periods[k] + period; ++e) {
+            strength[e] = factor * strengths[e];
+            offset[e - periods[k]] += factor * offsets[e];
+        }
+    }
+}
+
+// output = the sum over the jobs that share it of factor (strength * result + offset); through a ReLU if asked for.
 template <class T>
 void combine(const Job* jobs, int64_t n) {
     using S = Size<T>;
     const Parts periods(jobs, n, S::period);
-    Array<T> strength(periods.size()), offset(periods.size());
+    Array<T> strengths(periods.size()), offsets(periods.size());
     for (int64_t k = 0; k < n; ++k) {
-        Periodic<T>::repeat(jobs[k].strength, jobs[k].outputs, &strength[periods[k]]);
-        Periodic<T>::repeat(jobs[k].offset, jobs[k].outputs, &offset[periods[k]]);
+        Periodic<T>::repeat(jobs[k].strength, jobs[k].outputs, &strengths[periods[k]]);
+        Periodic<T>::repeat(jobs[k].offset, jobs[k].outputs, &offsets[periods[k]]);
     }
     int64_t written = 0;
     for (int64_t k = 0; k < n; ++k)
@@ -164,11 +214,21 @@ void combine(const Job* jobs, int64_t n) {
     const int64_t most = up_to(8192 / sizeof(T), periods.largest());
 #pragma omp parallel
     {
-        T* made = scratch<T>(2 * most);
+        T* made = scratch<T>(2 * most + periods.size() + periods.largest());
+        T* own_strength = made + 2 * most;
+        T* own_offset = own_strength + periods.size();
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < jobs[0].batch; ++i)
             for (int64_t first = 0, end; first < n; first = end) {
-                for (end = first + 1; end < n && jobs[end].output == jobs[first].output;) ++end;
+                bool factors = jobs[first].factor;
+                for (end = first + 1; end < n && jobs[end].output == jobs[first].output; ++end)
+                    factors = factors || jobs[end].factor;
+                const T *strength = strengths.data(), *offset = &offsets[periods[first]];
+                if (factors) {
+                    multiply_by_factors(jobs, first, end, i, periods, strength, offsets.data(), own_strength, own_offset);
+                    strength = own_strength;
+                    offset = own_offset;
+                }
                 const int64_t period = S::period(jobs[first]), size = S::result(jobs[first]);
                 const int64_t chunk = up_to(8192 / sizeof(T), period);  // stays in the first cache
                 for (int64_t begin = 0; begin < size; begin += chunk) {
@@ -178,8 +238,7 @@ void combine(const Job* jobs, int64_t n) {
                         scale_and_shift(in<T>(jobs[k].result, i, size) + begin,
                                         k + 1 < end ? in<T>(jobs[k + 1].result, i, size) + begin
                                                     : in<T>(jobs[first].result, i, size) + begin + chunk,
-                                        &strength[periods[k]],
-                                        &offset[periods[k]], period, count, streams ? made : to, k > first,
+                                        strength + periods[k], offset, period, count, streams ? made : to, k > first,
                                         k + 1 == end && jobs[k].relu_output);
                     if (streams) stream_all(made, count, to);
                 }
@@ -229,8 +288,9 @@ void reduce(const Job* jobs, int64_t n) {
             for (int64_t c = 0; c < jobs[k].outputs; ++c) {
                 double total = 0, product = 0;
                 for (int64_t i = 0; i < batch; ++i) {
-                    total += totals(i, k)[c];
-                    product += products(i, k)[c];
+                    const T factor = factor_of<T>(jobs[k], i);
+                    total += factor * totals(i, k)[c];
+                    product += factor * products(i, k)[c];
                 }
                 static_cast<T*>(jobs[k].totals)[c] = T(total);
                 static_cast<T*>(jobs[k].products)[c] = T(product);
@@ -238,13 +298,25 @@ void reduce(const Job* jobs, int64_t n) {
     }
 }
 
-// The gradient by the result of one image's projection. Of the coefficients there are five: those of the gradient, and
-// those of the gate.
+// The gradient by these rows of the result of one image's projection. Of the coefficients there are five: those of the
+// gradient, and those of the gate.
 template <class T>
-void by_result(const Job& j, int64_t i, const T* coefficients, T* to) {
-    const int64_t size = Size<T>::result(j), period = Size<T>::period(j);
-    mix(in<T>(j.grad, i, size), gate_of(j, coefficients + 3 * period), in<T>(j.result, i, size), coefficients,
-        coefficients + period, coefficients + 2 * period, period, size, to);
+void by_result(const Job& j, int64_t i, const T* coefficients, Rows rows, T* to) {
+    const int64_t size = Size<T>::result(j), period = Size<T>::period(j), row = j.width * j.outputs;
+    const int64_t begin = rows.first * row;
+    mix(in<T>(j.grad, i, size) + begin, gate_of(j, coefficients + 3 * period), in<T>(j.result, i, size) + begin,
+        coefficients, coefficients + period, coefficients + 2 * period, period, rows.count * row, to);
+}
+
+// The coefficients of image i: those of the gradient times its factor, in `room`.
+template <class T>
+const T* coefficients_of(const Job& j, int64_t i, const T* coefficients, T* room) {
+    if (!j.factor) return coefficients;
+    const int64_t period = Size<T>::period(j);
+    const T factor = factor_of<T>(j, i);
+    for (int64_t e = 0; e < period; ++e) room[e] = factor * coefficients[e];
+    std::memcpy(room + period, coefficients + period, 4 * period * sizeof(T));
+    return room;
 }
 
 // The gradients of one image where there is no depthwise convolution: a projection, a pool, or only a value; `add` to
@@ -256,7 +328,7 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
     T* to = out<T>(j.d_input, i, S::input(j));
     if (j.pool) {
         if (!to) return;
-        by_result(j, i, coefficients, d_result);
+        by_result(j, i, coefficients, {0, j.height}, d_result);
         if (!add) std::memset(to, 0, S::input(j) * sizeof(T));
         through_pool(j, in<T>(j.input, i, S::input(j)), in<T>(j.result, i, S::result(j)), d_result, to);
         return;
@@ -271,7 +343,7 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
         return;
     }
     if (!to && !j.d_projection) return;
-    by_result(j, i, coefficients, d_result);
+    if (is_wide(j) || j.factorized) by_result(j, i, coefficients, {0, j.height}, d_result);
     if (is_wide(j)) {
         through_wide(j, in<T>(j.input, i, S::input(j)), d_result, matrix, add, kept, d_z, to, d_matrix, ahead);
         return;
@@ -281,12 +353,16 @@ void without_convolution(const Job& j, int64_t i, const T* coefficients, const T
         through_grids(j, in<T>(j.input, i, S::input(j)), d_result, matrix, kept, to, d_matrix, ahead);
         return;
     }
-    if (j.d_projection) gram(d_result, j.outputs, j.outputs, read(j, i, kept), j.channels, S::pixels(j), d_matrix);
-    if (!to) return;
-    T* direct = add ? kept : to;
-    multiply(d_result, j.outputs, S::pixels(j), j.outputs, matrix, j.channels, Sink<T>::image(direct, j.channels), ahead);
-    if (j.relu_input) copy_where_positive(direct, in<T>(j.input, i, S::input(j)), S::input(j), direct);
-    for (int64_t p = 0; add && p < S::input(j); ++p) to[p] += kept[p];
+    by_rows<T>(j, [&](Rows rows) {
+        const int64_t pixels = rows.count * j.width, begin = rows.first * j.width * j.channels, count = pixels * j.channels;
+        by_result(j, i, coefficients, rows, d_result);
+        if (j.d_projection) gram(d_result, j.outputs, j.outputs, read(j, i, rows, kept), j.channels, pixels, d_matrix);
+        if (!to) return;
+        T* direct = add ? kept : to + begin;
+        multiply(d_result, j.outputs, pixels, j.outputs, matrix, j.channels, Sink<T>::image(direct, j.channels), ahead);
+        if (j.relu_input) copy_where_positive(direct, in<T>(j.input, i, S::input(j)) + begin, count, direct);
+        for (int64_t p = 0; add && p < count; ++p) to[begin + p] += kept[p];
+    });
 }
 
 // Whether the gradients of a group need its input.
@@ -343,11 +419,13 @@ void backpropagate(const Job* jobs, int64_t n) {
     const bool streams = written >= STREAMED_FROM;
 #pragma omp parallel
     {
-        T* input = scratch<T>(2 * tile_size + gradients.largest() + between.largest() + results.largest());
+        T* input = scratch<T>(2 * tile_size + gradients.largest() + between.largest() + results.largest() +
+                              5 * periods.largest());
         T* d_input = input + tile_size;
         T* d_z = d_input + tile_size;
         T* kept = d_z + gradients.largest();
         T* d_result = kept + between.largest();
+        T* own_coefficients = d_result + results.largest();
         T* d_kernels = kernel_sums.own();
         T* d_matrices = matrix_sums.own();
         Ahead ahead;
@@ -377,27 +455,35 @@ void backpropagate(const Job* jobs, int64_t n) {
                 const Job& head = jobs[first];
                 plan_ahead<T>(ahead, jobs, n, first, end, i);
                 if (!head.weight) {
-                    without_convolution(head, i, &coefficients[5 * periods[first]], &matrix[matrices[first]],
-                                        adds[first], streams, d_z, kept, d_result, d_matrices + matrices[first], ahead);
+                    const T* own = coefficients_of(head, i, &coefficients[5 * periods[first]], own_coefficients);
+                    without_convolution(head, i, own, &matrix[matrices[first]], adds[first], streams, d_z, kept,
+                                        d_result, d_matrices + matrices[first], ahead);
                     continue;
                 }
                 const Shape s = tile_of(jobs, first, end);
                 if (reads_input(jobs, first, end)) fill<T>(input, s, in<T>(head.input, i, S::input(head)), head.relu_input);
-                if (head.d_input) std::memset(d_input, 0, s.template size<T>() * sizeof(T));
+                const bool writes = Gather(head).is_whole();  // and needs no zeros
+                if (head.d_input && !writes) std::memset(d_input, 0, s.template size<T>() * sizeof(T));
                 for (int64_t k = first; k < end; ++k) {
                     const Job& j = jobs[k];
-                    by_result(j, i, &coefficients[5 * periods[k]], d_result);
-                    if (j.d_projection) {  // the convolution's result was not kept
-                        convolve(j, input, s, &kernel[kernels[k]], kept, ahead);
-                        gram(d_result, j.outputs, j.outputs, kept, j.channels, S::pixels(j), d_matrices + matrices[k]);
-                    }
-                    if (!j.d_weight && !j.d_input) continue;
+                    const T* by_sums = coefficients_of(j, i, &coefficients[5 * periods[k]], own_coefficients);
+                    const bool goes_on = j.d_weight || j.d_input;
                     const Gather gather(j);
                     const Shape g = gather.tile();
-                    clear_border(d_z, g);
-                    for (int64_t y = 0; y < j.height; ++y)
-                        multiply(d_result + y * j.width * j.outputs, j.outputs, j.width, j.outputs, &matrix[matrices[k]],
-                                 j.channels, Sink<T>::tile(d_z + g.template at<T>(y, 0), g), ahead);
+                    if (goes_on) clear_border(d_z, g);
+                    by_rows<T>(j, [&](Rows rows) {
+                        by_result(j, i, by_sums, rows, d_result);
+                        if (j.d_projection) {  // the convolution's result was not kept
+                            convolve(j, input, s, &kernel[kernels[k]], rows, kept, ahead);
+                            gram(d_result, j.outputs, j.outputs, kept, j.channels, rows.count * j.width,
+                                 d_matrices + matrices[k]);
+                        }
+                        for (int64_t y = 0; goes_on && y < rows.count; ++y)
+                            multiply(d_result + y * j.width * j.outputs, j.outputs, j.width, j.outputs,
+                                     &matrix[matrices[k]], j.channels,
+                                     Sink<T>::tile(d_z + g.template at<T>(rows.first + y, 0), g), ahead);
+                    });
+                    if (!goes_on) continue;
                     const int64_t taps = j.kernel * j.kernel;
                     for (int64_t b = 0; b < s.template planes<T>(); ++b) {
                         const T* plane = d_z + b * g.template plane<T>();
@@ -408,7 +494,9 @@ void backpropagate(const Job* jobs, int64_t n) {
                             tally(input + corner, s.columns(), plane + g.template at<T>(0, 0), g.columns(), j.kernel,
                                   j.dilation, d_kernels + own, j.height, j.width, ahead);
                         }
-                        if (j.d_input) gather.plane(plane, &turned[own], d_input + b * s.template plane<T>(), s, ahead);
+                        if (j.d_input)
+                            gather.plane(plane, &turned[own], d_input + b * s.template plane<T>(), s,
+                                         k > first || !writes, ahead);
                     }
                 }
                 if (head.d_input)

@@ -260,6 +260,9 @@ INLINE void multiply_columns(const T* pixels, int64_t apart, int64_t count, int6
     for (; p < count; ++p) multiply_block<T, 1, N>(pixels, apart, depth, matrix, width, sink, p, column);
 }
 
+// Whether of columns, filled up, one vector is left over by pairs; it goes with a pair where there are registers for three.
+INLINE bool has_odd_vector(int64_t width, int64_t lanes) { return width / lanes % 2 && width > lanes; }
+
 // sink = pixels (n, depth) * matrix (depth, columns), the latter packed; pixels are `apart` values from each other.
 template <class T>
 void multiply(const T* pixels, int64_t apart, int64_t count, int64_t depth, const T* matrix, int64_t columns,
@@ -267,6 +270,10 @@ void multiply(const T* pixels, int64_t apart, int64_t count, int64_t depth, cons
     constexpr int64_t L = Vector<T>::lanes;
     const int64_t width = up_to(columns, L);
     int64_t column = 0;
+    if (MANY > 8 && has_odd_vector(width, L)) {
+        multiply_columns<T, MANY / 2, 3>(pixels, apart, count, depth, matrix, width, sink, column, ahead);
+        column += 3 * L;
+    }
     for (; column + 2 * L <= width; column += 2 * L)
         multiply_columns<T, MANY / 2, 2>(pixels, apart, count, depth, matrix, width, sink, column, ahead);
     if (column < width) multiply_columns<T, MANY, 1>(pixels, apart, count, depth, matrix, width, sink, column, ahead);
@@ -280,7 +287,8 @@ INLINE void gram_block(const T* a, int64_t apart, const T* b, int64_t b_depth, i
     UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) sum[r][v] = load(to + r * width + v * L);
     for (int64_t p = 0; p < pixels; ++p) {
         Vec<T> row[N];
-        UNROLL for (int v = 0; v < N; ++v) row[v] = load(b + p * b_depth + v * L, room - v * L);
+        UNROLL for (int v = 0; v + 1 < N; ++v) row[v] = load(b + p * b_depth + v * L);
+        row[N - 1] = load(b + p * b_depth + (N - 1) * L, room - (N - 1) * L);
         UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) sum[r][v] += a[p * apart + r] * row[v];
     }
     UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < N; ++v) store(to + r * width + v * L, sum[r][v]);
@@ -290,9 +298,13 @@ template <class T, int R>
 void gram_rows(const T* a, int64_t apart, const T* b, int64_t b_depth, int64_t pixels, T* to, int64_t width) {
     constexpr int64_t L = Vector<T>::lanes;
     int64_t column = 0;
-    for (; column + 2 * L <= b_depth; column += 2 * L)
-        gram_block<T, R, 2>(a, apart, b + column, b_depth, pixels, to + column, width, 2 * L);
-    for (; column < b_depth; column += L)
+    if (MANY > 8 && has_odd_vector(width, L)) {
+        gram_block<T, R, 3>(a, apart, b, b_depth, pixels, to, width, b_depth);
+        column = 3 * L;
+    }
+    for (; column + L < width; column += 2 * L)
+        gram_block<T, R, 2>(a, apart, b + column, b_depth, pixels, to + column, width, b_depth - column);
+    if (column < width)
         gram_block<T, R, 1>(a, apart, b + column, b_depth, pixels, to + column, width, b_depth - column);
 }
 

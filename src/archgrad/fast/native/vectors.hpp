@@ -25,19 +25,56 @@ INLINE void store(T* to, Vec<T> v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-// The last plane of an image whose channels do not fill it.
+// The last plane of an image whose channels do not fill it: the first n values, 0 < n < lanes. The instruction set's own
+// masks, since a copy of so many bytes is a call.
+#if defined(__x86_64__) && !defined(__clang__) && VECTOR_BYTES == 64
+INLINE Vec<float> load_some(const float* from, int64_t n) {
+    return __builtin_ia32_loadups512_mask(from, Vec<float>{}, (1u << n) - 1);
+}
+
+INLINE Vec<double> load_some(const double* from, int64_t n) {
+    return __builtin_ia32_loadupd512_mask(from, Vec<double>{}, (1u << n) - 1);
+}
+
+INLINE void store_some(float* to, Vec<float> v, int64_t n) { __builtin_ia32_storeups512_mask(to, v, (1u << n) - 1); }
+
+INLINE void store_some(double* to, Vec<double> v, int64_t n) { __builtin_ia32_storeupd512_mask(to, v, (1u << n) - 1); }
+#else
 template <class T>
-INLINE Vec<T> load(const T* from, int64_t n) {
-    if (n >= Vector<T>::lanes) return load(from);
+INLINE void copy_some(const T* from, int64_t n, T* to) {
+    int64_t i = 0;
+    for (int64_t part = Vector<T>::lanes / 2; part > 1; part /= 2)
+        if (n & part) {
+            __builtin_memcpy(to + i, from + i, part * sizeof(T));
+            i += part;
+        }
+    if (n & 1) to[i] = from[i];
+}
+
+template <class T>
+INLINE Vec<T> load_some(const T* from, int64_t n) {
     Vec<T> v = {};
-    __builtin_memcpy(&v, from, n * sizeof(T));
+    copy_some(from, n, reinterpret_cast<T*>(&v));
     return v;
 }
 
 template <class T>
+INLINE void store_some(T* to, Vec<T> v, int64_t n) {
+    copy_some(reinterpret_cast<const T*>(&v), n, to);
+}
+#endif
+
+template <class T>
+INLINE Vec<T> load(const T* from, int64_t n) {
+    return n >= Vector<T>::lanes ? load(from) : load_some(from, n);
+}
+
+template <class T>
 INLINE void store(T* to, Vec<T> v, int64_t n) {
-    if (n >= Vector<T>::lanes) return store(to, v);
-    __builtin_memcpy(to, &v, n * sizeof(T));
+    if (n >= Vector<T>::lanes)
+        store(to, v);
+    else
+        store_some(to, v, n);
 }
 
 #if !defined(__x86_64__) || defined(__clang__)

@@ -1,0 +1,120 @@
+"""A whole derived cell as one program for the compiled kernels, where they know everything in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.cell import DerivedCell
+from archgrad.exactness import as_defined, is_exactly
+from archgrad.fast import native
+from archgrad.fast.branches import branch_of, output_size
+from archgrad.fast.lowering import Candidate, DerivedWiring, Edge, Layout, Shape, kind_of_pass
+from archgrad.fast.native_cell import Recorded, record
+from archgrad.fast.pointwise import NATIVE_UP_TO
+from archgrad.fast.recognise import fits
+from archgrad.fast.unchanged import StructureCache
+from archgrad.operations import DropPath
+
+__all__ = ["evaluate"]
+
+as_defined(DropPath)
+
+
+class _Kept(NamedTuple):
+    """A cell's program, and what it is run with."""
+
+    recorded: Recorded
+    n_factors: int
+
+
+def evaluate(
+    cell: DerivedCell, states: Sequence[Tensor | None], alone: set[int], kept: StructureCache
+) -> Tensor | None:
+    """Return what the cell's plain forward pass returns, channels_last; None if that takes more than the kernels know.
+
+    Args:
+        cell: A derived cell.
+        states: Its inputs, (B, C, H, W) each; None for those that it does not use.
+        alone: Identities of its operations that share nothing.
+        kept: Keeps the recorded program.
+    """
+    given = {number: x for number, x in enumerate(states) if x is not None}
+    x, drop = next(iter(given.values())), cell.drop_path
+    if not native.takes(*given.values()) or any(other.shape != x.shape for other in given.values()):
+        return None
+    if x.shape[1] > NATIVE_UP_TO or not (drop is None or is_exactly(drop, DropPath)):
+        return None
+    drops = isinstance(drop, DropPath) and drop.training and drop.p != 0
+    with torch.inference_mode(False):  # what is kept serves other passes, too
+        wiring = (tuple(map(tuple, cell.nodes)), tuple(cell.concat))
+        kind = ("whole", kind_of_pass(list(given.values())), tuple(given), wiring, drops)
+        found = kept.find(kind, lambda: _record(cell, list(given), x, alone, drops=drops))
+    if found is None:
+        return None
+    recorded, n_factors = found
+    weights, projections, affine = recorded.weights(), recorded.projections(), _affine(recorded.norms)
+    if not native.takes(x, *weights, *projections, *(affine or ())):
+        return None
+    mixing = x.new_ones(sum(len(places) for _, places in recorded.mixing))
+    factors = _factors(cast(DropPath, drop), x, n_factors) if n_factors else None
+    output, mean, variance = native.run_program(
+        recorded.program, list(given.values()), weights, projections, mixing, affine=affine, factors=factors
+    )
+    recorded.move_statistics(mean, variance)
+    return output
+
+
+def _record(cell: DerivedCell, inputs: Sequence[int], x: Tensor, alone: set[int], *, drops: bool) -> _Kept | None:
+    """Return the program of a cell that is given these of its inputs, all like `x`."""
+    at = {number: k for k, number in enumerate(inputs)}  # states as they are counted without those that are not used
+    shapes: list[Shape | None] = [tuple(x.shape)] * len(inputs)
+    entering: list[list[Edge]] = []
+    factors: dict[int, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for node, own in enumerate(cell.nodes, start=cell.n_inputs):
+        if not own:
+            continue
+        edges: list[Edge] = []
+        gives: set[Shape] = set()
+        for key, source in own:
+            operation, number = cell.operations[key], len(pairs)
+            branch = branch_of(operation) if id(operation) in alone and fits(operation, x.dtype, x.device) else None
+            shape = None if branch is None else output_size(branch, cast(Shape, shapes[at[source]]))
+            if shape is None:
+                return None
+            gives.add(shape)
+            candidate = Candidate(at[source], len(entering), operation, number, 0, number, branch)
+            edges.append(Edge(number, at[source], shape, (candidate,), 0))
+            pairs.append((at[source], len(shapes)))
+            if drops and not isinstance(operation, nn.Identity):
+                factors[number] = len(factors)
+        if len(gives) > 1:
+            return None
+        at[node] = len(shapes)
+        shapes += gives
+        entering.append(edges)
+    wiring = DerivedWiring(len(inputs), pairs, [at[node] for node in cell.concat], factors)
+    recorded = record(wiring, Layout(entering, shapes))
+    return None if recorded is None else _Kept(recorded, len(factors))
+
+
+def _affine(norms: Sequence[nn.BatchNorm2d]) -> native.Affine | None:
+    """What these do behind normalising, in rows; None if it is nothing."""
+    if not any(norm.affine for norm in norms):
+        return None
+    ones = next(norm.weight.new_ones(norm.num_features) for norm in norms if norm.affine)
+    zeros = torch.zeros_like(ones)
+    scales, shifts = zip(*((norm.weight, norm.bias) if norm.affine else (ones, zeros) for norm in norms), strict=True)
+    return native.Affine(torch.stack(scales), torch.stack(shifts))
+
+
+def _factors(drop: DropPath, x: Tensor, n: int) -> Tensor:
+    """(n, B): what `DropPath` multiplies the images of n operations by, in the order in which it would draw it."""
+    keep = 1.0 - drop.p
+    masks = [x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep) for _ in range(n)]
+    factors = torch.stack([mask.flatten() for mask in masks])
+    return factors / keep if keep > 0 else factors
