@@ -178,8 +178,8 @@ class CostBudget(_OfCost):
     Where the likeliest network is above the limit, the multiplier rises until the network that is derived keeps it:
     each candidate loses as much of its log-probability as the multiplier times its share of the limit, so that another
     network is the likeliest (a Lagrangian relaxation). The alphas know nothing of it, and the search is the same as
-    without a budget, unless `weight` is above 0. In short searches any such pressure drives the network far below the
-    limit: the alphas all move in one direction, by their learning rate at each step, however small the multiplier is.
+    without a budget, unless `weight` is above 0. In our short searches such pressure gave networks far below the limit:
+    by Adam the alphas all move in one direction, by their learning rate at each step, even if the multiplier is small.
     """
 
     limit: float
