@@ -211,11 +211,18 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x`, (B, ...), with whole samples dropped."""
-        if not self.training or self.p == 0:
-            return x
+        return x * self.draw(x) if self.drops else x
+
+    @property
+    def drops(self) -> bool:
+        """Whether `forward` draws what it drops."""
+        return self.training and self.p != 0
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Return what each sample is multiplied by, (B, 1, ...), of as many dimensions as `x`: 0 or 1 / (1 - p)."""
         keep = 1.0 - self.p
         mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * (mask / keep if keep > 0 else mask)
+        return mask / keep if keep > 0 else mask
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:

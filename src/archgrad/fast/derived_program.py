@@ -48,7 +48,7 @@ def evaluate(
         return None
     if x.shape[1] > NATIVE_UP_TO or not (drop is None or is_exactly(drop, DropPath)):
         return None
-    drops = isinstance(drop, DropPath) and drop.training and drop.p != 0
+    drops = isinstance(drop, DropPath) and drop.drops
     with torch.inference_mode(False):  # what is kept serves other passes, too
         wiring = (tuple(map(tuple, cell.nodes)), tuple(cell.concat))
         kind = ("whole", kind_of_pass(list(given.values())), tuple(given), wiring, drops)
@@ -60,7 +60,9 @@ def evaluate(
     if not native.takes(x, *weights, *projections, *(affine or ())):
         return None
     mixing = x.new_ones(sum(len(places) for _, places in recorded.mixing))
-    factors = _factors(cast(DropPath, drop), x, n_factors) if n_factors else None
+    factors = None
+    if isinstance(drop, DropPath) and n_factors:  # drawn in the order of the operations, as one by one
+        factors = torch.stack([drop.draw(x).flatten() for _ in range(n_factors)])
     output, mean, variance = native.run_program(
         recorded.program, list(given.values()), weights, projections, mixing, affine=affine, factors=factors
     )
@@ -110,11 +112,3 @@ def _affine(norms: Sequence[nn.BatchNorm2d]) -> native.Affine | None:
     zeros = torch.zeros_like(ones)
     scales, shifts = zip(*((norm.weight, norm.bias) if norm.affine else (ones, zeros) for norm in norms), strict=True)
     return native.Affine(torch.stack(scales), torch.stack(shifts))
-
-
-def _factors(drop: DropPath, x: Tensor, n: int) -> Tensor:
-    """(n, B): what `DropPath` multiplies the images of n operations by, in the order in which it would draw it."""
-    keep = 1.0 - drop.p
-    masks = [x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep) for _ in range(n)]
-    factors = torch.stack([mask.flatten() for mask in masks])
-    return factors / keep if keep > 0 else factors
