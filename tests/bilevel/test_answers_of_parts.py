@@ -54,7 +54,7 @@ class OwnRule(WeightsRule):
         return self.answer(training)
 
 
-def take(**parts: Any) -> None:
+def take(**parts: Any) -> ag.Supernet:
     supernet = quadratic()
     ag.search_step(
         supernet,
@@ -66,6 +66,7 @@ def take(**parts: Any) -> None:
         loss=half_square,
         **parts,
     )
+    return supernet
 
 
 @pytest.mark.parametrize("case", ANSWERS)
@@ -73,6 +74,11 @@ def test_a_wrong_answer_of_a_regularizer_is_told(case: str) -> None:
     answer, told = ANSWERS[case]
     with pytest.raises(OptionError, match=told):
         take(regularizers=[Own(answer)])
+
+
+def test_a_regularizer_of_weight_zero_gives_no_gradient_not_even_zero_times_infinity() -> None:
+    steep = Own(lambda alpha: (alpha - alpha.detach()).sum().sqrt(), weight=0.0)
+    assert torch.equal(take(regularizers=[steep]).alphas["a"], take().alphas["a"])
 
 
 @pytest.mark.parametrize("case", RESULTS)

@@ -67,9 +67,10 @@ def content(folder: Path) -> dict[str, bytes]:
             stopping=EpochLimit(epochs=1),
             regularizers=(CostPenalty(cost="parameters"),),
         ),
+        replace(ALONE, regularizers=(CostBudget(limit=91, cost="parameters"),)),
         replace(ALONE, regularizers=(CostBudget(limit=91, cost="parameters", weight=1.0),)),
     ],
-    ids=["darts", "stages", "a selection with epochs of its own", "stopped, with costs", "pressed to the smallest"],
+    ids=["darts", "stages", "a selection with epochs of its own", "stopped, with costs", "the smallest", "pressed"],
 )
 def test_members_side_by_side_come_to_the_same_bits(alone: Method, tmp_path: Path) -> None:
     method = replace(alone, ensemble=Ensemble(members=3))

@@ -16,6 +16,7 @@ from archgrad.decision import taken_candidates
 from archgrad.discretize import discretize
 from archgrad.methods import Ensemble
 from archgrad.regularizers import CostBudget
+from archgrad.search.terms import with_costs
 from archgrad.search.within_budget import notes_on_budgets, within_budgets, without_budgets
 
 X = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
@@ -89,10 +90,12 @@ def test_decisions_that_cost_nothing_stay_and_what_was_before_is_told() -> None:
     with torch.no_grad():
         for label, row in zip(supernet.alphas, ([0.0, 1.0, 3.0], [3.0, 0.0, 0.0], [0.0, 2.9, 3.0]), strict=True):
             supernet.alphas[label].copy_(torch.tensor(row))
-    taken = within_budgets(discretize(supernet), supernet, [bound(130, Layers())])
+    budget = bound(130, Layers())
+    taken = within_budgets(discretize(supernet), supernet, [budget])
     assert dict(taken.choices) == {"layer0": "wide8", "layer1": "skip", "layer2": "wide2"}
     assert taken.provenance["before_budget"] == {"layer2": "wide8"}
     assert without_budgets(taken).choices["layer2"] == "wide8"
+    assert sum(with_costs(taken, [budget]).provenance["costs"]["parameters"].values()) == 10 + 76 + 22
 
 
 def test_of_rows_that_change_at_the_same_price_no_more_change_than_is_needed() -> None:
