@@ -26,7 +26,7 @@ FLOW = (
     ("checks",),
     ("paths", "sizes", "decision"),  # what an architecture says of one choice
     # what a person writes: a module with open choices
-    ("added_noise", "mixture", "nested_sum", "partial_channels", "recompute"),
+    ("added_noise", "derived_cell", "mixture", "nested_sum", "partial_channels", "recompute"),
     ("choices", "connection"),
     # numbers that are open, and the layers that take them
     ("values",),

@@ -16,11 +16,11 @@ from archgrad.choices import AlphaRow, Choice, LayerChoice, MixtureTable
 from archgrad.connection import Kept, connected, likeliest, likeliest_connected
 from archgrad.copying import copied
 from archgrad.decision import Edge, cell_nodes, edge_row, freeze_decisions, joined_nodes, node_row
+from archgrad.derived_cell import DerivedCell
 from archgrad.errors import ArchitectureError, SpaceError
-from archgrad.isolation import run_isolated
 from archgrad.partial_channels import SplitStates
 
-__all__ = ["Cell", "DerivedCell"]
+__all__ = ["BuildCandidate", "Cell"]
 
 BuildCandidate = Callable[..., nn.Module]
 
@@ -40,6 +40,7 @@ class Cell(Choice):
         n_nodes: Number of nodes, at least 1.
         candidates: Name -> function of (source, node) that builds the candidate of that edge. With `partial_channels`
             it takes a third argument, by which it divides the channels of what it builds.
+        edge_candidates: (source, node) -> names of the candidates of that edge, in their order; other edges have all.
         n_inputs: Number of input states, at least 1.
         n_kept: Edges that a node keeps; None keeps every edge.
         never: Candidates that compete in the relaxation and are never derived.
@@ -61,6 +62,7 @@ class Cell(Choice):
         n_nodes: int,
         candidates: Mapping[str, BuildCandidate],
         *,
+        edge_candidates: Mapping[tuple[int, int], Sequence[str]] | None = None,
         n_inputs: int = 2,
         n_kept: int | None = 2,
         never: Sequence[str] = ("none",),
@@ -83,8 +85,6 @@ class Cell(Choice):
                 f"{where} needs whole numbers n_nodes, n_inputs and n_kept of at least 1, "
                 f"but got n_nodes={n_nodes}, n_inputs={n_inputs}, n_kept={n_kept}."
             )
-        if not set(candidates) - set(never):
-            raise SpaceError(f"{where} needs a candidate outside never={list(never)}, but got {list(candidates)}.")
         if output not in ("concat", "last"):
             raise SpaceError(f"{where} needs output 'concat' or 'last', but got {output!r}.")
         self.n_nodes, self.n_inputs, self.n_kept, self.output = n_nodes, n_inputs, n_kept, output
@@ -98,9 +98,11 @@ class Cell(Choice):
         self.pairs = tuple(
             (source, node) for node in range(n_inputs, n_inputs + n_nodes) for source in range(node)
         )  # node by node, then by source
+        self._edge_names = {pair: tuple(names) for pair, names in (edge_candidates or {}).items()}
+        self._check_names(where)
         self.edges = nn.ModuleList(
-            LayerChoice({name: self._built(name, source, node, partial_channels) for name in candidates})
-            for source, node in (() if lazy else self.pairs)
+            LayerChoice({name: self._built(name, *pair, partial_channels) for name in self.names_of(*pair)})
+            for pair in (() if lazy else self.pairs)
         )
         if partial_channels > 1 and any(
             isinstance(part, Choice) for edge in self.edges for part in edge.modules() if part is not edge
@@ -108,6 +110,27 @@ class Cell(Choice):
             raise SpaceError(f"{where} has partial_channels, with which candidates can have no open choices.")
         self.evaluator: Callable[[Cell, list[Any]], Any] | None = None
         """Set by a fast path: computes the forward pass from (cell, states) in its own way."""
+
+    def _check_names(self, where: str) -> None:
+        for pair, names in {(0, self.n_inputs): self.names, **self._edge_names}.items():
+            if pair not in self.pairs:
+                raise SpaceError(f"{where} has no edge {pair} (source, node). Its edges are {list(self.pairs)}.")
+            if unknown := [name for name in names if name not in self.names]:
+                raise SpaceError(
+                    f"{where} has no candidate {unknown[0]!r}, of its edge {pair}. "
+                    f"Its candidates are {', '.join(self.names)}."
+                )
+            if len(set(names)) < len(names):
+                raise SpaceError(f"{where} needs each candidate of its edge {pair} once, but got {list(names)}.")
+            if not set(names) - set(self.never):
+                raise SpaceError(
+                    f"{where} needs a candidate outside never={list(self.never)} on its edge {pair}, but got "
+                    f"{list(names)}."
+                )
+
+    def names_of(self, source: int, node: int) -> tuple[str, ...]:
+        """Return the names of the candidates of an edge, in the order of its row."""
+        return self._edge_names.get((source, node), self.names)
 
     def extra_repr(self) -> str:
         """Return what `repr` shows beside the edges."""
@@ -129,7 +152,7 @@ class Cell(Choice):
                 f"Cell '{label}' is built for one architecture and has nothing to search. "
                 f"Build its space with stage='search'."
             )
-        return {self.edge_label(label, source, node): AlphaRow(self.names) for source, node in self.pairs}
+        return {self.edge_label(label, *pair): AlphaRow(self.names_of(*pair)) for pair in self.pairs}
 
     def layer_choices(self, label: str) -> dict[str, LayerChoice]:
         """Return every edge by its row."""
@@ -158,7 +181,7 @@ class Cell(Choice):
             self._rows_by_edge(label, probabilities),
             self._allowed(),
             self.n_kept,
-            lambda source, node, k: self._passes(self.names[k], self._operation(self.names[k], source, node)),
+            lambda source, node, k: self._passes_on(self.names_of(source, node)[k], source, node),
             self._outputs(),
         )
         return self._named(kept)
@@ -174,8 +197,11 @@ class Cell(Choice):
     def _outputs(self) -> range:
         return self._nodes()[-1:] if self.output == "last" else self._nodes()
 
-    def _allowed(self) -> list[int]:
-        return [k for k, name in enumerate(self.names) if name not in self.never]
+    def _allowed(self) -> dict[tuple[int, int], list[int]]:
+        """The places of what each edge may be derived with."""
+        return {
+            pair: [k for k, name in enumerate(self.names_of(*pair)) if name not in self.never] for pair in self.pairs
+        }
 
     def _rows_by_edge(
         self, label: str, probabilities: Mapping[str, Sequence[float]]
@@ -188,7 +214,8 @@ class Cell(Choice):
 
     def _named(self, kept: Mapping[int, Sequence[Kept]]) -> dict[str, list[Any]]:
         named: dict[str, list[Any]] = {
-            str(node): [[self.names[e.candidate], e.source] for e in edges] for node, edges in kept.items()
+            str(node): [[self.names_of(e.source, node)[e.candidate], e.source] for e in edges]
+            for node, edges in kept.items()
         }
         return named if self._outputs() == self._nodes() else {**named, "concat": list(self._outputs())}
 
@@ -197,12 +224,15 @@ class Cell(Choice):
 
     def _passing_nothing(self, source: int, node: int) -> list[str]:
         """Return what an edge may be derived with and passes nothing on."""
-        allowed = (self.names[k] for k in self._allowed())
-        return [name for name in allowed if not self._passes(name, self._operation(name, source, node))]
+        allowed = (name for name in self.names_of(source, node) if name not in self.never)
+        return [name for name in allowed if not self._passes_on(name, source, node)]
 
     def passing_nothing(self, label: str) -> dict[str, list[str]]:
         """Return by row the candidates that may be derived and pass nothing on, as "none" of NAS-Bench-201."""
         return {self.edge_label(label, *pair): self._passing_nothing(*pair) for pair in self.pairs}
+
+    def _passes_on(self, name: str, source: int, node: int) -> bool:
+        return self._passes(name, self._operation(name, source, node))
 
     @staticmethod
     def _passes(name: str, operation: nn.Module) -> bool:
@@ -233,10 +263,10 @@ class Cell(Choice):
         for node, kept in nodes.items():
             passing.append((node, []))
             for name, source in kept:
-                if name not in self.names:
+                if name not in (names := self.names_of(source, node)):
+                    edge = f"node {node}" if names == self.names else f"edge {source}->{node}"
                     raise ArchitectureError(
-                        f"Cell '{label}' has no candidate {name!r} (node {node}). "
-                        f"Its candidates are {', '.join(self.names)}."
+                        f"Cell '{label}' has no candidate {name!r} ({edge}). Its candidates are {', '.join(names)}."
                     )
                 operation = operation_of(name, source, node)
                 if self._passes(name, operation):
@@ -317,79 +347,3 @@ class Cell(Choice):
                 total = total + edge(state)
             split.enter(total, [edge.mixture.edge for edge in entering] if self.partial_channels > 1 else ())
         return split.whole[-1] if self.output == "last" else torch.cat(split.whole[self.n_inputs :], dim=1)
-
-
-class DerivedCell(nn.Module):
-    """What is left of a cell in a derived network: the kept edges, and nothing that the output does not use.
-
-    Args:
-        operations: The kept operations, node by node.
-        sources: For each node, the source of each of its operations; none where the node has no edges.
-        concat: The nodes that are joined along the channels; a single one is the output itself. Each has edges.
-        n_inputs: Number of input states.
-        drop_path: Applied to the output of each operation that is not an identity.
-    """
-
-    def __init__(
-        self,
-        operations: Sequence[nn.Module],
-        sources: Sequence[Sequence[int]],
-        concat: Sequence[int],
-        *,
-        n_inputs: int,
-        drop_path: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.n_inputs = n_inputs
-        self.concat = tuple(concat)
-        self.drop_path = drop_path
-        used = _reaching(sources, concat, n_inputs)
-        self.used_inputs = tuple(i for i in range(n_inputs) if i in used)
-        self.nodes: list[list[tuple[str, int]]] = []  # per node: (key in operations, source)
-        kept: dict[str, nn.Module] = {}
-        entry = 0
-        for node, node_sources in enumerate(sources, start=n_inputs):
-            pairs = []
-            for source in node_sources:
-                if node in used:
-                    kept[str(entry)] = operations[entry]
-                    pairs.append((str(entry), source))
-                entry += 1
-            self.nodes.append(pairs)
-        self.n_entries = entry  # of the decision, dropped ones included
-        self.operations = nn.ModuleDict(kept)
-        self.evaluator: Callable[[DerivedCell, list[Tensor | None]], Tensor] | None = None
-
-    def forward(self, states: Sequence[Tensor | None]) -> Tensor:
-        """Return the cell's output; a state that is not among `used_inputs` may be None."""
-        output = self.edge_by_edge(states) if self.evaluator is None else self.evaluator(self, list(states))
-        # Through skip connections alone an input would go out itself, and who works on the output in place change it.
-        return output.clone() if any(output is state for state in states) else output
-
-    def edge_by_edge(self, states: Sequence[Tensor | None]) -> Tensor:
-        """Return what `forward` does, every operation as it is written."""
-        every: list[Tensor | None] = list(states)
-        for pairs in self.nodes:
-            total: Tensor | None = None
-            for key, source in pairs:
-                operation = self.operations[key]
-                value = run_isolated(operation, every[source])
-                if self.drop_path is not None and not isinstance(operation, nn.Identity):
-                    value = self.drop_path(value)
-                total = value if total is None else total + value
-            every.append(total)
-        joined = [cast(Tensor, every[node]) for node in self.concat]
-        return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
-
-
-def _reaching(sources: Sequence[Sequence[int]], concat: Sequence[int], n_inputs: int) -> set[int]:
-    """The states that the joined nodes depend on, themselves included."""
-    used: set[int] = set()
-    todo = list(concat)
-    while todo:
-        state = todo.pop()
-        if state not in used:
-            used.add(state)
-            if state >= n_inputs:
-                todo.extend(sources[state - n_inputs])
-    return used

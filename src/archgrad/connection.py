@@ -25,11 +25,13 @@ class Kept(NamedTuple):
 
 Rows = Mapping[tuple[int, int], Sequence[float]]
 """(source, node) -> the probability of each candidate on that edge."""
+Allowed = Mapping[tuple[int, int], Sequence[int]]
+"""(source, node) -> the places of the candidates that may be taken on that edge."""
 Passes = Callable[[int, int, int], bool]
 """Whether a candidate passes something on: of (source, node, its place among the candidates)."""
 
 
-def likeliest(node: int, rows: Rows, allowed: Sequence[int], n_kept: int | None) -> list[Kept]:
+def likeliest(node: int, rows: Rows, allowed: Allowed, n_kept: int | None) -> list[Kept]:
     """Return the kept edges of one node: on every edge the likeliest candidate, and of the edges the strongest.
 
     Equal probabilities resolve to the lower source and the earlier candidate. Of edges below 0 (see
@@ -38,15 +40,15 @@ def likeliest(node: int, rows: Rows, allowed: Sequence[int], n_kept: int | None)
     Args:
         node: Its edges come from states 0 to node - 1.
         rows: Probabilities of the cell's edges.
-        allowed: Places of the candidates that may be taken.
+        allowed: What may be taken on each.
         n_kept: Edges that the node keeps, strongest first; None keeps every edge, by source.
     """
-    kept = _strongest([_best(rows, source, node, allowed) for source in range(node)], n_kept)
+    kept = _strongest([_best(rows, source, node, allowed[source, node]) for source in range(node)], n_kept)
     return [edge for edge in kept if edge.probability >= 0] or [max(kept, key=lambda edge: edge.probability)]
 
 
 def likeliest_connected(
-    nodes: Sequence[int], rows: Rows, allowed: Sequence[int], n_kept: int | None, passes: Passes, outputs: Sequence[int]
+    nodes: Sequence[int], rows: Rows, allowed: Allowed, n_kept: int | None, passes: Passes, outputs: Sequence[int]
 ) -> dict[int, list[Kept]]:
     """Return the kept edges of all nodes: of the decisions that connect an input with an output, the likeliest.
 
@@ -59,7 +61,7 @@ def likeliest_connected(
     Args:
         nodes: In ascending order; the states below the first are inputs.
         rows: Probabilities of the cell's edges.
-        allowed: Places of the candidates that may be taken.
+        allowed: What may be taken on each.
         n_kept: Edges that a node keeps; None keeps every edge.
         passes: Which candidates pass something on.
         outputs: The nodes that make up the output.
@@ -134,14 +136,14 @@ def _strongest(edges: list[Kept], n_kept: int | None) -> list[Kept]:
 
 
 def _through(
-    source: int, node: int, rows: Rows, allowed: Sequence[int], n_kept: int | None, passes: Passes
+    source: int, node: int, rows: Rows, allowed: Allowed, n_kept: int | None, passes: Passes
 ) -> list[Kept] | None:
     """The likeliest edges of a node among which is one from `source` that passes something on; None if none does."""
-    passing = [k for k in allowed if passes(source, node, k)]
+    passing = [k for k in allowed[source, node] if passes(source, node, k)]
     if not passing:
         return None
     needed = _best(rows, source, node, passing)
-    others = [_best(rows, other, node, allowed) for other in range(node) if other != source]
+    others = [_best(rows, other, node, allowed[other, node]) for other in range(node) if other != source]
     others = _strongest(others, None if n_kept is None else n_kept - 1)
     kept = [needed, *(edge for edge in others if edge.probability >= 0)]
     return _strongest(sorted(kept, key=lambda edge: edge.source), n_kept)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.architecture import Architecture, as_architecture
-from archgrad.cell import Cell, DerivedCell
+from archgrad.cell import Cell
 from archgrad.choices import Choice, LayerChoice, SelectInputs
 from archgrad.copying import copied
 from archgrad.decision import cell_nodes
+from archgrad.derived_cell import DerivedCell
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.fast.accelerate import restore
 from archgrad.isolation import has_in_place, write_anew

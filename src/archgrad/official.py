@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.architecture import Architecture
-from archgrad.cell import DerivedCell
 from archgrad.derive import derive
+from archgrad.derived_cell import DerivedCell
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.operations import DARTS_PRIMITIVES, ConvPair
 from archgrad.spaces.darts import darts_cifar, darts_imagenet

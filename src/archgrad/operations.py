@@ -21,6 +21,7 @@ __all__ = [
     "DARTS_OPERATIONS",
     "DARTS_PRIMITIVES",
     "ROBUST_PRIMITIVES",
+    "ROBUST_S1",
     "ConvPair",
     "DilConv",
     "DropPath",
@@ -246,8 +247,28 @@ ROBUST_PRIMITIVES = {
     "s3": ("none", "skip_connect", "sep_conv_3x3"),
     "s4": ("noise", "sep_conv_3x3"),
 }
-"""The candidates of RobustDARTS' spaces (Zela et al. 2020, section 4). Those of S1 are two of an edge's own, which the
-authors found by searches and only their data tell; S5 is the paper's."""
+"""The candidates of RobustDARTS' spaces S2 to S4 (Zela et al. 2020, section 4); S5 is the paper's."""
+
+_SKIP, _MAX, _AVG, _SEP3 = "skip_connect", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3"
+_DIL3, _DIL5 = "dil_conv_3x3", "dil_conv_5x5"
+ROBUST_S1 = {
+    "normal": (
+        *((_SKIP, _DIL3), (_SKIP, _DIL5)),
+        *((_SKIP, _DIL5), (_SKIP, _SEP3), (_SKIP, _DIL3)),
+        *((_MAX, _SKIP), (_SKIP, _SEP3), (_SKIP, _SEP3), (_SKIP, _DIL3)),
+        *((_SKIP, _SEP3), (_MAX, _SKIP), (_SKIP, _DIL3), (_DIL3, _DIL5), (_DIL3, _DIL5)),
+    ),
+    "reduce": (
+        *((_MAX, _AVG), (_MAX, _DIL3)),
+        *((_MAX, _AVG), (_MAX, _AVG), (_SKIP, _DIL5)),
+        *((_MAX, _AVG), (_MAX, _SEP3), (_SKIP, _DIL3), (_SKIP, _DIL5)),
+        *((_MAX, _AVG), (_MAX, _AVG), (_SKIP, _DIL5), (_SKIP, _DIL5), (_SKIP, _DIL5)),
+    ),
+}
+"""The two candidates of every edge of RobustDARTS' S1, by cell, edges node by node and then by source.
+
+The authors found them by searches in the paper's space (Zela et al. 2020, section 4).
+"""
 
 DARTS_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),

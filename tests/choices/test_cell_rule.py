@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import archgrad as ag
-from archgrad.cell import Cell, DerivedCell
+from archgrad.cell import Cell
+from archgrad.derived_cell import DerivedCell
 from archgrad.errors import ArchitectureError, SpaceError
 from archgrad.operations import DropPath
 from toys import Learnt, Times, relaxed, softmax
@@ -52,6 +54,27 @@ def test_candidates_are_built_for_their_edge() -> None:
 
     Cell(2, {"a": build}, n_inputs=1)
     assert seen == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_edges_may_have_candidates_of_their_own() -> None:
+    built: list[tuple[str, int, int]] = []
+
+    def build(name: str, source: int, node: int) -> nn.Module:
+        built.append((name, source, node))
+        return Times({"one": 1.0, "ten": 10.0, "none": 0.0}[name])
+
+    candidates = {name: partial(build, name) for name in THREE}
+    cell = Cell(1, candidates, edge_candidates={(1, 2): ["ten", "one"]}, label="cell")
+    assert built == [("none", 0, 2), ("one", 0, 2), ("ten", 0, 2), ("ten", 1, 2), ("one", 1, 2)]
+    assert {label: row.names for label, row in cell.rows("cell").items()} == {
+        "cell/0->2": ("none", "one", "ten"),
+        "cell/1->2": ("ten", "one"),
+    }
+    assert decide(cell, {"0->2": [0.5, 0.3, 0.2], "1->2": [0.4, 0.6]}) == {"2": [["one", 1], ["one", 0]]}
+    supernet = relaxed(cell, {"cell/0->2": [0.0, 0.0, 0.0], "cell/1->2": [0.0, 0.0]})
+    assert supernet([state(3.0), state(2.0)]).item() == pytest.approx(3 * 11 / 3 + 2 * 11 / 2)
+    with pytest.raises(ArchitectureError, match=r"no candidate 'none' \(edge 1->2\). Its candidates are ten, one"):
+        ag.derive(cell, ag.Architecture({"cell": {"2": [["one", 0], ["none", 1]]}}))
 
 
 def test_a_node_is_the_sum_of_its_relaxed_edges_and_the_output_joins_the_nodes() -> None:
@@ -280,6 +303,14 @@ def test_a_choice_inside_a_cells_candidate_is_decided_with_it() -> None:
         ({"n_kept": 0}, "n_kept=0"),
         ({"never": ("none", "one", "ten")}, "a candidate outside never="),
         ({"output": "sum"}, "output 'concat' or 'last', but got 'sum'"),
+        (
+            {"edge_candidates": {(0, 3): ["one"]}},
+            r"no edge \(0, 3\) \(source, node\). Its edges are \[\(0, 2\), \(1, 2\)\]",
+        ),
+        ({"edge_candidates": {(0, 2): ["one", "two"]}}, r"no candidate 'two', of its edge \(0, 2\)"),
+        ({"edge_candidates": {(1, 2): ["one", "one"]}}, r"each candidate of its edge \(1, 2\) once"),
+        ({"edge_candidates": {(1, 2): ["none"]}}, r"a candidate outside never=\['none'\] on its edge \(1, 2\)"),
+        ({"edge_candidates": {(1, 2): []}}, r"a candidate outside never=\['none'\] on its edge \(1, 2\), but got \[\]"),
     ],
 )
 def test_options_of_a_cell_are_checked(options: dict[str, Any], message: str) -> None:

@@ -42,7 +42,7 @@ def builders(names: tuple[str, ...]) -> dict[str, Callable[[int, int], nn.Module
 
 def every_decision(cell: Cell, rows: dict[str, list[float]]) -> Iterator[tuple[float, dict[str, list[list[Any]]]]]:
     """Every decision of a cell with its likelihood: all candidates on all sets of edges that may be kept."""
-    allowed = [k for k, name in enumerate(cell.names) if name not in cell.never]
+    allowed = {pair: [name for name in cell.names_of(*pair) if name not in cell.never] for pair in cell.pairs}
     per_node = []
     for node in range(cell.n_inputs, cell.n_inputs + cell.n_nodes):
         size = node if cell.n_kept is None else min(cell.n_kept, node)
@@ -50,13 +50,13 @@ def every_decision(cell: Cell, rows: dict[str, list[float]]) -> Iterator[tuple[f
             [
                 (node, list(zip(taken, sources, strict=True)))
                 for sources in itertools.combinations(range(node), size)
-                for taken in itertools.product(allowed, repeat=size)
+                for taken in itertools.product(*(allowed[source, node] for source in sources))
             ]
         )
     for nodes in itertools.product(*per_node):
-        likelihood = math.prod(rows[f"cell/{s}->{node}"][k] for node, edges in nodes for k, s in edges)
-        decision: dict[str, list[Any]] = {str(node): [[cell.names[k], s] for k, s in edges] for node, edges in nodes}
-        yield likelihood, decision | ({"concat": [nodes[-1][0]]} if cell.output == "last" else {})
+        decision: dict[str, list[Any]] = {str(node): [list(edge) for edge in edges] for node, edges in nodes}
+        decision |= {"concat": [nodes[-1][0]]} if cell.output == "last" else {}
+        yield likelihood(rows, cell, decision), decision
 
 
 def is_connected(cell: Cell, decision: dict[str, list[list[Any]]]) -> bool:
@@ -72,7 +72,7 @@ def is_connected(cell: Cell, decision: dict[str, list[list[Any]]]) -> bool:
 
 def likelihood(rows: dict[str, list[float]], cell: Cell, decision: dict[str, list[list[Any]]]) -> float:
     return math.prod(
-        rows[f"cell/{s}->{node}"][cell.names.index(name)]
+        rows[f"cell/{s}->{node}"][cell.names_of(s, node).index(name)]
         for node, edges in cell_nodes(decision).items()
         for name, s in edges
     )
@@ -97,7 +97,7 @@ def check_against_all(cell: Cell, rows: dict[str, list[float]]) -> bool:
     if is_connected(cell, plain):
         assert decision == plain
     for node, edges in cell_nodes(decision).items():
-        strengths = [rows[f"cell/{s}->{node}"][cell.names.index(n)] for n, s in edges]
+        strengths = [rows[f"cell/{s}->{node}"][cell.names_of(s, node).index(n)] for n, s in edges]
         assert cell.n_kept is None or strengths == sorted(strengths, reverse=True)
     return decision != plain
 
@@ -126,6 +126,15 @@ def test_two_ways_to_pass_nothing_on_and_one_that_is_never_derived() -> None:
     draw = random.Random(5)
     cell = Cell(3, builders(("none", "nothing", "a", "b")), n_inputs=1, n_kept=None, never=("b",), output="last")
     assert any(check_against_all(cell, draw_rows(cell, draw, nothing=2.0)) for _ in range(10))
+
+
+@pytest.mark.parametrize(("n_kept", "output"), [(None, "last"), (2, "concat")])
+def test_edges_with_candidates_of_their_own(n_kept: int | None, output: str) -> None:
+    draw = random.Random(6)
+    edges = {(0, 1): ("none", "a"), (0, 2): ("b", "none"), (2, 3): ("c", "b"), (0, 3): ("none",)}
+    candidates = builders(("none", "a", "b", "c"))
+    cell = Cell(3, candidates, edge_candidates=edges, n_inputs=1, n_kept=n_kept, never=("c",), output=output)
+    assert any(check_against_all(cell, draw_rows(cell, draw, nothing=6.0)) for _ in range(25))
 
 
 def test_probabilities_of_zero_are_taken_only_where_nothing_else_connects() -> None:

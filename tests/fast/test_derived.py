@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import archgrad as ag
-from archgrad.cell import DerivedCell
+from archgrad.derived_cell import DerivedCell
 from archgrad.fast import accelerate, accelerated
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.depthwise import FastDepthwiseConv2d

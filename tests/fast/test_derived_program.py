@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archgrad.cell import DerivedCell
+from archgrad.derived_cell import DerivedCell
 from archgrad.fast import accelerate, derived_program, native
 from archgrad.operations import DARTS_OPERATIONS, DropPath, PoolBN
 

@@ -21,6 +21,7 @@ from archgrad.fast.path_names import usual_path
 CPU, META = torch.device("cpu"), torch.device("meta")
 SPACES = {
     "darts": lambda: ag.spaces.darts_cifar(4, 3, nodes=3),
+    "s1": lambda: ag.spaces.darts_cifar(4, 3, operations="s1"),
     "nasbench201": lambda: ag.spaces.nasbench201(4, 1),
 }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from archgrad.cell import Cell
 from archgrad.errors import ArchitectureError, OptionError
 from archgrad.labels import label_choices
 from archgrad.operations import DARTS_PRIMITIVES
+from archgrad.report import write_report
 
 
 def images(size: int | tuple[int, int], channels: int, batch: int = 2) -> Tensor:
@@ -51,7 +55,13 @@ BAD_OPTIONS: list[tuple[Callable[..., nn.Module], dict[str, Any], str]] = [
     ],
     (ag.spaces.darts_cifar, {"nodes": 0}, "nodes must be a whole number of at least 1, but got nodes=0"),
     (ag.spaces.darts_cifar, {"stage": "train"}, "stage must be 'search' or 'retrain', but got stage='train'"),
-    (ag.spaces.darts_cifar, {"operations": "s1"}, "operations must be .*s2, s3, s4, but got operations='s1'"),
+    (ag.spaces.darts_cifar, {"operations": "s9"}, "operations must be .*s1, s2, s3, s4, but got operations='s9'"),
+    (
+        ag.spaces.darts_cifar,
+        {"operations": "s1", "nodes": 2},
+        "for each of the 5 edges of cells of 2 nodes.*'normal': '14 edges', 'reduce': '14 edges'",
+    ),
+    (ag.spaces.darts_cifar, {"operations": {"normal": [["none"]] * 14}}, "of 'normal' and of 'reduce', but got"),
     (ag.spaces.darts_cifar, {"operations": ["sep_conv_9x9"]}, "operations must be .*but got operations='sep_conv_9x9'"),
     (ag.spaces.darts_cifar, {"auxiliary": True}, "no auxiliary head; give auxiliary=True with stage='retrain'"),
     (ag.spaces.darts_imagenet, {"channels": 3}, "channels must be even for the ImageNet stem, but got channels=3"),
@@ -93,6 +103,50 @@ class TestDartsCifar:
         for operations, names in [*lists.items(), (["skip_connect", "max_pool_3x3"], ("skip_connect", "max_pool_3x3"))]:
             supernet = ag.Supernet(ag.spaces.darts_cifar(2, 2, nodes=2, operations=operations))
             assert {row.names for row in supernet.rows.values()} == {names}
+
+    def test_edges_have_candidates_of_their_own_in_s1(self) -> None:
+        rows = ag.Supernet(ag.spaces.darts_cifar(2, 3, operations="s1")).rows
+        names = {label: row.names for label, row in rows.items()}
+        assert names["normal/0->2"] == ("skip_connect", "dil_conv_3x3")
+        assert names["normal/0->4"] == ("max_pool_3x3", "skip_connect")
+        assert names["normal/4->5"] == ("dil_conv_3x3", "dil_conv_5x5")
+        assert names["reduce/1->2"] == ("max_pool_3x3", "dil_conv_3x3")
+        assert names["reduce/1->4"] == ("max_pool_3x3", "sep_conv_3x3")
+        assert names["reduce/4->5"] == ("skip_connect", "dil_conv_5x5")
+        counts = {
+            label: Counter(name for row, own in names.items() if row.startswith(label) for name in own)
+            for label in ("normal", "reduce")
+        }
+        assert counts["normal"] == Counter(
+            skip_connect=12, dil_conv_3x3=6, dil_conv_5x5=4, sep_conv_3x3=4, max_pool_3x3=2
+        )
+        assert counts["reduce"] == Counter(
+            skip_connect=6, max_pool_3x3=8, avg_pool_3x3=6, dil_conv_3x3=2, dil_conv_5x5=5, sep_conv_3x3=1
+        )
+
+    @pytest.mark.parametrize("method", ["pc-darts", "darts-pt", "fair-darts", "gdas"])
+    def test_a_space_whose_edges_differ_is_searched_derived_and_retrained(self, method: str, tmp_path: Path) -> None:
+        data = (images(8, 3, batch=16), torch.arange(16) % 3)
+        edges = {
+            "normal": [
+                ["skip_connect", "sep_conv_3x3"],
+                ["max_pool_3x3"],
+                ["none", "avg_pool_3x3"],
+                ["noise"],
+                ["none", "dil_conv_3x3"],
+            ],
+            "reduce": [["max_pool_3x3", "avg_pool_3x3", "skip_connect"]] * 5,
+        }
+        space = partial(ag.spaces.darts_cifar, 4, 3, num_classes=3, nodes=2, operations=edges)
+        options = {"epochs": 2, "batch_size": 8, "device": "cpu", "quiet": True}
+        result = ag.search(space, data, method=method, run_dir=tmp_path / "run", **options)
+        for label, lists in edges.items():
+            for (source, node), names in zip([(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)], lists, strict=True):
+                kept = {name for name, at in result.architecture.choices[label][str(node)] if at == source}
+                assert kept <= set(names) - {"none"}
+        write_report([tmp_path / "run"])
+        network = ag.derive(ag.spaces.darts_cifar(4, 3, num_classes=3, stage="retrain"), result.architecture)
+        assert network(data[0]).shape == (16, 3)
 
     def test_noise_is_searched_derived_and_drawn_anew(self) -> None:
         data = (images(8, 3, batch=12), torch.arange(12) % 3)

@@ -9,8 +9,9 @@ from itertools import chain
 import torch
 from torch import nn
 
-from archgrad.cell import Cell, DerivedCell
+from archgrad.cell import Cell
 from archgrad.choices import LayerChoice
+from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import kind_of
 from archgrad.fast import path_names
 from archgrad.fast.alone import FastOperation

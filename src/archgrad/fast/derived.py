@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from archgrad.cell import DerivedCell
+from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import derived_program, native
 from archgrad.fast.branches import Branch

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.cell import DerivedCell
+from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast import native
 from archgrad.fast.branches import branch_of, output_size

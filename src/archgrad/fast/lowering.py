@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from archgrad.cell import Cell, DerivedCell
+from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
+from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast.branches import Branch, branch_of, noisy_branch_of, output_size
 from archgrad.fast.recognise import fits

@@ -14,8 +14,9 @@ from operator import is_
 import torch
 from torch import Tensor, nn
 
-from archgrad.cell import Cell, DerivedCell
+from archgrad.cell import Cell
 from archgrad.choices import Choice, InputChoice, LayerChoice
+from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import is_exactly, is_hooked, kind_of
 from archgrad.fast.source import Reading, methods_of, read_module
 from archgrad.fast.unchanged import Parts

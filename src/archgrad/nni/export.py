@@ -55,6 +55,6 @@ def _best_operations(cell: Cell, label: str, probabilities: Mapping[str, list[fl
     """Return (source, node) -> likeliest operation that may be derived, for every edge of a cell."""
     best = {}
     for source, node in cell.pairs:
-        row = zip(cell.names, probabilities[cell.edge_label(label, source, node)], strict=True)
+        row = zip(cell.names_of(source, node), probabilities[cell.edge_label(label, source, node)], strict=True)
         best[source, node] = max(((name, p) for name, p in row if name not in cell.never), key=lambda pair: pair[1])[0]
     return best

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from archgrad.cell import BuildCandidate, DerivedCell
+from archgrad.cell import BuildCandidate
 from archgrad.cell import Cell as Graph
 from archgrad.choices import InputChoice as OpenInputs
 from archgrad.choices import LayerChoice as OpenLayers
+from archgrad.derived_cell import DerivedCell
 from archgrad.errors import SpaceError
 from archgrad.nni.frozen import FixedWhenBuilt, frozen_now
 from archgrad.nni.numbering import label_or_number

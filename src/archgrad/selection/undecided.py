@@ -88,7 +88,7 @@ def _edges(supernet: Supernet, cell: Cell, label: str) -> dict[int, dict[str, Pl
     edges: dict[int, dict[str, Places]] = {}
     for source, node in cell.pairs:
         row = cell.edge_label(label, source, node)
-        every = tuple(range(len(cell.names)))
+        every = tuple(range(len(cell.names_of(source, node))))
         if supernet.switched_off.get(row) != every:
             edges.setdefault(node, {})[str(source)] = {row: every}
     return edges

@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from archgrad.checks import check_word
 from archgrad.decision import joined_nodes
 from archgrad.errors import ArchitectureError, OptionError, SpaceError
-from archgrad.operations import DARTS_OPERATIONS, DARTS_PRIMITIVES, ROBUST_PRIMITIVES
+from archgrad.operations import DARTS_OPERATIONS, DARTS_PRIMITIVES, ROBUST_PRIMITIVES, ROBUST_S1
 from archgrad.sizes import check_divides, check_fits_memory, check_whole
 from archgrad.spaces.darts_network import DartsNetwork
 
 __all__ = ["DartsTemplate", "darts_cifar", "darts_imagenet"]
+
+
+Operations = str | Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
+_CELLS = ("normal", "reduce")
 
 
 class _HasChoices(Protocol):
@@ -34,7 +38,7 @@ class DartsTemplate(nn.Module):
     def sized_for(self, architecture: _HasChoices) -> DartsNetwork:
         """Return the network whose widths suit the nodes that the architecture joins."""
         joined = {}
-        for label in ("normal", "reduce"):
+        for label in _CELLS:
             cell = architecture.choices.get(label)
             if not isinstance(cell, Mapping):
                 raise ArchitectureError(
@@ -63,7 +67,7 @@ def _build(
     stage: str,
     nodes: int,
     partial_channels: int,
-    operations: str | Sequence[str],
+    operations: Operations,
 ) -> nn.Module:
     for name, value in (
         ("channels", channels),
@@ -90,19 +94,28 @@ def _build(
     if stage == "retrain":
         return DartsTemplate(**options)
     joined = {"normal": nodes, "reduce": nodes}
-    options |= {"partial_channels": partial_channels, "operations": _names_of(operations)}
+    options |= {"partial_channels": partial_channels, "operations": _names_of(operations, nodes)}
     return _sized(joined=joined, nodes=nodes, retrain=False, **options)
 
 
-def _names_of(operations: str | Sequence[str]) -> Sequence[str]:
-    """Return the names of the candidates that `operations` of a space stands for."""
+def _names_of(operations: Operations, nodes: int) -> dict[str, Sequence[Sequence[str]]]:
+    """Return the names of the candidates of every edge of each cell, that `operations` of a space stands for."""
     lists = {"darts": DARTS_PRIMITIVES, **ROBUST_PRIMITIVES}
+    n_edges = sum(range(2, 2 + nodes))
     if isinstance(operations, str):
-        check_word("operations", operations, lists)
-        return lists[operations]
-    for name in operations:
+        check_word("operations", operations, ("darts", "s1", *ROBUST_PRIMITIVES))
+        operations = ROBUST_S1 if operations == "s1" else lists[operations]
+    if not isinstance(operations, Mapping):
+        operations = dict.fromkeys(_CELLS, [operations] * n_edges)
+    if set(operations) != set(_CELLS) or any(len(operations[label]) != n_edges for label in _CELLS):
+        given = {label: f"{len(edges)} edges" for label, edges in operations.items()}
+        raise OptionError(
+            f"operations by edge must be a list for each of the {n_edges} edges of cells of {nodes} nodes, of 'normal' "
+            f"and of 'reduce', but got operations={given}."
+        )
+    for name in (name for edges in operations.values() for names in edges for name in names):
         check_word("operations", name, DARTS_OPERATIONS)
-    return list(dict.fromkeys(operations))
+    return {label: [list(dict.fromkeys(names)) for names in edges] for label, edges in operations.items()}
 
 
 def _sized(*, cells: int, joined: dict[str, int], **options: Any) -> DartsNetwork:
@@ -126,7 +139,7 @@ def darts_cifar(
     stage: str = "search",
     nodes: int = 4,
     partial_channels: int = 1,
-    operations: str | Sequence[str] = "darts",
+    operations: Operations = "darts",
 ) -> nn.Module:
     """Build the paper's space for small images of any size.
 
@@ -143,7 +156,8 @@ def darts_cifar(
         partial_channels: In the search stage, one of so many equal parts of the channels goes through the operations of
             an edge (see `Cell`; PC-DARTS: 4, ImageNet 2); it divides `channels`. Retraining is with all channels.
         operations: Candidates of the search stage, names of `archgrad.operations.DARTS_OPERATIONS`; or "darts" for the
-            paper's, "s2", "s3" or "s4" for those of RobustDARTS (Zela et al. 2020, section 4).
+            paper's, "s1" to "s4" for those of RobustDARTS (Zela et al. 2020, section 4). Of each edge its own as
+            {"normal": lists, "reduce": lists}, a list for each edge, node by node and then by source; "s1" is such.
 
     Returns:
         A space; images are (B, in_channels, H, W).
@@ -177,7 +191,7 @@ def darts_imagenet(
     stage: str = "retrain",
     nodes: int = 4,
     partial_channels: int = 1,
-    operations: str | Sequence[str] = "darts",
+    operations: Operations = "darts",
 ) -> nn.Module:
     """Build the paper's network for 224 x 224 images: a stem that reduces eightfold, then cells as for CIFAR-10.
 

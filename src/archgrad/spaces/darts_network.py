@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archgrad.cell import BuildCandidate, Cell, DerivedCell
+from archgrad.cell import BuildCandidate, Cell
+from archgrad.derived_cell import DerivedCell
 from archgrad.operations import (
     DARTS_OPERATIONS,
-    DARTS_PRIMITIVES,
     DropPath,
     FactorizedReduce,
     PoolBN,
@@ -46,7 +46,7 @@ class DartsCell(nn.Module):
         nodes: Number of nodes; the retraining stage takes it from the architecture.
         retrain: Build for retraining: affine BatchNorm, pools without, drop path, and only what is chosen.
         partial_channels: See `Cell`; of the search stage.
-        operations: Names of the candidates of the search stage.
+        operations: Names of the candidates of each edge of the search stage, node by node and then by source.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class DartsCell(nn.Module):
         nodes: int,
         retrain: bool,
         partial_channels: int,
-        operations: Sequence[str],
+        operations: Sequence[Sequence[str]],
     ) -> None:
         super().__init__()
         self.preprocess0: nn.Module | None = (
@@ -76,11 +76,13 @@ class DartsCell(nn.Module):
                 return DARTS_OPERATIONS[name](channels, stride, True)
             return _search_candidate(name, channels // parts, stride)
 
-        names = tuple(DARTS_OPERATIONS) if retrain else operations
+        names = tuple(DARTS_OPERATIONS) if retrain else dict.fromkeys(name for edge in operations for name in edge)
         candidates: dict[str, BuildCandidate] = {name: partial(build, name) for name in names}
+        pairs = ((source, node) for node in range(2, 2 + nodes) for source in range(node))
         self.graph: nn.Module = Cell(
             nodes,
             candidates,
+            edge_candidates=None if retrain else dict(zip(pairs, operations, strict=True)),
             lazy=retrain,
             drop_path=DropPath() if retrain else None,
             partial_channels=1 if retrain else partial_channels,
@@ -119,7 +121,7 @@ class DartsNetwork(nn.Module):
         joined: Number of nodes that the output of a "normal" and of a "reduce" cell joins.
         retrain: Build for retraining (see `DartsCell`).
         partial_channels: See `Cell`; of the search stage.
-        operations: Names of the candidates of the search stage.
+        operations: Of the search stage: of a "normal" and of a "reduce" cell, the names of the candidates of each edge.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class DartsNetwork(nn.Module):
         joined: Mapping[str, int],
         retrain: bool,
         partial_channels: int = 1,
-        operations: Sequence[str] = DARTS_PRIMITIVES,
+        operations: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> None:
         super().__init__()
         self.space_name = "darts-imagenet" if imagenet else "darts-cifar"
@@ -166,6 +168,7 @@ class DartsNetwork(nn.Module):
         reduction_prev = imagenet
         for i in range(cells):
             reduction = i in (cells // 3, 2 * cells // 3)
+            label = "reduce" if reduction else "normal"
             channels *= 2 if reduction else 1
             cell = DartsCell(
                 c_prev_prev,
@@ -176,10 +179,10 @@ class DartsNetwork(nn.Module):
                 nodes=nodes,
                 retrain=retrain,
                 partial_channels=partial_channels,
-                operations=operations,
+                operations=() if operations is None else operations[label],
             )
             self.cells.append(cell)
-            c_prev_prev, c_prev = c_prev, joined["reduce" if reduction else "normal"] * channels
+            c_prev_prev, c_prev = c_prev, joined[label] * channels
             reduction_prev = reduction
             if auxiliary and i == self.auxiliary_at:
                 self.auxiliary_head = AuxiliaryHead(c_prev, num_classes, imagenet=imagenet)

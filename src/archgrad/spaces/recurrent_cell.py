@@ -11,8 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from archgrad.cell import Cell, DerivedCell
+from archgrad.cell import Cell
 from archgrad.choices import LayerChoice
+from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import is_hooked
 from archgrad.mixture import Mixture
 
