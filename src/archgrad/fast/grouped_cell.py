@@ -180,7 +180,9 @@ class _Leaving:
         self._whole = x.contiguous()
         self._x = self._whole if low is None else self._whole.to(low)
         self._groups, self._edges, self._weights, self._low = groups, edges, weights, low
-        self._columns = torch.stack([weights[edge] for edge in edges]).unbind(1)
+        rows = [weights[edge] for edge in edges]
+        least = min(map(len, rows))  # a place that every edge has
+        self._columns = torch.stack([row if len(row) == least else row[:least] for row in rows]).unbind(1)
 
     def send(self, nodes: Sequence[_Node], statistics: list[Statistics]) -> None:
         """Hand the nodes what they get from this state."""
@@ -234,10 +236,10 @@ class _Leaving:
         self, relu: Tensor, group: Sequence[Candidate], parameters: Iterator[Tensor], statistics: list[Statistics]
     ) -> Tensor:
         """The outputs of a group side by side, times their mixing weights."""
-        scale = self._columns[group[0].place]
-        if len(group) < len(self._edges):
-            order = list(self._edges)
-            scale = torch.stack([scale[order.index(c.edge)] for c in group])
+        if len(group) == len(self._edges):
+            scale = self._columns[group[0].place]
+        else:
+            scale = torch.stack([self._weights[c.edge][c.place] for c in group])
         x: Tensor = relu
         order_of_x: Order = "shared"
         layers = list(zip(*(layers_of(_branch(c)) for c in group), strict=True))
