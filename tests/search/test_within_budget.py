@@ -130,6 +130,21 @@ def test_cells_keep_a_budget_by_their_own_rule() -> None:
     assert "none" not in str(taken.choices)
 
 
+@pytest.mark.parametrize("limit", [10, 54, 160])
+def test_a_selection_that_leaves_out_every_candidate_of_a_row_keeps_a_budget(limit: int) -> None:
+    # FairDARTS: at first all gates are below the threshold, so that every score is p - 1.
+    supernet = ag.Supernet(Layers(), ag.relaxation.Sigmoid(), seed=0)
+    with torch.no_grad():
+        for row in supernet.alphas.values():
+            row.copy_(torch.tensor([0.0, 0.2, 0.4]))
+    budget = bound(limit, Layers())
+    found = discretize(supernet, scores=ag.selection.Threshold().scores(supernet))
+    assert set(found.choices.values()) == {"wide8"}
+    taken = within_budgets(found, supernet, [budget])
+    assert budget.keeps(taken)
+    assert without_budgets(taken) == found
+
+
 @pytest.mark.parametrize(
     ("limit", "seed", "more"), [(12, 3, {}), (80, 4, {"ensemble": Ensemble(2, without=("skip",))})]
 )

@@ -107,16 +107,17 @@ def notes_on_budgets(architecture: Architecture, regularizers: Sequence[Regulari
 
 
 def _priced(row: Sequence[float], costs: Sequence[float], multiplier: float) -> list[float]:
-    """Return scores with a multiplier on the costs; what has none above 0, as it is left out, keeps its own."""
-    least = min((cost for score, cost in zip(row, costs, strict=True) if score > 0.0), default=0.0)
-    return [
-        score * math.exp(-multiplier * max(0.0, cost - least)) if score > 0.0 else score
-        for score, cost in zip(row, costs, strict=True)
-    ]
+    """Return scores with a multiplier on the costs; those below 0 stay below, and decide where there is nothing else."""
+    priced = []
+    for score, cost in zip(row, costs, strict=True):
+        others = [c for other, c in zip(row, costs, strict=True) if (other > 0.0) is (score > 0.0)]
+        loss = multiplier * max(0.0, cost - min(others))
+        priced.append(score * math.exp(-loss) if score > 0.0 else score - loss if score < 0.0 else score)
+    return priced
 
 
 def _lost(row: Sequence[float], costs: Sequence[float], multiplier: float) -> float:
     """Return what a row loses by a multiplier: the logarithm of the best score over that of what it takes then."""
     priced = _priced(row, costs, multiplier)
-    taken = row[max(range(len(row)), key=lambda k: priced[k])]
-    return math.log(max(row) / taken) if taken > 0.0 else 0.0
+    best, taken = max(row), row[max(range(len(row)), key=lambda k: priced[k])]
+    return math.log(best / taken) if taken > 0.0 else best - taken
