@@ -24,7 +24,7 @@ def whole_number(number: Any, what: str) -> int:
     if isinstance(number, float) and number.is_integer():
         return int(number)
     if not isinstance(number, int) or isinstance(number, bool):
-        raise SpaceError(f"{what} must be a whole number, but is {number!r}. Divide by // instead of /, or round.")
+        raise SpaceError(f"{what} must be a whole number, but is {number!r}. Compute it with //, which rounds down.")
     return number
 
 

@@ -102,7 +102,8 @@ class Lookup:
     def to_text(self) -> str:
         """Return a small table for the terminal."""
         width = max(len(score.column) + len(score.unit) + 1 for score in self.scores)
-        lines = [f"cell {self.index}  {self.arch}", f"{'':{width}}         value     rank of {self.cells:<8} best"]
+        kind = "network" if _DIGITS.fullmatch(self.arch) else "cell"
+        lines = [f"{kind} {self.index}  {self.arch}", f"{'':{width}}         value     rank of {self.cells:<8} best"]
         for s in self.scores:
             name, decimals = f"{s.column} {s.unit}".strip(), 0 if s.column in _COUNTS else 3
             value, rank = (f"{s.value:,.{decimals}f}", str(s.rank)) if s.rank else ("not measured", "")
@@ -162,8 +163,9 @@ def format_arch(architecture: Architecture) -> str:
     decision = architecture.choices.get(CELL)
     if architecture.space not in (SPACE, None) or len(architecture.choices) != 1 or not isinstance(decision, Mapping):
         raise ArchitectureError(
-            f"NAS-Bench-201 has the one cell {CELL!r}, but this architecture of space {shown(architecture.space)} "
-            f"decides {shown(', '.join(architecture.choices))}. Search the space {SPACE!r}."
+            f"NAS-Bench-201 has the one cell {CELL!r}, and NAS-Bench-Macro layer0 to layer7, but this architecture of "
+            f"space {shown(architecture.space)} decides {shown(', '.join(architecture.choices))}. Search the space "
+            f"{SPACE!r} or {MACRO!r}."
         )
     parts = []
     nodes = {node: sorted(edges, key=lambda edge: edge.source) for node, edges in cell_nodes(decision).items()}

@@ -18,7 +18,7 @@ from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, he
 from archgrad.report.pictures import curve_pictures, slug, unique_slugs
 from archgrad.report.raster import scene_pixels, scene_png
 from archgrad.report.read import Table
-from archgrad.report.scene import Box, Curve, Label, Picture, Raster, Scene, clean_text, shorten, stack, text_width
+from archgrad.report.scene import Box, Curve, Group, Label, Picture, Raster, Scene, clean_text, shorten, stack, text_width
 from archgrad.report.svg import png_bytes, svg_file, svg_inline
 from archgrad.report.trees import choice_row, tree_scene
 
@@ -104,7 +104,15 @@ def test_a_curve_carries_its_values_for_the_page():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.5, "0.5"), (-2.0, "−2"), (1234567.0, "1.23e6"), (0.00001, "1.00e-5"), (0.0, "0")]
+    ("value", "text"),
+    [
+        (0.5, "0.5"),
+        (-2.0, "−2"),
+        (20_000.0, "20000"),
+        (1234567.0, "1.23e6"),
+        (0.00001, "1.00e-5"),
+        (0.0, "0"),
+    ],
 )
 def test_numbers_are_short(value, text):
     assert format_value(value) == text
@@ -160,6 +168,18 @@ def test_a_cell_heat_map_has_a_panel_an_edge_in_the_row_of_its_source_and_the_co
     assert x["c/0->3"] == x["c/2->3"] > x["c/0->2"] == x["c/1->2"]
     assert y["c/0->2"] == y["c/0->3"] < y["c/1->2"]
     assert {"to node 2", "to node 3", "probability", "epoch"} <= set(texts(scene))
+
+
+def test_a_line_stands_in_the_place_of_an_operation_that_an_edge_does_not_have():
+    values = [np.array([[0.5, 0.5], [math.nan, 0.5]]), np.array([[1.0, 1.0], [math.nan, math.nan]])]
+    edges = [HeatPanel(label=f"c/{s}->2", candidates=("a", "b"), values=values[s], edge=(s, 2)) for s in range(2)]
+    for scene in (
+        cell_heat_scene("Cell c", edges, [0, 1], n_inputs=2),
+        panels_scene("Cell c", edges, [0, 1], n_inputs=2, width=370.0),
+    ):
+        plots = [item for item in scene.items if isinstance(item, Group)]
+        lines = [[part for part in plot.items if isinstance(part, Box) and part.fill] for plot in plots]
+        assert [len(found) for found in lines] == [0, 1]
 
 
 @pytest.mark.parametrize("width", [370.0, 880.0])

@@ -144,7 +144,8 @@ class TestDartsCifar:
             for (source, node), names in zip([(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)], lists, strict=True):
                 kept = {name for name, at in result.architecture.choices[label][str(node)] if at == source}
                 assert kept <= set(names) - {"none"}
-        write_report([tmp_path / "run"])
+        report = write_report([tmp_path / "run"])
+        assert "this edge does not have the operation" in report.read_text()
         network = ag.derive(ag.spaces.darts_cifar(4, 3, num_classes=3, stage="retrain"), result.architecture)
         assert network(data[0]).shape == (16, 3)
 

@@ -201,5 +201,5 @@ def format_value(value: float, *, percent: bool = False, ticks: Sequence[float] 
         step = min(abs(b - a) for a, b in itertools.pairwise(ticks))
         text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if step < 1e-4 else f"{value:.6g}"
     else:
-        text = f"{value:.6g}" if ticks else f"{value:.4g}"
+        text = f"{value:.6g}" if ticks else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     return text.replace("-", "−")

@@ -155,9 +155,16 @@ def _panel(
         items=(
             Raster(x=x, y=y, width=width, height=height, pixels=heat_pixels(panel.values, *limits)),
             Box(x=x, y=y, width=width, height=height, stroke="faint", stroke_width=0.8),
+            *_lacking(panel, x, y, width),
         ),
         marks=marks,
     )
+
+
+def _lacking(panel: HeatPanel, x: float, y: float, width: float) -> list[Item]:
+    """Lines through the rows of candidates that the choice does not have."""
+    lacking = np.flatnonzero(~np.isfinite(panel.values).any(axis=1))
+    return [Box(x=x, y=y + (k + 0.5) * _ROW - 0.5, width=width, height=1.0, fill="faint") for k in lacking.tolist()]
 
 
 def _panel_title(panel: HeatPanel, x: float, y: float, width: float, n_inputs: int | None) -> list[Item]:

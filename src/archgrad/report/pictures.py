@@ -235,6 +235,7 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
     for graph in cell_graphs(architecture, {}):
         panels = []
         candidates = tuple(candidates_of(graph.label, frames))
+        caption = "Probability of every operation (rows) on every edge (panels) over the epochs (left to right)."
         for source, node in edge_pairs(graph.label, frames):
             key = edge_row(graph.label, source, node)
             used.add(key)
@@ -242,12 +243,14 @@ def alphas_pictures(frames: Sequence[Frame]) -> list[Picture]:
             panels.append(HeatPanel(label=key, candidates=candidates, values=values, edge=(source, node)))
         if not panels or not any(np.isfinite(panel.values).any() for panel in panels):
             continue
+        if any(not np.isfinite(panel.values).any(axis=1).all() for panel in panels):
+            caption += " A line in the place of a row: this edge does not have the operation."
         title = f"Cell {graph.label}"
         pictures.append(
             Picture(
                 slug="alphas-" + slug(graph.label),
                 title=title + ": α over epochs",
-                caption="Probability of every operation (rows) on every edge (panels) over the epochs (left to right).",
+                caption=caption,
                 wide=cell_heat_scene(title, panels, epochs, n_inputs=graph.n_inputs),
                 narrow=panels_scene(title, panels, epochs, n_inputs=graph.n_inputs, width=356.0),
             )
