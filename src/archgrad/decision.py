@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from archgrad.checks import is_whole
 from archgrad.errors import ArchitectureError
-from archgrad.json_text import check_text, natural_order, shown
+from archgrad.json_text import check_text, freeze, natural_order, shown
 
 __all__ = [
     "CellDecision",
@@ -140,7 +140,7 @@ def _decision(label: str, decision: Any) -> Decision:
     if isinstance(decision, str):
         return _name(decision, where)
     if is_whole(decision) or (isinstance(decision, float) and math.isfinite(decision)):
-        return float(decision) if isinstance(decision, float) else int(decision)
+        return cast("int | float", freeze(float(decision) if isinstance(decision, float) else int(decision), where))
     if isinstance(decision, (list, tuple)):
         return _indices(decision, where)
     if isinstance(decision, Mapping):

@@ -112,6 +112,7 @@ BAD_CHOICES = {
     "candidate empty": ({"conv": ""}, "Choice 'conv' must take a candidate by its non-empty name"),
     "decision of a wrong type": ({"conv": True}, "Choice 'conv' must be .* but is True"),
     "decision None": ({"conv": None}, "but is None"),
+    "number too long": ({"width": 2**70}, "Choice .width.: an integer may have 64 bits"),
     "no input chosen": ({"join": []}, "lists none"),
     "input index negative": ({"join": [-1]}, r"ascending indices from 0, but is \[-1\]"),
     "input index twice": ({"join": [1, 1]}, "ascending"),

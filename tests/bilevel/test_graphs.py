@@ -138,7 +138,7 @@ def test_recorded_steps_of_the_paper_s_space_are_the_steps(step, fast):
     found = []
     for recording in (False, True):
         torch.manual_seed(0)
-        supernet = ag.Supernet(ag.spaces.darts_cifar(2, 3, nodes=2).double(), fast=fast)
+        supernet = ag.Supernet(ag.spaces.darts_cifar(2, 2, nodes=2).double(), fast=fast)
         weights = torch.optim.SGD(supernet.weights.values(), lr=0.1, momentum=0.9)
         alphas = torch.optim.Adam(supernet.alphas.values(), lr=0.1)
         said: list[str] = []

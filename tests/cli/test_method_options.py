@@ -187,7 +187,7 @@ def test_help_begins_with_what_people_set_first(archgrad: Type) -> None:
 
 def test_stages_of_other_sizes_are_searched_and_resumed(archgrad: Type) -> None:
     small = (
-        "--method", "p-darts", "--data", "digits", "--train-samples", 64, "--channels", 2, "--space.nodes", 1,
+        "--method", "p-darts", "--data", "digits", "--train-samples", 32, "--channels", 2, "--space.nodes", 1,
         "--epochs", 3, "--batch-size", 16, "--quiet", "--device", "cpu",
     )  # fmt: skip
     assert archgrad("search", *small, "--out", "whole").status == 0

@@ -124,18 +124,18 @@ def random_cell(seed: int) -> tuple[str, DerivedCell, list[Tensor | None]]:
     return f"seed {seed}: {nodes} of {size}, joins {joins}, stride {stride}, affine {affine}, p {p}", cell, states
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_random_cell_gives_what_its_operations_give(threads: int, programs: list[native.Program]) -> None:
+@pytest.mark.parametrize(("threads", "seeds"), [(1, 40), (2, 6)])
+def test_a_random_cell_gives_what_its_operations_give(threads: int, seeds: int, programs: list[native.Program]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for seed in range(40):
+        for seed in range(seeds):
             told, plain, states = random_cell(1000 * threads + seed)
             fast = fast_one(plain)
             for wants_inputs in (True, False):
                 expected = outcome(plain, states, wants_inputs=wants_inputs)
                 assert_equal(outcome(fast, states, wants_inputs=wants_inputs), expected, told)
-        assert len(programs) > 70  # of 80 passes: some cells give their input as it is
+        assert len(programs) > 1.7 * seeds  # of two passes each: some cells give their input as it is
     finally:
         torch.set_num_threads(before)
 

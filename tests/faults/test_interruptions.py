@@ -88,13 +88,13 @@ def test_the_command_line_goes_on_with_nothing_but_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from archgrad.cli import main
-    from archgrad.search import search_task
+    from archgrad.search import search_run
 
     options = ["--space", "tiny", "--channels", "2", "--train-samples", "64", "--batch-size", "16", "--epochs", "2"]
     options += ["--relaxation", "gumbel", "--seed", "4", "--quiet"]
     assert main(["search", *options, "--out", str(tmp_path / "whole")]) == 0
 
-    real_step, calls = search_task.search_step, 0
+    real_step, calls = search_run.search_step, 0
 
     def step(*arguments: object, **named: object) -> object:
         nonlocal calls
@@ -104,7 +104,7 @@ def test_the_command_line_goes_on_with_nothing_but_the_folder(
         return real_step(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(search_task, "search_step", step)
+        patch.setattr(search_run, "search_step", step)
         with pytest.raises(SystemExit) as caught:
             main(["search", *options, "--out", str(tmp_path / "run")])
     assert caught.value.code == 128 + signal.SIGTERM

@@ -18,7 +18,7 @@ import archgrad as ag
 from archgrad.methods import Method
 from archgrad.relaxation import Gumbel
 from archgrad.runs import Interrupted
-from archgrad.search import search_task
+from archgrad.search import search_run
 from archgrad.search.short_forms import PRESETS
 from archgrad.selection import PerturbationBased
 from archgrad.stopping import HessianEigenvalue
@@ -51,7 +51,7 @@ def test_a_search_that_is_broken_off_twice_goes_on_to_the_same_bits(
 ) -> None:
     run(name, tmp_path / "whole")
     last = (EPOCHS[name] - 1) * STEPS
-    real_step, taken = search_task.search_step, 0
+    real_step, taken = search_run.search_step, 0
 
     def step(*arguments: Any, **named: Any) -> Any:
         nonlocal taken
@@ -60,7 +60,7 @@ def test_a_search_that_is_broken_off_twice_goes_on_to_the_same_bits(
             os.kill(os.getpid(), signal.SIGTERM)
         return real_step(*arguments, **named)
 
-    monkeypatch.setattr(search_task, "search_step", step)
+    monkeypatch.setattr(search_run, "search_step", step)
     for resume, place in ((False, (0, STEPS)), (True, (EPOCHS[name] - 1, 1))):
         with pytest.raises(Interrupted):
             run(name, tmp_path / "run", resume=resume)

@@ -13,13 +13,13 @@ from apart import run_apart
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 KILLS = {
-    "search": 6,
+    "search": 4,
     "selection": 2,
-    "retrain": 3,
-    "trainer": 3,
-    "method1": 2,
-    "method2": 2,
-    "method3": 2,
+    "retrain": 2,
+    "trainer": 2,
+    "method1": 1,
+    "method2": 1,
+    "method3": 1,
     "recipe1": 2,
 }
 """Few of each; `make soak` kills hundreds."""

@@ -17,7 +17,7 @@ from archgrad.export import describe_run, export_onnx, load_retrained, predict_s
 from archgrad.retrain import RetrainResult
 from archgrad.retrain.learner import Learner
 from archgrad.runs import Interrupted, read_metrics
-from archgrad.search import SearchResult, search_task
+from archgrad.search import SearchResult, search_run
 
 from .task_problems import PROBLEMS, Problem
 
@@ -132,7 +132,7 @@ def test_the_report_shows_what_the_network_has_learnt(done: Done) -> None:
 def test_a_search_and_a_retraining_that_are_broken_off_go_on_to_the_same_bits(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken_off_at(monkeypatch, search_task, "search_step", 3)
+    broken_off_at(monkeypatch, search_run, "search_step", 3)
     with pytest.raises(Interrupted):
         search(done.problem, tmp_path / "search")
     searched = search(done.problem, tmp_path / "search", resume=True)

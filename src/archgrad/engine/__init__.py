@@ -1,6 +1,6 @@
-"""What a search and a retraining have in common: the epochs of a task, its checkpoints, interruptions and resuming.
+"""What a search and a retraining have in common: the epochs of a run, its checkpoints, interruptions and resuming.
 
-- `task`: what a kind of run supplies, and the state between two of its steps.
+- `run`: what a kind of run supplies, and the state between two of its steps.
 - `epochs`: the loop over steps and epochs.
 - `on_epoch`: what a caller is told at the end of an epoch, and may answer.
 - `run_options`, `training_options`: the options of every run, and of all training of weights.
@@ -11,8 +11,8 @@
 from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import EpochState, OnEpoch
 from archgrad.engine.opening import opened
+from archgrad.engine.run import EpochSummary, Run
 from archgrad.engine.run_options import OF_ONE_CALL, Resume, RunOptions
-from archgrad.engine.task import EpochSummary, Task
 from archgrad.engine.training_options import OnNonfinite, Precision, Schedule, TrainingOptions
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "OnNonfinite",
     "Precision",
     "Resume",
+    "Run",
     "RunOptions",
     "Schedule",
-    "Task",
     "TrainingOptions",
     "opened",
 ]

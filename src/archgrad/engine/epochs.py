@@ -1,4 +1,4 @@
-"""The loop: steps and epochs of a task, checkpoints between, and a clean end when a signal comes."""
+"""The loop: steps and epochs of a run, checkpoints between, and a clean end when a signal comes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from archgrad.distributed import (
 )
 from archgrad.engine.on_epoch import EpochState, OnEpoch, asks_to_stop
 from archgrad.engine.patience import has_stalled
-from archgrad.engine.task import Result, Task
+from archgrad.engine.run import Result, Run
 from archgrad.runs import CheckpointSchedule, Halted, Interrupted, OutOfTime, StopRequest, peak_memory_mb
 from archgrad.terminal import is_typed
 
@@ -31,10 +31,10 @@ _WATCHED = {"search": "valid_loss", "retrain": "test_loss"}
 
 
 class Engine(Generic[Result]):
-    """Runs a task from wherever it stands to its end.
+    """Takes a run from wherever it stands to its end.
 
     Args:
-        task: What is run.
+        run: A search or a retraining.
         schedule: When checkpoints are written, besides the one after each epoch.
         request: Says whether to stop; None where nothing can ask.
         saves: Whether there is a run folder, on any process; else nothing is saved.
@@ -46,7 +46,7 @@ class Engine(Generic[Result]):
 
     def __init__(
         self,
-        task: Task[Result],
+        run: Run[Result],
         *,
         schedule: CheckpointSchedule,
         request: StopRequest | None,
@@ -56,14 +56,14 @@ class Engine(Generic[Result]):
         patience: int | None = None,
         watch: str | None = None,
     ) -> None:
-        self._task, self._schedule, self._request, self._saves = task, schedule, request, saves
+        self._run, self._schedule, self._request, self._saves = run, schedule, request, saves
         self._on_epoch, self._max_minutes = on_epoch, max_minutes
-        self._patience, self._watch = patience, watch or _WATCHED[task.command]
+        self._patience, self._watch = patience, watch or _WATCHED[run.command]
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
         self._began = self._saved_at
 
     def run(self) -> Result:
-        """Run the task to its end and return what it came to.
+        """Go on to the end of the run and return what it came to.
 
         Raises:
             NonFiniteError: Loss or gradient are not finite.
@@ -72,83 +72,83 @@ class Engine(Generic[Result]):
             Halted: Ctrl-C came, and the process is to live on.
         """
         reset_control_flags()
-        task = self._task
-        with task.explained():
-            while not task.finished:
+        run = self._run
+        with run.explained():
+            while not run.finished:
                 self._take_steps()
                 self._end_epoch()
-            return task.result()
+            return run.result()
 
     def _take_steps(self) -> None:
-        task = self._task
-        task.start_epoch()  # which may open other streams
-        task.progress.start_epoch(task.epoch)
-        batches = zip(*(stream.batches(task.batches_done) for stream in task.streams), strict=True)
-        while task.step < task.batches_per_epoch:
-            waited = task.waiting_seconds
+        run = self._run
+        run.start_epoch()  # which may open other streams
+        run.progress.start_epoch(run.epoch)
+        batches = zip(*(stream.batches(run.batches_done) for stream in run.streams), strict=True)
+        while run.step < run.batches_per_epoch:
+            waited = run.waiting_seconds
             of_streams = next(batches)
-            task.clock.waiting += task.waiting_seconds - waited
+            run.clock.waiting += run.waiting_seconds - waited
             set_control_flags(self._own_flags(steps=self._steps_since_save + 1))
-            task.take_step(of_streams)
+            run.take_step(of_streams)
             samples = count(of_streams[0][1]) * world_size()
-            task.progress.step(task.step, samples=samples, read=task.figures)
-            task.step += 1
+            run.progress.step(run.step, samples=samples, read=run.figures)
+            run.step += 1
             self._steps_since_save += 1
             self._save_if_due()
 
     def _end_epoch(self) -> None:
-        task = self._task
-        task.settle()
-        task.clock.tick()
+        run = self._run
+        run.settle()
+        run.clock.tick()
         self._agree()
-        summary = task.end_epoch()
-        task.clock.tick()
+        summary = run.end_epoch()
+        run.clock.tick()
         timings = {
-            "epoch": task.epoch,
-            "seconds": task.clock.epoch,
-            "images_per_second": summary.images / task.clock.training,
-            "peak_memory_mb": peak_memory_mb(task.device),
-            "waiting_share": task.clock.waiting / task.clock.training,
-            "checkpoint_seconds": task.clock.saving,
+            "epoch": run.epoch,
+            "seconds": run.clock.epoch,
+            "images_per_second": summary.images / run.clock.training,
+            "peak_memory_mb": peak_memory_mb(run.device),
+            "waiting_share": run.clock.waiting / run.clock.training,
+            "checkpoint_seconds": run.clock.saving,
         }
-        task.history.append(summary.row)
-        if task.folder is not None:
-            task.folder.metrics.append(summary.row)
-            task.folder.timings.append(timings)
-        task.loggers.log_metrics({**summary.row, **timings}, task.epoch)
-        task.progress.end_epoch(summary.shown)
-        task.publish_epoch()
+        run.history.append(summary.row)
+        if run.folder is not None:
+            run.folder.metrics.append(summary.row)
+            run.folder.timings.append(timings)
+        run.loggers.log_metrics({**summary.row, **timings}, run.epoch)
+        run.progress.end_epoch(summary.shown)
+        run.publish_epoch()
         self._tell(summary.row)
-        task.epoch, task.step = task.epoch + 1, 0
-        task.clock.start_epoch()
+        run.epoch, run.step = run.epoch + 1, 0
+        run.clock.start_epoch()
         self._save()
         self._stop_if_asked()
 
     def _tell(self, row: Mapping[str, Any]) -> None:
-        task = self._task
-        architecture, network = task.told()
+        run = self._run
+        architecture, network = run.told()
         state = EpochState(
-            epoch=task.epoch,
-            epochs=task.epochs,
+            epoch=run.epoch,
+            epochs=run.epochs,
             row=MappingProxyType(dict(row)),
             architecture=architecture,
             network=network,
         )
-        task.told_to_stop = asks_to_stop(self._on_epoch, state)
-        if task.told_to_stop:
-            task.progress.message(f"Stopped after epoch {task.epoch + 1}: on_epoch asked for it.")
+        run.told_to_stop = asks_to_stop(self._on_epoch, state)
+        if run.told_to_stop:
+            run.progress.message(f"Stopped after epoch {run.epoch + 1}: on_epoch asked for it.")
         elif self._patience and has_stalled(
-            task.history, patience=self._patience, watch=self._watch, directions=task.directions
+            run.history, patience=self._patience, watch=self._watch, directions=run.directions
         ):
-            task.told_to_stop = True
-            task.progress.message(
-                f"Stopped after epoch {task.epoch + 1}: {self._watch} has not got better for {self._patience} epochs."
+            run.told_to_stop = True
+            run.progress.message(
+                f"Stopped after epoch {run.epoch + 1}: {self._watch} has not got better for {self._patience} epochs."
             )
 
     def _agree(self) -> None:
         """Take over process 0's buffers, and make sure that the processes hold the same network."""
-        broadcast_tensors(self._task.network.buffers())
-        check_same(self._task.replicated, when=f"after epoch {self._task.epoch + 1}")
+        broadcast_tensors(self._run.network.buffers())
+        check_same(self._run.replicated, when=f"after epoch {self._run.epoch + 1}")
 
     # --- checkpoints and interruptions --------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Engine(Generic[Result]):
         seconds = time.perf_counter() - self._saved_at
         return ControlFlags(
             stop=self._request is not None and (self._request.requested or self._out_of_time()),
-            save=self._task.folder is not None and self._schedule.is_due(steps=steps, seconds=seconds),
+            save=self._run.folder is not None and self._schedule.is_due(steps=steps, seconds=seconds),
         )
 
     def _out_of_time(self) -> bool:
@@ -168,7 +168,7 @@ class Engine(Generic[Result]):
         if world_size() == 1:
             return self._own_flags(steps=self._steps_since_save)
         # All processes look at the same steps.
-        return agreed_control_flags() if self._task.step % self._task.steps_between_looks == 0 else ControlFlags()
+        return agreed_control_flags() if self._run.step % self._run.steps_between_looks == 0 else ControlFlags()
 
     def _save_if_due(self) -> None:
         flags = self._agreed_flags()
@@ -177,20 +177,20 @@ class Engine(Generic[Result]):
         self._stop_if_asked()
 
     def _save(self) -> None:
-        task = self._task
-        task.settle()  # nothing is saved after a step that was not finite
+        run = self._run
+        run.settle()  # nothing is saved after a step that was not finite
         self._steps_since_save, self._saved_at = 0, time.perf_counter()
         if not self._saves:
             return
-        task.clock.tick()
-        state = task.state_dict()
-        if task.folder is not None:
-            task.folder.save_checkpoint(state)
-        task.clock.saving += task.clock.tick()
+        run.clock.tick()
+        state = run.state_dict()
+        if run.folder is not None:
+            run.folder.save_checkpoint(state)
+        run.clock.saving += run.clock.tick()
 
     def _stop_if_asked(self) -> None:
-        task = self._task
-        if self._request is None or task.finished or not self._agreed_flags().stop:
+        run = self._run
+        if self._request is None or run.finished or not self._agreed_flags().stop:
             return
         signal_number = largest_over_ranks(self._request.signal_number or 0)  # none leaves before all is saved
         error: Halted | Interrupted
@@ -200,11 +200,11 @@ class Engine(Generic[Result]):
             error = Halted()
         else:
             error = Interrupted(signal_number)
-        if task.folder is not None:
+        if run.folder is not None:
             said = "interrupted" if isinstance(error, Halted) else str(error)
             advice = "" if is_typed() else " Go on with resume=True."  # a command says itself how it goes on
-            task.progress.message(
-                f"{task.title} was {said} in epoch {task.epoch + 1}, before step {task.step + 1}; it is saved in "
-                f"'{task.folder.path}'.{advice}"
+            run.progress.message(
+                f"{run.title} was {said} in epoch {run.epoch + 1}, before step {run.step + 1}; it is saved in "
+                f"'{run.folder.path}'.{advice}"
             )
         raise error

@@ -14,8 +14,8 @@ from archgrad.data import Data, described
 from archgrad.distributed import raise_on_all_ranks, rank, restarted, world_size
 from archgrad.engine.epochs import Engine
 from archgrad.engine.on_epoch import listeners
+from archgrad.engine.run import Result, Run
 from archgrad.engine.run_options import RunOptions
-from archgrad.engine.task import Result, Task
 from archgrad.errors import RunError
 from archgrad.fast.native import why_missing
 from archgrad.rank_state import seed_for_rank, send_state
@@ -26,7 +26,7 @@ __all__ = ["opened"]
 
 @contextmanager
 def opened(
-    task: Task[Result],
+    run: Run[Result],
     options: RunOptions,
     *,
     config: Mapping[str, Any],
@@ -34,31 +34,31 @@ def opened(
     architecture: Architecture | None = None,
     said: str = "",
 ) -> Iterator[Engine[Result]]:
-    """Open the run of a task, bring the task to its last checkpoint, and yield the engine that runs it.
+    """Open a run, bring it to its last checkpoint, and yield the engine that takes it to its end.
 
     Process 0 alone sees the run folder.
 
     Args:
-        task: At its beginning.
+        run: At its beginning.
         options: Of the run.
         config: All that goes into config.yaml.
-        data: What the task's streams read; said first, and kept in environment.json.
+        data: What the run's streams read; said first, and kept in environment.json.
         architecture: Copied into the run folder.
         said: What is said after the data.
 
     Raises:
         RunError: The run folder is in use, taken, or does not fit.
     """
-    seed_for_rank(task.seed)
-    about = described(data, [stream.samples for stream in task.streams])
+    seed_for_rank(run.seed)
+    about = described(data, [stream.samples for stream in run.streams])
     with ExitStack() as stack:
         folder, saved, moved = None, None, ""
         with raise_on_all_ranks():
             if options.run_dir is not None and rank() == 0:
-                folder = task.folder = stack.enter_context(_open_folder(task, options, config))
+                folder = run.folder = stack.enter_context(_open_folder(run, options, config))
                 if architecture is not None:
                     folder.save_architecture(architecture)
-                folder.record_environment(seed=task.seed, data=about.text)
+                folder.record_environment(seed=run.seed, data=about.text)
                 saved = folder.load_checkpoint()
         saves = options.run_dir is not None
         alone = world_size() == 1  # several processes without a folder end as Python ends them
@@ -66,50 +66,50 @@ def opened(
         saved = send_state(saved)
         with raise_on_all_ranks():
             if saved is not None:
-                moved = task.load_state_dict(saved)
+                moved = run.load_state_dict(saved)
             if folder is not None and folder.more_epochs:
-                if task.told_to_stop:
+                if run.told_to_stop:
                     raise RunError(
-                        f"The run in '{folder.path}' was ended for good after epoch {task.epoch}, by patience or "
+                        f"The run in '{folder.path}' was ended for good after epoch {run.epoch}, by patience or "
                         f"on_epoch, so that it does not go on with more epochs. Start a new run."
                     )
                 folder.lengthen(folder.more_epochs)
             if folder is not None:
-                folder.rewind(epochs=task.epoch)
-                if not task.history:  # a retraining's checkpoint has none
-                    task.history = list(folder.metrics.rows())
+                folder.rewind(epochs=run.epoch)
+                if not run.history:  # a retraining's checkpoint has none
+                    run.history = list(folder.metrics.rows())
             if rank() == 0:
-                task.loggers = stack.enter_context(
+                run.loggers = stack.enter_context(
                     open_loggers(
                         None if folder is None else folder.path,
                         config=config,
-                        first_epoch=task.epoch,
+                        first_epoch=run.epoch,
                         wandb=options.wandb,
                         mlflow=options.mlflow,
                         guard=None if folder is None else folder.guard,
                     )
                 )
-        task.history = send_state(task.history)
+        run.history = send_state(run.history)
         progress = Progress(
-            task.command,
-            task.shown,
-            epochs=task.epochs,
-            steps=task.batches_per_epoch,
-            device=task.device,
+            run.command,
+            run.shown,
+            epochs=run.epochs,
+            steps=run.batches_per_epoch,
+            device=run.device,
             unit=about.unit,
             log_frequency=options.log_frequency,
             quiet=options.quiet or rank() > 0,
         )
-        task.progress = stack.enter_context(progress)
+        run.progress = stack.enter_context(progress)
         progress.message(f"Data: {about.text}.")
-        if slower := _without_kernels(task):
+        if slower := _without_kernels(run):
             progress.message(slower)
         if said:
             progress.message(said)
         if moved:
             progress.message(moved)
         yield Engine(
-            task,
+            run,
             schedule=options,
             request=request,
             saves=saves,
@@ -120,14 +120,14 @@ def opened(
         )
 
 
-def _without_kernels(task: Task[Any]) -> str:
+def _without_kernels(run: Run[Any]) -> str:
     """Return what is said of a run on a CPU, of a system that kernels can be built for, which does without them."""
-    if task.device.type != "cpu" or sys.platform != "linux" or not (why := why_missing()):
+    if run.device.type != "cpu" or sys.platform != "linux" or not (why := why_missing()):
         return ""
     return f"The compiled kernels {why}, so that cells take longer on the CPU; `archgrad doctor` says what to do."
 
 
-def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]) -> RunFolder:
+def _open_folder(run: Run[Any], options: RunOptions, config: Mapping[str, Any]) -> RunFolder:
     assert options.run_dir is not None
     # What was started again has its options from before, and must not begin anew.
     goes_on = options.resume is True
@@ -136,10 +136,10 @@ def _open_folder(task: Task[Any], options: RunOptions, config: Mapping[str, Any]
     if goes_on:
         return RunFolder.resume(
             options.run_dir,
-            command=task.command,
+            command=run.command,
             config=config,
-            may_differ=task.may_differ,
-            fixed_length=task.fixed_length,
-            modernised=task.modernised,
+            may_differ=run.may_differ,
+            fixed_length=run.fixed_length,
+            modernised=run.modernised,
         )
-    return RunFolder.create(options.run_dir, command=task.command, config=config, overwrite=options.overwrite)
+    return RunFolder.create(options.run_dir, command=run.command, config=config, overwrite=options.overwrite)

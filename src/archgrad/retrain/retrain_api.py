@@ -37,7 +37,7 @@ from archgrad.retrain.evaluation import Evaluation, evaluate
 from archgrad.retrain.learner import Learner
 from archgrad.retrain.outputs import write_outputs
 from archgrad.retrain.recipe import Recipe, RetrainOptions
-from archgrad.retrain.retrain_task import RetrainTask
+from archgrad.retrain.retrain_run import RetrainRun
 from archgrad.runs import Halted, Interrupted, pick_device, seeded
 from archgrad.tasks import Task
 
@@ -157,7 +157,7 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             )
         if not (options.sync_batchnorm and world_size() > 1):
             check_smallest_part(network, max(stream.smallest_part // options.accumulation, 1), of="for training")
-        task = RetrainTask(
+        run = RetrainRun(
             learner,
             stream,
             lambda: evaluate(
@@ -165,20 +165,20 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             ),
         )
         engine = stack.enter_context(
-            opened(task, options, config=config, data=data, architecture=architecture, said=chosen.line)
+            opened(run, options, config=config, data=data, architecture=architecture, said=chosen.line)
         )
         if options.drop_path not in (0.0, Recipe.drop_path) and not learner.has_drop_path:  # the default asks for none
-            task.progress.message(f"The network has no paths to drop, so drop_path={options.drop_path} does nothing.")
+            run.progress.message(f"The network has no paths to drop, so drop_path={options.drop_path} does nothing.")
 
         def result(evaluation: Evaluation | None) -> RetrainResult:
             return RetrainResult(
                 test_accuracy=evaluation.metrics.get("accuracy") if evaluation else None,
                 test_loss=evaluation.loss if evaluation else None,
                 test_metrics=dict(evaluation.metrics) if evaluation else {},
-                best_test_accuracy=task.best_value if chosen.task.best == "accuracy" else None,
-                best_value=task.best_value,
-                best_epoch=task.best_epoch,
-                history=task.history,
+                best_test_accuracy=run.best_value if chosen.task.best == "accuracy" else None,
+                best_value=run.best_value,
+                best_epoch=run.best_epoch,
+                history=run.history,
                 skipped_steps=learner.skipped_steps,
                 network=network.eval(),
                 run_dir=None if options.run_dir is None else Path(options.run_dir),
@@ -192,17 +192,17 @@ def retrain(options: RetrainOptions) -> RetrainResult:
             ended.result = result(None)
             raise
         found = result(evaluation)
-        if task.folder is not None:
+        if run.folder is not None:
             facts = {
                 **{f"test_{name}": found.test_metrics.get(name) for name in chosen.task.metrics},
                 "test_loss": found.test_loss,
                 f"best_test_{chosen.task.best}": found.best_value,
                 "best_epoch": found.best_epoch,
-                "epochs": task.epoch,
-                "seconds": task.clock.total,
+                "epochs": run.epoch,
+                "seconds": run.clock.total,
                 "skipped_steps": found.skipped_steps,
             }
-            write_outputs(task.folder, learner, data, evaluation, facts, transform=test_transform)
+            write_outputs(run.folder, learner, data, evaluation, facts, transform=test_transform)
     return found
 
 

@@ -10,7 +10,7 @@ from archgrad.data import as_data
 from archgrad.runs import Progress, pick_device
 from archgrad.search.prepared import built
 from archgrad.search.search_options import SearchOptions
-from archgrad.search.search_task import SearchTask
+from archgrad.search.search_run import SearchRun
 
 __all__ = ["estimated_seconds"]
 
@@ -30,15 +30,15 @@ def estimated_seconds(options: SearchOptions) -> float:
     data = as_data(options.data)
     with built(options, data, device) as (chosen, builder, first, halves):
         samples = len(data.train_targets)
-        task = SearchTask(builder, first, halves, options=options, chosen=chosen, samples=samples, settings={})
-        task.progress = Progress("search", (), epochs=task.epochs, steps=1, device=device, quiet=True)
+        run = SearchRun(builder, first, halves, options=options, chosen=chosen, samples=samples, settings={})
+        run.progress = Progress("search", (), epochs=run.epochs, steps=1, device=device, quiet=True)
         further = method.selection.further_epochs(first.supernet)
         seconds = step = 0.0
         for epoch, epochs in _alike(options):
-            task.epoch = epoch
-            step = _step_seconds(task)
-            seconds += epochs * task.batches_per_epoch * step
-        seconds += further * task.batches_per_epoch * step
+            run.epoch = epoch
+            step = _step_seconds(run)
+            seconds += epochs * run.batches_per_epoch * step
+        seconds += further * run.batches_per_epoch * step
     return seconds * (1 if method.ensemble is None else method.ensemble.members)
 
 
@@ -55,16 +55,16 @@ def _alike(options: SearchOptions) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-def _step_seconds(task: SearchTask) -> float:
+def _step_seconds(run: SearchRun) -> float:
     """Return the median time of a step, the first ones aside."""
-    task.step = 0
-    task.start_epoch()
-    batches = zip(*(stream.batches(task.batches_done) for stream in task.streams), strict=True)
+    run.step = 0
+    run.start_epoch()
+    batches = zip(*(stream.batches(run.batches_done) for stream in run.streams), strict=True)
     taken = []
-    for step in range(min(_STEPS + 1, task.batches_per_epoch)):
-        task.step = step
+    for step in range(min(_STEPS + 1, run.batches_per_epoch)):
+        run.step = step
         began = time.perf_counter()
-        task.take_step(next(batches))
-        task.settle()
+        run.take_step(next(batches))
+        run.settle()
         taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:] or taken)

@@ -22,7 +22,7 @@ from archgrad.search.derived_check import other_network_warning
 from archgrad.search.loaders import Halves
 from archgrad.search.measured_halves import task_of_search
 from archgrad.search.search_options import SearchOptions, SearchRunOptions
-from archgrad.search.search_task import SearchTask
+from archgrad.search.search_run import SearchRun
 from archgrad.search.settings import settings_of
 from archgrad.search.stage_builder import StageBuilder
 from archgrad.search.trial import first_inputs, try_out
@@ -33,7 +33,7 @@ __all__ = ["Built", "Prepared", "built", "prepared"]
 
 
 class Built(NamedTuple):
-    """What a search's task is made of."""
+    """What a search's run is made of."""
 
     chosen: Chosen
     """What is learnt."""
@@ -58,7 +58,7 @@ def built(options: SearchOptions, data: Data, device: torch.device) -> Iterator[
 class Prepared(NamedTuple):
     """A search that can begin, or go on."""
 
-    task: SearchTask
+    run: SearchRun
     engine: Engine[Architecture]
     data: Data
 
@@ -87,7 +87,7 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
             "device": str(device),
             **(options.config or {}),
         }
-        task = SearchTask(
+        run = SearchRun(
             builder,
             first,
             halves,
@@ -96,9 +96,9 @@ def prepared(options: SearchOptions) -> Iterator[Prepared]:
             samples=len(data.train_targets),
             settings=settings_of(options, config, data.name),
         )
-        with task.explained():
+        with run.explained():
             try_out(first.supernet, data, options, chosen.task)
         if other := other_network_warning(first.supernet, partial(first_inputs, data, first.supernet, samples=2)):
             warnings.warn(other, stacklevel=4)
-        engine = stack.enter_context(opened(task, options, config=config, data=data, said=chosen.line))
-        yield Prepared(task, engine, data)
+        engine = stack.enter_context(opened(run, options, config=config, data=data, said=chosen.line))
+        yield Prepared(run, engine, data)

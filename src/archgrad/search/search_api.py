@@ -81,13 +81,13 @@ def search(options: SearchOptions) -> SearchResult:
         Halted: Ctrl-C or a notebook's stop button came, without a run folder or in IPython; the step was finished, and
             `result` has what the run came to so far.
     """
-    with prepared(options) as (task, engine, data):
+    with prepared(options) as (run, engine, data):
         run_dir = None if options.run_dir is None else Path(options.run_dir)
         try:
             architecture, leads = engine.run(), rank() == 0
         except (Halted, Interrupted) as ended:
-            ended.result = SearchResult(task.present_architecture(), task.supernet, task.history, run_dir)
+            ended.result = SearchResult(run.present_architecture(), run.supernet, run.history, run_dir)
             raise
-    if leads and (constant := constant_warning(task.supernet, architecture, data)) is not None:
+    if leads and (constant := constant_warning(run.supernet, architecture, data)) is not None:
         warnings.warn(constant, stacklevel=3)
-    return SearchResult(architecture, task.supernet, task.history, run_dir, task.stop)
+    return SearchResult(architecture, run.supernet, run.history, run_dir, run.stop)

@@ -16,7 +16,7 @@ from archgrad.search.members import member_seed
 from archgrad.search.prepared import prepared
 from archgrad.search.search_api import SearchResult
 from archgrad.search.search_options import SearchOptions
-from archgrad.search.search_task import SearchTask
+from archgrad.search.search_run import SearchRun
 from archgrad.search.terms import say_result
 from archgrad.search.within_budget import without_budgets
 
@@ -72,8 +72,8 @@ def search_side_by_side(options: SearchOptions, run_members: RunMembers) -> Sear
     if options.run_dir is None:
         raise OptionError("Members that run side by side need a run folder. Give run_dir.")
     folder = Path(options.run_dir)
-    with prepared(replace(options, quiet=True)) as (task, _, _):
-        if task.history or task.step:
+    with prepared(replace(options, quiet=True)) as (run, _, _):
+        if run.history or run.step:
             raise RunError(
                 f"The search in '{folder}' runs its members one after the other. Go on with it without --jobs, or "
                 f"begin another."
@@ -83,48 +83,48 @@ def search_side_by_side(options: SearchOptions, run_members: RunMembers) -> Sear
             for k in range(ensemble.members)
         ]
         run_members(runs)
-        architecture = _gathered(task, [run.folder for run in runs])
-    return SearchResult(architecture, task.supernet, task.history, folder)
+        architecture = _gathered(run, [member.folder for member in runs])
+    return SearchResult(architecture, run.supernet, run.history, folder)
 
 
-def _gathered(task: SearchTask, folders: Sequence[Path]) -> Architecture:
+def _gathered(run: SearchRun, folders: Sequence[Path]) -> Architecture:
     """Write what the members came to, epoch by epoch, as a search writes it that runs one after the other."""
-    members, folder = task.members, task.folder
+    members, folder = run.members, run.folder
     assert folder is not None
     whole = ended = None
     for member, path in enumerate(folders):
         if ended is not None:
-            members.next(ended, len(task.history))
+            members.next(ended, len(run.history))
         own = None
         files = [MetricsFile(path / name).rows() for name in ("metrics.csv", "timings.csv")]
         for row, timing in zip(*files, strict=True):
-            epoch = len(task.history)
-            own = _within(task, Architecture.load(path / "checkpoints" / f"epoch_{row['epoch']}.json"), epoch)
-            whole = task.together(own)
+            epoch = len(run.history)
+            own = _within(run, Architecture.load(path / "checkpoints" / f"epoch_{row['epoch']}.json"), epoch)
+            whole = run.together(own)
             members.remember(own)
             row = {"epoch": epoch, "member": member, **{name: row[name] for name in row if name != "epoch"}}
-            task.history.append(row)
+            run.history.append(row)
             folder.metrics.append(row)
             folder.timings.append({**timing, "epoch": epoch})
             folder.save_architecture(whole, epoch)
-            task.loggers.log_metrics({**row, **timing, "epoch": epoch}, epoch)
-            if task.loggers:
-                log_alphas(task.loggers, whole, epoch)
+            run.loggers.log_metrics({**row, **timing, "epoch": epoch}, epoch)
+            if run.loggers:
+                log_alphas(run.loggers, whole, epoch)
         assert own is not None  # a run that has ended has at least one epoch
-        stop = members.stop(task.history)
+        stop = members.stop(run.history)
         ended = own if stop is None else members.remembered(stop.epoch)
     assert ended is not None
     assert whole is not None
-    found = whole if members.stop(task.history) is None else task.together(ended)
+    found = whole if members.stop(run.history) is None else run.together(ended)
     if found is not whole:
         folder.save_architecture(found)
-    say_result(found, task.regularizers, task.progress.message)
+    say_result(found, run.regularizers, run.progress.message)
     return found
 
 
-def _within(task: SearchTask, own: Architecture, epoch: int) -> Architecture:
+def _within(run: SearchRun, own: Architecture, epoch: int) -> Architecture:
     """Return a member's architecture with the provenance that it has in the whole search."""
     provenance: dict[str, Any] = {**thaw(own.provenance), "epoch": epoch}
     if "search" in provenance:
-        provenance["search"] = {**task.settings, "weights": provenance["search"]["weights"]}
+        provenance["search"] = {**run.settings, "weights": provenance["search"]["weights"]}
     return without_budgets(replace(own, provenance=provenance))

@@ -1,4 +1,4 @@
-"""A search as a task of the engine: alphas and weights in turn, one architecture an epoch."""
+"""A search as a run of the engine: alphas and weights in turn, one architecture an epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from archgrad.bilevel.passes import Batch
 from archgrad.buffers import copied_buffers, set_buffers
 from archgrad.discretize import discretize
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary, Task
+from archgrad.engine import EpochSummary, Run
 from archgrad.engine.precision import autocast, check_device
 from archgrad.epoch_end import EpochEnd
 from archgrad.errors import NonFiniteError
@@ -56,10 +56,10 @@ from archgrad.skip_dropout import set_skip_dropout
 from archgrad.stopping import Stop
 from archgrad.tasks import Chosen, loss_on
 
-__all__ = ["SearchTask"]
+__all__ = ["SearchRun"]
 
 
-class SearchTask(Task[Architecture]):
+class SearchRun(Run[Architecture]):
     """Searches; its result is the architecture after the last epoch, or the one that was stopped for.
 
     Args:

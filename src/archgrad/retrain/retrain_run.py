@@ -1,4 +1,4 @@
-"""A retraining as a task of the engine: epochs of steps, an evaluation after each."""
+"""A retraining as a run of the engine: epochs of steps, an evaluation after each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archgrad.data import InfiniteLoader
 from archgrad.distributed import rank, world_size
-from archgrad.engine import EpochSummary, RunOptions, Task
+from archgrad.engine import EpochSummary, Run, RunOptions
 from archgrad.engine.path_choice import PathChoice
 from archgrad.errors import NonFiniteError, RunError
 from archgrad.fast import asked_path
@@ -25,7 +25,7 @@ from archgrad.retrain.totals import NonfiniteStep, Totals
 from archgrad.runs import numbers_in
 from archgrad.tasks import Measure
 
-__all__ = ["RetrainTask"]
+__all__ = ["RetrainRun"]
 
 _VERSION = 1
 _STEPS_BETWEEN_LOOKS = 20
@@ -33,7 +33,7 @@ _NETWORK = "network"  # the only one
 _DROP_PATH = "the rate of drop_path grows over them. Only drop_path=0 leaves that open"
 
 
-class RetrainTask(Task[Evaluation | None]):
+class RetrainRun(Run[Evaluation | None]):
     """Trains a network; its result is the evaluation after the last epoch.
 
     Args:

@@ -30,7 +30,7 @@ from archgrad.runs import (
 )
 from archgrad.runs.run_folder import Command
 
-__all__ = ["EpochSummary", "Result", "Task"]
+__all__ = ["EpochSummary", "Result", "Run"]
 
 Result = TypeVar("Result")
 
@@ -46,7 +46,7 @@ class EpochSummary(NamedTuple):
     """Training samples of the epoch, over all processes."""
 
 
-class Task(ABC, Generic[Result]):
+class Run(ABC, Generic[Result]):
     """A search or a retraining, as the engine runs it.
 
     The network and what trains it are the same on every process. Running statistics of BatchNorm, sums of the epoch and
