@@ -149,6 +149,7 @@ def test_a_config_of_before_there_were_paths_is_read(
     [
         ("command: retrain\n", "holds the options of 'archgrad retrain'"),
         ("epoch: 3\n", "Did you mean 'epochs'?"),
+        ("space.operations: s1\n", "Write 'space_options: {operations: ...}'."),
         ("epochs: many\n", "epochs"),
         ("epochs: [1\n", "no valid YAML"),
         ("step: {name: first-order}\n", "belongs under method:"),

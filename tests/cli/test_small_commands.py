@@ -54,7 +54,10 @@ def test_query_prints_the_row_of_a_cell(archgrad: Type) -> None:
     assert outcome.out.splitlines()[2].split() == ["cifar10", "%", "91.500", "2", "93.250"]
     for arguments, message in (
         ((CELL, "--table", "none.csv"), "cannot be read"),
-        (("DARTS_V2", "--table", "t.csv"), "decides 'normal, reduce'. Search the space 'nasbench201' or 'nasbench-macro'."),
+        (
+            ("DARTS_V2", "--table", "t.csv"),
+            "decides 'normal, reduce'. Search the space 'nasbench201' or 'nasbench-macro'.",
+        ),
         ((CELL.replace("none", "skip_connect"), "--table", "t.csv"), "The table has 2 cells, but not"),
     ):
         refused = archgrad("query", *arguments)

@@ -18,21 +18,20 @@ from archgrad.fast.alone import FastOperation
 from archgrad.fast.native import library
 from archgrad.fast.path_names import usual_path
 
-SEVERAL = dict.fromkeys(
-    ("normal", "reduce"),
-    [
-        ["sep_conv_3x3", "none", "skip_connect"],
-        ["skip_connect"],
-        ["max_pool_3x3", "sep_conv_3x3"],
-        ["none", "sep_conv_3x3", "dil_conv_3x3", "skip_connect"],
-        ["sep_conv_3x3", "skip_connect"],
-    ],
-)
+SEVERAL = [
+    ["sep_conv_3x3", "none", "skip_connect"],
+    ["skip_connect"],
+    ["max_pool_3x3", "sep_conv_3x3"],
+    ["none", "sep_conv_3x3", "dil_conv_3x3", "skip_connect"],
+    ["sep_conv_3x3", "skip_connect"],
+]
 CPU, META = torch.device("cpu"), torch.device("meta")
 SPACES = {
     "darts": lambda: ag.spaces.darts_cifar(4, 3, nodes=3),
     "s1": lambda: ag.spaces.darts_cifar(4, 3, operations="s1"),
-    "lists of several lengths": lambda: ag.spaces.darts_cifar(4, 2, nodes=2, operations=SEVERAL),
+    "lists of several lengths": lambda: ag.spaces.darts_cifar(
+        4, 2, nodes=2, operations={"normal": SEVERAL, "reduce": SEVERAL}
+    ),
     "nasbench201": lambda: ag.spaces.nasbench201(4, 1),
 }
 

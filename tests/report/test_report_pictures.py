@@ -18,7 +18,19 @@ from archgrad.report.heat import HeatPanel, cell_heat_scene, confusion_scene, he
 from archgrad.report.pictures import curve_pictures, slug, unique_slugs
 from archgrad.report.raster import scene_pixels, scene_png
 from archgrad.report.read import Table
-from archgrad.report.scene import Box, Curve, Group, Label, Picture, Raster, Scene, clean_text, shorten, stack, text_width
+from archgrad.report.scene import (
+    Box,
+    Curve,
+    Group,
+    Label,
+    Picture,
+    Raster,
+    Scene,
+    clean_text,
+    shorten,
+    stack,
+    text_width,
+)
 from archgrad.report.svg import png_bytes, svg_file, svg_inline
 from archgrad.report.trees import choice_row, tree_scene
 

@@ -167,7 +167,9 @@ def _read(parser: Parser, file: Path, command: str, parts: Collection[str]) -> d
                 f"out of the file, and give {dashed('--' + name)}."
             )
         if name not in known and name not in _OPTIONS:
-            hint = did_you_mean(name, known)
+            kind, _, option = str(name).partition(".")
+            nested = option and f"{kind}_options" in _OPTIONS
+            hint = f" Write '{kind}_options: {{{shown_text(option)}: ...}}'." if nested else did_you_mean(name, known)
             raise OptionError(f"'{file}' holds {shown(name)}, which is no option of 'archgrad {command}'.{hint}")
     for name in _LISTED:
         if isinstance(stored.get(name), list):  # as it would be typed

@@ -107,7 +107,7 @@ def notes_on_budgets(architecture: Architecture, regularizers: Sequence[Regulari
 
 
 def _priced(row: Sequence[float], costs: Sequence[float], multiplier: float) -> list[float]:
-    """Return scores with a multiplier on the costs; those below 0 stay below, and decide where there is nothing else."""
+    """Return scores with a multiplier on the costs; those below 0, which count where a row has no other, stay below."""
     priced = []
     for score, cost in zip(row, costs, strict=True):
         others = [c for other, c in zip(row, costs, strict=True) if (other > 0.0) is (score > 0.0)]
