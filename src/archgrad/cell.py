@@ -6,6 +6,7 @@ States 0 to n_inputs-1 are the cell's inputs; nodes follow. Every node may take 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -98,7 +99,7 @@ class Cell(Choice):
         self.pairs = tuple(
             (source, node) for node in range(n_inputs, n_inputs + n_nodes) for source in range(node)
         )  # node by node, then by source
-        self._edge_names = {pair: tuple(names) for pair, names in (edge_candidates or {}).items()}
+        self._edge_names = {pair: _as_names(names, where, pair) for pair, names in (edge_candidates or {}).items()}
         self._check_names(where)
         self.edges = nn.ModuleList(
             LayerChoice({name: self._built(name, *pair, partial_channels) for name in self.names_of(*pair)})
@@ -131,6 +132,33 @@ class Cell(Choice):
     def names_of(self, source: int, node: int) -> tuple[str, ...]:
         """Return the names of the candidates of an edge, in the order of its row."""
         return self._edge_names.get((source, node), self.names)
+
+    def whole(self) -> Cell:
+        """Return a new cell of the same choices for all channels, without weights of the search; itself if it is one.
+
+        Raises:
+            SpaceError: The cell is of a subclass, which may be built otherwise.
+        """
+        if self.partial_channels == 1:
+            return self
+        if type(self) is not Cell:
+            raise SpaceError(
+                f"{self.where} is a {type(self).__name__}, of which no cell for all channels can be built."
+            )
+        cell = Cell(
+            self.n_nodes,
+            {name: partial(self._built_whole, name) for name in self.names},
+            edge_candidates=self._edge_names,
+            n_inputs=self.n_inputs,
+            n_kept=self.n_kept,
+            never=self.never,
+            connected=self.connected,
+            output=self.output,
+            lazy=self.lazy,
+            drop_path=self.drop_path,
+            label=self.label,
+        )
+        return cell.train(self.training)
 
     def extra_repr(self) -> str:
         """Return what `repr` shows beside the edges."""
@@ -248,7 +276,7 @@ class Cell(Choice):
         Raises:
             ArchitectureError: The decision does not fit this cell, or its output would depend on no input.
         """
-        return self._fixed(label, decision, self._operation if self.partial_channels == 1 else self._whole)
+        return self._fixed(label, decision, self._operation if self.partial_channels == 1 else self._built_whole)
 
     def reached(self, label: str, decision: Any) -> DerivedCell:
         """Return the graph of the kept edges, of operations as they are searched."""
@@ -323,7 +351,7 @@ class Cell(Choice):
         build = self._build[name]
         return build(source, node) if self.partial_channels == 1 else build(source, node, parts)
 
-    def _whole(self, name: str, source: int, node: int) -> nn.Module:
+    def _built_whole(self, name: str, source: int, node: int) -> nn.Module:
         """A new operation for all channels, of the type and on the device of those that are searched."""
         own = (p for p in self.parameters() if p.is_floating_point())
         return self._built(name, source, node, 1).to(next(own, torch.empty(0)))
@@ -347,3 +375,9 @@ class Cell(Choice):
                 total = total + edge(state)
             split.enter(total, [edge.mixture.edge for edge in entering] if self.partial_channels > 1 else ())
         return split.whole[-1] if self.output == "last" else torch.cat(split.whole[self.n_inputs :], dim=1)
+
+
+def _as_names(names: Sequence[str], where: str, pair: tuple[int, int]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise SpaceError(f"{where} needs a list of names for its edge {pair}, but got {names!r}. Give [{names!r}].")
+    return tuple(names)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell
 from archgrad.choices import Choice, LayerChoice
-from archgrad.errors import OptionError
 from archgrad.repeat import Repeat
 from archgrad.valued import ValuedLayer, ValuedModule
 from archgrad.values import Number, ValueChoice
@@ -75,8 +74,6 @@ class PartFinder:
             path: What it is called.
             conditions: What must be decided so that it is there.
 
-        Raises:
-            OptionError: A cell has partial channels.
         """
         if isinstance(module, ValuedLayer) and module.choices:
             yield path, module, conditions
@@ -85,11 +82,6 @@ class PartFinder:
                 yield from self.find(block, f"{path}.{number}", (*conditions, self._deeper(module, number)))
         elif isinstance(module, Cell):
             label = self._labels[id(module)]
-            if module.partial_channels > 1:
-                raise OptionError(
-                    f"The cell '{label}' has partial_channels={module.partial_channels}: what is derived of it is "
-                    f"wider than what is searched, so that its cost is not known. Build it with partial_channels=1."
-                )
             for (source, node), edge in zip(module.pairs, module.edges, strict=True):
                 kept = node if module.n_kept is None else min(module.n_kept, node)
                 row = module.edge_label(label, source, node)

@@ -62,6 +62,17 @@ def _inside(choice: Choice) -> Iterator[nn.Module]:
     return (part for part in choice.modules() if id(part) not in own)
 
 
+def _with_whole_cells(space: nn.Module) -> nn.Module:
+    """Return a space whose cells are derived as wide as they are: a copy where cells have partial channels."""
+    if not any(isinstance(module, Cell) and module.partial_channels > 1 for module in space.modules()):
+        return space
+    space = copied(space)
+    whole = {cell: cell.whole() for cell in space.modules() if isinstance(cell, Cell)}
+    for parent in list(space.modules()):
+        parent._modules.update({name: whole[m] for name, m in parent._modules.items() if isinstance(m, Cell)})
+    return whole.get(space, space)  # type: ignore[call-overload]
+
+
 class ExpectedCost:
     """What the networks of a space cost.
 
@@ -80,7 +91,7 @@ class ExpectedCost:
             "activations": the numbers that convolutions, linear layers and attentions return for one sample; or
             "latency": milliseconds of a prediction, the sum of what its parts take when each is timed by itself, and
             of what else networks of the space take, as timed on some. Layers that a space drops count as if they
-            stayed.
+            stayed. Cells with partial channels cost what is derived of them.
         latencies: What is known of how long parts take; new ones are timed on the device of the space, and added.
 
     Raises:
@@ -100,6 +111,8 @@ class ExpectedCost:
         network = copied(space.network) if isinstance(space, Supernet) else space
         if network is not space:
             restore(network)
+        with torch.random.fork_rng([]):
+            network = _with_whole_cells(network)
         self._supernet = Supernet(network, fast=False).eval()
         self._labels = {id(entry.choice): entry.label for entry in self._supernet.choices}
         self._finder = PartFinder(self._labels)

@@ -102,6 +102,30 @@ class Value(ABC):
     def __index__(self) -> int:
         self._is_open()
 
+    def __bool__(self) -> bool:
+        self._is_open()
+
+    # Else `if width == 32` would always be false, where the network that is searched is written.
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int | float):
+            self._is_open()
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __lt__(self, other: object) -> bool:
+        self._is_open()
+
+    def __le__(self, other: object) -> bool:
+        self._is_open()
+
+    def __gt__(self, other: object) -> bool:
+        self._is_open()
+
+    def __ge__(self, other: object) -> bool:
+        self._is_open()
+
 
 class Arithmetic(Value):
     """Two numbers, of which at least one is open, joined by an operation.

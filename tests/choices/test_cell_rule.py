@@ -310,6 +310,7 @@ def test_a_choice_inside_a_cells_candidate_is_decided_with_it() -> None:
         ({"edge_candidates": {(0, 2): ["one", "two"]}}, r"no candidate 'two', of its edge \(0, 2\)"),
         ({"edge_candidates": {(1, 2): ["one", "one"]}}, r"each candidate of its edge \(1, 2\) once"),
         ({"edge_candidates": {(1, 2): ["none"]}}, r"a candidate outside never=\['none'\] on its edge \(1, 2\)"),
+        ({"edge_candidates": {(0, 2): "one"}}, r"a list of names for its edge \(0, 2\), but got 'one'. Give \['one'\]"),
         ({"edge_candidates": {(1, 2): []}}, r"a candidate outside never=\['none'\] on its edge \(1, 2\), but got \[\]"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_cells_keep_a_budget_by_their_own_rule() -> None:
     taken = within_budgets(discretize(supernet), supernet, [bound(limit, space, (3, 8, 8))])
     assert ag.cost.count_parameters(ag.derive(space, taken)) <= limit
     assert "none" not in str(taken.choices)
+
+
+def test_cells_with_partial_channels_keep_a_budget_as_they_are_derived() -> None:
+    space = partial(ag.spaces.nasbench201, 4, 1, 3)
+    data = (torch.randn(16, 3, 8, 8), torch.arange(16) % 3)
+    options = {"epochs": 2, "batch_size": 8, "device": "cpu", "quiet": True}
+    found = ag.search(space, data, method="pc-darts", budget="parameters<=6k", **options).architecture
+    assert (
+        ag.cost.count_parameters(ag.derive(space(), found))
+        <= 6000
+        < ag.ExpectedCost(space(), (3, 8, 8), "parameters").range().median
+    )
 
 
 @pytest.mark.parametrize("limit", [10, 54, 160])

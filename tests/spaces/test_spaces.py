@@ -62,6 +62,11 @@ BAD_OPTIONS: list[tuple[Callable[..., nn.Module], dict[str, Any], str]] = [
         "for each of the 5 edges of cells of 2 nodes.*'normal': '14 edges', 'reduce': '14 edges'",
     ),
     (ag.spaces.darts_cifar, {"operations": {"normal": [["none"]] * 14}}, "of 'normal' and of 'reduce', but got"),
+    (
+        ag.spaces.darts_cifar,
+        {"operations": dict.fromkeys(("normal", "reduce"), ["noise"] * 14)},
+        "a list for each edge, but got 'noise'",
+    ),
     (ag.spaces.darts_cifar, {"operations": ["sep_conv_9x9"]}, "operations must be .*but got operations='sep_conv_9x9'"),
     (ag.spaces.darts_cifar, {"auxiliary": True}, "no auxiliary head; give auxiliary=True with stage='retrain'"),
     (ag.spaces.darts_imagenet, {"channels": 3}, "channels must be even for the ImageNet stem, but got channels=3"),

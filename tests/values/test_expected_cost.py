@@ -139,6 +139,17 @@ def test_spaces_that_come_with_archgrad_have_costs(name: str) -> None:
     assert costs.of(found) == ag.cost.count_multiply_adds(ag.derive(space, found), shape)
 
 
+def test_cells_with_partial_channels_cost_what_is_derived_of_them() -> None:
+    space, state = ag.spaces.darts_cifar(8, 3, nodes=2, partial_channels=4), torch.get_rng_state()
+    macs, parameters = (ag.ExpectedCost(space, (3, 8, 8), cost) for cost in ("multiply-adds", "parameters"))
+    assert torch.equal(torch.get_rng_state(), state)
+    for seed in range(3):
+        found = ag.random_architecture(space, seed=seed)
+        network = ag.derive(space, found)
+        assert macs.of(found) == ag.cost.count_multiply_adds(network, (3, 8, 8))
+        assert parameters.of(found) == ag.cost.count_parameters(network)
+
+
 def test_a_space_that_drops_layers_has_the_cost_of_the_network_itself() -> None:
     space = ag.spaces.tiny()
     costs = ag.ExpectedCost(space, (1, 8, 8), "parameters")

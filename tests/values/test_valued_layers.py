@@ -91,10 +91,22 @@ CASES = {
         {"w": [4, 8], "g": [2, 4]}, lambda w, g: ag.nn.GroupNorm(g, w), first(1, "w"), (3, 8, 2), nn.GroupNorm
     ),
     "average pool": Case(
-        {"k": [1, 3]}, lambda k: ag.nn.AvgPool2d(k, 1, padding=k // 2), whole, (2, 3, 4, 4), nn.AvgPool2d
+        {"k": [1, 3]},
+        lambda k: ag.nn.AvgPool2d(k, 1, padding=k // 2, count_include_pad=False),
+        whole,
+        (2, 3, 4, 4),
+        nn.AvgPool2d,
     ),
     "maximum pool": Case(
         {"k": [2, 4]}, lambda k: ag.nn.MaxPool1d(k, 2, padding=k // 2 - 1), whole, (2, 3, 8), nn.MaxPool1d
+    ),
+    "dilated maximum pool": Case({"k": [2]}, lambda k: ag.nn.MaxPool2d(k, 1, 1, 2), whole, (2, 3, 5, 6), nn.MaxPool2d),
+    "average pool with a divisor": Case(
+        {"k": [1, 3]},
+        lambda k: ag.nn.AvgPool3d(k, 1, k // 2, divisor_override=2),
+        whole,
+        (2, 3, 4, 4, 3),
+        nn.AvgPool3d,
     ),
     "attention": Case(
         {"w": [4, 8], "h": [1, 2]},
@@ -295,6 +307,9 @@ def test_a_number_in_forward_is_the_mean_of_its_values() -> None:
             lambda k: nn.Sequential(*(nn.ReLU() for _ in range(k))),
             "k is open, and no number yet. Give it to a layer of archgrad.nn",
         ),
+        "a branch": (lambda k: nn.Linear(1, 1) if k else nn.Identity(), "k is open, and no number yet"),
+        "a comparison": (lambda k: nn.Linear(1, 1) if k == 1 else nn.Identity(), "k is open, and no number yet"),
+        "another comparison": (lambda k: nn.Linear(1, 1) if 2 * k > 2 else nn.Identity(), "2 . k is open"),
         "a division by zero": (lambda k: ag.nn.Linear(1, 6 // (k - 1)), "cannot be computed: 6 // 0"),
         "a text": (lambda k: k + "1", "takes numbers and value choices, but got '1' in 'k . '1''"),
     }.values(),

@@ -74,24 +74,74 @@ class Dropout3d(Dropout):
     kind_of_layer = nn.Dropout3d
 
 
-class _Pool(_Unweighted):
-    """A pool; the arguments are said at `MaxPool2d`."""
+class _MaxPool(_Unweighted):
+    """A max pool; the arguments are said at `MaxPool2d`."""
 
     kind_of_layer: type[nn.Module]
 
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False) -> None:
-        numbers = {"kernel_size": kernel_size, "padding": padding}
-        super().__init__(self.kind_of_layer, numbers, {"stride": stride, "ceil_mode": ceil_mode})
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, *, ceil_mode: bool = False
+    ) -> None:
+        options = {"stride": stride, "dilation": dilation, "ceil_mode": ceil_mode}
+        super().__init__(self.kind_of_layer, {"kernel_size": kernel_size, "padding": padding}, options)
 
 
-class MaxPool1d(_Pool):
+class MaxPool1d(_MaxPool):
     """`torch.nn.MaxPool1d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
 
     kind_of_layer = nn.MaxPool1d
 
 
-class MaxPool2d(_Pool):
-    """`torch.nn.MaxPool2d`, of which kernel and padding may be open.
+class MaxPool2d(_MaxPool):
+    """`torch.nn.MaxPool2d`, of which kernel and padding may be open; it returns no indices.
+
+    Outputs must be equally large (`padding=kernel // 2`).
+
+    Args:
+        kernel_size: Size of the window.
+        stride: As in torch, except that it must be given where the kernel is open.
+        padding: Of the input.
+        dilation: As in torch.
+        ceil_mode: As in torch.
+    """
+
+    kind_of_layer = nn.MaxPool2d
+
+
+class MaxPool3d(_MaxPool):
+    """`torch.nn.MaxPool3d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
+
+    kind_of_layer = nn.MaxPool3d
+
+
+class _AvgPool(_Unweighted):
+    """An average pool; the arguments are said at `AvgPool2d`."""
+
+    kind_of_layer: type[nn.Module]
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        options = {"stride": stride, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+        if divisor_override is not None:
+            options["divisor_override"] = divisor_override
+        super().__init__(self.kind_of_layer, {"kernel_size": kernel_size, "padding": padding}, options)
+
+
+class AvgPool1d(_AvgPool):
+    """`torch.nn.AvgPool1d`, of which kernel and padding may be open; arguments as of `AvgPool2d`, but for the last."""
+
+    kind_of_layer = nn.AvgPool1d
+
+
+class AvgPool2d(_AvgPool):
+    """`torch.nn.AvgPool2d`, of which kernel and padding may be open.
 
     Outputs must be equally large (`padding=kernel // 2`).
 
@@ -100,31 +150,15 @@ class MaxPool2d(_Pool):
         stride: As in torch, except that it must be given where the kernel is open.
         padding: Of the input.
         ceil_mode: As in torch.
+        count_include_pad: Whether the mean counts the zeros of the padding.
+        divisor_override: What the sum is divided by in the place of the size of the window.
     """
-
-    kind_of_layer = nn.MaxPool2d
-
-
-class MaxPool3d(_Pool):
-    """`torch.nn.MaxPool3d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
-
-    kind_of_layer = nn.MaxPool3d
-
-
-class AvgPool1d(_Pool):
-    """`torch.nn.AvgPool1d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
-
-    kind_of_layer = nn.AvgPool1d
-
-
-class AvgPool2d(_Pool):
-    """`torch.nn.AvgPool2d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
 
     kind_of_layer = nn.AvgPool2d
 
 
-class AvgPool3d(_Pool):
-    """`torch.nn.AvgPool3d`, of which kernel and padding may be open; arguments as of `MaxPool2d`."""
+class AvgPool3d(_AvgPool):
+    """`torch.nn.AvgPool3d`, of which kernel and padding may be open; arguments as of `AvgPool2d`."""
 
     kind_of_layer = nn.AvgPool3d
 

@@ -113,8 +113,11 @@ def _names_of(operations: Operations, nodes: int) -> dict[str, Sequence[Sequence
             f"operations by edge must be a list for each of the {n_edges} edges of cells of {nodes} nodes, of 'normal' "
             f"and of 'reduce', but got operations={given}."
         )
-    for name in (name for edges in operations.values() for names in edges for name in names):
-        check_word("operations", name, DARTS_OPERATIONS)
+    for names in (names for edges in operations.values() for names in edges):
+        if isinstance(names, str):
+            raise OptionError(f"operations by edge must be a list for each edge, but got {names!r} in one's place.")
+        for name in names:
+            check_word("operations", name, DARTS_OPERATIONS)
     return {label: [list(dict.fromkeys(names)) for names in edges] for label, edges in operations.items()}
 
 
