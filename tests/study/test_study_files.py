@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from archgrad.cli.main import main
 from archgrad.cli.method_options import make_method
 from archgrad.cli.study_check import checked, options_of, parts_of, to_text
 from archgrad.errors import OptionError
@@ -83,3 +84,15 @@ def test_what_could_not_run_is_told_before(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(SHORT.replace("{name: short, retrain", judge + ", {name: short, retrain"))
     with pytest.raises(OptionError, match=r"no column 'other'. It has accuracy"):
         list(checked(load_study(tmp_path / "plan.yaml")))
+
+
+def test_a_study_with_an_option_that_there_is_not_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.yaml").write_text(SHORT.replace("spaces: [tiny]", "spaces: [{space: tiny, chanels: 2}]"))
+    assert main(["study", "plan.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "with which searches/tiny/digits/darts/seed-0 cannot run: 'searches/tiny" in said
+    assert "holds 'chanels', which is no option of 'archgrad search'. Did you mean 'channels'?" in said
+    assert not Path("runs").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from archgrad.cli.parser import Parser
 from archgrad.data import Data
 from archgrad.data.samples import as_samples, size_of
 from archgrad.engine import EpochState
+from archgrad.errors import ArchgradError, OptionError
 from archgrad.methods.tree import KINDS
 from archgrad.nasbench import load_table
 from archgrad.retrain import retrain
@@ -29,7 +31,7 @@ from archgrad.study.columns import columns_of
 from archgrad.study.continued import still_to_run
 from archgrad.study.jobs import Candidate, Job, jobs_of
 
-__all__ = ["Part", "check_judges", "checked", "options_of", "parts_of", "to_text"]
+__all__ = ["Part", "check_judges", "check_options", "checked", "options_of", "parts_of", "to_text"]
 
 _STEPS = 4
 _TEST_BATCH = 1 / 3
@@ -68,6 +70,7 @@ def checked(study: Study, kept: Collection[Candidate] = ()) -> Iterator[Part]:
         ArchgradError: A run could not begin, or a table or an architecture is not there.
     """
     check_judges(study)
+    check_options(study)
     with TemporaryDirectory() as folder:
         searches: dict[str, float] = {}
         jobs = jobs_of(study, Path(folder))
@@ -85,6 +88,21 @@ def checked(study: Study, kept: Collection[Candidate] = ()) -> Iterator[Part]:
                 drawn = next(job for job in alike if "random" in job.typed)
                 seconds = _of_a_retraining(options_of(drawn))
             yield Part(name=name, runs=runs, seconds=seconds)
+
+
+def check_options(study: Study) -> None:
+    """Read all options of a study as its runs will; nothing is run, and nothing written but to a temporary folder.
+
+    Raises:
+        OptionError: A run would refuse them.
+    """
+    with TemporaryDirectory() as folder:
+        for alike in parts_of(jobs_of(study, Path(folder))).values():
+            try:
+                options_of(alike[0])
+            except ArchgradError as error:
+                said = str(error).replace(f"{folder}{os.sep}", "")
+                raise OptionError(f"The study has options with which {alike[0].name} cannot run: {said}") from None
 
 
 def parts_of(jobs: Sequence[Job]) -> dict[str, list[Job]]:

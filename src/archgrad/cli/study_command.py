@@ -8,7 +8,7 @@ from pathlib import Path
 
 from archgrad.cli.commands import COMMANDS
 from archgrad.cli.parser import Parser
-from archgrad.cli.study_check import checked, to_text
+from archgrad.cli.study_check import check_options, checked, to_text
 from archgrad.runs import Interrupted
 from archgrad.study import Study, load_study, study
 from archgrad.study.continued import goes_on_from
@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
             say(f"{part.name}: {part.seconds / 60:.2f} min", error=True)
         say(to_text(plan, parts))
         return 0
+    check_options(plan)
     out = Path(values["out"] or Path("runs") / Path(values["plan"]).stem)
     try:
         passed_on = {name: values[name] for name in (*parser.passed_on, "slurm", *_FILES)}
