@@ -99,8 +99,9 @@ class Cell(Choice):
         self.pairs = tuple(
             (source, node) for node in range(n_inputs, n_inputs + n_nodes) for source in range(node)
         )  # node by node, then by source
-        self._edge_names = {pair: _as_names(names, where, pair) for pair, names in (edge_candidates or {}).items()}
-        self._check_names(where)
+        edge_candidates = edge_candidates or {}
+        self._check_names({(0, n_inputs): self.names, **edge_candidates}, where)
+        self._edge_names = {pair: tuple(names) for pair, names in edge_candidates.items()}
         self.edges = nn.ModuleList(
             LayerChoice({name: self._built(name, *pair, partial_channels) for name in self.names_of(*pair)})
             for pair in (() if lazy else self.pairs)
@@ -112,8 +113,12 @@ class Cell(Choice):
         self.evaluator: Callable[[Cell, list[Any]], Any] | None = None
         """Set by a fast path: computes the forward pass from (cell, states) in its own way."""
 
-    def _check_names(self, where: str) -> None:
-        for pair, names in {(0, self.n_inputs): self.names, **self._edge_names}.items():
+    def _check_names(self, names_by_edge: Mapping[tuple[int, int], Sequence[str]], where: str) -> None:
+        for pair, names in names_by_edge.items():
+            if isinstance(names, str):
+                raise SpaceError(
+                    f"{where} needs a list of names for its edge {pair}, but got {names!r}. Give [{names!r}]."
+                )
             if pair not in self.pairs:
                 raise SpaceError(f"{where} has no edge {pair} (source, node). Its edges are {list(self.pairs)}.")
             if unknown := [name for name in names if name not in self.names]:
@@ -375,9 +380,3 @@ class Cell(Choice):
                 total = total + edge(state)
             split.enter(total, [edge.mixture.edge for edge in entering] if self.partial_channels > 1 else ())
         return split.whole[-1] if self.output == "last" else torch.cat(split.whole[self.n_inputs :], dim=1)
-
-
-def _as_names(names: Sequence[str], where: str, pair: tuple[int, int]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise SpaceError(f"{where} needs a list of names for its edge {pair}, but got {names!r}. Give [{names!r}].")
-    return tuple(names)

@@ -73,7 +73,6 @@ class PartFinder:
             module: Where to look.
             path: What it is called.
             conditions: What must be decided so that it is there.
-
         """
         if isinstance(module, ValuedLayer) and module.choices:
             yield path, module, conditions

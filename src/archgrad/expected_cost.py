@@ -67,10 +67,11 @@ def _with_whole_cells(space: nn.Module) -> nn.Module:
     if not any(isinstance(module, Cell) and module.partial_channels > 1 for module in space.modules()):
         return space
     space = copied(space)
-    whole = {cell: cell.whole() for cell in space.modules() if isinstance(cell, Cell)}
+    with torch.random.fork_rng([]):
+        whole: dict[nn.Module, Cell] = {cell: cell.whole() for cell in space.modules() if isinstance(cell, Cell)}
     for parent in list(space.modules()):
-        parent._modules.update({name: whole[m] for name, m in parent._modules.items() if isinstance(m, Cell)})
-    return whole.get(space, space)  # type: ignore[call-overload]
+        parent._modules.update({name: whole[m] for name, m in parent._modules.items() if m in whole})
+    return whole.get(space, space)
 
 
 class ExpectedCost:
@@ -111,9 +112,7 @@ class ExpectedCost:
         network = copied(space.network) if isinstance(space, Supernet) else space
         if network is not space:
             restore(network)
-        with torch.random.fork_rng([]):
-            network = _with_whole_cells(network)
-        self._supernet = Supernet(network, fast=False).eval()
+        self._supernet = Supernet(_with_whole_cells(network), fast=False).eval()
         self._labels = {id(entry.choice): entry.label for entry in self._supernet.choices}
         self._finder = PartFinder(self._labels)
         entries = self._supernet.choices

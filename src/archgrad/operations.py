@@ -7,7 +7,7 @@ Source: Liu et al. 2019, section 3.1; Dong and Yang 2020 for NAS-Bench-201.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -21,7 +21,6 @@ __all__ = [
     "DARTS_OPERATIONS",
     "DARTS_PRIMITIVES",
     "ROBUST_PRIMITIVES",
-    "ROBUST_S1",
     "ConvPair",
     "DilConv",
     "DropPath",
@@ -29,6 +28,7 @@ __all__ = [
     "Noise",
     "Pool",
     "PoolBN",
+    "Primitives",
     "ReLUConvBN",
     "SepConv",
     "Zero",
@@ -230,6 +230,8 @@ def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
 
 
+Primitives = Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
+"""Names of candidates: of every edge, or by cell of each edge."""
 DARTS_PRIMITIVES = (
     "none",
     "max_pool_3x3",
@@ -242,32 +244,31 @@ DARTS_PRIMITIVES = (
 )
 """The candidates of the paper's edges, in the authors' order."""
 
-ROBUST_PRIMITIVES = {
-    "s2": ("skip_connect", "sep_conv_3x3"),
-    "s3": ("none", "skip_connect", "sep_conv_3x3"),
-    "s4": ("noise", "sep_conv_3x3"),
-}
-"""The candidates of RobustDARTS' spaces S2 to S4 (Zela et al. 2020, section 4); S5 is the paper's."""
-
 _SKIP, _MAX, _AVG, _SEP3 = "skip_connect", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3"
 _DIL3, _DIL5 = "dil_conv_3x3", "dil_conv_5x5"
-ROBUST_S1 = {
-    "normal": (
-        *((_SKIP, _DIL3), (_SKIP, _DIL5)),
-        *((_SKIP, _DIL5), (_SKIP, _SEP3), (_SKIP, _DIL3)),
-        *((_MAX, _SKIP), (_SKIP, _SEP3), (_SKIP, _SEP3), (_SKIP, _DIL3)),
-        *((_SKIP, _SEP3), (_MAX, _SKIP), (_SKIP, _DIL3), (_DIL3, _DIL5), (_DIL3, _DIL5)),
-    ),
-    "reduce": (
-        *((_MAX, _AVG), (_MAX, _DIL3)),
-        *((_MAX, _AVG), (_MAX, _AVG), (_SKIP, _DIL5)),
-        *((_MAX, _AVG), (_MAX, _SEP3), (_SKIP, _DIL3), (_SKIP, _DIL5)),
-        *((_MAX, _AVG), (_MAX, _AVG), (_SKIP, _DIL5), (_SKIP, _DIL5), (_SKIP, _DIL5)),
-    ),
+ROBUST_PRIMITIVES: dict[str, Primitives] = {
+    "s1": {
+        "normal": (
+            *((_SKIP, _DIL3), (_SKIP, _DIL5)),
+            *((_SKIP, _DIL5), (_SKIP, _SEP3), (_SKIP, _DIL3)),
+            *((_MAX, _SKIP), (_SKIP, _SEP3), (_SKIP, _SEP3), (_SKIP, _DIL3)),
+            *((_SKIP, _SEP3), (_MAX, _SKIP), (_SKIP, _DIL3), (_DIL3, _DIL5), (_DIL3, _DIL5)),
+        ),
+        "reduce": (
+            *((_MAX, _AVG), (_MAX, _DIL3)),
+            *((_MAX, _AVG), (_MAX, _AVG), (_SKIP, _DIL5)),
+            *((_MAX, _AVG), (_MAX, _SEP3), (_SKIP, _DIL3), (_SKIP, _DIL5)),
+            *((_MAX, _AVG), (_MAX, _AVG), (_SKIP, _DIL5), (_SKIP, _DIL5), (_SKIP, _DIL5)),
+        ),
+    },
+    "s2": (_SKIP, _SEP3),
+    "s3": ("none", _SKIP, _SEP3),
+    "s4": ("noise", _SEP3),
 }
-"""The two candidates of every edge of RobustDARTS' S1, by cell, edges node by node and then by source.
+"""The candidates of RobustDARTS' spaces (Zela et al. 2020, section 4); S5 is the paper's.
 
-The authors found them by searches in the paper's space (Zela et al. 2020, section 4).
+Those of S1, which the authors found by searches in the paper's space, are two of an edge's own: by cell, edges node by
+node and then by source.
 """
 
 DARTS_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {

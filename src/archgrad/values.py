@@ -114,17 +114,10 @@ class Value(ABC):
 
     __hash__ = object.__hash__
 
-    def __lt__(self, other: object) -> bool:
+    def _compared(self, other: object) -> bool:
         self._is_open()
 
-    def __le__(self, other: object) -> bool:
-        self._is_open()
-
-    def __gt__(self, other: object) -> bool:
-        self._is_open()
-
-    def __ge__(self, other: object) -> bool:
-        self._is_open()
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
 
 
 class Arithmetic(Value):

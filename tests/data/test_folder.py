@@ -281,8 +281,8 @@ def test_a_cache_folder_without_permission_names_the_remedy(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_reference_tar_is_listed_right_and_each_tenth_image_loads(shared_dir, tmp_path):
-    archive, plain, tenth = shared_dir / "data" / "cifar10-jpeg.tar.xz", tmp_path / "plain.tar", tmp_path / "tenth.tar"
+def test_the_reference_tar_is_listed_right_and_loads_whole(shared_dir, tmp_path):
+    archive, plain = shared_dir / "data" / "cifar10-jpeg.tar.xz", tmp_path / "plain.tar"
     archive_module.decompress(archive, plain)
     listing = folder_module.list_classes(archive_module.read_tar(plain, archive), archive)
     assert listing.classes == (
@@ -291,21 +291,18 @@ def test_the_reference_tar_is_listed_right_and_each_tenth_image_loads(shared_dir
     assert listing.train_targets.bincount().tolist() == [5000] * 10
     assert listing.test_targets.bincount().tolist() == [1000] * 10
     some = ImageFiles(listing.train[::2500], listing.train_targets[::2500], image_size=32, channels=3)
-    with tarfile.open(plain) as tar, tarfile.open(tenth, "w") as part:
-        for number, member in enumerate(one for one in tar if one.isfile()):
-            if number % 10 == 0:
-                part.addfile(member, tar.extractfile(member))
+    with tarfile.open(plain) as tar:
         for (pixels, target), stored in zip(some, some.images, strict=True):
             name = stored.name.split(": ")[1]
             assert listing.classes[target] in name
             expected = np.asarray(Image.open(tar.extractfile(name))).transpose(2, 0, 1)
             assert np.array_equal(pixels.numpy(), expected)
-    data = load(f"folder:{tenth}", root=tmp_path / "cache")
-    assert len(data.train.inputs) + len(data.test.inputs) == 6_000
-    assert data.train.inputs.shape[1:] == data.test.inputs.shape[1:] == (3, 32, 32)
-    # CIFAR-10's own constants, but for what JPEG loses and a tenth of the images tells.
-    assert data.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)
-    assert data.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)
+    data = load(f"folder:{plain}", root=tmp_path / "cache")
+    assert data.train.inputs.shape == (50_000, 3, 32, 32)
+    assert data.test.inputs.shape == (10_000, 3, 32, 32)
+    # CIFAR-10's own constants, but for what JPEG loses.
+    assert data.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.001)
+    assert data.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.003)
 
 
 def test_folders_inside_each_other_have_a_limit(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -70,23 +69,21 @@ def checked(study: Study, kept: Collection[Candidate] = ()) -> Iterator[Part]:
         ArchgradError: A run could not begin, or a table or an architecture is not there.
     """
     check_judges(study)
-    check_options(study)
     with TemporaryDirectory() as folder:
         searches: dict[str, float] = {}
-        jobs = jobs_of(study, Path(folder))
+        parts = parts_of(jobs_of(study, Path(folder)))
+        options = {name: options_of(_example(alike)) for name, alike in parts.items()}
         todo = {job.name for job in still_to_run(study, kept, Path(folder))}
-        for name, alike in parts_of(jobs).items():
+        for name, alike in parts.items():
             runs, first = sum(job.name in todo for job in alike), alike[0]
             if not runs:
                 continue
             if first.command == "search":
-                seconds = searches[name] = _of_a_search(options_of(first))
+                seconds = searches[name] = _of_a_search(options[name])
             elif first.command == "random-search":
-                options_of(first)
                 seconds = searches[_without_seed(str(first.after))]
             else:
-                drawn = next(job for job in alike if "random" in job.typed)
-                seconds = _of_a_retraining(options_of(drawn))
+                seconds = _of_a_retraining(options[name])
             yield Part(name=name, runs=runs, seconds=seconds)
 
 
@@ -98,11 +95,12 @@ def check_options(study: Study) -> None:
     """
     with TemporaryDirectory() as folder:
         for alike in parts_of(jobs_of(study, Path(folder))).values():
-            try:
-                options_of(alike[0])
-            except ArchgradError as error:
-                said = str(error).replace(f"{folder}{os.sep}", "")
-                raise OptionError(f"The study has options with which {alike[0].name} cannot run: {said}") from None
+            options_of(_example(alike))
+
+
+def _example(alike: Sequence[Job]) -> Job:
+    """Return the job of a part that stands for all: of retrainings one that needs no search before."""
+    return next((job for job in alike if "random" in job.typed), alike[0])
 
 
 def parts_of(jobs: Sequence[Job]) -> dict[str, list[Job]]:
@@ -118,11 +116,15 @@ def options_of(job: Job) -> dict[str, Any]:
     """Return the values of all options of a job as its command would read them.
 
     Raises:
-        ArchgradError: The command would refuse them.
+        OptionError: The command would refuse them.
     """
     command, *typed = job.arguments()
     parts = tuple(KINDS) if command == "search" else ()
-    return parse(_parser(command), typed, command=command, parts=parts)
+    try:
+        return parse(_parser(command), typed, command=command, parts=parts)
+    except ArchgradError as error:
+        said = str(error).replace(str(job.folder), job.name)  # which lies in the study's folder
+        raise OptionError(f"The study has options with which {job.name} cannot run: {said}") from None
 
 
 def _parser(command: str) -> Parser:

@@ -108,12 +108,16 @@ def notes_on_budgets(architecture: Architecture, regularizers: Sequence[Regulari
 
 def _priced(row: Sequence[float], costs: Sequence[float], multiplier: float) -> list[float]:
     """Return scores with a multiplier on the costs; those below 0, which count where a row has no other, stay below."""
-    priced = []
-    for score, cost in zip(row, costs, strict=True):
-        others = [c for other, c in zip(row, costs, strict=True) if (other > 0.0) is (score > 0.0)]
-        loss = multiplier * max(0.0, cost - min(others))
-        priced.append(score * math.exp(-loss) if score > 0.0 else score - loss if score < 0.0 else score)
-    return priced
+    pairs = list(zip(row, costs, strict=True))
+    least = {
+        above: min((cost for score, cost in pairs if (score > 0.0) is above), default=0.0) for above in (True, False)
+    }
+
+    def priced(score: float, cost: float) -> float:
+        loss = multiplier * (cost - least[score > 0.0])
+        return score * math.exp(-loss) if score > 0.0 else score - loss if score < 0.0 else score
+
+    return [priced(score, cost) for score, cost in pairs]
 
 
 def _lost(row: Sequence[float], costs: Sequence[float], multiplier: float) -> float:

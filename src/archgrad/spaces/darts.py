@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from archgrad.checks import check_word
 from archgrad.decision import joined_nodes
 from archgrad.errors import ArchitectureError, OptionError, SpaceError
-from archgrad.operations import DARTS_OPERATIONS, DARTS_PRIMITIVES, ROBUST_PRIMITIVES, ROBUST_S1
+from archgrad.operations import DARTS_OPERATIONS, DARTS_PRIMITIVES, ROBUST_PRIMITIVES, Primitives
 from archgrad.sizes import check_divides, check_fits_memory, check_whole
 from archgrad.spaces.darts_network import DartsNetwork
 
 __all__ = ["DartsTemplate", "darts_cifar", "darts_imagenet"]
 
-
-Operations = str | Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
+Operations = str | Primitives
 _CELLS = ("normal", "reduce")
 
 
@@ -93,18 +92,18 @@ def _build(
     }
     if stage == "retrain":
         return DartsTemplate(**options)
-    joined = {"normal": nodes, "reduce": nodes}
+    joined = dict.fromkeys(_CELLS, nodes)
     options |= {"partial_channels": partial_channels, "operations": _names_of(operations, nodes)}
     return _sized(joined=joined, nodes=nodes, retrain=False, **options)
 
 
 def _names_of(operations: Operations, nodes: int) -> dict[str, Sequence[Sequence[str]]]:
     """Return the names of the candidates of every edge of each cell, that `operations` of a space stands for."""
-    lists = {"darts": DARTS_PRIMITIVES, **ROBUST_PRIMITIVES}
+    lists: dict[str, Primitives] = {"darts": DARTS_PRIMITIVES, **ROBUST_PRIMITIVES}
     n_edges = sum(range(2, 2 + nodes))
     if isinstance(operations, str):
-        check_word("operations", operations, ("darts", "s1", *ROBUST_PRIMITIVES))
-        operations = ROBUST_S1 if operations == "s1" else lists[operations]
+        check_word("operations", operations, lists)
+        operations = lists[operations]
     if not isinstance(operations, Mapping):
         operations = dict.fromkeys(_CELLS, [operations] * n_edges)
     if set(operations) != set(_CELLS) or any(len(operations[label]) != n_edges for label in _CELLS):
