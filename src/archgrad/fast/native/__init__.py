@@ -13,9 +13,11 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `library`: how they are found and called.
 - `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
   forward and backward; `weaving`: what passes by; `noisy`: noise; `pooled`: pools alone;
-  `program`: stages one after the other as one function.
+  `program`: stages one after the other, `program_function` as one function, of `program_gradients`.
+- `second_backward`: these gradients, differentiated once more by the same kernels, as `tangents` says; `pushed` goes
+  through a stage forward, and `pulled` backward.
 - `inverted`: a sum of inverted residuals as one function, of `inverted_passes`.
-- `composed`: the same written with PyTorch's operations.
+- `composed`, `composed_program`: the same written with PyTorch's operations.
 """
 
 from archgrad.fast.native.inverted import Blend, Statistics, blend_inverted
@@ -26,7 +28,8 @@ from archgrad.fast.native.noisy import Noisy
 from archgrad.fast.native.other_step import OtherStep
 from archgrad.fast.native.plan import Plan, Pool, Unit, understands
 from archgrad.fast.native.pooled import Pooled
-from archgrad.fast.native.program import Affine, Program, Step, run_program
+from archgrad.fast.native.program import Affine, Program, Step
+from archgrad.fast.native.program_function import run_program
 from archgrad.fast.native.weaving import Weave
 
 __all__ = [

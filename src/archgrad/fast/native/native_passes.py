@@ -29,6 +29,7 @@ __all__ = [
     "backward",
     "dense",
     "forward",
+    "jobs_of",
     "point",
     "small_gradients",
     "spread",
@@ -112,7 +113,7 @@ def forward(
         fixed: Mean and variance to normalise with, (T, O) each; None for those of the batch.
     """
     x = operands.inputs[0]
-    jobs = _jobs(plan, operands)
+    jobs = jobs_of(plan, operands)
     normalised = None
     if scale is not None:
         own = [jobs[k] for k in plan.normalised]
@@ -170,7 +171,7 @@ def backward(
         to_mixing: Whether that by `mixing` is.
     """
     dtype = gs[0].dtype
-    jobs = _jobs(plan, operands)
+    jobs = jobs_of(plan, operands)
     own, values = [jobs[k] for k in plan.normalised], [jobs[k] for k in plan.values]
     point(jobs, grad=_for_each(gs, jobs))
     strength = offset = None
@@ -254,7 +255,7 @@ def _for_each(images: Sequence[Tensor], jobs: Sequence[Job]) -> Sequence[Tensor]
     return images if len(images) == len(jobs) else list(images) * len(jobs)
 
 
-def _jobs(plan: Plan, operands: Operands) -> list[Job]:
+def jobs_of(plan: Plan, operands: Operands) -> list[Job]:
     """A job for each unit; what is not projected is its own result."""
     shapes = tuple(tuple(x.shape for x in group) for group in operands[:3])
     jobs = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.added_noise import AddedNoise
 from archgrad.fast.native.library import image_like
-from archgrad.fast.native.other_step import Asked, OtherStep
+from archgrad.fast.native.other_step import Asked, OtherStep, Run
 
 __all__ = ["Noisy"]
 
@@ -38,6 +38,10 @@ class Noisy(OtherStep):
             target.image.add_(g)
         else:
             target.image.copy_(g)
+
+    def push(self, run: Run) -> list[Tensor | None]:
+        """As `OtherStep.push`."""
+        return list(run.d_images)
 
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
         """As `OtherStep.composed`."""

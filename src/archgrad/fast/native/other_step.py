@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from archgrad.fast.native.native_passes import Target
 
-__all__ = ["Asked", "OtherStep"]
+__all__ = ["Asked", "OtherStep", "Place", "Rows", "Run"]
+
+Rows = Sequence[Tensor | None]
+Place = Callable[[], Target] | None
+"""Makes room for the gradient by an image where one is written; None if it is not wanted."""
+
+
+class Run(NamedTuple):
+    """What a step was given and made, and a direction of it, of which None is zero."""
+
+    images: Sequence[Tensor]
+    """What the step reads."""
+    made: Sequence[Tensor]
+    """What its forward pass returned."""
+    weights: Tensor
+    """(V,), its mixing weights."""
+    d_images: Rows
+    """Like `images`."""
+    d_weights: Tensor | None
+    """Like `weights`."""
 
 
 class Asked(NamedTuple):
@@ -22,7 +41,7 @@ class Asked(NamedTuple):
     """What its forward pass returned."""
     weights: Tensor
     """(V,), its mixing weights."""
-    gs: Sequence[Tensor | None]
+    gs: Rows
     """The gradients by what it gives, channels_last; None for zero."""
     targets: Sequence[Target | None]
     """Where the gradient by each image goes; None if it is not wanted."""
@@ -57,6 +76,29 @@ class OtherStep(ABC):
         Returns:
             That by the mixing weights, (V,); None if it is not wanted, or if there are none.
         """
+
+    @abstractmethod
+    def push(self, run: Run) -> Rows:
+        """Return the derivatives along a direction of the images that it gives; None for zero."""
+
+    def pull(self, run: Run, gs: Rows, d_gs: Rows, places: Sequence[Place]) -> Tensor | None:
+        """Write the derivatives of the gradients along a direction to where they belong (see `tangents`).
+
+        As it is, this is for steps without mixing weights, whose gradients do not depend on where small changes lead.
+
+        Args:
+            run: The step.
+            gs: The gradients by what it gives; None for zero.
+            d_gs: Their own derivatives; None for zero.
+            places: Where what is found by each image goes.
+
+        Returns:
+            That by the mixing weights, (V,); None if there are none.
+        """
+        if any(g is not None for g in d_gs):
+            targets = [None if place is None else place() for place in places]
+            self.backward(Asked(run.images, run.made, run.weights, d_gs, targets, to_weights=False))
+        return None
 
     @abstractmethod
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:

@@ -114,6 +114,11 @@ class Plan:
         found = iter(weights)
         return (None if unit.geometry is None else next(found) for unit in self.units)
 
+    def projection_of_each(self, projections: Sequence[T]) -> Iterator[T | None]:
+        """Return the projection of every unit, from those of units with one."""
+        found = iter(projections)
+        return (next(found) if unit.projected else None for unit in self.units)
+
 
 def understands(geometry: Geometry, kernel: Sequence[int], *, wide: bool = False) -> bool:
     """Return whether the kernels compute such a convolution: the same both ways, with stride 1, or 2 if depthwise.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.fast.native.library import Job, call, image_like
-from archgrad.fast.native.other_step import Asked, OtherStep
+from archgrad.fast.native.other_step import Asked, OtherStep, Place, Rows, Run
 from archgrad.partial_channels import interleaved
 
 __all__ = ["Weave"]
@@ -70,6 +70,38 @@ class Weave(OtherStep):
         call("unweave", jobs, images[0].dtype)
         return by_weights
 
+    def push(self, run: Run) -> list[Tensor | None]:
+        """As `OtherStep.push`: it is linear in its images, and in its weights."""
+        images, made, weights, d_images, d_weights = run
+        found: list[Tensor | None] = [None] * len(made)
+        if any(d is not None for d in d_images):
+            found = [*self.forward(_or_zeros(d_images, images), weights)]
+        if self.weighted and d_weights is not None:
+            passing = [torch.zeros_like(x) if k < self.mixes else x for k, x in enumerate(images)]
+            more = self.forward(passing, d_weights)
+            found = [y if x is None else x.add_(y) for x, y in zip(found, more, strict=True)]
+        return found
+
+    def pull(self, run: Run, gs: Rows, d_gs: Rows, places: Sequence[Place]) -> Tensor | None:
+        """As `OtherStep.pull`."""
+        images, made, weights, d_images, d_weights = run
+        nowhere = [None] * len(images)
+        by_weights = torch.zeros_like(weights) if self.weighted else None
+        parts: list[Tensor | None] = []
+        if any(g is not None for g in d_gs):
+            targets = [None if place is None else place() for place in places]
+            parts.append(self.backward(Asked(images, made, weights, d_gs, targets, to_weights=True)))
+        if self.weighted and d_weights is not None:
+            passing = [None if place is None or k < self.mixes else place() for k, place in enumerate(places)]
+            self.backward(Asked(images, made, d_weights, gs, passing, to_weights=False))
+        if self.weighted and any(d is not None for d in d_images):
+            along = _or_zeros(d_images, images)
+            parts.append(self.backward(Asked(along, made, weights, gs, nowhere, to_weights=True)))
+        for part in parts:
+            if by_weights is not None and part is not None:
+                by_weights += part
+        return by_weights
+
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
         """As `OtherStep.composed`."""
         passing = list(images[self.mixes :])
@@ -96,3 +128,7 @@ class Weave(OtherStep):
         for k, job in enumerate(jobs if self.weighted else ()):
             job.strength = weights.data_ptr() + k * weights.element_size()
         return jobs
+
+
+def _or_zeros(along: Rows, like: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(x) if d is None else d for d, x in zip(along, like, strict=True)]
