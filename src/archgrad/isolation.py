@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from archgrad.errors import SpaceError
 from archgrad.nested import map_tensors, tensors_in
 
-__all__ = ["has_in_place", "run_isolated", "write_anew"]
+__all__ = ["NEW", "has_in_place", "run_isolated", "write_anew"]
 
 _spares_input: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 """The values of `training` in which a module with in-place parts was seen to leave its input as it was."""
@@ -68,7 +68,7 @@ def has_in_place(module: nn.Module) -> bool:
     return any(getattr(part, "inplace", False) is True for part in module.modules())
 
 
-_NEW = (_ConvNd, nn.Linear, _NormBase, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d)
+NEW = (_ConvNd, nn.Linear, _NormBase, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d)
 """Layers that return a tensor of their own; after one of them, working in place is nobody else's concern."""
 
 
@@ -84,7 +84,7 @@ def write_anew(module: nn.Module) -> None:
 
 def _write_anew(module: nn.Module) -> bool:
     """Return whether what follows the module in a sequence sees a tensor of the module's own."""
-    if isinstance(module, _NEW):
+    if isinstance(module, NEW):
         return True
     if type(module) is nn.Sequential:
         return any(_write_anew(part) for part in module)

@@ -88,6 +88,20 @@ class Same(nn.Module):
         return x
 
 
+class InPlaceInside(nn.Module):
+    """Two halves, each of which begins with a ReLU in place; the second writes to what the first gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.first, self.second = (nn.Sequential(*Depthwise().children()) for _ in range(2))
+        for half in (self.first, self.second):
+            half[1] = nn.Sequential(*half[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.relu(self.first(self.relu(x))))
+
+
 KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "depthwise": (Depthwise, "depthwise"),
     "dilated": (lambda: Depthwise(2), "depthwise"),
@@ -99,6 +113,11 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "pool": (Pooled, "pool-norm"),
     "same": (Same, "identity"),
+    "in place": (
+        lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)),
+        "convolution",
+    ),
+    "in place inside": (InPlaceInside, "separable"),
     "subclass": (lambda: type("Own", (SepConv,), {})(C, C, 3, 1), "separable"),
 }
 
@@ -218,18 +237,30 @@ def with_circular_padding() -> nn.Module:
     return module
 
 
+class ReadBehind(Depthwise):
+    """Reads what it has written to, under the name from before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(F.relu(x))
+        z = self.relu(y)  # noqa: F841
+        return self.layers[1](self.layers[0](y))
+
+
 UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     **{
         kind.__name__: kind
         for kind in (Residual, Gated, Observed, Repeated, OtherRelu, OtherCall, OtherParts, OddlyHalved, Swapped)
     },
-    **{kind.__name__: kind for kind in (OtherPlaces, OtherNames)},
+    **{kind.__name__: kind for kind in (OtherPlaces, OtherNames, ReadBehind)},
     "own forward": with_own_forward,
     "hook": with_hook,
     "part of the instance": with_instance_part,
     "bias": with_bias,
     "padding": with_circular_padding,
-    "inplace": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)),
     "norm of a pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)),
 }
 
@@ -280,6 +311,31 @@ def test_known_by_structure(name: str) -> None:
     assert branch is not None
     assert branch.form == form
     agree(build(), build(), nn.Identity())
+
+
+class InPlaceAlone(nn.Module):
+    """An operation outside of choices, which writes to what is read once more, as the plain path does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choice = ag.LayerChoice([Depthwise(), nn.Identity()])
+        self.alone = InPlaceInside()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.choice(x)
+        y = self.alone(x)
+        return (x + y).mean((2, 3))
+
+
+@pytest.mark.usefixtures("backend")
+def test_an_operation_outside_of_choices_that_writes_to_its_input() -> None:
+    torch.manual_seed(0)
+    space = InPlaceAlone().double()
+    found = [results(space, image() + 0, fast=fast) for fast in (False, True)]
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+    branch = branch_of(space.alone)
+    assert branch is not None
+    assert branch.writes_to_input
 
 
 @pytest.mark.usefixtures("backend")

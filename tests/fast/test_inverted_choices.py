@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -94,6 +95,8 @@ KNOWN: dict[str, Callable[[], nn.Module]] = {
     "named": Named,
     "without affine part": lambda: Named(affine=False),
     "relu6 by a function": Named6,
+    "in place": lambda: Block(act=partial(nn.ReLU, inplace=True)),
+    "relu6 in place": lambda: Block(act=partial(nn.ReLU6, inplace=True)),
     "sequence": lambda: Block().layers,
     "nested": lambda: nn.Sequential(nn.Identity(), nn.Sequential(Block(), nn.Identity())),
 }
@@ -195,7 +198,6 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "bias behind": with_part(6, nn.Conv2d(12, C, 1)),
     "other activation": with_part(2, nn.SiLU()),
     "mixed activations": with_part(2, nn.ReLU6()),
-    "in place": with_part(2, nn.ReLU(inplace=True)),
     "other bound": bounded,
     "grouped": with_part(3, nn.Conv2d(12, 12, 3, padding=1, groups=6, bias=False)),
     "circular": with_part(3, nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False, padding_mode="circular")),

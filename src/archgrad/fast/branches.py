@@ -41,7 +41,7 @@ from archgrad.fast.recognise import (
 )
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
-__all__ = ["Branch", "Form", "Layer", "TwoGrids", "branch_of", "noisy_branch_of", "output_size"]
+__all__ = ["Branch", "Form", "Layer", "TwoGrids", "branch_of", "noisy_branch_of", "output_size", "part_at"]
 
 Form = Literal[
     "identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable", "inverted"
@@ -81,6 +81,11 @@ class Branch(NamedTuple):
     """Whether it takes images of even height and width only."""
     noise: AddedNoise | None = None
     """What calling it adds to its output beside."""
+
+    @property
+    def writes_to_input(self) -> bool:
+        """Whether calling it changes its input, unless that is given as a copy, as candidates' inputs are."""
+        return bool(self.layers) and getattr(self.layers[0], "inplace", False) is True
 
     @property
     def is_projection(self) -> bool:
@@ -181,7 +186,7 @@ def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
         case Shifted(x):
             before, layers = _follow(module, x), [_SHIFT]
         case Part(path, x):
-            before, layers = _follow(module, x), _chain_of(_part_at(module, path))
+            before, layers = _follow(module, x), _chain_of(part_at(module, path))
         case Either(flag, yes, no):
             decided = None if hasattr(type(module), flag) else module.__dict__.get(flag)
             return _follow(module, yes if decided else no) if isinstance(decided, bool) else None
@@ -200,8 +205,8 @@ def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
     return None if before is None or layers is None else before + layers
 
 
-def _part_at(module: nn.Module, path: Sequence[str | int]) -> nn.Module | None:
-    """The part that code finds by these names, and these numbers of parts of lists and sequences."""
+def part_at(module: nn.Module, path: Sequence[str | int]) -> nn.Module | None:
+    """Return the part that code finds by these names, and these numbers of parts of lists and sequences."""
     found: nn.Module | None = module
     for key in path:
         if found is None or not computes_by(type(found), nn.Module):
@@ -240,7 +245,7 @@ def _letter(layer: Layer) -> str:
         return "?"
     letter = _LETTERS[kind_of(layer)]
     if letter in ("r", "s"):
-        return "?" if layer.inplace or not is_clamped_as_defined(layer) else letter
+        return letter if is_clamped_as_defined(layer) else "?"  # in place or not: nothing else reads what is between
     if letter == "z":
         return "z" if is_zero(layer) else "?"
     if letter == "m":

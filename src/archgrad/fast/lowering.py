@@ -245,6 +245,8 @@ def readable(operation: nn.Module, x: Tensor) -> Branch | None:
     branch = branch_of(operation)
     if branch is None or not fits(operation, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
         return None
+    if branch.writes_to_input:  # which others may read
+        return None
     return branch if all(times == 1 for times in Counter(states_of(operation)).values()) else None
 
 

@@ -18,9 +18,9 @@ from archgrad.cell import Cell
 from archgrad.choices import Choice, InputChoice, LayerChoice
 from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import is_exactly, is_hooked, kind_of
+from archgrad.fast.in_place import writes_beyond
 from archgrad.fast.source import Reading, methods_of, read_module
 from archgrad.fast.unchanged import Parts
-from archgrad.isolation import has_in_place
 from archgrad.operations import FactorizedReduce
 from archgrad.values import ValueChoice
 
@@ -127,7 +127,7 @@ def works_in_place(network: nn.Module) -> bool:
     readings = list(_readings(network))
     if any(reading is None or reading.writes_in_place for reading in readings):
         return True
-    return bool(readings) and any(has_in_place(module) for module in network.children())
+    return bool(readings) and any(writes_beyond(module) for module in network.children())
 
 
 def _readings(network: nn.Module) -> Iterator[Reading | None]:
