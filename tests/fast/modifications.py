@@ -92,6 +92,14 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
         "dil3": lambda source, node: DilConv(CHANNELS, CHANNELS, 3, 1, affine=affine),
         "conv1": lambda source, node: ReLUConvBN(CHANNELS, CHANNELS, 1, affine=affine),
         "conv3": lambda source, node: ReLUConvBN(CHANNELS, CHANNELS, 3, padding=1, affine=affine),
+        "behind": lambda source, node: nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS, affine=affine), nn.ReLU()
+        ),
+        "norm": lambda source, node: nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 5, padding=2, groups=CHANNELS, bias=False),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+        ),
         "own": lambda source, node: OwnConv(),
         "written": lambda source, node: WrittenSepConv(affine=affine),
         "other": lambda source, node: OtherSepConv(CHANNELS, CHANNELS, 3, 1, affine=affine),

@@ -102,6 +102,26 @@ class InPlaceInside(nn.Module):
         return self.second(self.relu(self.first(self.relu(x))))
 
 
+def convolved(*layers: nn.Module, relu: type[nn.Module] | None = nn.ReLU) -> nn.Sequential:
+    """A ReLU behind, or none at all."""
+    return nn.Sequential(*layers, nn.BatchNorm2d(C), *([relu()] if relu else []))
+
+
+def depthwise(kernel: int = 3) -> list[nn.Module]:
+    return [nn.Conv2d(C, C, kernel, padding=kernel // 2, groups=C, bias=False), nn.Conv2d(C, C, 1, bias=False)]
+
+
+class Behind(nn.Module):
+    """ReLU by a function, behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
 KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "depthwise": (Depthwise, "depthwise"),
     "dilated": (lambda: Depthwise(2), "depthwise"),
@@ -111,6 +131,15 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)),
         "convolution",
     ),
+    "behind": (Behind, "convolution"),
+    "pointwise, behind": (lambda: convolved(nn.Conv2d(C, C, 1, bias=False)), "convolution"),
+    "5x5, behind": (lambda: convolved(nn.Conv2d(C, C, 5, padding=2, bias=False)), "convolution"),
+    "no relu": (lambda: convolved(nn.Conv2d(C, C, 3, padding=1, bias=False), relu=None), "convolution"),
+    "alone, behind": (lambda: convolved(nn.Conv2d(C, C, 3, padding=1, groups=C, bias=False)), "convolution"),
+    "before and behind": (lambda: convolved(nn.ReLU(), *depthwise()), "depthwise"),
+    "depthwise, behind": (lambda: convolved(*depthwise(5)), "depthwise"),
+    "depthwise, no relu": (lambda: convolved(*depthwise(), relu=None), "depthwise"),
+    "twice, behind": (lambda: nn.Sequential(convolved(*depthwise()), convolved(*depthwise(5))), "separable"),
     "pool": (Pooled, "pool-norm"),
     "same": (Same, "identity"),
     "in place": (

@@ -71,10 +71,17 @@ class Branch(NamedTuple):
     operation: nn.Module
     form: Form
     layers: tuple[Layer, ...]
-    """What the input goes through: nothing; a Zero; a pool; a pool and a BatchNorm; ReLU, TwoGrids, BatchNorm; or ReLU,
-    then any convolution ("convolution"), or a depthwise and a pointwise one ("depthwise"), BatchNorm; or twice the
-    latter ("separable"); or a pointwise, a depthwise, a pointwise convolution, each with a BatchNorm behind it, and
-    between them ReLU or ReLU6 ("inverted", of which the first convolution may be missing with what follows it)."""
+    """What the input goes through, between `relu_before` and `relu_behind`: nothing; a Zero; a pool; a pool and a
+    BatchNorm; TwoGrids and a BatchNorm; or any convolution ("convolution"), or a depthwise and a pointwise one
+    ("depthwise"), and a BatchNorm; or twice the latter with a ReLU between ("separable"); or a pointwise, a depthwise,
+    a pointwise convolution, each with a BatchNorm behind it, and between them ReLU or ReLU6 ("inverted", of which the
+    first convolution may be missing with what follows it)."""
+    relu_before: bool = False
+    """Whether its input goes through a ReLU first."""
+    relu_behind: bool = False
+    """Whether its output goes through a ReLU."""
+    writes_to_input: bool = False
+    """Whether calling it changes its input, unless that is given as a copy, as candidates' inputs are."""
     is_residual: bool = False
     """Whether its input is added to what the layers give."""
     needs_even: bool = False
@@ -83,27 +90,26 @@ class Branch(NamedTuple):
     """What calling it adds to its output beside."""
 
     @property
-    def writes_to_input(self) -> bool:
-        """Whether calling it changes its input, unless that is given as a copy, as candidates' inputs are."""
-        return bool(self.layers) and getattr(self.layers[0], "inplace", False) is True
-
-    @property
     def is_projection(self) -> bool:
         """Whether it ends in a pointwise convolution and a BatchNorm."""
         if self.form == "convolution":
-            return is_pointwise(cast(nn.Conv2d, self.layers[1]))
+            return is_pointwise(cast(nn.Conv2d, self.layers[0]))
         return self.form in ("reduction", "depthwise", "separable")
 
     @property
     def wide(self) -> Geometry | None:
         """The geometry of its dense convolution of several pixels; None if the compiled kernels do not compute it."""
-        return as_wide(cast(nn.Conv2d, self.layers[1])) if self.form == "convolution" else None
+        return as_wide(cast(nn.Conv2d, self.layers[0])) if self.form == "convolution" else None
 
 
+_BETWEEN: dict[str, Form] = {
+    **{"cn": "convolution", "dn": "convolution", "pn": "convolution"},
+    **{"dpn": "depthwise", "dpnrdpn": "separable"},
+}
+"""Forms that may have a ReLU before and behind."""
 _FORMS: dict[str, Form] = {
     **{"": "identity", "z": "zero", "m": "pool", "mn": "pool-norm", "rhn": "reduction"},
-    **{"rcn": "convolution", "rdn": "convolution", "rpn": "convolution"},
-    **{"rdpn": "depthwise", "rdpnrdpn": "separable"},
+    **{f"{before}{core}{behind}": _BETWEEN[core] for core in _BETWEEN for before in ("", "r") for behind in ("", "r")},
     **{"pnrdnrpn": "inverted", "pnsdnspn": "inverted", "dnrpn": "inverted", "dnspn": "inverted"},
 }
 _LETTERS: dict[type[nn.Module], str] = {
@@ -142,10 +148,21 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
     layers, is_residual = tuple(chain), False
     if len(layers) == 1 and isinstance(layers[0], Residual):
         layers, is_residual = layers[0].layers, True
-    form = _FORMS.get("".join(map(_letter, layers)))
+    letters = "".join(map(_letter, layers))
+    form = _FORMS.get(letters)
     if form is None or (is_residual and form != "inverted") or not _fits_together(layers):
         return None
-    return Branch(operation, form, layers, is_residual, needs_even and form == "reduction")
+    before, behind = letters.startswith("r"), letters.endswith("r")
+    return Branch(
+        operation,
+        form,
+        layers[before : len(layers) - behind],
+        relu_before=before,
+        relu_behind=behind,
+        writes_to_input=before and getattr(layers[0], "inplace", False) is True,
+        is_residual=is_residual,
+        needs_even=needs_even and form == "reduction",
+    )
 
 
 def _chain_of(module: nn.Module | None) -> list[Layer] | None:

@@ -20,6 +20,7 @@ from operator import add
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archgrad.cell import Cell
@@ -48,7 +49,7 @@ from archgrad.fast.lowering import (
     offset_of,
 )
 from archgrad.fast.memory_format import as_written, is_channels_last
-from archgrad.fast.normalised import Projected, normalised_sum, settings
+from archgrad.fast.normalised import Projected, normalised, normalised_sum, settings
 from archgrad.fast.path_names import Path
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined, weighted_total
@@ -222,6 +223,7 @@ class _Node:
         self._weights = weights
         self._mixtures = mixtures
         self._projected: dict[Any, list[tuple[Projected, Tensor]]] = {}
+        self._rectified: dict[Any, list[tuple[Projected, Tensor]]] = {}
         self._weighted: list[tuple[Tensor, Tensor]] = []
         self._tracking: dict[torch.Size, list[tuple[nn.BatchNorm2d, Tensor, Tensor]]] = {}
 
@@ -254,6 +256,9 @@ class _Node:
             norms, means, variances = zip(*tracking, strict=True)
             track(norms, torch.stack(means), torch.stack(variances), shape.numel() // shape[1])
         parts: list[Tensor] = []
+        for group in self._rectified.values():
+            projected, weights = zip(*group, strict=True)
+            self._weighted += zip(normalised(projected, relu=True), weights, strict=True)
         values, mixing = [value for value, _ in self._weighted], None
         if values:
             mixing = torch.stack([weight for _, weight in self._weighted])
@@ -276,10 +281,12 @@ class _Node:
         elif branch.form == "pool-norm":
             self._add_pool(state, branch, weight)
         elif (projected := state.projected(branch)) is not None:
-            self._projected.setdefault(settings(projected), []).append((projected, weight))
+            groups = self._rectified if branch.relu_behind else self._projected
+            groups.setdefault(settings(projected), []).append((projected, weight))
         else:  # a convolution that is called as well
-            _, convolution, norm = cast("tuple[Any, ...]", branch.layers)
-            self._weighted.append((norm(convolution(state.relu)), weight))
+            convolution, norm = cast("tuple[Any, ...]", branch.layers)
+            y = norm(convolution(state.relu if branch.relu_before else state.x))
+            self._weighted.append((F.relu(y) if branch.relu_behind else y, weight))
 
     def _add_pool(self, state: SharedFeatures, branch: Branch, weight: Tensor) -> None:
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)

@@ -94,4 +94,4 @@ def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:
     if branch.form == "pool":
         return state.pooled(cast(nn.Module, branch.layers[0]))
     projected = state.projected(branch)
-    return operation(state.x) if projected is None else normalised([projected], relu=False)[0]
+    return operation(state.x) if projected is None else normalised([projected], relu=branch.relu_behind)[0]

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.batch_norms import uses_batch
-from archgrad.fast.branches import Branch, Layer, TwoGrids
+from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grouped_layers import as_pairs
 from archgrad.fast.recognise import is_pointwise, pool_settings
 
-__all__ = ["is_shared", "layers_of", "settings_of", "weights_of"]
+__all__ = ["is_shared", "settings_of", "weights_of"]
 
 
 def settings_of(branch: Branch) -> tuple[Any, ...] | None:
@@ -28,8 +28,10 @@ def settings_of(branch: Branch) -> tuple[Any, ...] | None:
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
         suits = uses_batch(norm) and not is_synchronised(norm)
         return (*pool_settings(pool), *_norm_settings(norm)) if suits else None
+    if not branch.relu_before or branch.relu_behind:
+        return None
     found: list[Any] = [branch.form]
-    for position, layer in enumerate(layers_of(branch)):
+    for position, layer in enumerate(branch.layers):
         if isinstance(layer, nn.BatchNorm2d):
             if is_synchronised(layer):
                 return None
@@ -53,15 +55,10 @@ def is_shared(branch: Branch) -> bool:
     return branch.form in ("identity", "pool", "pool-norm")
 
 
-def layers_of(branch: Branch) -> tuple[Layer, ...]:
-    """What comes after the first ReLU."""
-    return branch.layers[1:]
-
-
 def weights_of(branch: Branch) -> list[Tensor]:
-    """The weights of the convolutions, in the order of `layers_of`."""
+    """The weights of the convolutions, in their order."""
     found: list[Tensor] = []
-    for layer in layers_of(branch):
+    for layer in branch.layers:
         if isinstance(layer, TwoGrids):
             found += [half.weight for half in layer]
         elif isinstance(layer, nn.Conv2d):

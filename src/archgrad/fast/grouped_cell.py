@@ -26,7 +26,7 @@ from archgrad.fast.branches import Branch, TwoGrids
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.grids import grids
-from archgrad.fast.group_key import is_shared, layers_of, settings_of, weights_of
+from archgrad.fast.group_key import is_shared, settings_of, weights_of
 from archgrad.fast.grouped_layers import (
     Order,
     Statistics,
@@ -242,7 +242,7 @@ class _Leaving:
             scale = torch.stack([self._weights[c.edge][c.place] for c in group])
         x: Tensor = relu
         order_of_x: Order = "shared"
-        layers = list(zip(*(layers_of(_branch(c)) for c in group), strict=True))
+        layers = list(zip(*(_branch(c).layers for c in group), strict=True))
         for number, modules in enumerate(layers):
             first = modules[0]
             if isinstance(first, TwoGrids):

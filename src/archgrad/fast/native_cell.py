@@ -264,7 +264,7 @@ class _Recorder:
         for branch in branches:
             if branch.form == "separable":
                 self._first_halves[id(branch.operation)] = len(self._sizes) + len(found)
-                found.append(self._project(self.of_state[state], branch.layers[1:4], relu=True))
+                found.append(self._project(self.of_state[state], branch.layers[:3], relu=branch.relu_before))
         self._record(found, relu=True)
 
     def _enter(self, candidates: Sequence[Candidate]) -> None:
@@ -284,12 +284,13 @@ class _Recorder:
                 unit = native.Unit(0, projected=False, factor=factor)
                 values.append(_Found(image, unit, self._sizes[image], mixing=number))
                 continue
+            _require(not branch.relu_behind)
             if branch.form == "reduction":
                 found = self._reduce(image, branch)
             elif branch.form == "separable":
-                found = self._project(self._first_halves[id(branch.operation)], branch.layers[5:], relu=False)
+                found = self._project(self._first_halves[id(branch.operation)], branch.layers[4:], relu=False)
             elif branch.is_projection:
-                found = self._project(image, branch.layers[1:], relu=True)
+                found = self._project(image, branch.layers, relu=branch.relu_before)
             else:
                 _require(branch.form == "convolution")
                 found = self._convolve(image, branch)
@@ -327,17 +328,17 @@ class _Recorder:
 
     def _convolve(self, image: int, branch: Branch) -> _Found:
         """A dense convolution and its BatchNorm."""
-        _, convolution, norm = cast("tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]", branch.layers)
+        convolution, norm = cast("tuple[nn.Conv2d, nn.BatchNorm2d]", branch.layers)
         geometry = branch.wide
         if geometry is None:
             raise _UnknownError
         _require(convolution.weight.shape[:2] == (self._channels, self._channels))
         self.projected.append(convolution)
         size = geometry.output_size(self._sizes[image], convolution.weight.shape[2:])
-        return _Found(image, native.Unit(0, relu=True, wide=geometry), size, [norm])
+        return _Found(image, native.Unit(0, relu=branch.relu_before, wide=geometry), size, [norm])
 
     def _reduce(self, image: int, branch: Branch) -> _Found:
-        _, halves, norm = cast("tuple[nn.Module, TwoGrids, nn.BatchNorm2d]", branch.layers)
+        halves, norm = cast("tuple[TwoGrids, nn.BatchNorm2d]", branch.layers)
         even, odd = halves.even.weight.shape, halves.odd.weight.shape
         _require(even[0] + odd[0] == self._channels and even[1:] == odd[1:] == (self._channels, 1, 1))
         self.projected.append(halves)

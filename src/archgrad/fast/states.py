@@ -113,20 +113,21 @@ class SharedFeatures:
         if not branch.is_projection:
             return self._wide(branch)
         if branch.form == "separable":
-            convolution, pointwise, norm = cast("tuple[Any, ...]", branch.layers[5:])
+            convolution, pointwise, norm = cast("tuple[Any, ...]", branch.layers[4:])
             return Term(self._first_halves[key], matrix(pointwise), _as_convolution(convolution)), norm
         whole, norm = self._firsts[key]
         if self._is_native:
             return whole, norm
         if whole.factorized:
             return Term(self.both_grids, for_both_grids(whole.projection)), norm
-        return Term(self.relu if whole.convolution is None else self._convolved[key], whole.projection), norm
+        read = self.relu if branch.relu_before else self.x
+        return Term(read if whole.convolution is None else self._convolved[key], whole.projection), norm
 
     def _wide(self, branch: Branch) -> Projected | None:
         if (geometry := branch.wide) is None:
             return None
-        _, convolution, norm = cast("tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]", branch.layers)
-        term = Term(self.x, convolution.weight, relu=True, wide=geometry)
+        convolution, norm = cast("tuple[nn.Conv2d, nn.BatchNorm2d]", branch.layers)
+        term = Term(self.x, convolution.weight, relu=branch.relu_before, wide=geometry)
         return (term, norm) if not is_synchronised(norm) and suits_kernels([term], self.x) else None
 
     @cached_property
@@ -136,12 +137,12 @@ class SharedFeatures:
 
     def _first(self, branch: Branch) -> Projected:
         """The first pointwise convolution of an operation, with all that comes before it, and its BatchNorm."""
-        _, *before, norm = cast("list[Any]", branch.layers[:4])
+        *before, norm = cast("list[Any]", branch.layers[:3])
         if branch.form == "reduction":
             (halves,) = before
             return Term(self.x, torch.cat([*map(matrix, halves)]), relu=True, factorized=True), norm
         convolution = _as_convolution(before[0]) if len(before) > 1 else None
-        return Term(self.x, matrix(before[-1]), convolution, relu=True), norm
+        return Term(self.x, matrix(before[-1]), convolution, relu=branch.relu_before), norm
 
     @cached_property
     def _is_native(self) -> bool:
@@ -171,17 +172,27 @@ class SharedFeatures:
     def _convolved(self) -> dict[int, Tensor]:
         """The first depthwise convolution of every SepConv and DilConv that leaves."""
         on_all: list[tuple[int, Tensor, Geometry]] = []
+        without_relu: list[tuple[int, Tensor, Geometry]] = []
         on_even: list[tuple[int, Tensor, Geometry]] = []
         for key, branch in self._of_form("separable", "depthwise").items():
-            weight, geometry = _as_convolution(cast(nn.Module, branch.layers[1]))
+            weight, geometry = _as_convolution(cast(nn.Module, branch.layers[0]))
+            if not branch.relu_before:
+                without_relu.append((key, weight, geometry))
+                continue
             # With stride 2 and dilation 2 (and an even padding) only even rows and columns are read.
             if geometry.stride == geometry.dilation == (2, 2) and not any(p % 2 for p in geometry.padding):
                 halved = Geometry((1, 1), (geometry.padding[0] // 2, geometry.padding[1] // 2))
                 on_even.append((key, weight, halved))
             else:
                 on_all.append((key, weight, geometry))
-        found = _fan_out(self.relu, on_all) if on_all else {}
-        return {**found, **_fan_out(self.even, on_even)} if on_even else found
+        found: dict[int, Tensor] = {}
+        if on_all:
+            found.update(_fan_out(self.relu, on_all))
+        if without_relu:
+            found.update(_fan_out(self.x, without_relu))
+        if on_even:
+            found.update(_fan_out(self.even, on_even))
+        return found
 
 
 def _as_convolution(module: nn.Module) -> Convolution:
