@@ -46,6 +46,7 @@ __all__ = [
 SPACE = "nasbench201"
 CELL = "cell"
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+_LEFT_OUT = "none"
 MACRO = "nasbench-macro"
 LAYERS = ("identity", "mb3_3x3", "mb6_5x5")
 _MACRO_LABELS = tuple(f"layer{place}" for place in range(8))
@@ -154,6 +155,8 @@ def _check_operation(operation: str) -> None:
 def format_arch(architecture: Architecture) -> str:
     """Return an architecture of the space "nasbench201" or "nasbench-macro" as text, the edges of a node by source.
 
+    An edge that a selection has left out gives nothing, as `none` does, and is written so.
+
     Raises:
         ArchitectureError: The architecture belongs to another space.
     """
@@ -171,14 +174,15 @@ def format_arch(architecture: Architecture) -> str:
     nodes = {node: sorted(edges, key=lambda edge: edge.source) for node, edges in cell_nodes(decision).items()}
     for node in _NODES:
         edges = nodes.get(node, [])
-        if len(nodes) != len(_NODES) or [edge.source for edge in edges] != list(range(node)):
+        kept = {edge.source: edge.operation for edge in edges}
+        if len(nodes) != len(_NODES) or len(kept) < len(edges) or not kept.keys() <= set(range(node)):
             raise ArchitectureError(
                 f"A cell of NAS-Bench-201 has nodes 1, 2, 3 with one edge from each earlier state, but node {node} of "
                 f"{', '.join(map(str, nodes))} has {shown([list(edge) for edge in edges])}. Search the space {SPACE!r}."
             )
-        parts.append("|" + "".join(f"{operation}~{source}|" for operation, source in edges))
-        for operation, _ in edges:
+        for operation in kept.values():
             _check_operation(operation)
+        parts.append("|" + "".join(f"{kept.get(source, _LEFT_OUT)}~{source}|" for source in range(node)))
     if "concat" in decision and joined_nodes(decision) != _NODES[-1:]:
         raise ArchitectureError(
             f"A cell of NAS-Bench-201 gives out its last node, but this one joins {joined_nodes(decision)}. "

@@ -115,6 +115,12 @@ def test_an_architecture_of_another_space_has_no_text(architecture, message):
         format_arch(architecture)
 
 
+def test_an_edge_that_was_left_out_is_none():
+    kept = {"1": [["nor_conv_3x3", 0]], "2": [["skip_connect", 1]], "3": [["avg_pool_3x3", 2], ["none", 0]]}
+    text = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
+    assert format_arch(Architecture({"cell": kept})) == text
+
+
 HEAD = "index,arch,cifar10,cifar100\n"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from archgrad.errors import OptionError
-from archgrad.nasbench import format_arch, load_table
+from archgrad.nasbench import format_arch, load_table, parse_arch
 from archgrad.study import Judge, Study, load_study, study
 from archgrad.study.budgets import TableFront, fronts_of, limits_of, random_within
 from archgrad.study.jobs import candidates_of, jobs_for, jobs_of, judges_of
@@ -91,7 +91,7 @@ def judged_of(plan: Study, folder: Path) -> list[Result]:
         for candidate in candidates
         if candidate.method in plan.drawn
     }
-    results, _ = judged(plan, candidates, folder, drawn)
+    results, _, _ = judged(plan, candidates, folder, drawn)
     first = next(result for result in results if result.method == "small")
     best = {"": 81.0, SMALL: 21.0, TWO: 16.0}
     for entry in plan.methods:
@@ -130,6 +130,24 @@ def test_scores_say_how_far_they_are_from_what_the_budget_allows(plan: Study, tm
     assert ranks is not None
     assert set(ranks.methods) == {entry.name for entry in plan.methods}
     assert ranks.blocks == 2
+
+
+def test_a_network_that_the_table_lacks_is_told_and_does_not_stop_the_others(
+    plan: Study, table: Path, tmp_path: Path
+) -> None:
+    known = [one for one in candidates_of(plan, tmp_path) if one.run is None and one.method not in plan.drawn]
+    results, _, unknown = judged(plan, known, tmp_path, {})
+    assert unknown == {}
+    arch = format_arch(parse_arch(plan.architectures["small"]))
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    short = tmp_path / "table.csv"
+    short.write_text("".join(line for line in lines if arch not in line), encoding="utf-8")
+    plan = replace(plan, judges=[replace(judge, table=str(short)) for judge in plan.judges])
+    fewer, _, unknown = judged(plan, known, tmp_path, {})
+    assert unknown.keys() == {"small"}
+    assert arch in unknown["small"]
+    assert fewer == [one for one in results if one.method != "small"]
+    assert fewer
 
 
 def test_a_study_without_tables_of_costs_shows_no_such_columns(plan: Study, tmp_path: Path) -> None:

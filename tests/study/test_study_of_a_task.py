@@ -93,7 +93,7 @@ def test_what_is_learnt_goes_to_every_run_of_a_study(tmp_path: Path) -> None:
 
 
 def test_retrainings_are_judged_by_the_metric_that_best_goes_by(folder: Path) -> None:
-    results, points = judged(PLAN, candidates_of(PLAN, folder), folder, {})
+    results, points, _ = judged(PLAN, candidates_of(PLAN, folder), folder, {})
     assert points == []
     assert {(one.judge, one.metric, one.unit, one.best_is, one.method) for one in results} == {
         ("short mae", "mae", "", "lowest", "random")
@@ -137,7 +137,7 @@ def test_scores_of_different_metrics_do_not_mix() -> None:
 def test_files_and_pages_keep_unit_and_direction(folder: Path, tmp_path: Path) -> None:
     assert from_csv(to_csv(SCORES)) == SCORES
     candidates = candidates_of(PLAN, folder)
-    results, points = judged(PLAN, candidates, folder, {})
+    results, points, _ = judged(PLAN, candidates, folder, {})
     outcomes = {"one": Outcome(done=True, seconds=1.0)}
     page = write_study_report(PLAN, results, points, outcomes, tmp_path).read_text(encoding="utf-8")
     assert "mae, lower is better" in page

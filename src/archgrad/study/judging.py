@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from archgrad.architecture import Architecture
-from archgrad.errors import ArchgradError
+from archgrad.errors import ArchgradError, ArchitectureError
 from archgrad.nasbench import Table, format_arch, load_table, parse_arch, query
 from archgrad.report.read import Run, read_run
 from archgrad.study.budgets import Limits, limits_of
@@ -88,10 +88,11 @@ class Point(Place):
 
 def judged(
     study: Study, candidates: Sequence[Candidate], folder: Path, drawn: Mapping[tuple[str, str, int], Architecture]
-) -> tuple[list[Result], list[Point]]:
-    """Return the score of each candidate by each judge, and by tables that of every epoch.
+) -> tuple[list[Result], list[Point], dict[str, str]]:
+    """Return the score of each candidate by each judge, by tables that of every epoch, and what a table does not have.
 
-    A candidate whose search or retraining is not finished is left out.
+    A candidate whose search or retraining is not finished is left out. What a table does not have is by the run's name,
+    with the reason.
 
     Args:
         study: What is compared.
@@ -101,6 +102,7 @@ def judged(
     """
     results: list[Result] = []
     points: list[Point] = []
+    unknown: dict[str, str] = {}
     frames = 2 if all(judge.table is None for judge in study.judges) else _ALL  # tables alone look at every epoch
     runs = {candidate: _read(candidate.run, frames) for candidate in candidates}
     for judge in study.judges:
@@ -115,10 +117,16 @@ def judged(
                 continue
             run = runs[candidate]
             architecture = _architecture(study, candidate, run, drawn)
-            if architecture is not None:
-                results += _looked_up(told, candidate, architecture, run)
-            points += _curve(judge, table, candidate, run)
-    return results, points
+            try:
+                found = [] if architecture is None else [*_looked_up(told, candidate, architecture, run)]
+                course = [*_curve(judge, table, candidate, run)]
+            except ArchitectureError as error:  # one does not stop the others
+                name = candidate.method if candidate.run is None else candidate.run.relative_to(folder).as_posix()
+                unknown[name] = str(error)
+                continue
+            results += found
+            points += course
+    return results, points, unknown
 
 
 def _read(folder: Path | None, frames: int = 2) -> Run | None:

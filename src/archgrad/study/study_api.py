@@ -115,14 +115,15 @@ def study(options: StudyOptions) -> StudyResult:
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
     earlier = list(itertools.chain(*kept.values()))
 
-    def judge(outcomes: Mapping[str, Outcome]) -> tuple[list[Result], list[Point]]:
-        """Judge what has ended, and keep it."""
+    def judge(outcomes: Mapping[str, Outcome]) -> tuple[list[Result], list[Point], dict[str, Outcome]]:
+        """Judge what has ended, and keep it; what cannot be judged has failed."""
         ended = [one for one in candidates if one not in kept and _has_ended(plan, one, folder)]
-        results, points = judged(plan, ended, folder, drawn)
+        results, points, unknown = judged(plan, ended, folder, drawn)
+        ends = {**outcomes, **{name: _not_judged(outcomes.get(name), reason) for name, reason in unknown.items()}}
         if options.keep is not None:
-            rows = kept_of(plan, ended, results, points, outcomes, folder, fronts)
+            rows = kept_of(plan, ended, results, points, ends, folder, fronts)
             write_text(Path(options.keep), to_csv([*earlier, *rows]))
-        return results, points
+        return results, points, ends
 
     try:
         with StudyProgress(quiet=options.quiet) as progress, _pool(options.slurm, threads, folder) as pool:
@@ -135,12 +136,17 @@ def study(options: StudyOptions) -> StudyResult:
         if options.keep is not None:
             judge({})
         raise
-    results, points = judge(outcomes)
+    results, points, ends = judge(outcomes)
     results += [row.result for row in earlier]
     points += [point for row in earlier for point in row.points]
-    report = write_study_report(plan, results, points, outcomes, folder, fronts)
-    failed = {name: outcome.reason for name, outcome in outcomes.items() if not outcome.done}
+    report = write_study_report(plan, results, points, ends, folder, fronts)
+    failed = {name: outcome.reason for name, outcome in ends.items() if not outcome.done}
     return StudyResult(rows=rows_of(results), results=results, failed=failed, report=report)
+
+
+def _not_judged(outcome: Outcome | None, reason: str) -> Outcome:
+    """How a job ended whose architecture no judge knows."""
+    return Outcome(done=False, seconds=0.0 if outcome is None else outcome.seconds, reason=reason)
 
 
 def _has_ended(plan: Study, candidate: Candidate, folder: Path) -> bool:
