@@ -17,7 +17,8 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
 - `states`, `cells`: the forward pass of a cell, or of a layer choice, made of these; `derived`: that of a derived cell;
   `alone`: that of a single operation; `deferral`: layer choices that a person's code wires, computed together, and
   `deferred`: what they give until then; `grids`: what a FactorizedReduce reads.
-- `memory_format`: which networks may be given images in channels_last, as their `source` says.
+- `memory_format`: which networks may be given images in channels_last, as their `source` says; `in_place`: which parts
+  may change what something else holds.
 - `grouped_cell`: the forward pass of a cell in few large operations, as other devices than the CPU want it, made of
   layers that `grouped_layers` puts side by side (`group_key` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or

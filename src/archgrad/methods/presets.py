@@ -42,6 +42,7 @@ __all__ = [
     "sdarts_adv",
     "sdarts_rs",
     "snas",
+    "snas_without_none",
 ]
 
 DEFAULT = "darts_without_none"
@@ -158,4 +159,9 @@ sdarts_rs = Method(
 snas = Method(
     relaxation=SoftGumbel(),
     source="Xie et al. 2019: SNAS, in the two-level form of the code of Chen et al. 2021 (DrNAS)",
+)
+snas_without_none = replace(
+    snas,
+    selection=Likeliest(none=False),
+    source="Xie et al. 2019: SNAS, without `none` in cells of any space; docs/results.md",
 )
