@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from datetime import timedelta
 
@@ -387,3 +388,9 @@ def test_values_that_only_test_rows_lack_make_no_input(tmp_path):
     data = loaded(tmp_path, "\n".join(["day,value,kind", *rows]), time="day")
     assert data.encoding.inputs == ("value",)
     assert not data.test.inputs[5:].any()  # the mean
+
+
+def test_reading_a_table_leaves_the_limit_of_other_readers_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    loaded(tmp_path, plain())
+    assert csv.field_size_limit() == before

@@ -183,10 +183,13 @@ def _separator_of(text: str) -> str:
 
 def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the line that a row ends in, its cells)."""
-    csv.field_size_limit(_MOST_CELL)
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    for row in reader:
-        yield reader.line_num, row
+    before = csv.field_size_limit(_MOST_CELL)  # of all readers in the process
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    finally:
+        csv.field_size_limit(before)
 
 
 def named_columns(columns: Sequence[tuple[Any, list[Any]]], path: Path) -> dict[str, list[Any]]:
