@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from archgrad.errors import SpaceError
 from archgrad.nested import map_tensors, tensors_in
 
-__all__ = ["NEW", "has_in_place", "run_isolated", "write_anew"]
+__all__ = ["NEW", "has_in_place", "is_in_place", "run_isolated", "write_anew"]
 
 _spares_input: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 """The values of `training` in which a module with in-place parts was seen to leave its input as it was."""
@@ -65,7 +65,12 @@ def _version(x: Tensor) -> int | None:
 
 def has_in_place(module: nn.Module) -> bool:
     """Return whether any part of a module works in place, as far as its attribute `inplace` says."""
-    return any(getattr(part, "inplace", False) is True for part in module.modules())
+    return any(map(is_in_place, module.modules()))
+
+
+def is_in_place(module: nn.Module) -> bool:
+    """Return whether a module itself works in place, as far as its attribute `inplace` says."""
+    return getattr(module, "inplace", False) is True
 
 
 NEW = (_ConvNd, nn.Linear, _NormBase, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d)
@@ -89,6 +94,6 @@ def _write_anew(module: nn.Module) -> bool:
     if type(module) is nn.Sequential:
         return any(_write_anew(part) for part in module)
     for part in module.modules():
-        if getattr(part, "inplace", False) is True:
+        if is_in_place(part):
             part.inplace = False  # type: ignore[assignment]
     return False

@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from archgrad.exactness import calls_are_watched, kind_of
 from archgrad.fast import native
-from archgrad.fast.branches import Branch, branch_of
+from archgrad.fast.branches import branch_of
 from archgrad.fast.deferred import settled
 from archgrad.fast.inverted_residuals import inverted_alone
 from archgrad.fast.lowering import are_ordinary, kind_of_pass, readable
 from archgrad.fast.memory_format import as_written, is_channels_last
-from archgrad.fast.normalised import normalised
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.unchanged import StructureCache
 
@@ -63,7 +62,7 @@ class FastOperation(nn.Module):
             if branch is not None and branch.form == "inverted":
                 y = inverted_alone(branch, x, kept)
             else:
-                y = None if branch is None else _computed(branch, x)
+                y = None if branch is None else SharedFeatures(x, [branch]).output(branch)
             if y is None:
                 return self.turned_from.forward(self, x)
         return as_written(y, channels_last=is_channels_last(x))
@@ -71,12 +70,6 @@ class FastOperation(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Let the module be pickled, though its class has no name of its own."""
         return _turned, (kind_of(self), self.kernels), self.__dict__
-
-
-def _computed(branch: Branch, x: Tensor) -> Tensor | None:
-    """What an operation that is not inverted gives; None if it has no convolution that is known."""
-    projected = SharedFeatures(x, [branch]).projected(branch)
-    return None if projected is None else normalised([projected], relu=branch.relu_behind)[0]
 
 
 _FAST: dict[tuple[type[nn.Module], bool], type[FastOperation]] = {}

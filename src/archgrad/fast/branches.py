@@ -39,6 +39,7 @@ from archgrad.fast.recognise import (
     pool_settings,
     pooled_size,
 )
+from archgrad.isolation import is_in_place
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
 __all__ = ["Branch", "Form", "Layer", "TwoGrids", "branch_of", "noisy_branch_of", "output_size", "part_at"]
@@ -159,7 +160,7 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
         layers[before : len(layers) - behind],
         relu_before=before,
         relu_behind=behind,
-        writes_to_input=before and getattr(layers[0], "inplace", False) is True,
+        writes_to_input=before and is_in_place(cast(nn.Module, layers[0])),
         is_residual=is_residual,
         needs_even=needs_even and form == "reduction",
     )

@@ -13,7 +13,6 @@ from archgrad.fast import derived_program, native
 from archgrad.fast.branches import Branch
 from archgrad.fast.lowering import are_ordinary, is_as_defined, kind_of_pass, readable, sharing_nothing
 from archgrad.fast.memory_format import as_written, is_channels_last
-from archgrad.fast.normalised import normalised
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined
 from archgrad.fast.unchanged import StructureCache
@@ -93,5 +92,5 @@ def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:
         return run_isolated(operation, state.given)
     if branch.form == "pool":
         return state.pooled(cast(nn.Module, branch.layers[0]))
-    projected = state.projected(branch)
-    return operation(state.x) if projected is None else normalised([projected], relu=branch.relu_behind)[0]
+    output = state.output(branch)
+    return operation(state.x) if output is None else output

@@ -15,7 +15,7 @@ from archgrad.choices import LayerChoice
 from archgrad.exactness import as_defined, computes_by, is_exactly, kind_of
 from archgrad.fast.branches import part_at
 from archgrad.fast.dataflow import Either, Input, Joined, Part, Relu, Relu6, Shifted, Sum, Value, read_forward
-from archgrad.isolation import NEW, has_in_place
+from archgrad.isolation import NEW, has_in_place, is_in_place
 
 __all__ = ["writes_beyond"]
 
@@ -43,11 +43,11 @@ def _follow(module: nn.Module | None, *, own: bool) -> _Found:
         return _Found(writes=True, gives_own=False)
     kind, parts = kind_of(module), [part for part in module._modules.values() if part is not None]
     if not is_exactly(module, *as_defined(kind)):
-        return _Found(_is_in_place(module) or any(_follow(part, own=False).writes for part in parts), gives_own=False)
+        return _Found(is_in_place(module) or any(_follow(part, own=False).writes for part in parts), gives_own=False)
     if kind.__module__.startswith("torch.nn.") and isinstance(module, NEW):
         return _Found(writes=False, gives_own=True)
-    if kind is nn.Identity or (not parts and _is_in_place(module)):
-        return _Found(_is_in_place(module) and not own, gives_own=own)
+    if kind is nn.Identity or (not parts and is_in_place(module)):
+        return _Found(is_in_place(module) and not own, gives_own=own)
     if computes_by(kind, nn.Sequential):
         found = _Found(writes=False, gives_own=own)
         for part in parts:
@@ -71,9 +71,7 @@ def _up_to(module: nn.Module, value: Value, *, own: bool) -> _Found:
         case Part(path, x):
             before = _up_to(module, x, own=own)
             return _then(before, _follow(part_at(module, path), own=before.gives_own))
-        case Relu(x) | Relu6(x):
-            return _then(_up_to(module, x, own=own), _Found(writes=False, gives_own=False))
-        case Shifted(x):
+        case Relu(x) | Relu6(x) | Shifted(x):
             return _then(_up_to(module, x, own=own), _Found(writes=False, gives_own=False))
         case Joined(one, other) | Sum(one, other) | Either(_, one, other):
             pair = [_up_to(module, x, own=own) for x in (one, other)]
@@ -82,7 +80,3 @@ def _up_to(module: nn.Module, value: Value, *, own: bool) -> _Found:
 
 def _then(before: _Found, after: _Found) -> _Found:
     return _Found(before.writes or after.writes, after.gives_own)
-
-
-def _is_in_place(module: nn.Module) -> bool:
-    return getattr(module, "inplace", False) is True

@@ -123,6 +123,11 @@ class SharedFeatures:
         read = self.relu if branch.relu_before else self.x
         return Term(read if whole.convolution is None else self._convolved[key], whole.projection), norm
 
+    def output(self, branch: Branch) -> Tensor | None:
+        """What an operation that ends in a convolution and a BatchNorm gives; None if it is to be called."""
+        projected = self.projected(branch)
+        return None if projected is None else normalised([projected], relu=branch.relu_behind)[0]
+
     def _wide(self, branch: Branch) -> Projected | None:
         if (geometry := branch.wide) is None:
             return None
@@ -171,27 +176,19 @@ class SharedFeatures:
     @cached_property
     def _convolved(self) -> dict[int, Tensor]:
         """The first depthwise convolution of every SepConv and DilConv that leaves."""
-        on_all: list[tuple[int, Tensor, Geometry]] = []
-        without_relu: list[tuple[int, Tensor, Geometry]] = []
-        on_even: list[tuple[int, Tensor, Geometry]] = []
+        readers: dict[str, list[tuple[int, Tensor, Geometry]]] = {}  # by what they read
         for key, branch in self._of_form("separable", "depthwise").items():
             weight, geometry = _as_convolution(cast(nn.Module, branch.layers[0]))
-            if not branch.relu_before:
-                without_relu.append((key, weight, geometry))
-                continue
+            read = "relu" if branch.relu_before else "x"
             # With stride 2 and dilation 2 (and an even padding) only even rows and columns are read.
-            if geometry.stride == geometry.dilation == (2, 2) and not any(p % 2 for p in geometry.padding):
-                halved = Geometry((1, 1), (geometry.padding[0] // 2, geometry.padding[1] // 2))
-                on_even.append((key, weight, halved))
-            else:
-                on_all.append((key, weight, geometry))
+            halves = geometry.stride == geometry.dilation == (2, 2) and not any(p % 2 for p in geometry.padding)
+            if halves and branch.relu_before:
+                read = "even"
+                geometry = Geometry((1, 1), (geometry.padding[0] // 2, geometry.padding[1] // 2))
+            readers.setdefault(read, []).append((key, weight, geometry))
         found: dict[int, Tensor] = {}
-        if on_all:
-            found.update(_fan_out(self.relu, on_all))
-        if without_relu:
-            found.update(_fan_out(self.x, without_relu))
-        if on_even:
-            found.update(_fan_out(self.even, on_even))
+        for read, group in readers.items():
+            found.update(_fan_out(getattr(self, read), group))
         return found
 
 

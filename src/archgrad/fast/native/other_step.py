@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from archgrad.fast.native.native_passes import Target
 
-__all__ = ["Asked", "OtherStep", "Place", "Rows", "Run"]
+__all__ = ["Asked", "OtherStep", "Place", "Rows", "Run", "or_zeros", "targets_at"]
 
 Rows = Sequence[Tensor | None]
 Place = Callable[[], Target] | None
@@ -96,10 +97,19 @@ class OtherStep(ABC):
             That by the mixing weights, (V,); None if there are none.
         """
         if any(g is not None for g in d_gs):
-            targets = [None if place is None else place() for place in places]
-            self.backward(Asked(run.images, run.made, run.weights, d_gs, targets, to_weights=False))
+            self.backward(Asked(run.images, run.made, run.weights, d_gs, targets_at(places), to_weights=False))
         return None
 
     @abstractmethod
     def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
         """Return what `forward` returned, from differentiable operations."""
+
+
+def targets_at(places: Sequence[Place]) -> list[Target | None]:
+    """Make room wherever a gradient is wanted."""
+    return [None if place is None else place() for place in places]
+
+
+def or_zeros(tensors: Rows, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors, with zeros in the place of None."""
+    return [torch.zeros_like(x) if t is None else t for t, x in zip(tensors, like, strict=True)]

@@ -29,9 +29,7 @@ class Pooled(OtherStep):
     def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
         """Return the pool."""
         (x,) = images
-        pooled = image_like(x, x.shape[1], *self.pool.output_size(x.shape[2:]))
-        call("transform", [_job(self.pool, x, pooled)], x.dtype)
-        return [pooled]
+        return [_pooled(self.pool, x)]
 
     def backward(self, asked: Asked) -> None:
         """As `OtherStep.backward`."""
@@ -67,9 +65,13 @@ def pool_along(pool: Pool, x: Tensor, along: Tensor, pooled: Tensor) -> Tensor:
         _, places = F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, 1, pool.over_edge, return_indices=True)
         taken = along.flatten(2).gather(2, places.flatten(2)).view(pooled.shape)
         return taken.contiguous(memory_format=torch.channels_last)
-    found = image_like(pooled, *pooled.shape[1:])
-    call("transform", [_job(pool, along, found)], x.dtype)
-    return found
+    return _pooled(pool, along)
+
+
+def _pooled(pool: Pool, x: Tensor) -> Tensor:
+    pooled = image_like(x, x.shape[1], *pool.output_size(x.shape[2:]))
+    call("transform", [_job(pool, x, pooled)], x.dtype)
+    return pooled
 
 
 def _job(pool: Pool, x: Tensor, pooled: Tensor) -> Job:

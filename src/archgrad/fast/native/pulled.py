@@ -14,13 +14,11 @@ from archgrad.fast.native.other_step import Place, Rows
 from archgrad.fast.native.plan import Plan
 from archgrad.fast.native.pushed import Pushed
 from archgrad.fast.native.tangents import (
-    Along,
     Operand,
     StagePoint,
     Term,
     gated,
     jobs_of_units,
-    operands_of,
     pixels_of,
     reduced,
     summed,
@@ -84,7 +82,7 @@ class _Back(NamedTuple):
 
 def pull(
     at: StagePoint,
-    along: Along,
+    d_mixing: Tensor | None,
     pushed: Pushed,
     gs: Rows,
     d_gs: Rows,
@@ -96,15 +94,15 @@ def pull(
 
     Args:
         at: The stage.
-        along: A direction.
-        pushed: What `push` returned for it.
+        d_mixing: A direction's part for `mixing`; None for zero.
+        pushed: What `push` returned for the direction.
         gs: The gradients by the outputs, channels_last; None for zero.
         d_gs: Their own derivatives; None for zero, as it is wherever the gradient is.
         to_inputs: Where the gradient by each input goes.
         to_directions: Where its derivative goes.
         wanted: What is returned.
     """
-    plan, operands = at.plan, operands_of(at, along)
+    plan, operands = at.plan, pushed.operands
     if plan.relu:
         gs, d_gs = (
             [None if g is None else gated(g, y) for g, y in zip(every, at.outputs, strict=True)] for every in (gs, d_gs)
@@ -138,8 +136,8 @@ def pull(
             backs.append(back)
             if (d_g := d_gs[k]) is not None:
                 backs.append(back._replace(grad=d_g, place=places[k][1]))
-            if along.mixing is not None:
-                strength = along.mixing[v].expand(g.shape[1]).contiguous()
+            if d_mixing is not None:
+                strength = d_mixing[v].expand(g.shape[1]).contiguous()
                 backs.append(back._replace(line=_Line(strength, None, None), place=places[k][1]))
         if wanted.mixing:
             by_mixing = _pull_mixing(operands, plan.values, gs, d_gs, like=at.mixing)
@@ -197,14 +195,11 @@ def _along_unit(
     """The way back through one unit, which is the gradient, and those whose sum is its derivative."""
     own = back.operand
     ways = [(back._replace(grad=d_result, line=plainly, place=place), True, True)]
-    if own.d_projection is not None:
-        turned = own._replace(projection=own.d_projection)
+    if (turned := own.by_projection()) is not None:
         ways.append((back._replace(operand=turned, place=place), True, False))
-    if own.d_weight is not None:
-        turned = own._replace(weight=own.d_weight)
+    if (turned := own.by_weight()) is not None:
         ways.append((back._replace(operand=turned, place=place), False, True))
-    if own.d_x is not None:
-        turned = own._replace(unit=own.unit._replace(relu=False), x=own.d_x)
+    if (turned := own.by_input()) is not None:
         ways.append((back._replace(operand=turned, place=None), True, True))
     yield back
     for way, moves_weight, moves_projection in ways:

@@ -32,6 +32,8 @@ __all__ = ["Pushed", "push"]
 class Pushed(NamedTuple):
     """Derivatives along a direction of what a stage computes on its way forward; None for zero."""
 
+    operands: Sequence[Operand]
+    """What each unit read."""
     outputs: Rows
     results: Rows
     """Of what is normalised."""
@@ -75,7 +77,7 @@ def push(at: StagePoint, along: Along) -> Pushed:
     outputs = summed(terms, offsets)
     if plan.relu:
         outputs = [None if x is None else gated(x, y) for x, y in zip(outputs, at.outputs, strict=True)]
-    return Pushed(outputs, results, mean, inverse, strength)
+    return Pushed(operands, outputs, results, mean, inverse, strength)
 
 
 def _push_results(operands: Sequence[Operand], results: Sequence[Tensor]) -> list[Tensor | None]:
@@ -88,10 +90,7 @@ def _push_results(operands: Sequence[Operand], results: Sequence[Tensor]) -> lis
             if own.d_x is not None:
                 into.append(pool_along(own.unit.pool, own.x, own.d_x, result))
             continue
-        linear = own._replace(unit=own.unit._replace(relu=False), x=own.d_x) if own.d_x is not None else None
-        by_projection = None if own.d_projection is None else own._replace(projection=own.d_projection)
-        by_weight = None if own.d_weight is None else own._replace(weight=own.d_weight)
-        for run in (linear, by_projection, by_weight):
+        for run in (own.by_input(), own.by_projection(), own.by_weight()):
             if run is not None:
                 runs.append(run)
                 found.append(image_like(result, *result.shape[1:]))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archgrad.fast.native.composed_program import composed_gradients, composed_twice
 from archgrad.fast.native.native_passes import dense
-from archgrad.fast.native.other_step import Asked, Place, Rows, Run
+from archgrad.fast.native.other_step import Asked, Place, Rows, Run, or_zeros, targets_at
 from archgrad.fast.native.program import Program, Share, Step, given_out, gradients_of_images, line_of, whole
 from archgrad.fast.native.program_gradients import Ran, gradients, room_for
 from archgrad.fast.native.pulled import Wanted, pull
@@ -88,8 +88,7 @@ def _along(
     passed = direction.push(ran)
     by_gradients: Rows = [None] * len(by_outputs)
     if any(asks_outputs):
-        there = [torch.zeros_like(x) if d is None else d for d, x in zip(direction.images, ran.images, strict=True)]
-        outputs = given_out(ran.program, there)
+        outputs = given_out(ran.program, or_zeros(direction.images, ran.images))
         by_gradients = [y if asks else None for y, asks in zip(outputs, asks_outputs, strict=True)]
     return _pulled(ran, by_outputs, passed, wanted) if any(wanted) else [None] * len(wanted), by_gradients
 
@@ -116,8 +115,7 @@ class _Direction:
         """Return one whose images are the inputs."""
         mixing = None
         if any(part is not None for part in along[: ran.n]):
-            pairs = zip(ran.given[: ran.n], along[: ran.n], strict=True)
-            mixing = whole([torch.zeros_like(part) if d is None else d for part, d in pairs])
+            mixing = whole(or_zeros(along[: ran.n], ran.given[: ran.n]))
         inputs, weights, projections = ran.program.split([None if d is None else dense(d) for d in along[ran.n :]])
         return cls(mixing, weights, projections, list(inputs))
 
@@ -180,15 +178,15 @@ def _pulled(ran: Ran, by_outputs: Rows, passed: Sequence[_Passed | Run], wanted:
         to_directions = [place(i, of_direction, needed=i < program.n_inputs and need_inputs[i]) for i in step.reads]
         if not isinstance(step, Step):
             assert isinstance(before, Run)
-            targets = [None if where is None else where() for where in to_inputs]
-            step.backward(Asked(*before[:3], gs, targets, to_weights=False))
+            targets = targets_at(to_inputs)
+            step.backward(Asked(before.images, before.made, before.weights, gs, targets, to_weights=False))
             own = step.pull(before, gs, d_gs, to_directions)
             if own is not None:
                 by_mixing[share.values] = own
             continue
         assert isinstance(before, _Passed)
         needs = Wanted(any(wanted[:n]), need_weights[share.weights], need_projections[share.projections])
-        pulled = pull(before.at, before.along, before.pushed, gs, d_gs, to_inputs, to_directions, needs)
+        pulled = pull(before.at, before.along.mixing, before.pushed, gs, d_gs, to_inputs, to_directions, needs)
         by_weights[share.weights], by_projections[share.projections] = pulled.weights, pulled.projections
         if step.plan.summed and pulled.scale is not None:
             by_mixing[share.terms] = pulled.scale.sum(1)

@@ -17,7 +17,7 @@ for each channel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count, islice
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -81,6 +81,18 @@ class Operand(NamedTuple):
     d_weight: Tensor | None
     d_projection: Tensor | None
 
+    def by_input(self) -> Operand | None:
+        """Return what is linear in the input's direction, which is read in its place; None if there is none."""
+        return None if self.d_x is None else self._replace(unit=self.unit._replace(relu=False), x=self.d_x)
+
+    def by_projection(self) -> Operand | None:
+        """Return the same with the projection's direction in its place."""
+        return None if self.d_projection is None else self._replace(projection=self.d_projection)
+
+    def by_weight(self) -> Operand | None:
+        """Return the same with the weight's direction in its place."""
+        return None if self.d_weight is None else self._replace(weight=self.d_weight)
+
 
 class Term(NamedTuple):
     """Of a sum of images."""
@@ -109,14 +121,15 @@ def operands_of(at: StagePoint, along: Along) -> list[Operand]:
             d_weight,
             d_projection,
         )
-        for number, unit, weight, projection, d_weight, d_projection in zip(
-            count(),
-            plan.units,
-            plan.weight_of_each(at.operands.weights),
-            plan.projection_of_each(at.operands.projections),
-            plan.weight_of_each(along.weights),
-            plan.projection_of_each(along.projections),
-            strict=False,
+        for number, (unit, weight, projection, d_weight, d_projection) in enumerate(
+            zip(
+                plan.units,
+                plan.weight_of_each(at.operands.weights),
+                plan.projection_of_each(at.operands.projections),
+                plan.weight_of_each(along.weights),
+                plan.projection_of_each(along.projections),
+                strict=True,
+            )
         )
     ]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.fast.native.library import Job, call, image_like
-from archgrad.fast.native.other_step import Asked, OtherStep, Place, Rows, Run
+from archgrad.fast.native.other_step import Asked, OtherStep, Place, Rows, Run, or_zeros, targets_at
 from archgrad.partial_channels import interleaved
 
 __all__ = ["Weave"]
@@ -75,7 +75,7 @@ class Weave(OtherStep):
         images, made, weights, d_images, d_weights = run
         found: list[Tensor | None] = [None] * len(made)
         if any(d is not None for d in d_images):
-            found = [*self.forward(_or_zeros(d_images, images), weights)]
+            found = [*self.forward(or_zeros(d_images, images), weights)]
         if self.weighted and d_weights is not None:
             passing = [torch.zeros_like(x) if k < self.mixes else x for k, x in enumerate(images)]
             more = self.forward(passing, d_weights)
@@ -89,13 +89,12 @@ class Weave(OtherStep):
         by_weights = torch.zeros_like(weights) if self.weighted else None
         parts: list[Tensor | None] = []
         if any(g is not None for g in d_gs):
-            targets = [None if place is None else place() for place in places]
-            parts.append(self.backward(Asked(images, made, weights, d_gs, targets, to_weights=True)))
+            parts.append(self.backward(Asked(images, made, weights, d_gs, targets_at(places), to_weights=True)))
         if self.weighted and d_weights is not None:
-            passing = [None if place is None or k < self.mixes else place() for k, place in enumerate(places)]
+            passing = [None] * self.mixes + targets_at(places[self.mixes :])
             self.backward(Asked(images, made, d_weights, gs, passing, to_weights=False))
         if self.weighted and any(d is not None for d in d_images):
-            along = _or_zeros(d_images, images)
+            along = or_zeros(d_images, images)
             parts.append(self.backward(Asked(along, made, weights, gs, nowhere, to_weights=True)))
         for part in parts:
             if by_weights is not None and part is not None:
@@ -128,7 +127,3 @@ class Weave(OtherStep):
         for k, job in enumerate(jobs if self.weighted else ()):
             job.strength = weights.data_ptr() + k * weights.element_size()
         return jobs
-
-
-def _or_zeros(along: Rows, like: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(x) if d is None else d for d, x in zip(along, like, strict=True)]
