@@ -254,12 +254,6 @@ def with_instance_part() -> nn.Module:
     return module
 
 
-def with_bias() -> nn.Module:
-    module = Depthwise()
-    module.layers[0] = nn.Conv2d(C, C, 1)
-    return module
-
-
 def with_circular_padding() -> nn.Module:
     module = Depthwise()
     module.depthwise = nn.Conv2d(C, C, 3, padding=1, groups=C, bias=False, padding_mode="circular")
@@ -288,7 +282,6 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "own forward": with_own_forward,
     "hook": with_hook,
     "part of the instance": with_instance_part,
-    "bias": with_bias,
     "padding": with_circular_padding,
     "norm of a pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)),
 }

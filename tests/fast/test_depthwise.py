@@ -126,10 +126,9 @@ def dx_of(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     [
         nn.Conv2d(4, 4, 3, bias=False),
         nn.Conv2d(4, 8, 3, groups=4, bias=False),
-        nn.Conv2d(4, 4, 3, groups=4),
         nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="reflect", bias=False),
     ],
-    ids=["dense", "multiplier", "bias", "reflect"],
+    ids=["dense", "multiplier", "reflect"],
 )
 def test_only_plain_depthwise_convolutions_have_a_geometry(convolution):
     assert Geometry.of(convolution) is None

@@ -194,8 +194,6 @@ def shared_norm() -> nn.Module:
 
 UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     **{kind.__name__: kind for kind in (Twice, AroundHalf, Halfway, ByMode, Computed, Counted, Subtracted)},
-    "bias": with_part(0, nn.Conv2d(C, 12, 1)),
-    "bias behind": with_part(6, nn.Conv2d(12, C, 1)),
     "other activation": with_part(2, nn.SiLU()),
     "mixed activations": with_part(2, nn.ReLU6()),
     "other bound": bounded,
@@ -437,3 +435,38 @@ def _apply(change: Callable[[nn.Module], None], network: nn.Module) -> None:
         change(network)
     except StopIteration:  # a change of cells, of which there are none
         random.setstate(state)
+
+
+class Before(nn.Module):
+    """A choice between blocks that do not scale, whose output is read by what gives gradients in channels_last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = partial(nn.BatchNorm2d, affine=False)
+        conv = partial(nn.Conv2d, bias=False)
+        self.choice = ag.LayerChoice(
+            [
+                nn.Sequential(
+                    *(conv(C, 8, 1), norm(8), nn.ReLU()),
+                    *(conv(8, 8, 3, padding=1, groups=8), norm(8), nn.ReLU()),
+                    *(conv(8, C, 1), norm(C)),
+                )
+                for _ in range(2)
+            ]
+        )
+        self.reduction = ag.LayerChoice([ag.operations.FactorizedReduce(C, C) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduction(self.choice(x)).square().mean((2, 3))
+
+
+def test_gradients_that_are_differentiated_again_are_the_same_in_every_memory_format() -> None:
+    torch.manual_seed(0)
+    space, x = Before().double(), torch.randn(4, C, 8, 8, dtype=torch.float64)
+    found = []
+    for fast in (True, False):
+        net = ag.Supernet(copy.deepcopy(space), fast=fast, seed=1)
+        first = torch.autograd.grad(net(x).square().sum(), list(net.parameters()), create_graph=True)
+        second = torch.autograd.grad(sum(g.tanh().sum() for g in first), list(net.parameters()))
+        found.append([*first, *second])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-10)

@@ -273,7 +273,7 @@ DENSE = {
     "of 5 pixels, dilated": ({"kernel_size": 5, "padding": 4, "dilation": 2}, True),
     "of 3 x 1 pixels": ({"kernel_size": (3, 1), "padding": (1, 0)}, False),
     "of 2 groups": ({"kernel_size": 3, "padding": 1, "groups": 2}, False),
-    "with a bias": ({"kernel_size": 3, "padding": 1, "bias": True}, False),
+    "with a bias": ({"kernel_size": 3, "padding": 1, "bias": True}, True),
     "around the edges": ({"kernel_size": 3, "padding": 1, "padding_mode": "circular"}, False),
 }
 

@@ -9,7 +9,8 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
   `folded_matmul`, `batch_norm_matmul`; `composition` writes it with differentiable operations, and `over_ranks` with
   statistics over several processes.
 - `products`: products of many pixels with small matrices.
-- `batch_norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch.
+- `batch_norms`, `normalised`: what BatchNorm modules do with these, and what they keep of a batch; `biases`: of what
+  comes before them, which they take out again.
 - `sums`: weighted sums in one buffer, and joined states.
 - `recognise`: which layers are known, by their exact settings; `branches`: which operations are made of these, whoever
   wrote them (`dataflow` reads their code); `lowering`: which edges of a cell may be computed in another way than by

@@ -52,7 +52,7 @@ def accelerate(network: nn.Module, path: Path | None = None) -> None:
         elif isinstance(module, LayerChoice):
             if id(module) not in in_cells and not guarded:
                 module.evaluator = ChoiceEvaluator(path)
-        elif type(module) is nn.Conv2d and Geometry.of(module) is not None:
+        elif type(module) is nn.Conv2d and module.bias is None and Geometry.of(module) is not None:
             FastDepthwiseConv2d.turn(module)
         elif id(module) not in in_cells and not guarded:  # there, the evaluator reads it
             FastOperation.turn(module, kernels=kernels)

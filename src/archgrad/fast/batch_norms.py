@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.fast.biases import shifts_of
+
 __all__ = ["affine", "fixed_statistics", "track", "uses_batch"]
 
 
@@ -55,6 +57,8 @@ def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, cou
     counters = [n for n in counts_of.values() if n is not None]
     if counters:
         torch._foreach_add_(counters, 1)
+    shifts = shifts_of(norms) if tracked else None
+    means = means if shifts is None else means + shifts
     unbiased = variances * (count / (count - 1)) if tracked else variances
     for momentum in dict.fromkeys(norms[t].momentum for t in tracked):
         group = [t for t in tracked if norms[t].momentum == momentum]

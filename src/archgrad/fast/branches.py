@@ -23,6 +23,8 @@ from archgrad.exactness import (
     kind_of,
     names_in_place,
 )
+from archgrad.fast.batch_norms import uses_batch
+from archgrad.fast.biases import TwoGrids, behind, is_behind
 from archgrad.fast.dataflow import Either, Input, Joined, Part, Relu, Relu6, Shifted, Sum, Value, read_forward
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.recognise import (
@@ -42,18 +44,11 @@ from archgrad.fast.recognise import (
 from archgrad.isolation import is_in_place
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
-__all__ = ["Branch", "Form", "Layer", "TwoGrids", "branch_of", "noisy_branch_of", "output_size", "part_at"]
+__all__ = ["Branch", "Form", "Layer", "branch_of", "noisy_branch_of", "output_size", "part_at"]
 
 Form = Literal[
     "identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable", "inverted"
 ]
-
-
-class TwoGrids(NamedTuple):
-    """Two pointwise convolutions of stride 2, the second one pixel further, joined along the channels."""
-
-    even: nn.Conv2d
-    odd: nn.Conv2d
 
 
 class Residual(NamedTuple):
@@ -96,6 +91,15 @@ class Branch(NamedTuple):
         if self.form == "convolution":
             return is_pointwise(cast(nn.Conv2d, self.layers[0]))
         return self.form in ("reduction", "depthwise", "separable")
+
+    def biased(self) -> list[nn.Conv2d]:
+        """Return the convolutions that have a bias."""
+        halves = [half for layer in self.layers for half in (layer if isinstance(layer, TwoGrids) else (layer,))]
+        return [half for half in halves if isinstance(half, nn.Conv2d) and half.bias is not None]
+
+    def is_as_known(self) -> bool:
+        """Return whether biases cancel: each BatchNorm behind one normalises with the statistics of the batch."""
+        return all(uses_batch(cast(nn.BatchNorm2d, layer)) for layer in self.layers if is_behind(layer))
 
     @property
     def wide(self) -> Geometry | None:
@@ -153,17 +157,30 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
     form = _FORMS.get(letters)
     if form is None or (is_residual and form != "inverted") or not _fits_together(layers):
         return None
-    before, behind = letters.startswith("r"), letters.endswith("r")
+    relu_before, relu_behind = letters.startswith("r"), letters.endswith("r")
     return Branch(
         operation,
         form,
-        layers[before : len(layers) - behind],
-        relu_before=before,
-        relu_behind=behind,
-        writes_to_input=before and is_in_place(cast(nn.Module, layers[0])),
+        _with_biases(layers[relu_before : len(layers) - relu_behind]),
+        relu_before=relu_before,
+        relu_behind=relu_behind,
+        writes_to_input=relu_before and is_in_place(cast(nn.Module, layers[0])),
         is_residual=is_residual,
         needs_even=needs_even and form == "reduction",
     )
+
+
+def _with_biases(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The same with BatchNorms that know the biases of the convolutions before them."""
+    found: list[Layer] = []
+    before: list[nn.Conv2d | TwoGrids] = []
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | TwoGrids):
+            before.append(layer)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer, before = behind(layer, before), []
+        found.append(layer)
+    return tuple(found)
 
 
 def _chain_of(module: nn.Module | None) -> list[Layer] | None:

@@ -43,14 +43,13 @@ class Geometry:
 
     @classmethod
     def of(cls, convolution: nn.Conv2d) -> Geometry | None:
-        """Return the geometry of a depthwise convolution without bias; None if it is anything else."""
+        """Return the geometry of a depthwise convolution, whatever its bias; None if it is anything else."""
         channels = convolution.groups
         weight = convolution._parameters.get("weight")
         plain = (
             weight is not None
             and weight.shape[:2] == (channels, 1)
             and weight.is_floating_point()
-            and convolution.bias is None
             and convolution.padding_mode == "zeros"
             and not isinstance(convolution.padding, str)
         )
@@ -115,7 +114,9 @@ class FastDepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, C, H', W')."""
         geometry, input = Geometry.of(self), settled(input)
-        if geometry is None or input.dim() != 4 or not input.numel() or "_conv_forward" in self.__dict__:
+        if geometry is None or self.bias is not None or input.dim() != 4 or not input.numel():
+            return super().forward(input)
+        if "_conv_forward" in self.__dict__:
             return super().forward(input)
         if (nn.Conv2d.forward, nn.Conv2d._conv_forward) != _DEFINED:
             return super().forward(input)

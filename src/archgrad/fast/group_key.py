@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.batch_norms import uses_batch
-from archgrad.fast.branches import Branch, TwoGrids
+from archgrad.fast.biases import TwoGrids, kernel_of
+from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grouped_layers import as_pairs
 from archgrad.fast.recognise import is_pointwise, pool_settings
@@ -60,7 +61,7 @@ def weights_of(branch: Branch) -> list[Tensor]:
     found: list[Tensor] = []
     for layer in branch.layers:
         if isinstance(layer, TwoGrids):
-            found += [half.weight for half in layer]
+            found += [kernel_of(half) for half in layer]
         elif isinstance(layer, nn.Conv2d):
-            found.append(layer.weight)
+            found.append(kernel_of(layer))
     return found

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from archgrad.cell import Cell
 from archgrad.choices import Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
-from archgrad.fast.branches import Branch, TwoGrids
+from archgrad.fast.biases import TwoGrids
+from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.fast_split import FastSplit
 from archgrad.fast.grids import grids

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import affine, track, uses_batch
+from archgrad.fast.biases import kernel_of
 from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.pointwise import NATIVE_UP_TO
@@ -130,9 +131,10 @@ class _Parts:
     def operands(self) -> native.InvertedOperands:
         """What is read beside the input."""
         first = (None, None) if self.expansion is None else affine(self.norms[0])
-        expansion = None if self.expansion is None else self.expansion.weight
+        expansion = None if self.expansion is None else kernel_of(self.expansion)
         second = affine(self.norms[-2])
-        return native.InvertedOperands(expansion, *first, self.depthwise.weight, *second, self.projection.weight)
+        depthwise, projection = kernel_of(self.depthwise), kernel_of(self.projection)
+        return native.InvertedOperands(expansion, *first, depthwise, *second, projection)
 
     def tensors(self) -> Iterator[Tensor | None]:
         """What is read beside these."""

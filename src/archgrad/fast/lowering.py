@@ -38,6 +38,7 @@ __all__ = [
     "beside",
     "gradient_of_zeros",
     "is_as_defined",
+    "is_known_as",
     "kind_of_pass",
     "known_operations",
     "lay_out",
@@ -243,11 +244,16 @@ def kind_of_pass(states: Sequence[Tensor]) -> Hashable:
 def readable(operation: nn.Module, x: Tensor) -> Branch | None:
     """Return what an operation consists of, if by itself it may be computed in another way than by calling it."""
     branch = branch_of(operation)
-    if branch is None or not fits(operation, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
+    if branch is None or not is_known_as(branch, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
         return None
     if branch.writes_to_input:  # which others may read
         return None
     return branch if all(times == 1 for times in Counter(states_of(operation)).values()) else None
+
+
+def is_known_as(branch: Branch | None, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return whether an operation computes as it is known to, as its parts are now, and fits what it reads."""
+    return branch is not None and branch.is_as_known() and fits(branch.operation, dtype, device)
 
 
 def known_operations(cell: Wiring) -> Mapping[int, Branch] | None:
@@ -311,7 +317,7 @@ def lay_out(
                 number,
                 k,
                 first + k,
-                known.get(id(m)) if fits(m, dtype, device) else None,
+                known.get(id(m)) if is_known_as(known.get(id(m)), dtype, device) else None,
             )
             for k in mixture.active
             for m in (operations[k],)

@@ -13,7 +13,8 @@ from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import track, uses_batch
-from archgrad.fast.branches import Branch, TwoGrids
+from archgrad.fast.biases import TwoGrids, with_biases
+from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.grids import grid_size
 from archgrad.fast.lowering import Candidate, DerivedWiring, FreeWiring, Layout, Wiring
@@ -81,6 +82,8 @@ class Recorded(NamedTuple):
     """Depthwise convolutions in the order of their units."""
     projected: list[nn.Conv2d | TwoGrids]
     """What the projections are of, wide ones included."""
+    biased: list[tuple[int, list[nn.Conv2d]]]
+    """Number of a projection, and the convolutions with biases of all operations that enter the same node."""
     mixing: list[tuple[slice, Tensor]]
     """Edges, and (K,), which of their mixing weights are used, counted through them; behind those of all edges the
     weights of the edges themselves are counted. One for all of a cell, or one for every node."""
@@ -97,10 +100,13 @@ class Recorded(NamedTuple):
 
     def projections(self) -> list[Tensor]:
         """The others, (O, C, k, k) each."""
-        return [
+        found = [
             torch.cat([half.weight for half in layer]) if isinstance(layer, TwoGrids) else layer.weight
             for layer in self.projected
         ]
+        for number, convolutions in self.biased:
+            found[number] = with_biases(found[number], [convolution.bias for convolution in convolutions])
+        return found
 
     def move_statistics(self, mean: Tensor, variance: Tensor) -> None:
         """Let the BatchNorms see those of a batch, a row for each unit with one."""
@@ -143,6 +149,7 @@ class _Recorder:
         self.steps: list[native.Step | native.OtherStep] = []
         self.convolved: list[nn.Conv2d] = []
         self.projected: list[nn.Conv2d | TwoGrids] = []
+        self.biased: list[tuple[int, list[nn.Conv2d]]] = []
         self.mixing: list[int] = []
         self.noisy: list[nn.Module] = []
         self.tracked: dict[int, list[tuple[nn.BatchNorm2d, int]]] = {}  # by the number of pixels, each with its row
@@ -196,7 +203,7 @@ class _Recorder:
         mixing = [(slice(None), torch.tensor(self.mixing, device="cpu"))]
         if isinstance(self._cell, FreeWiring):
             mixing = self._mixing_by_node()
-        return Recorded(program, self.convolved, self.projected, mixing, self.noisy, tracked, self._norms)
+        return Recorded(program, self.convolved, self.projected, self.biased, mixing, self.noisy, tracked, self._norms)
 
     def _mixing_by_node(self) -> list[tuple[slice, Tensor]]:
         """Those of every node by themselves, so that what nothing depends on has no gradient."""
@@ -270,6 +277,9 @@ class _Recorder:
     def _enter(self, candidates: Sequence[Candidate]) -> None:
         """Record the sum that enters a node."""
         terms: list[_Found] = []
+        biased = [convolution for candidate in candidates for convolution in cast(Branch, candidate.known).biased()]
+        if biased:
+            self.biased.append((len(self.projected), biased))
         values = [self._add_noise(c) for c in candidates if c.noisy]  # which takes random numbers, in this order
         for candidate in candidates:
             branch = candidate.branch

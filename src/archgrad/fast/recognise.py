@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
 from archgrad.exactness import as_defined, kind_of
 from archgrad.fast import native
+from archgrad.fast.biases import kernel_of
 from archgrad.fast.depthwise import Geometry
 
 __all__ = [
@@ -62,7 +63,7 @@ def is_clamped_as_defined(activation: nn.Module) -> bool:
 
 
 def is_convolution(convolution: nn.Conv2d) -> bool:
-    """Return whether it has a plain weight and no bias, pads with zeros that are counted in numbers, as its strides."""
+    """Return whether it has a plain weight and bias, pads with zeros that are counted in numbers, as its strides."""
     weight = _weight(convolution)
     return weight is not None and _is_plain(convolution) and weight.shape[0] % convolution.groups == 0
 
@@ -95,10 +96,12 @@ def _weight(convolution: nn.Conv2d) -> Tensor | None:
 
 
 def _is_plain(convolution: nn.Conv2d) -> bool:
-    """Whether it has no bias, pads with zeros that are counted in numbers, and its settings are pairs of such."""
+    """Whether it has a plain bias or none, pads with zeros counted in numbers, and its settings are pairs of such."""
     pairs = (convolution.stride, convolution.padding, convolution.dilation)
+    bias = convolution._parameters.get("bias")
     return (
-        convolution.bias is None
+        convolution.bias is bias
+        and _all_or_none((bias,), convolution.weight.shape[0])
         and convolution.padding_mode == "zeros"
         and all(type(pair) is tuple and len(pair) == 2 and _are_counts(pair) for pair in pairs)
         and _is_count(convolution.groups)
@@ -139,7 +142,7 @@ def _are_counts(value: object) -> bool:
 
 def matrix(convolution: nn.Conv2d) -> Tensor:
     """The weight of a pointwise convolution as (O, C)."""
-    return convolution.weight.flatten(1)
+    return kernel_of(convolution).flatten(1)
 
 
 def is_pointwise(convolution: nn.Conv2d) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
 from archgrad.fast.batch_norms import uses_batch
+from archgrad.fast.biases import kernel_of
 from archgrad.fast.branches import Branch, Form
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.grids import both_grids, for_both_grids
@@ -132,7 +133,7 @@ class SharedFeatures:
         if (geometry := branch.wide) is None:
             return None
         convolution, norm = cast("tuple[nn.Conv2d, nn.BatchNorm2d]", branch.layers)
-        term = Term(self.x, convolution.weight, relu=branch.relu_before, wide=geometry)
+        term = Term(self.x, kernel_of(convolution), relu=branch.relu_before, wide=geometry)
         return (term, norm) if not is_synchronised(norm) and suits_kernels([term], self.x) else None
 
     @cached_property
@@ -193,9 +194,9 @@ class SharedFeatures:
 
 
 def _as_convolution(module: nn.Module) -> Convolution:
-    """A depthwise convolution without bias as functions take it."""
+    """A depthwise convolution as functions take it."""
     convolution = cast(nn.Conv2d, module)
-    return Convolution(convolution.weight, cast(Geometry, Geometry.of(convolution)))
+    return Convolution(kernel_of(convolution), cast(Geometry, Geometry.of(convolution)))
 
 
 def _fan_out(x: Tensor, group: Sequence[tuple[int, Tensor, Geometry]]) -> dict[int, Tensor]:
