@@ -41,7 +41,7 @@ def search(args: argparse.Namespace, *, resume: bool) -> None:
     ag.search(
         space,
         data,
-        step=ag.bilevel.Unrolled() if args.unrolled else ag.bilevel.FirstOrder(),
+        method="darts-second-order" if args.unrolled else "darts",
         epochs=args.epochs,
         batch_size=args.batch_size,
         log_frequency=args.log_frequency,

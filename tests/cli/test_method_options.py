@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from archgrad.methods import Ensemble, Method, Stage, darts_without_none, gaea, gdas
+from archgrad.methods import Ensemble, Method, Stage, gaea, gdas, snas_without_none
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
 from archgrad.perturbations import Uniform
@@ -42,7 +42,7 @@ def tree(run: str) -> Any:
 
 
 def changed(**parts: Any) -> Method:
-    return replace(darts_without_none, **parts)
+    return replace(snas_without_none, **parts)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_file_may_change_parts_of_a_method_that_it_names(archgrad: Type) -> No
         (("--regularizers.beta-decay.weight", 1), "add --regularizers beta-decay"),
         (("--relaxation", "gumbel", "--relaxation.temperature", 1), "relaxation 'gumbel' has no option 'temperature'"),
         (("--alphas-optimizer.betas", "[0.5]"), "alphas_optimizer.betas takes"),
-        (("--alphas-optimizer", "exponentiated-gradient"), "Softmax needs alphas that are free to grow"),
+        (("--alphas-optimizer", "exponentiated-gradient"), "SoftGumbel needs alphas that are free to grow"),
         (
             ("--relaxation", "simplex", "--alphas-optimizer", "exponentiated-gradient", "--alphas-betas", "[0.5,0.9]"),
             "--alphas-betas goes with --alphas-optimizer adam",

@@ -20,7 +20,7 @@ from archgrad.cli.common_options import NOT_KEPT
 from archgrad.cli.data import open_data
 from archgrad.cli.method_options import OF_THE_METHOD
 from archgrad.fast import asked_path
-from archgrad.methods import darts_without_none
+from archgrad.methods import snas_without_none
 from archgrad.methods.tree import tree_of
 from archgrad.optimizers import Adam
 from archgrad.options import names_of
@@ -85,7 +85,7 @@ def test_config_holds_every_option_as_it_holds(searched: Path) -> None:
     assert list(config)[:5] == ["command", "space", "channels", "cells", "data"]
     assert (config["space"], config["data"], config["channels"], config["cells"]) == ("tiny", "digits", 2, None)
     assert config["device"] == "auto"
-    assert config["method"] == tree_of(darts_without_none)
+    assert config["method"] == tree_of(snas_without_none)
 
 
 def test_a_config_runs_the_same_search_again(searched: Path, archgrad: Type) -> None:
@@ -100,7 +100,7 @@ def test_what_is_typed_beside_a_config_wins(searched: Path, archgrad: Type) -> N
     assert archgrad("search", *typed, "--config", searched / "config.yaml", "--out", "b", "--quiet").status == 0
     config, before = config_of(Path("b")), config_of(searched)
     changed = {"relaxation": Gumbel(temperature_max=4.0), "alphas_optimizer": Adam(betas=(0.4, 0.9))}
-    method = replace(darts_without_none, **changed)
+    method = replace(snas_without_none, **changed)
     assert config == {**before, "seed": 5, "fast": "plain", "method": tree_of(method)}
 
 
@@ -238,7 +238,7 @@ def test_options_of_another_step_or_relaxation_are_refused(archgrad: Type) -> No
     for typed, message in (
         (("--finite-difference-radius", 0.1), "--finite-difference-radius goes with --step unrolled"),
         (("--step", "exact", "--finite-difference-radius", 0.1), "goes with --step unrolled"),
-        (("--temperature-min", 0.1), "--temperature-min goes with --relaxation gumbel"),
+        (("--relaxation", "softmax", "--temperature-min", 0.1), "--temperature-min goes with --relaxation gumbel"),
         (("--no-constant-gradient",), "--constant-gradient goes with --relaxation gumbel"),
         (("--step", "unrolled", "--finite-difference-radius", 0), "must be above 0"),
     ):

@@ -23,12 +23,12 @@ from archgrad.methods import (
     darts,
     darts_minus,
     darts_second_order,
-    darts_without_none,
     drnas,
     fair_darts,
     gaea,
     gdas,
     snas,
+    snas_without_none,
 )
 from archgrad.methods.tree import method_of_tree, tree_of
 from archgrad.optimizers import Adam, ExponentiatedGradient
@@ -170,14 +170,14 @@ def test_what_a_space_does_not_have_is_refused_by_the_search() -> None:
 
 
 def test_presets_and_short_forms_mean_the_same() -> None:
-    assert MethodOptions().choose_method() == replace(darts_without_none, source="")
-    assert MethodOptions(method="default").choose_method() is darts_without_none  # as docs/results.md has it
+    assert MethodOptions().choose_method() == replace(snas_without_none, source="")
+    assert MethodOptions(method="default").choose_method() is snas_without_none  # as docs/results.md has it
     assert MethodOptions(method="darts-second-order").choose_method() is darts_second_order
     short = {"step": Unrolled(), "relaxation": Gumbel(), "weights_first": True, "alphas_learning_rate": 0.01}
     assert MethodOptions(**short).choose_method() == replace(
         gdas,
         step=Unrolled(),
-        selection=darts_without_none.selection,
+        selection=snas_without_none.selection,
         alphas_optimizer=Adam(learning_rate=0.01),
         source="",
     )

@@ -254,11 +254,10 @@ def test_unrolled_follows_the_second_order_gradient(unrolled: Any, sign: float) 
 @pytest.mark.parametrize("unrolled", [False, True])
 def test_training_is_that_of_search(unrolled: bool) -> None:
     space = ag.spaces.tiny(channels=2, num_classes=3)
-    step = ag.bilevel.Unrolled() if unrolled else ag.bilevel.FirstOrder()
     result = ag.search(
         space,
         images(),
-        step=step,
+        method="darts-second-order" if unrolled else "darts",
         epochs=2,
         batch_size=8,
         seed=3,

@@ -191,7 +191,7 @@ def test_the_head_of_a_run_says_what_it_is_made_of(tmp_path: Path) -> None:
     ag.search(ag.spaces.tiny(4, 3), pair, epochs=1, batch_size=16, run_dir=tmp_path / "run", quiet=True)
     tiles = dict(run_tiles(read_run(tmp_path / "run")))
     weights = sum(weight.numel() for weight in ag.Supernet(ag.spaces.tiny(4, 3)).weights.values())
-    assert (tiles["space"], tiles["step"], tiles["relaxation"]) == ("tiny", "first-order", "softmax")
+    assert (tiles["space"], tiles["step"], tiles["relaxation"]) == ("tiny", "first-order", "soft-gumbel")
     assert tiles["weights"] == str(weights) or tiles["weights"].endswith("k")
     assert tiles["data"]
 

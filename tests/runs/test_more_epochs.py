@@ -16,7 +16,6 @@ from archgrad.errors import RunError
 from archgrad.methods import Ensemble
 from archgrad.operations import DropPath
 from archgrad.optimizers import Adam
-from archgrad.relaxation import SoftGumbel
 from archgrad.schedules import Linear
 from archgrad.selection import PerturbationBased
 
@@ -39,7 +38,7 @@ def retrained(epochs: int, **options: Any) -> ag.RetrainResult:
 def searched(epochs: int, **options: Any) -> ag.SearchResult:
     torch.manual_seed(0)
     space = nn.Sequential(ag.LayerChoice({"linear": nn.Linear(4, 2), "other": nn.Linear(4, 2)}, label="layer"))
-    return ag.search(space, PAIR, epochs=epochs, **{"schedule": "constant", **OPTIONS, **options})
+    return ag.search(space, PAIR, epochs=epochs, **{"schedule": "constant", "method": "darts", **OPTIONS, **options})
 
 
 @pytest.mark.parametrize("schedule", ["constant", "exponential"])
@@ -78,8 +77,8 @@ def test_a_search_of_more_epochs_is_what_it_would_have_been_from_the_start(tmp_p
             {"method": ag.Method(alphas_optimizer=Adam(learning_rate=Linear(1e-3, 1e-4)))},
             "learning_rate of Adam changes over them",
         ),
+        (searched, {"method": None}, "the temperature of SoftGumbel changes over them"),  # the default
         (searched, {"method": "gdas"}, "the temperature of Gumbel changes over them"),
-        (searched, {"method": ag.Method(relaxation=SoftGumbel())}, "the temperature of SoftGumbel changes over them"),
         (searched, {"method": ag.Method(stages=(ag.methods.Stage(epochs=1),))}, "the stages of the method share them"),
         (searched, {"method": ag.Method(ensemble=Ensemble(members=2))}, "Ensemble goes by them"),
         (searched, {"method": ag.Method(selection=PerturbationBased(tune_epochs=1))}, "PerturbationBased goes by them"),

@@ -70,7 +70,7 @@ def test_a_step_of_a_search_reads_only_whether_it_was_finite() -> None:
     counts: list[int] = []
     data = (torch.randn(32, 4), torch.arange(32) % 3)
     with Waits() as waits:
-        ag.search(Counted(), data, epochs=1, batch_size=4, device="cpu", quiet=True, cutout=0)
+        ag.search(Counted(), data, method="darts", epochs=1, batch_size=4, device="cpu", quiet=True, cutout=0)
     # After the look before the first step: a pass for the alphas, Adam (which counts its steps in tensors on the CPU),
     # a pass for the weights, and from there to the next step: whether loss and gradient are finite, and nothing
     # that is only measured.

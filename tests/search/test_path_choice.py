@@ -202,6 +202,7 @@ def images() -> tuple[Tensor, Tensor]:
 def searched(**options: Any) -> ag.SearchResult:
     torch.manual_seed(0)
     space = ag.spaces.darts_cifar(4, 2, nodes=2, num_classes=3)
+    options = {"method": None if "step" in options else "darts", **options}
     return ag.search(space, images(), **{"epochs": 2, "batch_size": 6, "device": "cpu", "seed": 1, **options})
 
 

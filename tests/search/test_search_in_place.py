@@ -19,7 +19,7 @@ def run(space: Any, **options: Any) -> ag.SearchResult:
 
 def test_a_supernet_is_trained_as_its_space_would_be() -> None:
     space = ag.spaces.tiny(channels=2, num_classes=2)
-    supernet = ag.Supernet(space, seed=5)
+    supernet = ag.Supernet(space, ag.methods.snas_without_none.relaxation, seed=5)  # the default's
     expected, result = run(space), run(supernet)
     assert result.supernet is supernet
     assert result.history == expected.history

@@ -45,7 +45,7 @@ __all__ = [
     "snas_without_none",
 ]
 
-DEFAULT = "darts_without_none"
+DEFAULT = "snas_without_none"
 """The preset that a search takes without a method, and under the name `default`: the best at the cost of DARTS over
 several spaces, as far as `docs/results.md` shows one."""
 

@@ -46,7 +46,7 @@ class MethodOptions(Options):
 
     method: Method | str | None = None
     """The search method: a `Method`, or the name of one in `archgrad.methods`. By default "default", at present
-    "darts-without-none"; docs/results.md has the evidence. `step`, `relaxation` and `weights_first` are short for parts
+    "snas-without-none"; docs/results.md has the evidence. `step`, `relaxation` and `weights_first` are short for parts
     of it; `alphas_...` win over a method's numbers."""
     step: BilevelStep | str | None = None
     """How the alphas' gradient is computed, or a name as in `archgrad steps`. By default as the method says."""
