@@ -129,3 +129,12 @@ def test_layers_side_by_side_are_the_layers():
     for norm, (mean, variance) in zip(norms, moved, strict=True):
         torch.testing.assert_close(norm.running_mean, mean, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(norm.running_var, variance, rtol=1e-12, atol=1e-12)
+
+
+def test_one_layer_by_itself_has_the_gradients_of_its_batch_norm_on_a_pixel_each():
+    x = torch.randn(8, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    weights, scale = torch.randn_like(x), torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
+    norm = nn.BatchNorm2d(3, affine=False).double()
+    outputs = (normalise(x, [norm], scale)[0], scale * norm(x))
+    found = [torch.autograd.grad((y * weights).sum(), [x, scale]) for y in outputs]
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)

@@ -110,7 +110,7 @@ def normalise(x: Tensor, norms: Sequence[nn.BatchNorm2d], scale: Tensor | None) 
     gamma = None if gammas[0] is None else torch.cat(gammas)
     beta = None if betas[0] is None else torch.cat(betas)
     if scale is not None:
-        spread = scale.unsqueeze(1).expand(-1, norms[0].num_features).reshape(-1)
+        spread = scale.unsqueeze(1).repeat(1, norms[0].num_features).flatten()  # expanded: wrong gradients (torch 2.14)
         gamma = spread if gamma is None else gamma * spread
         beta = None if beta is None else beta * spread
     if not uses_batch(norms[0]):

@@ -268,7 +268,6 @@ def compose_inverted(blend: Blend, arguments: Sequence[Any], n_values: int, fixe
         y = depthwise(y, own.weight, block.geometry)
         y = _normalise(y, given[1], own.depthwise_gamma, own.depthwise_beta, block.eps[1])
         y = F.conv2d(_activate(y, block.limit), own.projection)
-        own_scale = own_scale.contiguous()  # expanded, batch_norm on channels_last gives wrong gradients (torch 2.14)
         total = total + _normalise(y, given[2], own_scale, None, block.eps[2])
     values = [*([x] if blend.keeps_input else []), *tensors[:n_values]]
     for weight, value in zip(() if mixing is None else mixing.unbind(), values, strict=True):
@@ -278,6 +277,8 @@ def compose_inverted(blend: Blend, arguments: Sequence[Any], n_values: int, fixe
 
 def _normalise(x: Tensor, fixed: Fixed, gamma: Tensor | None, beta: Tensor | None, eps: float) -> Tensor:
     mean, variance = (None, None) if fixed is None else (fixed[0].to(x.dtype), fixed[1].to(x.dtype))
+    if gamma is not None:
+        gamma = gamma.contiguous()  # an expanded one has wrong gradients on channels_last images (torch 2.14)
     return F.batch_norm(x, mean, variance, gamma, beta, training=fixed is None, eps=eps)
 
 
