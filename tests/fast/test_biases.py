@@ -159,7 +159,7 @@ def test_forms_with_biases_are_known(name: str) -> None:
     branch = branch_of(FORMS[name]())
     assert branch is not None
     assert branch.form == {"grouped": "convolution", "pointwise": "convolution"}.get(name, name)
-    assert branch.is_as_known()
+    assert branch.biases_cancel()
 
 
 def test_a_cell_with_biases_is_one_program(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from archgrad.fast import accelerate
 from archgrad.fast import depthwise as module
-from archgrad.fast.depthwise import Geometry, depthwise, fan_out
+from archgrad.fast.depthwise import FastDepthwiseConv2d, Geometry, depthwise, fan_out
 
 KINDS = ((3, 1, 1), (5, 1, 1), (7, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (5, 1, 2), (3, 2, 2), (5, 2, 2))
 """(kernel, stride, dilation)."""
@@ -133,3 +134,14 @@ def dx_of(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def test_only_plain_depthwise_convolutions_have_a_geometry(convolution):
     assert Geometry.of(convolution) is None
     assert Geometry.of(nn.Conv2d(4, 4, 3, groups=4, dilation=2, bias=False)) == Geometry(dilation=(2, 2))
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_bias_is_added(later):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding=1, bias=not later)).double()
+    x, bias = torch.randn(2, 4, 5, 5, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    accelerate(network, "torch")
+    assert isinstance(network[0], FastDepthwiseConv2d) == later
+    network[0].bias = nn.Parameter(bias)
+    torch.testing.assert_close(network(x), F.conv2d(x, network[0].weight, bias, padding=1, groups=4))

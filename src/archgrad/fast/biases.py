@@ -9,14 +9,16 @@ computes such convolutions without their biases.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import SynchronisedBatchNorm2d
 
-__all__ = ["TwoGrids", "behind", "is_behind", "kernel_of", "shifts_of", "with_biases"]
+__all__ = ["TwoGrids", "behind", "is_behind", "kernel_of", "modules_of", "shifts_of", "with_biases"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class TwoGrids(NamedTuple):
@@ -24,6 +26,11 @@ class TwoGrids(NamedTuple):
 
     even: nn.Conv2d
     odd: nn.Conv2d
+
+
+def modules_of(layer: M | TwoGrids) -> tuple[M | nn.Conv2d, ...]:
+    """Return the modules that a layer is made of: the two convolutions, or itself."""
+    return layer if isinstance(layer, TwoGrids) else (layer,)
 
 
 class _Behind(nn.BatchNorm2d):
@@ -47,7 +54,7 @@ def behind(norm: nn.BatchNorm2d, convolutions: Sequence[nn.Conv2d | TwoGrids]) -
         norm: As long as it normalises with the statistics of the batch.
         convolutions: What it stands behind, with nothing between: one, or a depthwise and a pointwise one.
     """
-    if not any(map(_has_bias, convolutions)):
+    if all(half.bias is None for convolution in convolutions for half in modules_of(convolution)):
         return norm
     kind = _SynchronisedBehind if isinstance(norm, SynchronisedBatchNorm2d) else _Behind
     found: Any = kind.__new__(kind)
@@ -56,7 +63,7 @@ def behind(norm: nn.BatchNorm2d, convolutions: Sequence[nn.Conv2d | TwoGrids]) -
     return found
 
 
-def is_behind(norm: object) -> bool:
+def is_behind(norm: object) -> TypeGuard[_Behind | _SynchronisedBehind]:
     """Return whether it stands behind a convolution with a bias."""
     return isinstance(norm, _Behind | _SynchronisedBehind)
 
@@ -67,22 +74,21 @@ def shifts_of(norms: Sequence[nn.BatchNorm2d]) -> Tensor | None:
     Args:
         norms: T, of C channels each.
     """
-    found: list[Tensor | None] = [None] * len(norms)
-    moved: dict[torch.Size, list[tuple[int, Tensor, Tensor]]] = {}  # by the weights' shape
-    for t, norm in enumerate(norms):
-        if not isinstance(norm, _Behind | _SynchronisedBehind):
-            continue
-        *before, last = norm.convolutions
-        found[t] = torch.cat([*map(_bias_or_zeros, last)]) if isinstance(last, TwoGrids) else last.bias
-        if before and (bias := cast(nn.Conv2d, before[0]).bias) is not None:
-            weight = cast(nn.Conv2d, last).weight.flatten(1)
-            moved.setdefault(weight.shape, []).append((t, weight, bias))
-    some = next((shift for shift in (*found, *(group[0][2] for group in moved.values())) if shift is not None), None)
-    if some is None:
+    moved = [(t, norm.convolutions) for t, norm in enumerate(norms) if is_behind(norm)]
+    if not moved:
         return None
-    nothing = some.new_zeros(norms[0].num_features)
-    shifts = torch.stack([nothing if shift is None else shift for shift in found])
-    for group in moved.values():
+    own: list[Tensor] = []
+    before: dict[torch.Size, list[tuple[int, Tensor, Tensor]]] = {}  # row, weight and bias, by the weight's shape
+    for t, (*first, last) in moved:
+        own.append(torch.cat([_bias_or_zeros(half) for half in modules_of(last)]))
+        for depthwise in first:
+            assert isinstance(depthwise, nn.Conv2d)
+            assert isinstance(last, nn.Conv2d)
+            if depthwise.bias is not None:
+                before.setdefault(last.weight.shape, []).append((t, last.weight.flatten(1), depthwise.bias))
+    shifts = own[0].new_zeros(len(norms), len(own[0]))
+    shifts[[t for t, _ in moved]] = torch.stack(own)
+    for group in before.values():
         rows, weights, biases = zip(*group, strict=True)
         shifts[list(rows)] += (torch.stack(weights) @ torch.stack(biases).unsqueeze(2)).squeeze(2)
     return shifts
@@ -105,11 +111,6 @@ def with_biases(kernel: Tensor, biases: Sequence[Tensor | None]) -> Tensor:
         return kernel
     joined = torch.cat(moved)
     return kernel + joined @ torch.zeros_like(joined)
-
-
-def _has_bias(convolution: nn.Conv2d | TwoGrids) -> bool:
-    halves = convolution if isinstance(convolution, TwoGrids) else (convolution,)
-    return any(half.bias is not None for half in halves)
 
 
 def _bias_or_zeros(convolution: nn.Conv2d) -> Tensor:

@@ -24,7 +24,7 @@ from archgrad.exactness import (
     names_in_place,
 )
 from archgrad.fast.batch_norms import uses_batch
-from archgrad.fast.biases import TwoGrids, behind, is_behind
+from archgrad.fast.biases import TwoGrids, behind, is_behind, modules_of
 from archgrad.fast.dataflow import Either, Input, Joined, Part, Relu, Relu6, Shifted, Sum, Value, read_forward
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.recognise import (
@@ -94,11 +94,11 @@ class Branch(NamedTuple):
 
     def biased(self) -> list[nn.Conv2d]:
         """Return the convolutions that have a bias."""
-        halves = [half for layer in self.layers for half in (layer if isinstance(layer, TwoGrids) else (layer,))]
-        return [half for half in halves if isinstance(half, nn.Conv2d) and half.bias is not None]
+        modules = [module for layer in self.layers for module in modules_of(cast("nn.Module | TwoGrids", layer))]
+        return [module for module in modules if isinstance(module, nn.Conv2d) and module.bias is not None]
 
-    def is_as_known(self) -> bool:
-        """Return whether biases cancel: each BatchNorm behind one normalises with the statistics of the batch."""
+    def biases_cancel(self) -> bool:
+        """Return whether each BatchNorm behind a bias normalises with the statistics of the batch."""
         return all(uses_batch(cast(nn.BatchNorm2d, layer)) for layer in self.layers if is_behind(layer))
 
     @property
@@ -161,7 +161,7 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
     return Branch(
         operation,
         form,
-        _with_biases(layers[relu_before : len(layers) - relu_behind]),
+        _knowing_biases(layers[relu_before : len(layers) - relu_behind]),
         relu_before=relu_before,
         relu_behind=relu_behind,
         writes_to_input=relu_before and is_in_place(cast(nn.Module, layers[0])),
@@ -170,7 +170,7 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
     )
 
 
-def _with_biases(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+def _knowing_biases(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The same with BatchNorms that know the biases of the convolutions before them."""
     found: list[Layer] = []
     before: list[nn.Conv2d | TwoGrids] = []
@@ -298,8 +298,8 @@ def _fits_together(chain: Sequence[Layer]) -> bool:
     channels: int | None = None
     seen: set[int] = set()
     for layer in chain:
-        own = layer if isinstance(layer, TwoGrids) else (layer,)
         assert not isinstance(layer, Residual)
+        own = modules_of(layer)
         if not isinstance(layer, nn.ReLU | nn.ReLU6) and not seen.isdisjoint(map(id, own)):
             return False
         seen.update(map(id, own))

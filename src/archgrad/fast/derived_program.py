@@ -12,7 +12,7 @@ from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast import native
 from archgrad.fast.branches import branch_of, output_size
-from archgrad.fast.lowering import Candidate, DerivedWiring, Edge, Layout, Shape, is_known_as, kind_of_pass
+from archgrad.fast.lowering import Candidate, DerivedWiring, Edge, Layout, Shape, as_known, kind_of_pass
 from archgrad.fast.native_cell import Recorded, record
 from archgrad.fast.pointwise import NATIVE_UP_TO
 from archgrad.fast.unchanged import StructureCache
@@ -83,9 +83,8 @@ def _record(cell: DerivedCell, inputs: Sequence[int], x: Tensor, alone: set[int]
         gives: set[Shape] = set()
         for key, source in own:
             operation, number = cell.operations[key], len(pairs)
-            branch = branch_of(operation) if id(operation) in alone else None
-            known = is_known_as(branch, x.dtype, x.device)
-            shape = None if branch is None or not known else output_size(branch, cast(Shape, shapes[at[source]]))
+            branch = as_known(branch_of(operation), x.dtype, x.device) if id(operation) in alone else None
+            shape = None if branch is None else output_size(branch, cast(Shape, shapes[at[source]]))
             if shape is None:
                 return None
             gives.add(shape)

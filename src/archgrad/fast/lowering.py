@@ -35,10 +35,10 @@ __all__ = [
     "are_finite",
     "are_images",
     "are_ordinary",
+    "as_known",
     "beside",
     "gradient_of_zeros",
     "is_as_defined",
-    "is_known_as",
     "kind_of_pass",
     "known_operations",
     "lay_out",
@@ -243,17 +243,18 @@ def kind_of_pass(states: Sequence[Tensor]) -> Hashable:
 
 def readable(operation: nn.Module, x: Tensor) -> Branch | None:
     """Return what an operation consists of, if by itself it may be computed in another way than by calling it."""
-    branch = branch_of(operation)
-    if branch is None or not is_known_as(branch, x.dtype, x.device) or output_size(branch, tuple(x.shape)) is None:
+    branch = as_known(branch_of(operation), x.dtype, x.device)
+    if branch is None or output_size(branch, tuple(x.shape)) is None:
         return None
     if branch.writes_to_input:  # which others may read
         return None
     return branch if all(times == 1 for times in Counter(states_of(operation)).values()) else None
 
 
-def is_known_as(branch: Branch | None, dtype: torch.dtype, device: torch.device) -> bool:
-    """Return whether an operation computes as it is known to, as its parts are now, and fits what it reads."""
-    return branch is not None and branch.is_as_known() and fits(branch.operation, dtype, device)
+def as_known(branch: Branch | None, dtype: torch.dtype, device: torch.device) -> Branch | None:
+    """Return what an operation consists of, if it computes so as its parts are set now, and fits what it reads."""
+    known = branch is not None and branch.biases_cancel() and fits(branch.operation, dtype, device)
+    return branch if known else None
 
 
 def known_operations(cell: Wiring) -> Mapping[int, Branch] | None:
@@ -317,7 +318,7 @@ def lay_out(
                 number,
                 k,
                 first + k,
-                known.get(id(m)) if is_known_as(known.get(id(m)), dtype, device) else None,
+                as_known(known.get(id(m)), dtype, device),
             )
             for k in mixture.active
             for m in (operations[k],)
