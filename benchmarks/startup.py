@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from search_step import machine_of
+
+from archgrad.runs.metrics import MetricsFile
 
 IMPORT = [sys.executable, "-c", "import archgrad"]
 HELP = [sys.executable, "-m", "archgrad", "--help"]
@@ -60,8 +65,7 @@ def waiting_share(space: str, data: str, *options: str) -> float:
         out = Path(folder, "run")
         command = [sys.executable, "-m", "archgrad", "search", "--space", space, "--data", data, "--epochs", "2"]
         subprocess.run([*command, *options, "--out", str(out), "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        head, *rows = (line.split(",") for line in (out / "timings.csv").read_text(encoding="utf-8").splitlines())
-        return round(float(rows[-1][head.index("waiting_share")]), 4)
+        return round(MetricsFile(out / "timings.csv").rows()[-1]["waiting_share"], 4)
 
 
 def main() -> None:
@@ -78,7 +82,7 @@ def main() -> None:
     if options.data:
         few = ("--channels", "8", "--cells", "1", "--train-samples", "2000")
         found["waiting_share_nasbench201"] = waiting_share("nasbench201", options.data, *few)
-    print(json.dumps(found))
+    print(json.dumps({**found, "load_average": round(os.getloadavg()[0], 1), **machine_of("cpu")}))
 
 
 if __name__ == "__main__":
