@@ -3,8 +3,9 @@
     python benchmarks/startup.py [--data folder:IMAGES]
 
 Seconds from the start of a process to the end of `import archgrad`, of `archgrad --help`, and of the first step of the
-demo's search, each a median; and of a short search the share of an epoch that its steps wait for their batches
-(`waiting_share` of timings.csv, the second epoch, in which images that are files are decoded already).
+demo's search, beside those until PyTorch has made an optimizer, each a median; and of a short search the share of an
+epoch that its steps wait for their batches (`waiting_share` of timings.csv, the second epoch, in which images that are
+files are decoded already).
 
 The aims are 0.3 s, 0.5 s, 4 s and 2 %.
 """
@@ -27,6 +28,8 @@ from archgrad.runs.metrics import MetricsFile
 
 IMPORT = [sys.executable, "-c", "import archgrad"]
 HELP = [sys.executable, "-m", "archgrad", "--help"]
+TORCH = [sys.executable, "-c", "import torch; torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)"]
+"""What every program pays that trains with PyTorch; its first optimizer imports much of the compiler."""
 FIRST_STEP = """
 import os
 import torch
@@ -36,8 +39,8 @@ import archgrad as ag
 calls = []
 
 def loss(outputs, targets):
-    calls.append(None)
-    if len(calls) == 3:  # of the second step; each has one for the alphas and one for the weights
+    calls.append(torch.is_grad_enabled())  # the samples that try the loss out before the first step have no gradient
+    if sum(calls) == 3:  # of the second step; each has one for the alphas and one for the weights
         os._exit(0)
     return F.cross_entropy(outputs, targets)
 
@@ -76,6 +79,7 @@ def main() -> None:
     found = {
         "import_seconds": seconds_of(IMPORT, options.rounds),
         "help_seconds": seconds_of(HELP, options.rounds),
+        "torch_seconds": seconds_of(TORCH, options.rounds),
         "first_step_seconds": seconds_of([sys.executable, "-c", FIRST_STEP], options.rounds),
         "waiting_share_demo": waiting_share("darts-cifar", "digits", "--channels", "8", "--cells", "3"),
     }

@@ -1,6 +1,7 @@
 """A DARTS network as users write it: layer choices, input choices, operation classes and cells of their own.
 
     python benchmarks/search_step.py --space benchmarks/user_darts.py:UserDarts --channels 16
+    python benchmarks/search_step.py --space benchmarks/user_darts.py:UserDartsAffine --channels 16
 
 Seven operations an edge, an input choice of two for every node, and no class of archgrad's but the two choices.
 """
@@ -145,3 +146,13 @@ class UserDarts(nn.Module):
         for cell in self.cells:
             before, last = last, cell(before, last)
         return self.classifier(F.adaptive_avg_pool2d(last, 1).flatten(1))
+
+
+class UserDartsAffine(UserDarts):
+    """The same with weights and biases in all BatchNorms, which is what PyTorch makes unless told otherwise."""
+
+    def __init__(self, channels: int = 16, cells: int = 8, num_classes: int = 10) -> None:
+        super().__init__(channels, cells, num_classes)
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.BatchNorm2d.__init__(norm, norm.num_features)

@@ -102,6 +102,11 @@ class InPlaceInside(nn.Module):
         return self.second(self.relu(self.first(self.relu(x))))
 
 
+def without_bias(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    norm.bias = None
+    return norm
+
+
 def convolved(*layers: nn.Module, relu: type[nn.Module] | None = nn.ReLU) -> nn.Sequential:
     """A ReLU behind, or none at all."""
     return nn.Sequential(*layers, nn.BatchNorm2d(C), *([relu()] if relu else []))
@@ -123,6 +128,7 @@ class Behind(nn.Module):
 
 
 KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "norm of a pool": (lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)), "pool-norm"),
     "depthwise": (Depthwise, "depthwise"),
     "dilated": (lambda: Depthwise(2), "depthwise"),
     "twice": (Twice, "separable"),
@@ -283,7 +289,7 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "hook": with_hook,
     "part of the instance": with_instance_part,
     "padding": with_circular_padding,
-    "norm of a pool": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)),
+    "norm without a bias": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), without_bias(nn.BatchNorm2d(C))),
 }
 
 

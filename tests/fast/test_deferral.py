@@ -32,20 +32,30 @@ C = 4
 DRAWS = int(os.environ.get("ARCHGRAD_DRAWS", "25"))
 
 
-def candidates() -> list[nn.Module]:
+def lively(operation: nn.Module) -> nn.Module:
+    """The same with weights and biases of BatchNorms that are not ones and zeros."""
+    for norm in operation.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.affine:
+            nn.init.uniform_(norm.weight, 0.5, 1.5), nn.init.normal_(norm.bias)
+    return operation
+
+
+def candidates(affine: bool) -> list[nn.Module]:
     build: list[Callable[[], nn.Module]] = [
         nn.Identity,
         lambda: PoolBN("max", C, 1),
         lambda: PoolBN("avg", C, 1),
-        lambda: SepConv(C, C, 3, 1, affine=False),
-        lambda: DilConv(C, C, 3, 1, affine=False),
-        lambda: ReLUConvBN(C, C, 1, affine=False),
+        lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C, affine=affine)),
+        lambda: SepConv(C, C, 3, 1, affine=affine),
+        lambda: DilConv(C, C, 3, 1, affine=affine),
+        lambda: ReLUConvBN(C, C, 1, affine=affine),
     ]
-    return [make() for make in random.sample(build, random.randint(2, 4))]
+    return [lively(make()) for make in random.sample(build, random.randint(2, 4))]
 
 
 def choice() -> ag.LayerChoice:
-    return ag.LayerChoice([*candidates(), SepConv(C, C, 3, 1, affine=False)])
+    affine = random.random() < 0.5
+    return ag.LayerChoice([*candidates(affine), lively(SepConv(C, C, 3, 1, affine=affine))])
 
 
 HEAD = """

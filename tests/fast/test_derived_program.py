@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from archgrad.derived_cell import DerivedCell
 from archgrad.fast import accelerate, derived_program, native
-from archgrad.operations import DARTS_OPERATIONS, DropPath, PoolBN
+from archgrad.operations import DARTS_OPERATIONS, DropPath
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -46,10 +46,11 @@ def a_cell(
             name, source = edge.split("@")
             sources[-1].append(int(source))
             own = stride if int(source) < 2 else 1
-            built = (
-                PoolBN("max", channels, own) if name == "pool_norm" else DARTS_OPERATIONS[name](channels, own, affine)
-            )
-            operations.append(built)
+            if name == "pool_norm":
+                pool = nn.MaxPool2d(3, own, 1)
+                operations.append(nn.Sequential(pool, nn.BatchNorm2d(channels, affine=affine)))
+            else:
+                operations.append(DARTS_OPERATIONS[name](channels, own, affine))
     concat = joins or tuple(range(2, 2 + len(nodes)))
     cell = DerivedCell(operations, sources, concat, n_inputs=2, drop_path=DropPath(p)).double()
     for norm in cell.modules():
@@ -105,7 +106,7 @@ def random_cell(seed: int) -> tuple[str, DerivedCell, list[Tensor | None]]:
     torch.manual_seed(seed)
     channels, stride = draw.choice((4, 6, 18)), draw.choice((1, 2))
     affine, p = draw.random() < 0.8, draw.choice((0.0, 0.3, 0.5, 1.0))
-    names = KNOWN if affine else [*KNOWN, "pool_norm"]
+    names = [*KNOWN, "pool_norm"]
     nodes = [
         " ".join(f"{draw.choice(names)}@{draw.randrange(node)}" for _ in range(draw.choice((1, 2, 2, 3))))
         for node in range(2, 2 + draw.randint(1, 4))

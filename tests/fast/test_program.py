@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from archgrad.cell import Cell
 from archgrad.errors import SpaceError
 from archgrad.fast import native_cell
 from archgrad.fast.depthwise import Geometry
-from archgrad.fast.native import Plan, Pool, Pooled, Program, Step, Unit, Weave, run, run_program
+from archgrad.fast.native import Affine, Plan, Pool, Pooled, Program, Step, Unit, Weave, run, run_program
 from archgrad.fast.recognise import as_wide
 from archgrad.operations import DilConv, PoolBN, SepConv
 from archgrad.partial_channels import SplitStates
@@ -127,6 +128,54 @@ def test_first_and_second_derivatives_agree_with_finite_differences():
     operands = Operands()
     assert torch.autograd.gradcheck(operands.as_one, operands.all, fast_mode=True)
     assert torch.autograd.gradgradcheck(operands.as_one, operands.all, fast_mode=True)
+
+
+def affine_of(program: Program, channels: int = 2) -> list[Tensor]:
+    """Scales, then shifts; of one unit without a row."""
+    shapes = [(rows.stop - rows.start, channels) for rows in program.norm_parts]
+    every = [torch.randn(shape if shape[0] > 1 else shape[1:], dtype=torch.float64) for shape in shapes * 2]
+    return [x.requires_grad_() for x in every]
+
+
+def with_affine(operands: Operands, mixing: Tensor, *rest: Tensor) -> Tensor:
+    n = len(operands.program.norm_parts)
+    scales, shifts, tensors = rest[:n], rest[n : 2 * n], rest[2 * n :]
+    parts = [Affine(*pair) for pair in zip(scales, shifts, strict=True)]
+    return run_program(operands.program, *operands.program.split(tensors), mixing, affine=parts)[0]
+
+
+def test_derivatives_by_weights_of_batch_norms_agree_with_finite_differences():
+    torch.manual_seed(1)
+    operands = Operands()
+    every = [operands.mixing, *affine_of(PROGRAM), *operands.all[1:]]
+    assert [rows.stop - rows.start for rows in PROGRAM.norm_parts] == [1, 1, 1, 1, 3, 1, 2]
+    assert torch.autograd.gradcheck(partial(with_affine, operands), every, fast_mode=True)
+    assert torch.autograd.gradgradcheck(partial(with_affine, operands), every, fast_mode=True)
+
+
+def test_scales_that_are_mixing_weights_are_what_mixing_weights_are():
+    torch.manual_seed(0)
+    operands = Operands(channels=5, size=(6, 7))
+    scales, of_sums = [], {0: operands.mixing[:3], 1: operands.mixing[5:7]}
+    for rows in PROGRAM.norm_parts:
+        n = rows.stop - rows.start
+        scales.append(of_sums.pop(min(of_sums)).unsqueeze(1).expand(-1, 5) if n > 1 else torch.ones(5).double())
+    shifts = [torch.zeros(scale.shape).double() for scale in scales]
+    y = with_affine(operands, operands.mixing, *scales, *shifts, *operands.all[1:])
+    expected = operands.as_one(*operands.all)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    towards = torch.randn_like(y)
+    found, wanted = (torch.autograd.grad(x, operands.all, towards) for x in (y, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_scales_and_shifts_that_outputs_do_not_depend_on_have_no_gradient():
+    operands = Operands(outputs=(6,))
+    affine = affine_of(PROGRAM)
+    y = with_affine(operands, operands.mixing, *affine, *operands.all[1:])
+    found = torch.autograd.grad(y.square().sum(), affine, allow_unused=True)
+    # the first pool is read by the second node alone
+    assert [g is not None for g in found] == [False, True, True, True, True, False, False] * 2
 
 
 @pytest.mark.parametrize("chosen", ["mixing", "inputs", "weights", "projections"])

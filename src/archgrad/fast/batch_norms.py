@@ -8,14 +8,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast.biases import shifts_of
 
-__all__ = ["affine", "fixed_statistics", "track", "uses_batch"]
+__all__ = ["affine", "edges_share", "fixed_statistics", "track", "uses_batch"]
 
 
 def uses_batch(norm: nn.BatchNorm2d) -> bool:
     """Return whether it normalises with the statistics of the batch."""
     return norm.training or norm.running_mean is None or norm.running_var is None
+
+
+def edges_share(norm: nn.BatchNorm2d) -> bool:
+    """Return whether every edge gets the same from its own BatchNorm like this one, given the same images."""
+    return uses_batch(norm) and not is_synchronised(norm) and not norm.affine
 
 
 def fixed_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:

@@ -92,6 +92,11 @@ class Branch(NamedTuple):
             return is_pointwise(cast(nn.Conv2d, self.layers[0]))
         return self.form in ("reduction", "depthwise", "separable")
 
+    @property
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """Its BatchNorms."""
+        return [layer for layer in self.layers if isinstance(layer, nn.BatchNorm2d)]
+
     def biased(self) -> list[nn.Conv2d]:
         """Return the convolutions that have a bias."""
         modules = [module for layer in self.layers for module in modules_of(cast("nn.Module | TwoGrids", layer))]
@@ -312,11 +317,10 @@ def _fits_together(chain: Sequence[Layer]) -> bool:
             if channels not in (None, layer.weight.shape[1] * layer.groups):
                 return False
             channels = layer.weight.shape[0]
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            if not is_norm_of(layer, layer.num_features if channels is None else channels):
-                return False
-            if channels is None and layer.affine:  # behind a pool, which edges share
-                return False
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and not is_norm_of(
+            layer, layer.num_features if channels is None else channels
+        ):
+            return False
     return True
 
 

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from archgrad.cell import Cell
 from archgrad.choices import LayerChoice, Mixture
-from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.exactness import calls_are_watched
 from archgrad.fast import grouped_cell, inverted_choice, native, native_cell
-from archgrad.fast.batch_norms import track, uses_batch
+from archgrad.fast.batch_norms import edges_share, track
 from archgrad.fast.branches import Branch
 from archgrad.fast.deferral import deferral
 from archgrad.fast.deferred import settled
@@ -290,7 +289,7 @@ class _Node:
 
     def _add_pool(self, state: SharedFeatures, branch: Branch, weight: Tensor) -> None:
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
-        if not uses_batch(norm) or is_synchronised(norm):
+        if not edges_share(norm):
             self._weighted.append((norm(state.pooled(pool)), weight))
             return
         output, mean, variance = state.pooled_and_normalised(pool, norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast import native
+from archgrad.fast.affine_parts import affine_parts
 from archgrad.fast.branches import branch_of, output_size
 from archgrad.fast.lowering import Candidate, DerivedWiring, Edge, Layout, Shape, as_known, kind_of_pass
 from archgrad.fast.native_cell import Recorded, record
@@ -55,10 +57,11 @@ def evaluate(
     if found is None:
         return None
     recorded, n_factors = found
-    weights, projections, affine = recorded.weights(), recorded.projections(), _affine(recorded.norms)
-    if not native.takes(x, *weights, *projections, *(affine or ())):
-        return None
+    weights, projections = recorded.weights(), recorded.projections()
     mixing = x.new_ones(sum(len(places) for _, places in recorded.mixing))
+    affine = affine_parts(recorded.program, recorded.norms, [mixing])
+    if not native.takes(x, *weights, *projections, *chain.from_iterable(affine)):
+        return None
     factors = None
     if isinstance(drop, DropPath) and n_factors:  # drawn in the order of the operations, as one by one
         factors = torch.stack([drop.draw(x).flatten() for _ in range(n_factors)])
@@ -101,13 +104,3 @@ def _record(cell: DerivedCell, inputs: Sequence[int], x: Tensor, alone: set[int]
     wiring = DerivedWiring(len(inputs), pairs, [at[node] for node in cell.concat], factors)
     recorded = record(wiring, Layout(entering, shapes))
     return None if recorded is None else _Kept(recorded, len(factors))
-
-
-def _affine(norms: Sequence[nn.BatchNorm2d]) -> native.Affine | None:
-    """What these do behind normalising, in rows; None if it is nothing."""
-    if not any(norm.affine for norm in norms):
-        return None
-    ones = next(norm.weight.new_ones(norm.num_features) for norm in norms if norm.affine)
-    zeros = torch.zeros_like(ones)
-    scales, shifts = zip(*((norm.weight, norm.bias) if norm.affine else (ones, zeros) for norm in norms), strict=True)
-    return native.Affine(torch.stack(scales), torch.stack(shifts))

@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import is_synchronised
-from archgrad.fast.batch_norms import uses_batch
+from archgrad.fast.batch_norms import edges_share, uses_batch
 from archgrad.fast.biases import TwoGrids, kernel_of
 from archgrad.fast.branches import Branch
 from archgrad.fast.depthwise import Geometry
@@ -27,8 +27,7 @@ def settings_of(branch: Branch) -> tuple[Any, ...] | None:
         return pool_settings(cast(nn.Module, branch.layers[0]))
     if branch.form == "pool-norm":
         pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
-        suits = uses_batch(norm) and not is_synchronised(norm)
-        return (*pool_settings(pool), *_norm_settings(norm)) if suits else None
+        return (*pool_settings(pool), *_norm_settings(norm)) if edges_share(norm) else None
     if not branch.relu_before or branch.relu_behind:
         return None
     found: list[Any] = [branch.form]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,6 +13,7 @@ from archgrad.added_noise import AddedNoise
 from archgrad.choices import LayerChoice, Mixture
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
+from archgrad.fast.affine_parts import affine_parts
 from archgrad.fast.batch_norms import track, uses_batch
 from archgrad.fast.biases import TwoGrids, with_biases
 from archgrad.fast.branches import Branch
@@ -67,9 +69,10 @@ def evaluate(
     weights, projections = recorded.weights(), recorded.projections()
     every = [mixture.weights for mixture in mixtures] + ([torch.stack(edges)] if edges else [])
     mixing = [torch.cat(every[of])[places] for of, places in recorded.mixing]
-    if not native.takes(states[0], *weights, *projections, *mixing):
+    affine = affine_parts(recorded.program, recorded.norms, mixing)
+    if not native.takes(states[0], *weights, *projections, *mixing, *chain.from_iterable(affine)):
         return None
-    *outputs, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing)
+    *outputs, mean, variance = native.run_program(recorded.program, states, weights, projections, mixing, affine=affine)
     recorded.move_statistics(mean, variance)
     return outputs
 
@@ -164,7 +167,7 @@ class _Recorder:
         self._sizes: list[Size] = [(height, width)] * cell.n_inputs  # of the images
         self._norms: list[nn.BatchNorm2d] = []
         self._eps: set[float] = set()
-        self._pooled: dict[tuple[int, str, native.Pool], int] = {}  # by state, form and pool
+        self._pooled: dict[Hashable, int] = {}  # see `_pool_key`
         self._first_halves: dict[int, int] = {}
         self._halved: dict[int, int] = {}
         if cell.partial_channels > 1:
@@ -248,19 +251,20 @@ class _Recorder:
         self.of_state[state] = self.whole[-1] + 1
 
     def _pool(self, state: int, branches: Sequence[Branch]) -> None:
-        """Record the pools of a state, each once for all edges."""
+        """Record the pools of a state, each once for all edges that get the same from it."""
         image = self.of_state[state]
-        norms: dict[native.Pool, list[nn.BatchNorm2d]] = {}
+        norms: dict[Hashable, tuple[native.Pool, list[nn.BatchNorm2d]]] = {}
         for branch in branches:
-            if branch.form == "pool":
-                pool = _kernel_of(branch)
-                if (state, branch.form, pool) not in self._pooled:
-                    self._pooled[state, branch.form, pool] = self._append(native.Pooled((image,), pool))
+            if branch.form not in ("pool", "pool-norm"):
+                continue
+            key = _pool_key(state, branch)
+            if branch.form == "pool" and key not in self._pooled:
+                self._pooled[key] = self._append(native.Pooled((image,), _kernel_of(branch)))
             elif branch.form == "pool-norm":
-                norms.setdefault(_kernel_of(branch), []).append(cast(nn.BatchNorm2d, branch.layers[1]))
+                norms.setdefault(key, (_kernel_of(branch), []))[1].append(cast(nn.BatchNorm2d, branch.layers[1]))
         found: list[_Found] = []
-        for pool, own in norms.items():
-            self._pooled[state, "pool-norm", pool] = len(self._sizes) + len(found)
+        for key, (pool, own) in norms.items():
+            self._pooled[key] = len(self._sizes) + len(found)
             size = pool.output_size(self._sizes[image])
             found.append(_Found(image, native.Unit(0, projected=False, pool=pool), size, own))
         self._record(found)
@@ -290,7 +294,7 @@ class _Recorder:
             image = self.of_state[source]
             if branch.form in ("identity", "pool", "pool-norm"):
                 if branch.form != "identity":
-                    image = self._pooled[source, branch.form, _kernel_of(branch)]
+                    image = self._pooled[_pool_key(source, branch)]
                 unit = native.Unit(0, projected=False, factor=factor)
                 values.append(_Found(image, unit, self._sizes[image], mixing=number))
                 continue
@@ -362,7 +366,7 @@ class _Recorder:
         for one in found:
             _require(one.size == size)
             for norm in one.norms:
-                _require(uses_batch(norm) and not is_synchronised(norm) and (self._is_derived or not norm.affine))
+                _require(uses_batch(norm) and not is_synchronised(norm))
                 self._eps.add(norm.eps)
                 self.tracked.setdefault(self._batch * size[0] * size[1], []).append((norm, len(self._norms)))
             self._norms += one.norms[:1]
@@ -382,6 +386,12 @@ def _kernel_of(branch: Branch) -> native.Pool:
     if kernel is None:
         raise _UnknownError
     return kernel
+
+
+def _pool_key(state: int, branch: Branch) -> Hashable:
+    """What edges have in common that get the same from their pools; norms with weights are each edge's own."""
+    own = id(branch.operation) if any(norm.affine for norm in branch.norms) else None
+    return state, branch.form, _kernel_of(branch), own
 
 
 def _require(condition: bool) -> None:

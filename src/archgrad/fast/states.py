@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.distributed.sync_batchnorm import is_synchronised
 from archgrad.fast import native
-from archgrad.fast.batch_norms import uses_batch
+from archgrad.fast.batch_norms import edges_share
 from archgrad.fast.biases import kernel_of
 from archgrad.fast.branches import Branch, Form
 from archgrad.fast.depthwise import Geometry, fan_out
@@ -96,7 +96,7 @@ class SharedFeatures:
         for branch in self._of_form("pool-norm").values():
             pool, norm = cast("tuple[nn.Module, nn.BatchNorm2d]", branch.layers)
             kernel = as_native_pool(pool)
-            if kernel is not None and uses_batch(norm) and not is_synchronised(norm):
+            if kernel is not None and edges_share(norm):
                 groups.setdefault(norm.eps, {})[pool_settings(pool), norm.eps] = kernel
         found: dict[Any, tuple[Tensor, Tensor, Tensor]] = {}
         for eps, group in groups.items() if native.takes(self.x) else ():

@@ -16,16 +16,13 @@ from archgrad.fast.native.program_gradients import Ran
 __all__ = ["composed_gradients", "composed_twice"]
 
 
-def composed_gradients(
-    ran: Ran, by_outputs: Rows, needed: Sequence[bool], *, needs_affine: bool = False
-) -> list[Tensor | None]:
+def composed_gradients(ran: Ran, by_outputs: Rows, needed: Sequence[bool]) -> list[Tensor | None]:
     """As `program_gradients.gradients`: computed once more, step by step.
 
     Args:
         ran: With aliases (see `Ran.aliased`).
         by_outputs: As there.
         needed: As there.
-        needs_affine: As there.
     """
     program, mixing, images = ran.program, ran.mixing, list(ran.inputs)
     for step, share in zip(program.steps, program.shares, strict=True):
@@ -48,9 +45,7 @@ def composed_gradients(
         )
         images.extend(outputs)
     pairs = [(y, g) for y, g in zip(given_out(program, images), by_outputs, strict=True) if g is not None]
-    every = [*ran.tensors[3:6], *ran.given]
-    needs = [needs_affine, needs_affine, False, *needed]
-    return gradients_where(needs, [y for y, _ in pairs], every, [g for _, g in pairs], allow_unused=True)
+    return gradients_where(needed, [y for y, _ in pairs], ran.given, [g for _, g in pairs], allow_unused=True)
 
 
 def composed_twice(
@@ -66,7 +61,7 @@ def composed_twice(
     gradients, where asked for."""
     ran = ran.aliased()
     by_outputs = [None if g is None else g.view_as(g) for g in by_outputs]
-    found = composed_gradients(ran, by_outputs, needed)[3:]
+    found = composed_gradients(ran, by_outputs, needed)
     pairs = [(x, d) for x, d in zip(found, along, strict=True) if x is not None and d is not None]
     every = [*ran.given, *by_outputs]
     by_all = gradients_where(

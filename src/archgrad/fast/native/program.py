@@ -13,7 +13,18 @@ from torch import Tensor
 from archgrad.fast.native.other_step import OtherStep
 from archgrad.fast.native.plan import Plan
 
-__all__ = ["Affine", "Program", "Share", "Step", "given_out", "gradients_of_images", "line_of", "whole"]
+__all__ = [
+    "Affine",
+    "Parts",
+    "Program",
+    "Share",
+    "Step",
+    "given_out",
+    "gradients_of_images",
+    "line_of",
+    "rows_of",
+    "whole",
+]
 
 
 class Step(NamedTuple):
@@ -46,6 +57,27 @@ class Share(NamedTuple):
     """Units with a BatchNorm."""
 
 
+class Parts(NamedTuple):
+    """In how many tensors a program is given what is small."""
+
+    mixing: int
+    """Of mixing weights: 1, or how many steps sum."""
+    norms: int = 0
+    """Of scales, and as many of shifts: as `Program.norm_parts`, or none."""
+
+    @property
+    def all(self) -> int:
+        """How many come before the inputs."""
+        return self.mixing + 2 * self.norms
+
+    def affine(self, given: Sequence[Tensor]) -> Affine | None:
+        """Return the rows of scales and shifts, of all that a program was given; None where none are."""
+        if not self.norms:
+            return None
+        middle = self.mixing + self.norms
+        return Affine(rows_of(given[self.mixing : middle]), rows_of(given[middle : self.all]))
+
+
 @dataclass(frozen=True)
 class Program:
     """Stages that read images and append their outputs to them; images 0 to `n_inputs` - 1 are given."""
@@ -74,11 +106,23 @@ class Program:
             shares.append(Share(*(take(which, n) for which, n in kinds)))
         return shares
 
-    def reached(self, n: int, by_outputs: Sequence[bool]) -> list[bool]:
-        """Return what outputs depend on: the mixing weights, in n parts, inputs, weights and projections, all in a row.
+    @cached_property
+    def norm_parts(self) -> list[slice]:
+        """The units with a BatchNorm whose scales and shifts are given together: those of a step that sums, or one."""
+        found: list[slice] = []
+        for step, share in zip(self.steps, self.shares, strict=True):
+            rows = range(share.norms.start, share.norms.stop)
+            if isinstance(step, Step) and step.plan.summed:
+                found += [share.norms] if rows else []
+            else:
+                found += [slice(row, row + 1) for row in rows]
+        return found
+
+    def reached(self, parts: Parts, by_outputs: Sequence[bool]) -> list[bool]:
+        """Return what outputs depend on: mixing weights, scales, shifts, inputs, weights and projections, all in a row.
 
         Args:
-            n: 1, or how many steps sum.
+            parts: Of the first three.
             by_outputs: Which outputs, of those that are returned.
         """
         every = ([self.outputs] if self.outputs else []) + [(image,) for image in self.apart]
@@ -86,6 +130,7 @@ class Program:
         weights: list[bool] = []  # from the last to the first
         projections: list[bool] = []
         sums: list[bool] = []
+        norms: list[bool] = []
         for step, share in zip(reversed(self.steps), reversed(self.shares), strict=True):
             made = [image in images for image in range(share.images.start, share.images.stop)]
             if not isinstance(step, Step):
@@ -97,8 +142,11 @@ class Program:
             weights += [asked for unit, asked in reversed(units) if unit.geometry is not None]
             projections += [asked for unit, asked in reversed(units) if unit.projected]
             sums += made if plan.summed else []
+            norms += made[::-1] if plan.normalised else []
+        mixing = [True] if parts.mixing == 1 else sums[::-1]
+        affine = norms[::-1] * 2 if parts.norms else []
         inputs = [image in images for image in range(self.n_inputs)]
-        return [*([True] if n == 1 else sums[::-1]), *inputs, *weights[::-1], *projections[::-1]]
+        return [*mixing, *affine, *inputs, *weights[::-1], *projections[::-1]]
 
     def split(self, items: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """Return what belongs to the inputs, the weights of convolutions and the projections, from all in a row."""
@@ -107,7 +155,7 @@ class Program:
 
 
 class Affine(NamedTuple):
-    """What BatchNorms do behind normalising, (K, O) each, a row for each unit with one."""
+    """What BatchNorms do behind normalising, (K, O) each, a row for each unit with one; or (O,) each, of one unit."""
 
     scale: Tensor
     shift: Tensor
@@ -127,6 +175,11 @@ def line_of(plan: Plan, mixing: Tensor, affine: Affine | None, share: Share) -> 
 def whole(parts: Sequence[Tensor]) -> Tensor:
     """Return mixing weights in a row."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def rows_of(parts: Sequence[Tensor]) -> Tensor:
+    """Return scales, or shifts, as rows."""
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
 
 
 def given_out(program: Program, images: Sequence[Tensor]) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from archgrad.fast.native.native_passes import Operands, dense, forward
-from archgrad.fast.native.program import Affine, Program, Step, given_out, line_of, whole
+from archgrad.fast.native.program import Affine, Parts, Program, Step, given_out, line_of, whole
 from archgrad.fast.native.program_gradients import Ran, gradients
 from archgrad.fast.native.second_backward import differentiable_gradients
 
@@ -25,7 +25,7 @@ def run_program(
     projections: Sequence[Tensor],
     mixing: Tensor | Sequence[Tensor],
     *,
-    affine: Affine | None = None,
+    affine: Sequence[Affine] = (),
     factors: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute a program, with BatchNorms by the statistics of the batch.
@@ -37,7 +37,8 @@ def run_program(
         projections: In the order of their units, (O, C) or (O, C, 1, 1) each, and (O, C, k, k) if wide.
         mixing: Weights of the units of the steps that sum, for each step first those of units with a BatchNorm. In a
             tensor for each step, if the gradients by those of a step that nothing depends on are to be None.
-        affine: Of the BatchNorms; the mixing weights of units with one are then not read.
+        affine: Of the BatchNorms, as `norm_parts` of the program, times the mixing weights of what is summed, which are
+            then not read; nothing for mixing weights alone. What outputs do not depend on has no gradient.
         factors: (F, B), what the units say that multiplies them; without gradients.
 
     Returns:
@@ -45,28 +46,25 @@ def run_program(
         variances of the units with a BatchNorm in their order, (K, O) each.
     """
     tensors = [*map(dense, inputs), *(w.contiguous() for w in weights), *map(dense, projections)]
-    parts = [mixing] if isinstance(mixing, Tensor) else mixing
-    scale, shift = (None, None) if affine is None else affine
-    return _Program.apply(program, len(parts), scale, shift, factors, *parts, *tensors)
+    of_sums = [mixing] if isinstance(mixing, Tensor) else mixing
+    scales, shifts = [part.scale for part in affine], [part.shift for part in affine]
+    return _Program.apply(program, Parts(len(of_sums), len(affine)), factors, *of_sums, *scales, *shifts, *tensors)
 
 
 class _Program(torch.autograd.Function):
-    """(program, n, scale, shift, factors, *mixing, *inputs, *weights, *projections) -> (*outputs, means, variances)."""
+    """(program, parts, factors, *mixing, *scales, *shifts, *inputs, *weights, *projections) -> (*outputs, means,
+    variances)."""
 
     @staticmethod
     def forward(
         ctx: Any,
         program: Program,
-        n: int,
-        scale: Tensor | None,
-        shift: Tensor | None,
+        parts: Parts,
         factors: Tensor | None,
         *given: Tensor,
     ) -> tuple[Tensor, ...]:
-        parts, tensors = given[:n], given[n:]
-        affine = None if scale is None or shift is None else Affine(scale, shift)
-        mixing = whole(parts)
-        inputs, weights, projections = program.split(tensors)
+        mixing, affine = whole(given[: parts.mixing]), parts.affine(given)
+        inputs, weights, projections = program.split(given[parts.all :])
         images = list(inputs)
         means, variances, inverses = [], [], []
         results: list[Tensor] = []
@@ -87,12 +85,10 @@ class _Program(torch.autograd.Function):
                 inverses.append(normalised.inverse)
                 results.extend(normalised.results)
         mean, variance, inverse = map(_rows, (means, variances, inverses), [inputs[0]] * 3)
-        ctx.program, ctx.n = program, n
+        ctx.program, ctx.parts = program, parts
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean, variance)
-        ctx.save_for_backward(
-            mean, variance, inverse, scale, shift, factors, *results, *parts, *tensors, *images[program.n_inputs :]
-        )
+        ctx.save_for_backward(mean, variance, inverse, factors, *results, *given, *images[program.n_inputs :])
         return *given_out(program, images), mean, variance
 
     @staticmethod
@@ -100,10 +96,10 @@ class _Program(torch.autograd.Function):
         by_outputs, needs = grads[:-2], ctx.needs_input_grad
         if all(g is None for g in by_outputs):
             return (None,) * len(needs)
-        needed = [*map(and_, needs[5:], ctx.program.reached(ctx.n, [g is not None for g in by_outputs]))]
-        ran = Ran(ctx.program, ctx.n, ctx.saved_tensors)
+        needed = [*map(and_, needs[3:], ctx.program.reached(ctx.parts, [g is not None for g in by_outputs]))]
+        ran = Ran(ctx.program, ctx.parts, ctx.saved_tensors)
         find = differentiable_gradients if torch.is_grad_enabled() else gradients
-        return None, None, *find(ran, by_outputs, needed, needs_affine=any(needs[2:4]))
+        return None, None, None, *find(ran, by_outputs, needed)
 
 
 def _rows(parts: Sequence[Tensor], like: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from torch import Tensor
 from archgrad.fast.native.library import image_like
 from archgrad.fast.native.native_passes import Normalised, Operands, Target, backward, dense
 from archgrad.fast.native.other_step import Asked
-from archgrad.fast.native.program import Affine, Program, Share, Step, gradients_of_images, line_of, whole
+from archgrad.fast.native.program import Affine, Parts, Program, Share, Step, gradients_of_images, line_of, whole
 
-__all__ = ["Ran", "gradients", "room_for"]
+__all__ = ["Ran", "gradients", "in_parts", "room_for"]
 
 
 @dataclass(frozen=True)
@@ -27,46 +27,44 @@ class Ran:
     """A program, what it was given, and what it kept."""
 
     program: Program
-    n: int
-    """Parts of the mixing weights: 1, or how many steps sum."""
+    parts: Parts
+    """In how many tensors it was given what is small."""
     tensors: tuple[Tensor | None, ...]
-    """Mean, variance and inverse, (K, O) each, a row for each unit with a BatchNorm; scale, shift and factors; what was
-    normalised, for each of these units; mixing weights, inputs, weights and projections; the images behind the
-    inputs."""
+    """Mean, variance and inverse, (K, O) each, a row for each unit with a BatchNorm; factors; what was normalised, for
+    each of these units; all that was given; the images behind the inputs."""
 
     @cached_property
     def places(self) -> tuple[slice, slice, slice]:
         """Where what was normalised, what was given and what was made are among the tensors."""
         ends = self.program.shares[-1]
-        given = 6 + ends.norms.stop
-        made = given + self.n + self.program.n_inputs + ends.weights.stop + ends.projections.stop
-        return slice(6, given), slice(given, made), slice(made, made + ends.images.stop - self.program.n_inputs)
+        given = 4 + ends.norms.stop
+        made = given + self.parts.all + self.program.n_inputs + ends.weights.stop + ends.projections.stop
+        return slice(4, given), slice(given, made), slice(made, made + ends.images.stop - self.program.n_inputs)
 
-    @property
+    @cached_property
     def affine(self) -> Affine | None:
         """Of the BatchNorms."""
-        scale, shift = self.tensors[3:5]
-        return None if scale is None or shift is None else Affine(scale, shift)
+        return self.parts.affine(self.given)
 
     @property
     def factors(self) -> Tensor | None:
         """Of the terms of sums."""
-        return self.tensors[5]
+        return self.tensors[3]
 
     @property
     def given(self) -> Sequence[Tensor]:
-        """Mixing weights, inputs, weights and projections."""
+        """Mixing weights, scales, shifts, inputs, weights and projections."""
         return cast("Sequence[Tensor]", self.tensors[self.places[1]])
 
     @property
     def inputs(self) -> Sequence[Tensor]:
         """The first of the images, as they were given."""
-        return self.program.split(self.given[self.n :])[0]
+        return self.program.split(self.given[self.parts.all :])[0]
 
     @cached_property
     def mixing(self) -> Tensor:
         """All mixing weights in a row."""
-        return whole(self.given[: self.n])
+        return whole(self.given[: self.parts.mixing])
 
     @cached_property
     def images(self) -> list[Tensor]:
@@ -77,12 +75,12 @@ class Ran:
     @cached_property
     def weights(self) -> Sequence[Tensor]:
         """Of depthwise convolutions."""
-        return self.program.split(self.given[self.n :])[1]
+        return self.program.split(self.given[self.parts.all :])[1]
 
     @cached_property
     def projections(self) -> list[Tensor]:
         """All of them."""
-        return [dense(p) for p in self.program.split(self.given[self.n :])[2]]
+        return [dense(p) for p in self.program.split(self.given[self.parts.all :])[2]]
 
     @cached_property
     def results(self) -> list[Tensor]:
@@ -94,10 +92,9 @@ class Ran:
         the graph that is differentiated, and what was made has no history."""
         given, made = self.places[1:]
         tensors = list(self.tensors)
-        for at in (slice(3, 6), given):
-            tensors[at] = [None if t is None else t.view_as(t) for t in tensors[at]]
+        tensors[given] = [None if t is None else t.view_as(t) for t in tensors[given]]
         tensors[made] = [None if t is None else t.detach() for t in tensors[made]]
-        return Ran(self.program, self.n, tuple(tensors))
+        return Ran(self.program, self.parts, tuple(tensors))
 
     def operands(self, step: Step, share: Share) -> Operands:
         """What a stage reads."""
@@ -119,20 +116,17 @@ def room_for(images: Sequence[Tensor], i: int, found: dict[int, Tensor]) -> Targ
     return Target(found[i], adds)
 
 
-def gradients(
-    ran: Ran, by_outputs: Sequence[Tensor | None], needed: Sequence[bool], *, needs_affine: bool = False
-) -> list[Tensor | None]:
-    """Return the gradients by (scale, shift, factors, *given), None for what is zero or not needed.
+def gradients(ran: Ran, by_outputs: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Return the gradients by what was given, None for what is zero or not needed.
 
     Args:
         ran: The program.
         by_outputs: Those by what it returned.
         needed: For each of what it was given.
-        needs_affine: Whether those by `affine` are needed.
     """
-    program, n, affine, images, mixing = ran.program, ran.n, ran.affine, ran.images, ran.mixing
-    needs_mixing = any(needed[:n])
-    need_inputs, need_weights, need_projections = program.split(needed[n:])
+    program, parts, affine, images, mixing = ran.program, ran.parts, ran.affine, ran.images, ran.mixing
+    needs_mixing, needs_affine = any(needed[: parts.mixing]), any(needed[parts.mixing : parts.all])
+    need_inputs, need_weights, need_projections = program.split(needed[parts.all :])
     wanted = list(need_inputs)  # of every image, whether anything asks for its gradient
     for step, share in zip(program.steps, program.shares, strict=True):
         mixes = (needs_mixing and share.values.stop > share.terms.start) or (
@@ -190,7 +184,18 @@ def gradients(
             if found.mixing is not None:
                 by_mixing[share.values] = found.mixing
     by_inputs = [of_image.get(i) for i in range(program.n_inputs)]
-    by_parts = [None] * n if by_mixing is None else by_mixing.split([len(part) for part in ran.given[:n]])
-    found_by = (*by_parts, *by_inputs, *by_weights, *by_projections)
-    of_norms = (None, None) if by_affine is None else by_affine
-    return [*of_norms, None, *(g if need else None for g, need in zip(found_by, needed, strict=True))]
+    found_by = (*in_parts(ran, by_mixing, by_affine), *by_inputs, *by_weights, *by_projections)
+    return [g if need else None for g, need in zip(found_by, needed, strict=True)]
+
+
+def in_parts(ran: Ran, by_mixing: Tensor | None, by_affine: Affine | None) -> list[Tensor | None]:
+    """Return gradients by all mixing weights, and by all scales and shifts, as those by the parts that were given."""
+    n = ran.parts.mixing
+    found: list[Tensor | None] = [None] * ran.parts.all
+    if by_mixing is not None:
+        found[:n] = by_mixing.split([len(part) for part in ran.given[:n]])
+    if by_affine is not None:
+        rows = ran.program.norm_parts
+        every = [by[own] for by in by_affine for own in rows]
+        found[n:] = [by.view_as(part) for by, part in zip(every, ran.given[n : ran.parts.all], strict=True)]
+    return found

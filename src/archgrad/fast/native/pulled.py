@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
     """By what of a stage the derivative of the gradient is wanted."""
 
     mixing: bool
-    """By the mixing weights of all units."""
+    """By the mixing weights of all units, and by scales and shifts."""
     weights: Sequence[bool]
     projections: Sequence[bool]
 
@@ -40,6 +40,8 @@ class Pulled(NamedTuple):
     """Derivatives along a direction of a stage's gradients; None for what is zero or was not asked for."""
 
     scale: Tensor | None
+    """(T, O)."""
+    shift: Tensor | None
     """(T, O)."""
     mixing: Tensor | None
     """(V,)."""
@@ -66,6 +68,8 @@ class _Small(NamedTuple):
     d_line: _Line
     d_scale: Tensor
     """The derivative of the gradient by the scale."""
+    d_totals: Tensor
+    """That of the gradient by the shift."""
 
 
 class _Back(NamedTuple):
@@ -113,11 +117,11 @@ def pull(
     needs_weights = list(plan.weight_of_each(wanted.weights))
     needs_projections = list(plan.projection_of_each(wanted.projections))
     backs: list[_Back] = []
-    by_scale = by_mixing = None
+    by_scale = by_shift = by_mixing = None
     if at.normalised is not None and at.scale is not None:
         own_gs, own_d_gs = ([every[k] for k in plan.normalised] for every in (gs, d_gs))
         small = _small(at.scale, at.normalised, pushed, own_gs, own_d_gs)
-        by_scale = small.d_scale if wanted.mixing else None
+        by_scale, by_shift = (small.d_scale, small.d_totals) if wanted.mixing else (None, None)
         plainly = _Line(torch.ones_like(small.line.by_grad[0]), None, None)
         d_results = _pull_results(at.normalised, pushed, small, own_gs, own_d_gs)
         for t, (k, line) in enumerate(zip(plan.normalised, small.line.rows(), strict=True)):
@@ -142,7 +146,7 @@ def pull(
         if wanted.mixing:
             by_mixing = _pull_mixing(operands, plan.values, gs, d_gs, like=at.mixing)
     _go_back(backs)
-    return Pulled(by_scale, by_mixing, *_collected(plan, backs))
+    return Pulled(by_scale, by_shift, by_mixing, *_collected(plan, backs))
 
 
 def _small(scale: Tensor, at: Normalised, pushed: Pushed, gs: Rows, d_gs: Rows) -> _Small:
@@ -170,7 +174,10 @@ def _small(scale: Tensor, at: Normalised, pushed: Pushed, gs: Rows, d_gs: Rows) 
     constant = -by_result * at.mean - found.by_result * pushed.mean
     constant = constant - (pushed.strength * totals + strength * d_totals) / n_pixels
     return _Small(
-        _Line(strength, found.by_result, found.constant), _Line(pushed.strength, by_result, constant), d_scale
+        _Line(strength, found.by_result, found.constant),
+        _Line(pushed.strength, by_result, constant),
+        d_scale,
+        d_totals,
     )
 
 

@@ -60,11 +60,13 @@ def push(at: StagePoint, along: Along) -> Pushed:
         if along.scale is not None:
             strength = strength + along.scale * at.normalised.inverse
         offset = -(strength * at.normalised.mean + by_result * mean)
+        offset = offset if along.shift is None else offset + along.shift
+        moves_line = along.scale is not None or along.shift is not None
         for t, k in enumerate(plan.normalised):
             result, offsets[k] = results[t], offset[t]
             if result is not None:
                 terms[k].append(Term(result, by_result[t]))
-            if result is not None or along.scale is not None:
+            if result is not None or moves_line:
                 terms[k].append(Term(at.normalised.results[t], strength[t]))
     for v, k in enumerate(plan.values):
         if at.mixing is not None and (d_x := operands[k].d_x) is not None:

@@ -13,8 +13,18 @@ from torch import Tensor
 from archgrad.fast.native.composed_program import composed_gradients, composed_twice
 from archgrad.fast.native.native_passes import dense
 from archgrad.fast.native.other_step import Asked, Place, Rows, Run, or_zeros, targets_at
-from archgrad.fast.native.program import Program, Share, Step, given_out, gradients_of_images, line_of, whole
-from archgrad.fast.native.program_gradients import Ran, gradients, room_for
+from archgrad.fast.native.program import (
+    Affine,
+    Parts,
+    Program,
+    Share,
+    Step,
+    given_out,
+    gradients_of_images,
+    line_of,
+    whole,
+)
+from archgrad.fast.native.program_gradients import Ran, gradients, in_parts, room_for
 from archgrad.fast.native.pulled import Wanted, pull
 from archgrad.fast.native.pushed import Pushed, push
 from archgrad.fast.native.tangents import Along, StagePoint
@@ -22,32 +32,30 @@ from archgrad.fast.native.tangents import Along, StagePoint
 __all__ = ["differentiable_gradients"]
 
 
-def differentiable_gradients(
-    ran: Ran, by_outputs: Rows, needed: Sequence[bool], *, needs_affine: bool = False
-) -> list[Tensor | None]:
+def differentiable_gradients(ran: Ran, by_outputs: Rows, needed: Sequence[bool]) -> list[Tensor | None]:
     """As `gradients`, differentiable again."""
     again = ran.aliased()
-    if again.affine is not None or again.factors is not None:
-        return composed_gradients(again, by_outputs, needed, needs_affine=needs_affine)
-    return [None, None, None, *_Gradients.apply(ran.program, ran.n, needed, *again.tensors, *by_outputs)]
+    if again.factors is not None:
+        return composed_gradients(again, by_outputs, needed)
+    return list(_Gradients.apply(ran.program, ran.parts, needed, *again.tensors, *by_outputs))
 
 
 class _Gradients(torch.autograd.Function):
-    """(program, n, needed, *tensors of `Ran`, *by_outputs) -> the gradients by what the program was given."""
+    """(program, parts, needed, *tensors of `Ran`, *by_outputs) -> the gradients by what the program was given."""
 
     @staticmethod
-    def forward(ctx: Any, program: Program, n: int, needed: Sequence[bool], *tensors: Tensor | None) -> Any:
-        ran, by_outputs = _split(program, n, tensors)
-        ctx.program, ctx.n, ctx.needed = program, n, needed
+    def forward(ctx: Any, program: Program, parts: Parts, needed: Sequence[bool], *tensors: Tensor | None) -> Any:
+        ran, by_outputs = _split(program, parts, tensors)
+        ctx.program, ctx.parts, ctx.needed = program, parts, needed
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
-        return tuple(gradients(ran, by_outputs, needed)[3:])
+        return tuple(gradients(ran, by_outputs, needed))
 
     @staticmethod
     def backward(ctx: Any, *along: Any) -> Any:
         if all(d is None for d in along):
             return (None,) * len(ctx.needs_input_grad)
-        ran, by_outputs = _split(ctx.program, ctx.n, ctx.saved_tensors)
+        ran, by_outputs = _split(ctx.program, ctx.parts, ctx.saved_tensors)
         _, given, made = ran.places
         asked = _asked(ctx, ctx.saved_tensors)
         find = partial(composed_twice, needed=ctx.needed) if torch.is_grad_enabled() else _along
@@ -56,10 +64,10 @@ class _Gradients(torch.autograd.Function):
         return *nothing, *by_given, *([None] * (made.stop - made.start)), *by_gradients
 
 
-def _split(program: Program, n: int, tensors: Rows) -> tuple[Ran, Rows]:
+def _split(program: Program, parts: Parts, tensors: Rows) -> tuple[Ran, Rows]:
     """What was run, and the gradients by its outputs."""
-    end = Ran(program, n, ()).places[2].stop
-    return Ran(program, n, tuple(tensors[:end])), tensors[end:]
+    end = Ran(program, parts, ()).places[2].stop
+    return Ran(program, parts, tuple(tensors[:end])), tensors[end:]
 
 
 def _asked(ctx: Any, tensors: Rows) -> list[bool]:
@@ -82,7 +90,7 @@ def _along(
 ) -> tuple[Rows, Rows]:
     """The gradients of the inner product of the gradients with `along`: by what was given, and by the outputs'
     gradients, where asked for."""
-    reached = ran.program.reached(ran.n, [g is not None for g in by_outputs])
+    reached = ran.program.reached(ran.parts, [g is not None for g in by_outputs])
     wanted = [asks and leads for asks, leads in zip(asked, reached, strict=True)]
     direction = _Direction.of(ran, along)
     passed = direction.push(ran)
@@ -106,6 +114,7 @@ class _Direction:
     """A direction of what a program was given, and the derivatives along it of its images; None for zero."""
 
     mixing: Tensor | None
+    affine: Affine | None
     weights: Rows
     projections: Rows
     images: list[Tensor | None]
@@ -113,11 +122,12 @@ class _Direction:
     @classmethod
     def of(cls, ran: Ran, along: Rows) -> _Direction:
         """Return one whose images are the inputs."""
-        mixing = None
-        if any(part is not None for part in along[: ran.n]):
-            mixing = whole(or_zeros(along[: ran.n], ran.given[: ran.n]))
-        inputs, weights, projections = ran.program.split([None if d is None else dense(d) for d in along[ran.n :]])
-        return cls(mixing, weights, projections, list(inputs))
+        first, end, mixing = ran.parts.mixing, ran.parts.all, None
+        if any(part is not None for part in along[:first]):
+            mixing = whole(or_zeros(along[:first], ran.given[:first]))
+        affine = ran.parts.affine(or_zeros(along[:end], ran.given[:end]))
+        inputs, weights, projections = ran.program.split([None if d is None else dense(d) for d in along[end:]])
+        return cls(mixing, affine, weights, projections, list(inputs))
 
     def push(self, ran: Ran) -> list[_Passed | Run]:
         """Go through all steps, and return for each what it was given and gave."""
@@ -138,19 +148,24 @@ class _Direction:
         return passed
 
     def _of_stage(self, step: Step, share: Share, read: Rows, values: Tensor | None) -> Along:
-        scale = self.mixing[share.terms].unsqueeze(1) if self.mixing is not None and step.plan.summed else None
+        scale, shift = None, None
+        if self.affine is not None:
+            scale, shift = self.affine.scale[share.norms], self.affine.shift[share.norms]
+        elif self.mixing is not None and step.plan.summed:
+            scale = self.mixing[share.terms].unsqueeze(1)
         return Along(
             read,
             self.weights[share.weights],
             self.projections[share.projections],
             scale,
+            shift,
             values if step.plan.values else None,
         )
 
 
 def _point(ran: Ran, step: Step, share: Share) -> StagePoint:
     plan = step.plan
-    scale, _ = line_of(plan, ran.mixing, None, share)
+    scale, _ = line_of(plan, ran.mixing, ran.affine, share)
     normalised = ran.normalised(share) if plan.normalised else None
     mixing = ran.mixing[share.values] if plan.values else None
     return StagePoint(plan, ran.operands(step, share), scale, mixing, normalised, ran.images[share.images])
@@ -158,10 +173,11 @@ def _point(ran: Ran, step: Step, share: Share) -> StagePoint:
 
 def _pulled(ran: Ran, by_outputs: Rows, passed: Sequence[_Passed | Run], wanted: Sequence[bool]) -> list[Tensor | None]:
     """The derivatives of the gradients by what was given, where wanted."""
-    program, n = ran.program, ran.n
-    need_inputs, need_weights, need_projections = program.split(wanted[n:])
+    program, n_small = ran.program, ran.parts.all
+    need_inputs, need_weights, need_projections = program.split(wanted[n_small:])
     of_image, of_direction = gradients_of_images(program, by_outputs), dict[int, Tensor]()
     by_mixing = torch.zeros_like(ran.mixing)
+    by_affine = None if ran.affine is None else Affine(*map(torch.zeros_like, ran.affine))
     by_weights: list[Tensor | None] = [None] * len(need_weights)
     by_projections: list[Tensor | None] = [None] * len(need_projections)
 
@@ -185,14 +201,15 @@ def _pulled(ran: Ran, by_outputs: Rows, passed: Sequence[_Passed | Run], wanted:
                 by_mixing[share.values] = own
             continue
         assert isinstance(before, _Passed)
-        needs = Wanted(any(wanted[:n]), need_weights[share.weights], need_projections[share.projections])
+        needs = Wanted(any(wanted[:n_small]), need_weights[share.weights], need_projections[share.projections])
         pulled = pull(before.at, before.along.mixing, before.pushed, gs, d_gs, to_inputs, to_directions, needs)
         by_weights[share.weights], by_projections[share.projections] = pulled.weights, pulled.projections
-        if step.plan.summed and pulled.scale is not None:
+        if by_affine is not None and pulled.scale is not None and pulled.shift is not None:
+            by_affine.scale[share.norms], by_affine.shift[share.norms] = pulled.scale, pulled.shift
+        elif step.plan.summed and pulled.scale is not None:
             by_mixing[share.terms] = pulled.scale.sum(1)
         if pulled.mixing is not None:
             by_mixing[share.values] = pulled.mixing
-    by_parts = by_mixing.split([len(part) for part in ran.given[:n]])
     by_inputs = [of_direction.get(i) for i in range(program.n_inputs)]
-    every = (*by_parts, *by_inputs, *by_weights, *by_projections)
+    every = (*in_parts(ran, by_mixing, by_affine), *by_inputs, *by_weights, *by_projections)
     return [g if want else None for g, want in zip(every, wanted, strict=True)]

@@ -65,6 +65,8 @@ class Along(NamedTuple):
     weights: Rows
     projections: Rows
     scale: Tensor | None
+    shift: Tensor | None
+    """(T, O)."""
     mixing: Tensor | None
 
 
