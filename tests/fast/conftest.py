@@ -21,7 +21,7 @@ def built() -> None:
         pytest.skip(message)
 
 
-@pytest.fixture(scope="module", params=["kernels", "stages", "operations", "gathered"])
+@pytest.fixture(params=["kernels", "stages", "operations", "gathered"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run with the compiled kernels, with these but no cell as a whole, with operations in their place, and with cells
     in few large operations, as beside the CPU."""

@@ -87,6 +87,19 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
         "max": lambda source, node: PoolBN("max", CHANNELS, 1),
         "avg": lambda source, node: PoolBN("avg", CHANNELS, 1),
         "pool": lambda source, node: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        "padded": lambda source, node: nn.Sequential(
+            nn.AvgPool2d((3, 3), 1, 1), nn.BatchNorm2d(CHANNELS, affine=affine)
+        ),
+        "block": lambda source, node: nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=affine),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+        ),
         "sep3": lambda source, node: SepConv(CHANNELS, CHANNELS, 3, 1, affine=affine),
         "sep5": lambda source, node: SepConv(CHANNELS, CHANNELS, 5, 1, affine=affine),
         "dil3": lambda source, node: DilConv(CHANNELS, CHANNELS, 3, 1, affine=affine),

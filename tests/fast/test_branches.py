@@ -147,6 +147,18 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "depthwise, no relu": (lambda: convolved(*depthwise(), relu=None), "depthwise"),
     "twice, behind": (lambda: nn.Sequential(convolved(*depthwise()), convolved(*depthwise(5))), "separable"),
     "pool": (Pooled, "pool-norm"),
+    "stages": (
+        lambda: nn.Sequential(
+            convolved(nn.Conv2d(C, C, 3, padding=1, bias=False)), convolved(nn.Conv2d(C, C, 3, padding=1), relu=None)
+        ),
+        "stages",
+    ),
+    "stages, behind": (
+        lambda: nn.Sequential(
+            nn.ReLU(inplace=True), convolved(*depthwise(5)), convolved(nn.Conv2d(C, C, 1)), convolved(*depthwise())
+        ),
+        "stages",
+    ),
     "same": (Same, "identity"),
     "in place": (
         lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)),

@@ -344,6 +344,35 @@ def test_dense_convolutions_that_cells_know_and_those_that_look_alike(wholes, na
     assert wholes == [whole] * 2
 
 
+def convolved(kernel: int = 3, stride: int = 1, *, relu: bool = True, **options: Any) -> nn.Sequential:
+    padding = options.get("dilation", 1) * (kernel // 2)
+    convolution = nn.Conv2d(4, 4, kernel, stride, padding, **options)
+    norm = nn.BatchNorm2d(4, momentum=0.3)
+    nn.init.uniform_(norm.weight, 0.5, 1.5), nn.init.normal_(norm.bias)
+    return nn.Sequential(convolution, norm, *([nn.ReLU()] if relu else []))
+
+
+@pytest.mark.parametrize("size", [(7, 6), (8, 9)])
+def test_choices_that_halve_images_and_end_in_a_relu_are_whole(wholes, size):
+    torch.manual_seed(0)
+    operations = [
+        convolved(3, 2),
+        convolved(5, 2, relu=False, dilation=2, bias=False),
+        nn.Sequential(nn.ReLU(), *convolved(1, 2)),
+        nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1, groups=4), *convolved(1)),
+        nn.Sequential(convolved(5, 2, groups=4), convolved(1)),
+        convolved(3, 2, relu=False, groups=4),
+        nn.Sequential(convolved(3, 2), convolved(3), convolved(1, relu=False)),
+        nn.Sequential(convolved(3), convolved(5, 2)),
+        nn.Sequential(nn.MaxPool2d((3, 3), 2, 1), nn.BatchNorm2d(4)),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, (1, 1), count_include_pad=False),
+    ]
+    space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
+    assert_twice_the_same(space, torch.randn(3, 4, *size, dtype=torch.float64))
+    assert wholes == [True] * 2
+
+
 def test_dense_convolutions_that_a_library_does_as_well_are_left_to_it():
     settings = {1: {}, 2: {"dilation": 2, "padding": 2}}
     known = [

@@ -13,6 +13,7 @@ from torch import Tensor
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Plan, Pool, Unit, library, run, takes, understands
 from archgrad.fast.native.composed import compose_stage
+from archgrad.fast.native.native_passes import POOLS
 from instruction_sets import EXAMPLES, LEVEL, run_with_level, with_threads
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -216,6 +217,7 @@ def test_dense_convolutions_of_3_pixels_are_those_of_operations(
     channels=st.integers(1, 40),
     outputs=st.integers(1, 40),
     window=st.integers(1, 5),
+    stride=st.integers(1, 2),
     dilation=st.integers(1, 2),
     padding=st.integers(0, 8),
     height=st.integers(10, 20),
@@ -224,11 +226,11 @@ def test_dense_convolutions_of_3_pixels_are_those_of_operations(
 )
 @settings(max_examples=EXAMPLES)
 def test_other_dense_convolutions_are_those_of_operations(
-    channels, outputs, window, dilation, padding, height, width, seed
+    channels, outputs, window, stride, dilation, padding, height, width, seed
 ):
     torch.manual_seed(seed)
-    geometry = Geometry((1, 1), (min(padding, dilation * (window - 1)),) * 2, (dilation,) * 2)
-    assert understands(geometry, (window, window), wide=True)
+    geometry = Geometry((stride, stride), (min(padding, dilation * (window - 1)),) * 2, (dilation,) * 2)
+    assert understands(geometry, (window, window))
     plan = dense(geometry, relu=True, summed=True)
     Stage(plan, [], channels=channels, outputs=outputs, size=(height, width), window=window).check(1e-9)
 
@@ -245,7 +247,7 @@ def test_other_dense_convolutions_are_those_of_operations(
 @settings(max_examples=EXAMPLES)
 def test_pools_are_those_of_operations(kernel, stride, channels, height, width, ties, seed):
     torch.manual_seed(seed)
-    kinds = [Pool(kind, kernel, stride, padding) for kind in ("max", "mean") for padding in {0, kernel // 2}]
+    kinds = [Pool(kind, kernel, stride, padding) for kind in POOLS for padding in {0, kernel // 2}]
     for kind in kinds:
         plan = Plan((Unit(0, projected=False, pool=kind), Unit(0, projected=False, pool=kind)))
         stage = Stage(plan, [], channels=channels, outputs=channels, size=(height, width))
@@ -264,8 +266,7 @@ def test_every_padding(kernel, stride, dilation):
         assert understands(geometry, (kernel, kernel))
         for size in ((10, 11), (12, 10)):
             Stage(Plan((Unit(0, geometry, relu=True),)), [kernel], size=size).check(1e-9)
-            if understands(geometry, (kernel, kernel), wide=True):
-                Stage(Plan((Unit(0, relu=True, wide=geometry),)), [], window=kernel, size=size).check(1e-9)
+            Stage(Plan((Unit(0, relu=True, wide=geometry),)), [], window=kernel, size=size).check(1e-9)
 
 
 def test_values_alone():
@@ -309,7 +310,7 @@ def test_first_and_second_derivatives_agree_with_finite_differences(kind, fixed)
 
 def test_first_and_second_derivatives_of_pools_agree_with_finite_differences():
     torch.manual_seed(1)
-    units = [Unit(0, projected=False, pool=Pool(kind, 3, 2, 1)) for kind in ("max", "mean")]
+    units = [Unit(0, projected=False, pool=Pool(kind, 3, 2, 1)) for kind in POOLS]
     stage = Stage(Plan(tuple(units)), [], channels=2, outputs=2, size=(4, 3))
     assert torch.autograd.gradcheck(stage.function, stage.arguments, fast_mode=True)
     assert torch.autograd.gradgradcheck(stage.function, stage.arguments, fast_mode=True)
@@ -411,8 +412,6 @@ def test_what_the_kernels_leave_to_operations():
     with FlopCounterMode(display=False):
         assert not takes(x)  # it could not see them
     assert understands(Geometry((2, 2), (1, 1)), (3, 3))
-    assert not understands(Geometry((2, 2), (1, 1)), (3, 3), wide=True)
-    assert not understands(Geometry((1, 1), (3, 3)), (3, 3), wide=True)
     assert not understands(Geometry((1, 2), (1, 1)), (3, 3))
     assert not understands(Geometry((1, 1), (1, 1)), (3, 5))
     assert not understands(Geometry((3, 3), (1, 1)), (3, 3))

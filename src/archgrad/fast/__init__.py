@@ -24,7 +24,8 @@ an evaluator to every cell; the module tree, its parameters and its state dict s
   layers that `grouped_layers` puts side by side (`group_key` says which).
 - `native`: compiled kernels that do the work of most of these on a CPU, image by image; where they were not built, or
   are not for something, the others compute. `native_cell`: a cell in which they know everything, as one function;
-  `derived_program`: a derived cell in the same way; `affine_parts`: what both read of their BatchNorms.
+  `derived_program`: a derived cell in the same way; `recorded`: what that function consists of; `affine_parts`: what it
+  reads of BatchNorms.
 - `inverted_residuals`: blocks of a pointwise, a depthwise and a pointwise convolution, by the kernels alone;
   `inverted_choice`: a layer choice between them.
 - `fast_split`: the channels of cells with partial channels, where the kernels do not know them.

@@ -8,6 +8,7 @@ written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias, cast
@@ -44,10 +45,10 @@ from archgrad.fast.recognise import (
 from archgrad.isolation import is_in_place
 from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
 
-__all__ = ["Branch", "Form", "Layer", "branch_of", "noisy_branch_of", "output_size", "part_at"]
+__all__ = ["Branch", "Form", "Layer", "Shape", "branch_of", "noisy_branch_of", "output_size", "part_at"]
 
 Form = Literal[
-    "identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable", "inverted"
+    "identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable", "stages", "inverted"
 ]
 
 
@@ -69,7 +70,8 @@ class Branch(NamedTuple):
     layers: tuple[Layer, ...]
     """What the input goes through, between `relu_before` and `relu_behind`: nothing; a Zero; a pool; a pool and a
     BatchNorm; TwoGrids and a BatchNorm; or any convolution ("convolution"), or a depthwise and a pointwise one
-    ("depthwise"), and a BatchNorm; or twice the latter with a ReLU between ("separable"); or a pointwise, a depthwise,
+    ("depthwise"), and a BatchNorm; or twice the latter with a ReLU between ("separable"), or any several of these with
+    ReLUs between ("stages"); or a pointwise, a depthwise,
     a pointwise convolution, each with a BatchNorm behind it, and between them ReLU or ReLU6 ("inverted", of which the
     first convolution may be missing with what follows it)."""
     relu_before: bool = False
@@ -91,6 +93,17 @@ class Branch(NamedTuple):
         if self.form == "convolution":
             return is_pointwise(cast(nn.Conv2d, self.layers[0]))
         return self.form in ("reduction", "depthwise", "separable")
+
+    @property
+    def stages(self) -> list[tuple[Layer, ...]]:
+        """The layers between its ReLUs."""
+        found: list[list[Layer]] = [[]]
+        for layer in self.layers:
+            if isinstance(layer, nn.ReLU):
+                found.append([])
+            else:
+                found[-1].append(layer)
+        return list(map(tuple, found))
 
     @property
     def norms(self) -> list[nn.BatchNorm2d]:
@@ -122,6 +135,8 @@ _FORMS: dict[str, Form] = {
     **{f"{before}{core}{behind}": _BETWEEN[core] for core in _BETWEEN for before in ("", "r") for behind in ("", "r")},
     **{"pnrdnrpn": "inverted", "pnsdnspn": "inverted", "dnrpn": "inverted", "dnspn": "inverted"},
 }
+_STAGES = re.compile("r?(?:(?:c|d|p|dp)nr)+(?:c|d|p|dp)nr?")
+"""Of the form "stages", if it is no other."""
 _LETTERS: dict[type[nn.Module], str] = {
     **{nn.Identity: "?", nn.ReLU: "r", nn.ReLU6: "s", nn.Conv2d: "c", Zero: "z"},
     **dict.fromkeys(POOLS, "m"),
@@ -159,7 +174,7 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
     if len(layers) == 1 and isinstance(layers[0], Residual):
         layers, is_residual = layers[0].layers, True
     letters = "".join(map(_letter, layers))
-    form = _FORMS.get(letters)
+    form = _FORMS.get(letters, "stages" if _STAGES.fullmatch(letters) else None)
     if form is None or (is_residual and form != "inverted") or not _fits_together(layers):
         return None
     relu_before, relu_behind = letters.startswith("r"), letters.endswith("r")

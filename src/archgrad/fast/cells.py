@@ -126,7 +126,7 @@ class ChoiceEvaluator:
         self._kept.look(choice)
         alone = OneEdge(choice)
         known = _known(alone, self._kept) or {}
-        plain = ("identity", "zero", "pool", *(() if self._path == "native" else ("inverted",)))
+        plain = ("identity", "zero", "pool", *(() if self._path == "native" else ("inverted", "stages")))
         gains = any(branch.form not in plain for branch in known.values())
         output = _evaluate(alone, [x], self._kept, self._path) if gains else None
         return choice.one_by_one(x) if output is None else output
@@ -271,7 +271,7 @@ class _Node:
 
     def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
         branch, weight = candidate.branch, self._weights[candidate.edge][candidate.place]
-        if branch is None or branch.form == "inverted":  # which a layer choice by itself knows (`inverted_choice`)
+        if branch is None or branch.form in ("inverted", "stages"):  # which only whole programs and choices compute
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
         elif branch.form == "identity":
             self._weighted.append((state.x, weight))

@@ -68,14 +68,22 @@ def is_convolution(convolution: nn.Conv2d) -> bool:
     return weight is not None and _is_plain(convolution) and weight.shape[0] % convolution.groups == 0
 
 
-def as_wide(convolution: nn.Conv2d) -> Geometry | None:
-    """The geometry of a dense convolution of several pixels for the compiled kernels; None if they are not for it."""
+def as_wide(convolution: nn.Conv2d, *, in_program: bool = False) -> Geometry | None:
+    """The geometry of a dense convolution of several pixels for the compiled kernels; None if they are not for it.
+
+    Args:
+        convolution: The convolution.
+        in_program: Whether they compute all that is around it, too. Then they are for it where a library does it alone
+            as well or better: convolutions of stride 2 take them up to twice as long.
+    """
     settings = (convolution.stride, convolution.padding, convolution.dilation)
     geometry, shape = Geometry(*cast("tuple[tuple[int, int], ...]", settings)), convolution.weight.shape
-    if convolution.groups > 1 or is_pointwise(convolution) or not native.understands(geometry, shape[2:], wide=True):
+    if convolution.groups > 1 or is_pointwise(convolution) or not native.understands(geometry, shape[2:]):
         return None
-    quick = max(shape[:2]) <= _OTHERS_UP_TO or (geometry == Geometry(padding=(1, 1)) and shape[2:] == (3, 3))
-    return geometry if quick else None
+    if geometry.stride != (1, 1) and not in_program:
+        return None
+    usual = (*shape[2:], *geometry.padding, *geometry.dilation) in ((3, 3, 1, 1, 1, 1), (1, 1, 0, 0, 1, 1))
+    return geometry if usual or max(shape[:2]) <= _OTHERS_UP_TO else None
 
 
 def is_half(convolution: nn.Conv2d) -> bool:
@@ -161,16 +169,23 @@ def as_native_pool(pool: nn.Module) -> native.Pool | None:
     """The pool as the compiled kernels compute it; None if they cannot."""
     if not isinstance(pool, nn.MaxPool2d | nn.AvgPool2d):
         return None
-    kernel, stride, padding = pool.kernel_size, pool.stride, pool.padding
-    if isinstance(kernel, tuple) or isinstance(stride, tuple) or isinstance(padding, tuple) or pool.ceil_mode:
+    both_ways = [_both_ways(value) for value in (pool.kernel_size, pool.stride, pool.padding)]
+    if None in both_ways or pool.ceil_mode:
         return None
+    kernel, stride, padding = cast("list[int]", both_ways)
+    kind: Literal["max", "mean", "padded mean"]
     if isinstance(pool, nn.MaxPool2d):
-        plain = pool.dilation == 1 and not pool.return_indices
+        kind, plain = "max", _both_ways(pool.dilation) == 1 and not pool.return_indices
     else:
-        plain = not pool.count_include_pad and pool.divisor_override is None
+        kind, plain = "padded mean" if pool.count_include_pad and padding else "mean", pool.divisor_override is None
     plain = plain and stride > 0 and 0 <= 2 * padding <= kernel
-    kind: Literal["max", "mean"] = "max" if isinstance(pool, nn.MaxPool2d) else "mean"
     return native.Pool(kind, kernel, stride, padding) if plain else None
+
+
+def _both_ways(value: int | tuple[int, ...]) -> int | None:
+    """The number that holds vertically and horizontally; None if there are two."""
+    found = {value} if isinstance(value, int) else set(value)
+    return found.pop() if len(found) == 1 else None
 
 
 def fits(operation: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:

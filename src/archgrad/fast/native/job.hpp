@@ -5,17 +5,17 @@
 // here: square kernels, stride 1 or 2, the same padding and dilation both ways. Every pass reads and writes its own
 // fields; a field for a result that is null is not wanted.
 //
-// A projection is wide where it has no depthwise convolution before it, and yet a kernel k: it sees k x k pixels, with a
-// stride of 1, by (O, k, k, C) weights instead of (O, C).
+// A projection is wide where it has no depthwise convolution before it, and yet a kernel k: it sees k x k pixels by
+// (O, k, k, C) weights instead of (O, C).
 
 #pragma once
 
 #include <cstdint>
 
 // To be raised with every change of what a pass does with a job, here and in library.py.
-constexpr int64_t INTERFACE = 9;
+constexpr int64_t INTERFACE = 10;
 
-enum Pool : int64_t { NONE, MAX, MEAN };
+enum Pool : int64_t { NONE, MAX, MEAN, PADDED_MEAN };
 
 struct Job {
     // transform: result = projection (convolution (input)), or pool (input)

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 __all__ = ["InvertedJob", "Job", "allowed", "call", "image_like", "instruction_set", "is_built", "takes", "why_missing"]
 
-_INTERFACE = 9  # of `job.hpp`
+_INTERFACE = 10  # of `job.hpp`
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 _LEVELS = {"AVX512": "avx512", "AVX2": "avx2"}
 _left_out: ContextVar[bool] = ContextVar("kernels_left_out", default=False)

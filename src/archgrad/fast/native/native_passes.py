@@ -37,7 +37,7 @@ __all__ = [
 
 Shapes = tuple[tuple[int, ...], ...]
 
-POOLS = {"max": 1, "mean": 2}
+POOLS = {"max": 1, "mean": 2, "padded mean": 3}
 """Numbers of `job.hpp`."""
 
 

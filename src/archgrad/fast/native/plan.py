@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Pool(NamedTuple):
-    """A pool with a square window, to which only what is inside the image counts."""
+    """A pool with a square window; padding counts for "padded mean" alone, as zeros."""
 
-    kind: Literal["max", "mean"]
+    kind: Literal["max", "mean", "padded mean"]
     kernel: int
     stride: int
     padding: int = 0
@@ -37,7 +37,8 @@ class Pool(NamedTuple):
         """Pool an image by PyTorch's operations."""
         if self.kind == "max":
             return F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=self.over_edge)
-        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.over_edge, count_include_pad=False)
+        counts_padding = self.kind == "padded mean"
+        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.over_edge, counts_padding)
 
 
 class Unit(NamedTuple):
@@ -120,18 +121,17 @@ class Plan:
         return (next(found) if unit.projected else None for unit in self.units)
 
 
-def understands(geometry: Geometry, kernel: Sequence[int], *, wide: bool = False) -> bool:
-    """Return whether the kernels compute such a convolution: the same both ways, with stride 1, or 2 if depthwise.
+def understands(geometry: Geometry, kernel: Sequence[int]) -> bool:
+    """Return whether the kernels compute such a convolution, depthwise or dense: the same both ways, of stride 1 or 2.
 
     Args:
         geometry: Stride, padding and dilation.
         kernel: Height and width.
-        wide: It is dense, and not depthwise.
     """
     pairs = (geometry.stride, geometry.padding, geometry.dilation, kernel)
     reach = geometry.dilation[0] * (kernel[0] - 1)
     return (
         all(vertical == horizontal for vertical, horizontal in pairs)
-        and geometry.stride[0] in ((1,) if wide else (1, 2))
+        and geometry.stride[0] in (1, 2)
         and geometry.padding[0] <= reach
     )

@@ -1,4 +1,5 @@
-// Pools of one image, and their gradients. What lies outside the image is left out of a window.
+// Pools of one image, and their gradients. What lies outside the image is left out of a window, but for padded means, to
+// which it is zeros.
 // Included once for each instruction set, inside a namespace of its own.
 
 struct Span {
@@ -10,6 +11,11 @@ struct Span {
 INLINE Span window(const Job& j, int64_t i, int64_t size) {
     const int64_t begin = i * j.stride - j.padding;
     return {larger(begin, 0), smaller(begin + j.kernel, size)};
+}
+
+// By how much a mean divides whose window has so many rows and columns inside the image.
+INLINE int64_t divisor(const Job& j, int64_t rows, int64_t columns) {
+    return j.pool == PADDED_MEAN ? j.kernel * j.kernel : rows * columns;
 }
 
 template <class T>
@@ -33,7 +39,7 @@ INLINE void pool_row(const Job& j, const T* image, Span rows, int64_t n, T* to) 
         return MAXIMUM ? greater<T>(b, a) : a + b;
     };
     const auto write = [&](int64_t x, Vec<T> v, int64_t columns) __attribute__((always_inline)) {
-        store(to + x * j.channels, MAXIMUM ? v : v * (T(1) / (rows.size() * columns)), n);
+        store(to + x * j.channels, MAXIMUM ? v : v * (T(1) / divisor(j, rows.size(), columns)), n);
     };
     int64_t x = 0;
     if (j.kernel == 3 && j.padding == 1 && j.stride == 1 && j.width > 2) {  // neighbours share two columns
@@ -77,7 +83,7 @@ void pool(const Job& j, const T* image, T* to) {
 template <class T, bool MAXIMUM>
 INLINE void give(const Job& j, const T* image, Span rows, Span columns, Vec<T> greatest, Vec<T> rest, int64_t n,
                  T* d_image) {
-    if (!MAXIMUM) rest *= T(1) / (rows.size() * columns.size());
+    if (!MAXIMUM) rest *= T(1) / divisor(j, rows.size(), columns.size());
     for (int64_t y = rows.begin; y < rows.end; ++y)
         for (int64_t x = columns.begin; x < columns.end; ++x) {
             const int64_t at = (y * j.in_width + x) * j.channels;
@@ -122,7 +128,7 @@ INLINE void give_row(const Job& j, const T* image, int64_t top, const T* result,
                 if (has_right) take(at + j.channels, right[r]);
             }
         } else {
-            rest *= T(1) / (ROWS * (1 + has_left + has_right));
+            rest *= T(1) / divisor(j, ROWS, 1 + has_left + has_right);
             UNROLL for (int r = 0; r < ROWS; ++r) {
                 left[r] += rest;
                 middle[r] += rest;

@@ -62,6 +62,20 @@ void fill(T* tile, Shape s, const T* image, bool relu) {
         }
 }
 
+// tile = zeros but for the pixels of an image, which lie `apart`.
+template <class T>
+void fill_apart(T* tile, Shape s, const T* image, int64_t height, int64_t width, int64_t apart) {
+    constexpr int64_t L = Vector<T>::lanes;
+    std::memset(tile, 0, s.size<T>() * sizeof(T));
+    for (int64_t y = 0; y < height; ++y)
+        for (int64_t b = 0; b < s.planes<T>(); ++b) {
+            T* to = tile + b * s.plane<T>() + s.at<T>(y * apart, 0);
+            const T* from = image + y * width * s.channels + b * L;
+            for (int64_t x = 0; x < width; ++x)
+                store(to + x * apart * L, load(from + x * s.channels, s.channels - b * L));
+        }
+}
+
 // image = tile, or tile where `by`, a tile of the same shape, is positive; or that is added to it.
 template <class T>
 void empty(const T* tile, Shape s, T* image, const T* by, bool add, bool streams) {

@@ -1,11 +1,11 @@
-// Wide projections of one image: dense convolutions of stride 1.
+// Wide projections of one image: dense convolutions of stride 1 or 2.
 // Included once for each instruction set, inside a namespace of its own.
 
 inline bool is_wide(const Job& j) { return j.projection && !j.weight && j.kernel; }
 
 // Whether it is done by patches: with fewer channels, cutting them costs more than it saves.
 inline bool is_by_patches(const Job& j) {
-    const bool usual = j.kernel == 3 && j.padding == 1 && j.dilation == 1;
+    const bool usual = j.kernel == 3 && j.padding == 1 && j.dilation == 1 && j.stride == 1;
     return is_wide(j) && usual && j.channels >= 8 && j.outputs >= 8;
 }
 
@@ -24,7 +24,11 @@ inline Shape wide_input(const Job& j) { return {j.in_height, j.in_width, border_
 // The border of the gradient by the result, from which the turned kernel makes that by the input.
 inline int64_t gradient_border(const Job& j) { return j.dilation * (j.kernel - 1) - j.padding; }
 
-inline Shape wide_gradient(const Job& j) { return {j.height, j.width, border_of(j, gradient_border(j)), j.outputs}; }
+// The pixels of the gradient lie a stride apart, between zeros.
+inline Shape wide_gradient(const Job& j) {
+    const int64_t less = j.dilation * (j.kernel - 1) - 2 * j.padding;
+    return {j.in_height - less, j.in_width - less, border_of(j, gradient_border(j)), j.outputs};
+}
 
 template <class T>
 int64_t wide_room(const Job& j) {
@@ -62,14 +66,14 @@ void unpack_projection(const Job& j, const T* d_matrices) {
 // Rows of an image that are made at once.
 inline int64_t rows_at_once(const Job& j) { return is_by_patches(j) ? 2 * Patches(j.height, j.width).rows() : 1; }
 
-// These rows, from y on, of what windows see in a tile through packed matrices.
+// These rows, from y on, of what windows a stride apart see in a tile through packed matrices.
 template <class T>
 void see_rows(const Job& j, int64_t y, const T* tile, Shape s, int64_t border, const T* matrices, int64_t width,
-              int64_t outputs, T* room, T* image, Ahead& ahead) {
+              int64_t outputs, int64_t stride, T* room, T* image, Ahead& ahead) {
     if (is_by_patches(j))
-        see_patches(Patches(s.height, s.width), y / 2, tile, s, matrices, outputs, room, image, ahead);
-    else
-        see(tile + s.at<T>(y - border, -border), s, j.kernel, j.dilation, width, matrices, outputs,
+        return see_patches(Patches(s.height, s.width), y / 2, tile, s, matrices, outputs, room, image, ahead);
+    const auto through = stride == 1 ? see<T, 1> : see<T, 2>;
+    through(tile + s.at<T>(y * stride - border, -border), s, j.kernel, j.dilation, width, matrices, outputs,
             Sink<T>::image(image, outputs), ahead);
 }
 
@@ -79,7 +83,8 @@ void project_wide(const Job& j, const T* image, const T* matrices, T* tile, T* r
     T* room = tile + s.size<T>();
     fill(tile, s, image, j.relu_input);
     for (int64_t y = 0; y < j.height; y += rows_at_once(j))
-        see_rows(j, y, tile, s, j.padding, matrices, j.width, j.outputs, room, result + y * j.width * j.outputs, ahead);
+        see_rows(j, y, tile, s, j.padding, matrices, j.width, j.outputs, j.stride, room,
+                 result + y * j.width * j.outputs, ahead);
 }
 
 // The gradient by the matrices, each (O, C filled up), is added to d_matrices; both tiles are given.
@@ -90,7 +95,7 @@ void tally_wide(const Job& j, const T* input, const T* gradient, T* room, T* d_m
     for (int64_t y = 0; y < j.kernel; ++y)
         for (int64_t x = 0; x < j.kernel; ++x, d_matrices += j.outputs * up_to(j.channels, Vector<T>::lanes))
             tally(input + s.at<T>(y * j.dilation - j.padding, x * j.dilation - j.padding), s,
-                  gradient + g.at<T>(0, 0), g, j.height, j.width, d_matrices);
+                  gradient + g.at<T>(0, 0), g, g.height, g.width, d_matrices, j.stride);
 }
 
 // From the gradient by the result to those by the projection, as there, and by the image, which is added to d_image or
@@ -100,7 +105,10 @@ void through_wide(const Job& j, const T* image, const T* d_result, const T* turn
                   T* d_image, T* d_matrices, Ahead& ahead) {
     const Shape s = wide_input(j), g = wide_gradient(j);
     T* room = input + s.size<T>();
-    fill(gradient, g, d_result, false);
+    if (j.stride == 1)
+        fill(gradient, g, d_result, false);
+    else
+        fill_apart(gradient, g, d_result, j.height, j.width, j.stride);
     if (j.d_projection) {
         fill(input, s, image, j.relu_input);
         tally_wide(j, input, gradient, room, d_matrices);
@@ -110,7 +118,7 @@ void through_wide(const Job& j, const T* image, const T* d_result, const T* turn
     for (int64_t y = 0; y < j.in_height; y += rows) {
         const int64_t at = y * row, count = smaller(rows, j.in_height - y) * row;
         T* made = add ? input : d_image + at;
-        see_rows(j, y, gradient, g, gradient_border(j), turned, j.in_width, j.channels, room, made, ahead);
+        see_rows(j, y, gradient, g, gradient_border(j), turned, j.in_width, j.channels, 1, room, made, ahead);
         if (j.relu_input) copy_where_positive(made, image + at, count, made);
         for (int64_t i = 0; add && i < count; ++i) d_image[at + i] += made[i];
     }
