@@ -78,6 +78,17 @@ class Doubled(nn.Module):
         return 2 * torch.tanh(weight)
 
 
+class Shortcut(nn.Module):
+    """Adds its input to what its layers make of it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
 def builders() -> dict[str, Callable[[int, int], nn.Module]]:
     """Candidates to choose from; stride is always 1."""
     affine = random.random() < 0.5
@@ -89,6 +100,11 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
         "pool": lambda source, node: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
         "padded": lambda source, node: nn.Sequential(
             nn.AvgPool2d((3, 3), 1, 1), nn.BatchNorm2d(CHANNELS, affine=affine)
+        ),
+        "shortcut": lambda source, node: Shortcut(
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
         ),
         "block": lambda source, node: nn.Sequential(
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=affine),

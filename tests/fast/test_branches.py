@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from modifications import Shortcut
 from torch import Tensor, nn
 
 import archgrad as ag
@@ -127,6 +128,11 @@ class Behind(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
+def two_convolutions() -> list[nn.Module]:
+    first, second = (nn.Conv2d(C, C, 3, padding=1, bias=False) for _ in range(2))
+    return [convolved(first), convolved(second, relu=None)]
+
+
 KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "norm of a pool": (lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)), "pool-norm"),
     "depthwise": (Depthwise, "depthwise"),
@@ -159,6 +165,13 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "stages",
     ),
+    "shortcut of a convolution": (lambda: Shortcut(nn.ReLU(), nn.Conv2d(C, C, 1), nn.BatchNorm2d(C)), "convolution"),
+    "shortcut, ReLU inside": (lambda: Shortcut(convolved(*depthwise())), "depthwise"),
+    "shortcut of two": (
+        lambda: Shortcut(nn.ReLU(), convolved(*depthwise()), *depthwise(), nn.BatchNorm2d(C)),
+        "separable",
+    ),
+    "shortcut of two convolutions": (lambda: Shortcut(*two_convolutions()), "stages"),
     "same": (Same, "identity"),
     "in place": (
         lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)),
@@ -301,6 +314,8 @@ UNKNOWN: dict[str, Callable[[], nn.Module]] = {
     "hook": with_hook,
     "part of the instance": with_instance_part,
     "padding": with_circular_padding,
+    "shortcut of what was changed in place": lambda: Shortcut(nn.ReLU(inplace=True), *depthwise(), nn.BatchNorm2d(C)),
+    "shortcut of a shortcut": lambda: Shortcut(Shortcut(*depthwise(), nn.BatchNorm2d(C))),
     "norm without a bias": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), without_bias(nn.BatchNorm2d(C))),
 }
 

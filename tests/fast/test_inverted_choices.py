@@ -279,7 +279,8 @@ def test_known_by_structure(name: str, runs: list[int], backend: str) -> None:
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_looks_alike_runs_as_it_is_written(name: str, runs: list[int], backend: str) -> None:
     module = UNKNOWN[name]()
-    assert branch_of(module) is None
+    branch = branch_of(module)
+    assert branch is None or branch.form != "inverted"
     agree(*nets(module, Block(), nn.Identity()))
     if backend == "kernels":
         guarded = name in ("in place", "Computed")  # code that may work in place, or cannot be read

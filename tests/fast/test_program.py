@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from modifications import Shortcut
 from torch import Tensor, nn
 
 import archgrad as ag
@@ -370,6 +371,19 @@ def test_choices_that_halve_images_and_end_in_a_relu_are_whole(wholes, size):
     ]
     space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
     assert_twice_the_same(space, torch.randn(3, 4, *size, dtype=torch.float64))
+    assert wholes == [True] * 2
+
+
+def test_choices_that_add_their_input_are_whole(wholes):
+    torch.manual_seed(0)
+    operations = [
+        Shortcut(nn.ReLU(), *convolved(3, relu=False)),
+        Shortcut(*convolved(5, groups=4), *convolved(1)),
+        Shortcut(*convolved(3), *convolved(3, relu=False)),
+        nn.Identity(),
+    ]
+    space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
+    assert_twice_the_same(space, torch.randn(3, 4, 6, 5, dtype=torch.float64))
     assert wholes == [True] * 2
 
 

@@ -89,7 +89,9 @@ class Branch(NamedTuple):
 
     @property
     def is_projection(self) -> bool:
-        """Whether it ends in a pointwise convolution and a BatchNorm."""
+        """Whether it ends in a pointwise convolution and a BatchNorm, and perhaps a ReLU."""
+        if self.is_residual:
+            return False
         if self.form == "convolution":
             return is_pointwise(cast(nn.Conv2d, self.layers[0]))
         return self.form in ("reduction", "depthwise", "separable")
@@ -122,7 +124,8 @@ class Branch(NamedTuple):
     @property
     def wide(self) -> Geometry | None:
         """The geometry of its dense convolution of several pixels; None if the compiled kernels do not compute it."""
-        return as_wide(cast(nn.Conv2d, self.layers[0])) if self.form == "convolution" else None
+        is_dense = self.form == "convolution" and not self.is_residual
+        return as_wide(cast(nn.Conv2d, self.layers[0])) if is_dense else None
 
 
 _BETWEEN: dict[str, Form] = {
@@ -135,6 +138,8 @@ _FORMS: dict[str, Form] = {
     **{f"{before}{core}{behind}": _BETWEEN[core] for core in _BETWEEN for before in ("", "r") for behind in ("", "r")},
     **{"pnrdnrpn": "inverted", "pnsdnspn": "inverted", "dnrpn": "inverted", "dnspn": "inverted"},
 }
+_RESIDUAL: tuple[Form, ...] = ("convolution", "depthwise", "separable", "stages", "inverted")
+"""Forms to whose output their input may be added."""
 _STAGES = re.compile("r?(?:(?:c|d|p|dp)nr)+(?:c|d|p|dp)nr?")
 """Of the form "stages", if it is no other."""
 _LETTERS: dict[type[nn.Module], str] = {
@@ -175,16 +180,19 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
         layers, is_residual = layers[0].layers, True
     letters = "".join(map(_letter, layers))
     form = _FORMS.get(letters, "stages" if _STAGES.fullmatch(letters) else None)
-    if form is None or (is_residual and form != "inverted") or not _fits_together(layers):
+    if form is None or not _fits_together(layers):
         return None
     relu_before, relu_behind = letters.startswith("r"), letters.endswith("r")
+    writes_to_input = relu_before and is_in_place(cast(nn.Module, layers[0]))
+    if is_residual and (writes_to_input or form not in _RESIDUAL):  # to what is added then
+        return None
     return Branch(
         operation,
         form,
         _knowing_biases(layers[relu_before : len(layers) - relu_behind]),
         relu_before=relu_before,
         relu_behind=relu_behind,
-        writes_to_input=relu_before and is_in_place(cast(nn.Module, layers[0])),
+        writes_to_input=writes_to_input,
         is_residual=is_residual,
         needs_even=needs_even and form == "reduction",
     )

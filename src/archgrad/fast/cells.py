@@ -271,7 +271,7 @@ class _Node:
 
     def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
         branch, weight = candidate.branch, self._weights[candidate.edge][candidate.place]
-        if branch is None or branch.form in ("inverted", "stages"):  # which only whole programs and choices compute
+        if branch is None or branch.form in ("inverted", "stages") or branch.is_residual:  # left to whole programs
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
         elif branch.form == "identity":
             self._weighted.append((state.x, weight))

@@ -229,7 +229,7 @@ class _Recorder:
             for branch, stages in of_each:
                 if level < len(stages):
                     size = self._sizes[self._before.get(id(branch.operation), self.of_state[state])]
-                    alone = branch._replace(layers=stages[level], needs_even=False)
+                    alone = branch._replace(layers=stages[level], needs_even=False, is_residual=False)
                     shape = output_size(alone, (self._batch, self._channels, *size))
                     _require(branch.form != "inverted" and shape is not None)
                     by_size.setdefault(shape, []).append((branch, stages[level]))
@@ -258,6 +258,10 @@ class _Recorder:
                 continue
             source, number = candidate.source, candidate.number
             factor = self._cell.factors.get(candidate.edge) if isinstance(self._cell, DerivedWiring) else None
+            if branch.is_residual:
+                shortcut = native.Unit(0, projected=False, factor=factor)
+                image = self.of_state[source]
+                values.append(_Found(image, shortcut, self._sizes[image], mixing=number))
             image = self._before.get(id(branch.operation), self.of_state[source])
             if branch.form in ("identity", "pool", "pool-norm") or branch.relu_behind:
                 if branch.form in ("pool", "pool-norm"):

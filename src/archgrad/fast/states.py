@@ -157,7 +157,7 @@ class SharedFeatures:
         return not any(map(is_synchronised, norms)) and suits_kernels(terms, self.x)
 
     def _of_form(self, *forms: Form) -> dict[int, Branch]:
-        return {key: branch for key, branch in self._known.items() if branch.form in forms}
+        return {key: branch for key, branch in self._known.items() if branch.form in forms and not branch.is_residual}
 
     @cached_property
     def _first_halves(self) -> dict[int, Tensor]:
