@@ -2,9 +2,9 @@
 
     python benchmarks/user_operations.py
 
-The network of `user_darts.py` with 3 cells, and one of the seven operations of every edge replaced (two for "pools"):
-the plain path against the fast one, a forward and a backward pass by all parameters, medians of several, processor time
-of one core. One line for each kind.
+The network of `user_darts.py` with 3 cells, and one of the seven operations of every edge replaced (both pools in one
+line): the plain path against the fast one, a forward and a backward pass by all parameters, medians of several,
+processor time of one core. One line for each kind.
 """
 
 from __future__ import annotations
@@ -40,17 +40,22 @@ def separable(c: int, s: int, activation: Callable[[], nn.Module]) -> nn.Module:
 
 KINDS: dict[str, Callable[[int, int], dict[str, nn.Module]]] = {
     "as it is": lambda c, s: {},
-    "norms with weights and biases": lambda c, s: {"sepconv3x3": separable(c, s, nn.ReLU)},
-    "pools as PyTorch makes them": lambda c, s: {"maxpool": nn.MaxPool2d(3, s, 1), "avgpool": nn.AvgPool2d(3, s, 1)},
-    "convolution, norm, ReLU": lambda c, s: {"sepconv3x3": nn.Sequential(*conv(c, 3, s), nn.ReLU())},
-    "depthwise, pointwise, norm, ReLU": lambda c, s: {
+    "separable, its BatchNorms with weights and biases": lambda c, s: {"sepconv3x3": separable(c, s, nn.ReLU)},
+    "pools without BatchNorm, averages that count padding": lambda c, s: {
+        "maxpool": nn.MaxPool2d(3, s, 1),
+        "avgpool": nn.AvgPool2d(3, s, 1),
+    },
+    "convolution, BatchNorm, ReLU": lambda c, s: {"sepconv3x3": nn.Sequential(*conv(c, 3, s), nn.ReLU())},
+    "depthwise, pointwise, BatchNorm, ReLU": lambda c, s: {
         "sepconv3x3": nn.Sequential(*conv(c, 3, s, groups=c, norm=False), *conv(c, 1), nn.ReLU())
     },
-    "depthwise, norm, ReLU, pointwise, norm, ReLU": lambda c, s: {
+    "depthwise, BatchNorm, ReLU, pointwise, BatchNorm, ReLU": lambda c, s: {
         "sepconv3x3": nn.Sequential(*conv(c, 3, s, groups=c), nn.ReLU(), *conv(c, 1), nn.ReLU())
     },
-    "two convolutions": lambda c, s: {"sepconv3x3": nn.Sequential(*conv(c, 3, s), nn.ReLU(), *conv(c))},
-    "1x7 and 7x1 (not known)": lambda c, s: {
+    "convolution, BatchNorm, ReLU, convolution, BatchNorm": lambda c, s: {
+        "sepconv3x3": nn.Sequential(*conv(c, 3, s), nn.ReLU(), *conv(c))
+    },
+    "1x7 and 7x1 convolutions (not known)": lambda c, s: {
         "sepconv3x3": nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(c, c, (1, 7), (1, s), (0, 3), bias=False),
@@ -58,7 +63,7 @@ KINDS: dict[str, Callable[[int, int], dict[str, nn.Module]]] = {
             nn.BatchNorm2d(c),
         )
     },
-    "SiLU (not known)": lambda c, s: {"sepconv3x3": separable(c, s, nn.SiLU)},
+    "separable with SiLU (not known)": lambda c, s: {"sepconv3x3": separable(c, s, nn.SiLU)},
 }
 
 

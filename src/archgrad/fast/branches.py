@@ -71,9 +71,8 @@ class Branch(NamedTuple):
     """What the input goes through, between `relu_before` and `relu_behind`: nothing; a Zero; a pool; a pool and a
     BatchNorm; TwoGrids and a BatchNorm; or any convolution ("convolution"), or a depthwise and a pointwise one
     ("depthwise"), and a BatchNorm; or twice the latter with a ReLU between ("separable"), or any several of these with
-    ReLUs between ("stages"); or a pointwise, a depthwise,
-    a pointwise convolution, each with a BatchNorm behind it, and between them ReLU or ReLU6 ("inverted", of which the
-    first convolution may be missing with what follows it)."""
+    ReLUs between ("stages"); or a pointwise, a depthwise, a pointwise convolution, each with a BatchNorm behind it, and
+    between them ReLU or ReLU6 ("inverted", of which the first convolution may be missing with what follows it)."""
     relu_before: bool = False
     """Whether its input goes through a ReLU first."""
     relu_behind: bool = False

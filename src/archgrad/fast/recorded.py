@@ -225,13 +225,14 @@ class _Recorder:
         """Record all of the operations that leave a state up to their last ReLU, one stage of each after the other."""
         of_each = [(branch, branch.stages if branch.relu_behind else branch.stages[:-1]) for branch in branches]
         for level in range(max((len(stages) for _, stages in of_each), default=0)):
-            by_size: dict[Shape | None, list[tuple[Branch, Sequence[Layer]]]] = {}
+            by_size: dict[Shape, list[tuple[Branch, Sequence[Layer]]]] = {}
             for branch, stages in of_each:
                 if level < len(stages):
-                    size = self._sizes[self._before.get(id(branch.operation), self.of_state[state])]
+                    size = self._sizes[self._read_by(branch, state)]
                     alone = branch._replace(layers=stages[level], needs_even=False, is_residual=False)
                     shape = output_size(alone, (self._batch, self._channels, *size))
-                    _require(branch.form != "inverted" and shape is not None)
+                    if shape is None or branch.form == "inverted":
+                        raise _UnknownError
                     by_size.setdefault(shape, []).append((branch, stages[level]))
             for group in by_size.values():
                 first, found = len(self._sizes), list[_Found]()
@@ -239,10 +240,15 @@ class _Recorder:
                     biased = branch.biased() if branch.relu_behind and stage == branch.stages[-1] else []
                     if biased:
                         self.biased.append((len(self.projected), biased))
-                    image = self._before.get(id(branch.operation), self.of_state[state])
-                    found.append(self._stage(image, stage, relu=branch.relu_before and level == 0))
+                    found.append(
+                        self._stage(self._read_by(branch, state), stage, relu=branch.relu_before and level == 0)
+                    )
                 self._record(found, relu=True)
                 self._before |= {id(branch.operation): first + k for k, (branch, _) in enumerate(group)}
+
+    def _read_by(self, branch: Branch, state: int) -> int:
+        """The image that what is next of an operation reads: the state, or what it has made so far."""
+        return self._before.get(id(branch.operation), self.of_state[state])
 
     def _enter(self, candidates: Sequence[Candidate]) -> None:
         """Record the sum that enters a node."""
@@ -258,16 +264,15 @@ class _Recorder:
                 continue
             source, number = candidate.source, candidate.number
             factor = self._cell.factors.get(candidate.edge) if isinstance(self._cell, DerivedWiring) else None
+            value = native.Unit(0, projected=False, factor=factor)
             if branch.is_residual:
-                shortcut = native.Unit(0, projected=False, factor=factor)
                 image = self.of_state[source]
-                values.append(_Found(image, shortcut, self._sizes[image], mixing=number))
-            image = self._before.get(id(branch.operation), self.of_state[source])
+                values.append(_Found(image, value, self._sizes[image], mixing=number))
+            image = self._read_by(branch, source)
             if branch.form in ("identity", "pool", "pool-norm") or branch.relu_behind:
                 if branch.form in ("pool", "pool-norm"):
                     image = self._pooled[_pool_key(source, branch)]
-                unit = native.Unit(0, projected=False, factor=factor)
-                values.append(_Found(image, unit, self._sizes[image], mixing=number))
+                values.append(_Found(image, value, self._sizes[image], mixing=number))
                 continue
             _require(branch.form != "inverted")
             stages = branch.stages

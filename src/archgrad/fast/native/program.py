@@ -22,7 +22,6 @@ __all__ = [
     "given_out",
     "gradients_of_images",
     "line_of",
-    "rows_of",
     "whole",
 ]
 
@@ -75,7 +74,7 @@ class Parts(NamedTuple):
         if not self.norms:
             return None
         middle = self.mixing + self.norms
-        return Affine(rows_of(given[self.mixing : middle]), rows_of(given[middle : self.all]))
+        return Affine(_rows_of(given[self.mixing : middle]), _rows_of(given[middle : self.all]))
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def whole(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def rows_of(parts: Sequence[Tensor]) -> Tensor:
+def _rows_of(parts: Sequence[Tensor]) -> Tensor:
     """Return scales, or shifts, as rows."""
     return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
 
