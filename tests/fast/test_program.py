@@ -374,6 +374,16 @@ def test_choices_that_halve_images_and_end_in_a_relu_are_whole(wholes, size):
     assert wholes == [True] * 2
 
 
+def test_a_default_device_elsewhere_changes_nothing(wholes):
+    torch.manual_seed(0)
+    net = ag.Supernet(nn.Sequential(ag.LayerChoice([convolved(3, relu=False, groups=4), convolved()])), fast=True)
+    x = torch.randn(3, 4, 6, 5)
+    expected = net(x)
+    with torch.device("meta"):
+        torch.testing.assert_close(net(x), expected, rtol=0, atol=0)
+    assert wholes == [True] * 2
+
+
 def test_choices_that_add_their_input_are_whole(wholes):
     torch.manual_seed(0)
     operations = [

@@ -367,7 +367,9 @@ def _projection_of(layer: nn.Conv2d | TwoGrids) -> Tensor:
     if isinstance(layer, TwoGrids):
         return torch.cat([half.weight for half in layer])
     weight = layer.weight
-    return weight if layer.groups == 1 else torch.eye(len(weight), dtype=weight.dtype)[..., None, None]
+    if layer.groups == 1:
+        return weight
+    return torch.eye(len(weight), dtype=weight.dtype, device=weight.device)[..., None, None]
 
 
 def _kernel_of(branch: Branch) -> native.Pool:

@@ -62,7 +62,7 @@ def compose_stage(plan: Plan, arguments: Sequence[Any], fixed: tuple[Tensor, Ten
     at = plan.normalised
     images: list[Tensor] = []
     if at:
-        as_it_is = torch.eye(scale.shape[1], dtype=scale.dtype)
+        as_it_is = torch.eye(scale.shape[1], dtype=scale.dtype, device=scale.device)
         rows = [values[k].permute(0, 2, 3, 1).reshape(-1, values[k].shape[1]) for k in at]
         b, _, h, w = values[at[0]].shape
         found = _compose_all(scale, [matrices.get(k, as_it_is) for k in at], shift, fixed, plan, rows)
