@@ -1,4 +1,4 @@
-"""How fast cells are in which one operation is written in another way than the library's own.
+"""How fast a network is in which one operation, or the head, is written in another way than the library's own.
 
     python benchmarks/user_operations.py
 
@@ -55,7 +55,7 @@ KINDS: dict[str, Callable[[int, int], dict[str, nn.Module]]] = {
     "convolution, BatchNorm, ReLU, convolution, BatchNorm": lambda c, s: {
         "sepconv3x3": nn.Sequential(*conv(c, 3, s), nn.ReLU(), *conv(c))
     },
-    "1x7 and 7x1 convolutions (not known)": lambda c, s: {
+    "1x7 and 7x1 convolutions": lambda c, s: {
         "sepconv3x3": nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(c, c, (1, 7), (1, s), (0, 3), bias=False),
@@ -63,14 +63,32 @@ KINDS: dict[str, Callable[[int, int], dict[str, nn.Module]]] = {
             nn.BatchNorm2d(c),
         )
     },
-    "separable with SiLU (not known)": lambda c, s: {"sepconv3x3": separable(c, s, nn.SiLU)},
+    "separable with SiLU": lambda c, s: {"sepconv3x3": separable(c, s, nn.SiLU)},
+    "convolutions of two groups": lambda c, s: {
+        "sepconv3x3": nn.Sequential(nn.ReLU(), *conv(c, 3, s, groups=2), nn.ReLU(), *conv(c, 3, groups=2))
+    },
+    "nn.Dropout before the classifier": lambda c, s: {},
+    "x.view(len(x), -1) before the classifier": lambda c, s: {},
 }
+
+
+class Viewed(UserDarts):
+    """Flattens by a view, as most code does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = last = self.stem(x)
+        for cell in self.cells:
+            before, last = last, cell(before, last)
+        x = F.adaptive_avg_pool2d(last, 1)
+        return self.classifier(x.view(len(x), -1))
 
 
 def network(kind: str) -> nn.Module:
     """Return a user's DARTS with operations of this kind in the place of its own."""
     torch.manual_seed(0)
-    found = UserDarts(16, 3)
+    found = (Viewed if "view" in kind else UserDarts)(16, 3)
+    if "Dropout" in kind:
+        found.classifier = nn.Sequential(nn.Dropout(0.2), found.classifier)
     for parent in list(found.modules()):
         for name, choice in parent.named_children():
             if isinstance(choice, ag.LayerChoice):

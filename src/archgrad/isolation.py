@@ -23,8 +23,9 @@ from archgrad.nested import map_tensors, tensors_in
 
 __all__ = ["NEW", "has_in_place", "is_in_place", "run_isolated", "write_anew"]
 
-_spares_input: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
-"""The values of `training` in which a module with in-place parts was seen to leave its input as it was."""
+_spares_input: WeakKeyDictionary[nn.Module, set[tuple[bool, tuple[int, ...]]]] = WeakKeyDictionary()
+"""The values of `training`, with the numbers of the parts that worked in place, for which a module was seen to leave
+its input as it was."""
 
 
 def run_isolated(module: nn.Module, *args: Any, where: Callable[[], str] | None = None, **kwargs: Any) -> Any:
@@ -39,7 +40,8 @@ def run_isolated(module: nn.Module, *args: Any, where: Callable[[], str] | None 
     Raises:
         SpaceError: The module has changed its input without having a part that says `inplace=True`, or did not before.
     """
-    own = has_in_place(module) and module.training not in _spares_input.get(module, ())
+    in_place = tuple(k for k, part in enumerate(module.modules()) if is_in_place(part))
+    own = bool(in_place) and (module.training, in_place) not in _spares_input.get(module, ())
     if own:
         args, kwargs = map_tensors((args, kwargs), Tensor.clone)
     given = args if len(args) == 1 and type(args[0]) is Tensor and not kwargs else list(tensors_in((args, kwargs)))
@@ -48,7 +50,7 @@ def run_isolated(module: nn.Module, *args: Any, where: Callable[[], str] | None 
     changed = before != [_version(x) for x in given]
     if own:
         if not changed and None not in before and not any(isinstance(part, _DropoutNd) for part in module.modules()):
-            _spares_input.setdefault(module, set()).add(module.training)
+            _spares_input.setdefault(module, set()).add((module.training, in_place))
     elif changed:
         name = type(module).__name__ if where is None else f"{where()} ({type(module).__name__})"
         raise SpaceError(

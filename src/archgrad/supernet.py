@@ -20,11 +20,11 @@ from archgrad.choices import AlphaRow, Draw, Mixture, MixtureTable
 from archgrad.copying import copied
 from archgrad.edge_weights import EdgeWeights
 from archgrad.exactness import calls_are_watched
-from archgrad.fast import Fast, FastPath
+from archgrad.fast import Fast, FastPath, in_order_of_contiguous, is_channels_last
 from archgrad.fast.deferred import settled
 from archgrad.labels import LabelledChoice, alpha_rows, open_choices
 from archgrad.named_weights import NamedWeights, candidates_of
-from archgrad.nested import map_tensors
+from archgrad.nested import map_tensors, tensors_in
 from archgrad.perturbations import Perturbation, Probe
 from archgrad.pruned import mix_kept, only, without
 from archgrad.relaxation import Relaxation, Softmax
@@ -62,6 +62,8 @@ class Supernet(nn.Module):
         kept: Label -> numbers of the candidates that are left, ascending, for rows that were pruned.
         memory: What rules of the weights' gradient remember from step to step.
         switched_off: Label -> numbers of the candidates whose mixing weight is 0, ascending; those of the others stay.
+        fed_channels_last: Whether images in channels_last that the supernet is given were contiguous until somebody
+            laid them out so for it, as loaders of a search do; masks of `nn.Dropout` are then those of contiguous ones.
         settled: Choices that a selection decided for good, in order: what it measured and what it took; plain data.
     """
 
@@ -92,6 +94,7 @@ class Supernet(nn.Module):
         self.memory: dict[str, dict[str, Tensor]] = {}
         self.switched_off: dict[str, tuple[int, ...]] = {}
         self.settled: list[dict[str, Any]] = []
+        self.fed_channels_last = False
         self.generator = torch.Generator().manual_seed(seed)
         """Source of the relaxation's draws; part of what a checkpoint must hold."""
         like = next((p for p in self.network.parameters() if p.is_floating_point()), torch.empty(0))
@@ -268,17 +271,23 @@ class Supernet(nn.Module):
         if mixtures is not self._apart:
             mixtures = self._completed(mixtures)
         self.path.fit(next(iter(self.alphas.values())).device)
-        in_format = self.channels_last
+        in_format = self.channels_last and not (self._draws_otherwise(args) or self._draws_otherwise(kwargs))
         if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
         self._table.current = mixtures
         try:
-            with self._deferring(in_format):
+            with self._deferring(in_format), in_order_of_contiguous(in_format):
                 alone = len(args) == 1 and not kwargs
                 outputs = run_on(self.network, args[0]) if alone else self.network(*args, **kwargs)
         finally:
             self._table.current = {}
         return map_tensors(outputs, _contiguous) if in_format else outputs
+
+    def _draws_otherwise(self, given: Any) -> bool:
+        """Whether the plain path would draw masks in another order than that of contiguous images."""
+        if self.fed_channels_last or not self.path.draws_masks:
+            return False
+        return any(map(is_channels_last, tensors_in(given)))
 
     def _deferring(self, in_format: bool) -> AbstractContextManager[None]:
         """What lets layer choices that a pass runs be computed together, unless activations are computed again."""
@@ -312,7 +321,9 @@ class Supernet(nn.Module):
     @property
     def channels_last(self) -> bool:
         """Whether forward passes bring images to channels_last, which the network as it is now is known to take."""
-        return not calls_are_watched() and self.path.accepts_channels_last()
+        if calls_are_watched() or not self.path.accepts_channels_last():
+            return False
+        return not (self.path.draws_masks and self.recomputes)  # passes within passes would draw in another order
 
     def probabilities(self) -> dict[str, list[float]]:
         """Return for each row the probability that each candidate is chosen; 0 for what was pruned."""

@@ -196,6 +196,15 @@ def test_a_candidate_that_writes_to_its_input_unannounced_is_an_error() -> None:
         supernet(torch.zeros(2))
 
 
+def test_a_part_that_works_in_place_later_is_seen() -> None:
+    candidate = nn.Sequential(nn.SiLU(), nn.Conv2d(C, C, 1), nn.ReLU(inplace=True))
+    net = relaxed(nn.Sequential(ag.LayerChoice([candidate, nn.Identity()])))
+    x = torch.randn(2, C, 4, 4, dtype=torch.float64)
+    expected = net(x)
+    next(part for part in net.modules() if isinstance(part, nn.SiLU)).inplace = True
+    torch.testing.assert_close(net(x), expected)
+
+
 def test_so_is_an_operation_of_a_derived_cell() -> None:
     space = ag.Cell(1, {"add": lambda source, node: AddsInPlace()}, n_inputs=1, label="cell")
     network = ag.derive(space, ag.Architecture({"cell": {"1": [["add", 0]]}}))

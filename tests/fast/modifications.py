@@ -89,6 +89,17 @@ class Shortcut(nn.Module):
         return x + self.layers(x)
 
 
+class Block(Shortcut):
+    """A shortcut with an activation behind it."""
+
+    def __init__(self, activation: nn.Module, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(x + self.layers(x))
+
+
 def builders() -> dict[str, Callable[[int, int], nn.Module]]:
     """Candidates to choose from; stride is always 1."""
     affine = random.random() < 0.5
@@ -106,6 +117,14 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
             nn.BatchNorm2d(CHANNELS, affine=affine),
         ),
+        "residual": lambda source, node: Block(
+            nn.LeakyReLU() if affine else nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=affine),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+        ),
         "block": lambda source, node: nn.Sequential(
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=affine),
             nn.BatchNorm2d(CHANNELS, affine=affine),
@@ -121,6 +140,21 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
         "dil3": lambda source, node: DilConv(CHANNELS, CHANNELS, 3, 1, affine=affine),
         "conv1": lambda source, node: ReLUConvBN(CHANNELS, CHANNELS, 1, affine=affine),
         "conv3": lambda source, node: ReLUConvBN(CHANNELS, CHANNELS, 3, padding=1, affine=affine),
+        "across": lambda source, node: nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, (1, 3), padding=(0, 1), bias=affine),
+            nn.Conv2d(CHANNELS, CHANNELS, (3, 1), padding=(1, 0), bias=affine),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+        ),
+        "smooth": lambda source, node: nn.Sequential(
+            nn.SiLU(inplace=affine),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=affine),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(CHANNELS, CHANNELS, 1, bias=True),
+            nn.Tanh(),
+        ),
         "behind": lambda source, node: nn.Sequential(
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS, affine=affine), nn.ReLU()
         ),
@@ -385,8 +419,16 @@ def swap_operation(net: nn.Module) -> None:
         )()
 
 
+def set_activation(net: nn.Module) -> None:
+    for _, _, activation in _pick(net, nn.ReLU, nn.LeakyReLU, nn.SiLU):
+        if isinstance(activation, nn.LeakyReLU):
+            activation.negative_slope = random.choice([0.0, 0.7, torch.tensor(0.3).item()])
+        else:
+            activation.inplace = not activation.inplace
+
+
 CHANGES = (
-    replace_activation, replace_norm, replace_convolution, set_pool, set_convolution, set_norm,
+    set_activation, replace_activation, replace_norm, replace_convolution, set_pool, set_convolution, set_norm,
     hook, share, own_forward, parametrized, mode, swap_operation,
 )  # fmt: skip
 

@@ -78,6 +78,19 @@ def test_candidates_of_other_settings_stand_apart(gathering):
     assert_equal(*of_both(space, torch.randn(3, 3, 6, 5, dtype=torch.float64)))
 
 
+def test_what_works_in_place_and_stands_apart_leaves_its_input_alone(gathering):
+    torch.manual_seed(0)
+    build = {
+        "apart": lambda source, node: nn.Sequential(
+            nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        ),
+        "skip": lambda source, node: nn.Identity(),
+    }
+    plain, fast = of_both(OneCell(Cell(2, build, n_inputs=2, label="c")), torch.randn(3, 4, 6, 6, dtype=torch.float64))
+    for a, b in zip(plain, fast, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+
+
 def test_the_last_node_alone_can_be_the_output(gathering):
     torch.manual_seed(0)
     space = OneCell(Cell(2, {"sep": lambda source, node: SepConv(2, 2, 3, 1)}, output="last", label="c"))

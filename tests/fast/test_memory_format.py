@@ -56,12 +56,36 @@ class Helper(Body):
 
 
 class Masked(Body):
-    def __init__(self) -> None:
+    """Drops parts of images, and in its head of vectors."""
+
+    def __init__(self, *, inplace: bool = False) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(0.5, inplace=inplace)
+        self.choice = ag.LayerChoice(
+            [nn.Conv2d(4, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Dropout(0.3))], label="c"
+        )
+        self.end = nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.choice(x)).mean((2, 3))
+        return self.end(self.dropout(self.choice(x)).mean((2, 3)))
+
+
+class MaskedByFunction(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.choice(x), 0.5, self.training).mean((2, 3))
+
+
+class OwnDropout(nn.Dropout):
+    pass
+
+
+class MaskedByOwn(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks[1] = OwnDropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks[1](self.choice(x)).mean((2, 3))
 
 
 class ViewOrCopy(Body):
@@ -82,7 +106,7 @@ def flat(x: Tensor) -> Tensor:
     return x.view(len(x), -1)
 
 
-@pytest.mark.parametrize("kind", [OtherBranch, ByType, Helper, Masked, ViewOrCopy, Random])
+@pytest.mark.parametrize("kind", [OtherBranch, ByType, Helper, MaskedByFunction, MaskedByOwn, ViewOrCopy, Random])
 def test_what_may_tell_formats_apart_gets_images_as_they_are(kind: type[Body]) -> None:
     torch.manual_seed(0), np.random.seed(0)
     space = kind().double()
@@ -107,6 +131,83 @@ def test_a_network_of_known_calls_gets_channels_last_and_gives_contiguous_images
     y = net(torch.randn(3, 4, 6, 6))
     assert y.is_contiguous()
     y.view(len(y), -1)
+
+
+def results(net: ag.Supernet, x: Tensor) -> list[Tensor]:
+    """Outputs and gradients of two passes and one in evaluation mode, which draw the same in all networks."""
+    torch.manual_seed(0)
+    found: list[Tensor] = []
+    for training in (True, False, True):
+        y = net.train(training)(x)
+        wanted = [*net.weights.values(), *net.alphas.values()]
+        found += [y, *torch.autograd.grad(y.square().sum(), wanted, materialize_grads=True)]
+    return found
+
+
+def agree(plain: list[Tensor], fast: list[Tensor]) -> None:
+    for a, b in zip(plain, fast, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("path", ["auto", "torch", "grouped"])
+def test_masks_of_images_are_those_of_the_plain_path(inplace: bool, recomputes: bool, path: str) -> None:
+    space = Masked(inplace=inplace).double()
+    plain, fast = (ag.Supernet(space, fast=p, activation_checkpointing=recomputes) for p in ("plain", path))
+    x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    assert fast.channels_last != recomputes
+    as_given = results(plain, x)
+    agree(as_given, results(fast, x))
+    laid_out = x.contiguous(memory_format=torch.channels_last)
+    agree(results(plain, laid_out), results(fast, laid_out))
+    fast.fed_channels_last = not recomputes
+    agree(as_given, results(fast, laid_out if fast.channels_last else x))
+    fast.network.dropout = nn.Dropout(0.5)
+    assert not fast.channels_last
+
+
+def test_a_dropout_does_not_keep_choices_from_being_computed_together() -> None:
+    net = ag.Supernet(Masked(), fast=True)
+    assert net.channels_last
+    assert net.path._code.keeps_to_itself
+    assert type(ag.Supernet(net.network, fast=False).network.dropout) is nn.Dropout
+
+
+class Instances(Body):
+    """Normalises image by image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.InstanceNorm2d(4, affine=True))
+        build = {
+            "norm": lambda source, node: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.InstanceNorm2d(4)),
+            "function": lambda source, node: ByFunction(),
+            "sep": lambda source, node: SepConv(4, 4, 3, 1),
+        }
+        self.choice = Cell(2, build, n_inputs=1, label="c")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.choice([self.stem(x)]).square().mean((2, 3))
+
+
+class ByFunction(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.instance_norm(x)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("samples", [1, 2])
+def test_gradients_behind_instance_norm(samples: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(samples, 4, 6, 6, dtype=torch.float64)
+    for by_function in (False, True):
+        space = Instances().double()
+        for edge in space.choice.edges:
+            edge.candidates[1] = ByFunction() if by_function else nn.Identity()
+        plain, fast = (ag.Supernet(space, fast=fast) for fast in (False, True))
+        assert fast.channels_last != by_function
+        agree(results(plain, x), results(fast, x))
 
 
 def test_a_hook_or_a_part_that_comes_later_is_seen() -> None:

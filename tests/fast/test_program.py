@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from modifications import Shortcut
+import torch.nn.functional as F
+from modifications import Block, Shortcut
 from torch import Tensor, nn
 
 import archgrad as ag
 from archgrad.cell import Cell
 from archgrad.errors import SpaceError
 from archgrad.fast import native_cell
+from archgrad.fast.activations import ACTIVATIONS
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.native import Affine, Plan, Pool, Pooled, Program, Step, Unit, Weave, run, run_program
 from archgrad.fast.recognise import as_wide
@@ -321,8 +324,8 @@ def test_cells_of_nasbench201_are_whole_and_are_those_of_the_plain_path(wholes, 
 DENSE = {
     "of 3 pixels": ({"kernel_size": 3, "padding": 1}, True),
     "of 5 pixels, dilated": ({"kernel_size": 5, "padding": 4, "dilation": 2}, True),
-    "of 3 x 1 pixels": ({"kernel_size": (3, 1), "padding": (1, 0)}, False),
-    "of 2 groups": ({"kernel_size": 3, "padding": 1, "groups": 2}, False),
+    "of 3 x 1 pixels": ({"kernel_size": (3, 1), "padding": (1, 0)}, True),
+    "of 2 groups": ({"kernel_size": 3, "padding": 1, "groups": 2}, True),
     "with a bias": ({"kernel_size": 3, "padding": 1, "bias": True}, True),
     "around the edges": ({"kernel_size": 3, "padding": 1, "padding_mode": "circular"}, False),
 }
@@ -394,6 +397,98 @@ def test_choices_that_add_their_input_are_whole(wholes):
     ]
     space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
     assert_twice_the_same(space, torch.randn(3, 4, 6, 5, dtype=torch.float64))
+    assert wholes == [True] * 2
+
+
+OTHERS: dict[str, Callable[[], list[nn.Module]]] = {
+    "1x7 and 7x1": lambda: [nn.ReLU(), across((1, 5)), across((5, 1)), convolved()[1]],
+    "with biases that padding moves": lambda: [across((1, 5), bias=True), across((5, 1), bias=True), convolved()[1]],
+    "a ReLU behind it": lambda: [across((1, 5)), across((5, 1)), *convolved()[1:]],
+    "wider between": lambda: [nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 4, 1, bias=False), convolved()[1]],
+    "an activation between": lambda: [across((3, 3), bias=True), nn.Tanh(), *convolved(1, relu=False)],
+    "a ReLU between": lambda: [across((3, 3), bias=True), nn.ReLU(), *convolved(1, relu=False)],
+    "no norm": lambda: [nn.ReLU(), across((3, 3), bias=True)],
+    "no norm, a ReLU behind": lambda: [across((3, 3)), nn.ReLU()],
+    "groups": lambda: [*convolved(3, groups=2), *convolved(3, relu=False, groups=2)],
+    "two norms": lambda: [*convolved(3, relu=False, groups=4), *convolved(1, relu=False)],
+    "depthwise, of another form": lambda: [nn.ReLU(), across((5, 1), groups=4, bias=True), *convolved(1, relu=False)],
+    "stages and a norm by itself": lambda: [*convolved(3), across((5, 1)), *convolved()[1:], *convolved(3)],
+}
+
+
+def across(kernel: tuple[int, int], *, bias: bool = False, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(4, 4, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=bias, groups=groups)
+
+
+def separable(activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    def half() -> list[nn.Module]:
+        return [activation(), nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), *convolved(1, relu=False)]
+
+    return [*half(), *half()]
+
+
+class FunctionBlock(nn.Module):
+    """The same, written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1, _ = convolved(3, bias=False)
+        self.conv2, self.bn2, _ = convolved(3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out = out + identity
+        return F.relu(out)
+
+
+def test_blocks_with_an_activation_behind_the_sum_are_whole(wholes):
+    torch.manual_seed(0)
+    operations = [
+        FunctionBlock(),
+        Block(nn.SiLU(), nn.ReLU(), *convolved(3, relu=False)),
+        Block(nn.ReLU(), *convolved(3)),
+        Block(nn.LeakyReLU(0.1), across((1, 3), bias=True)),
+        nn.Sequential(*convolved(1, relu=False)),
+    ]
+    space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
+    assert_twice_the_same(space, torch.randn(3, 4, 6, 5, dtype=torch.float64))
+    assert wholes == [True] * 2
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("adds", [False, True])
+def test_chains_that_pytorch_computes_parts_of_are_whole(wholes, name, adds):
+    torch.manual_seed(0)
+    kind = Shortcut if adds else nn.Sequential
+    operations = [
+        kind(*OTHERS[name]()),
+        nn.Sequential(*separable(nn.ReLU)),
+        nn.Sequential(*convolved(3)),
+        nn.Identity(),
+    ]
+    space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
+    assert_twice_the_same(space, torch.randn(3, 4, 6, 5, dtype=torch.float64))
+    assert wholes == [True] * 2
+
+
+def made(kind: type[nn.Module]) -> nn.Module:
+    return kind(0.3) if kind in (nn.LeakyReLU, nn.ELU, nn.CELU) else kind()
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_of_every_kind_are_part_of_a_program(wholes, kind):
+    torch.manual_seed(0)
+    operations = [
+        nn.Sequential(*separable(lambda: made(kind))),
+        nn.Sequential(*convolved(3, relu=False), made(kind)),
+        Shortcut(made(kind), *convolved(3, relu=False), made(kind), *convolved(1, relu=False)),
+        nn.Sequential(*separable(nn.ReLU)),
+        nn.AvgPool2d(3, 1, 1),
+    ]
+    space = nn.Sequential(ag.LayerChoice(operations), nn.Flatten()).double()
+    assert_twice_the_same(space, 2 * torch.randn(3, 4, 6, 5, dtype=torch.float64))
     assert wholes == [True] * 2
 
 

@@ -13,7 +13,7 @@ from archgrad.cell import Cell
 from archgrad.choices import LayerChoice
 from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import kind_of
-from archgrad.fast import path_names
+from archgrad.fast import path_names, turned_layers
 from archgrad.fast.alone import FastOperation
 from archgrad.fast.cells import CellEvaluator, ChoiceEvaluator
 from archgrad.fast.deferral import Groups, deferring
@@ -39,6 +39,8 @@ def accelerate(network: nn.Module, path: Path | None = None) -> None:
     path = path_names.usual_path(_device_of(network)) if path is None else path
     if path == "plain":
         return
+    for module in network.modules():
+        turned_layers.turn(module)
     guarded, kernels = works_in_place(network), path == "native"
     read = [module for module in network.modules() if isinstance(module, Cell | DerivedCell)]
     in_cells = {id(part) for cell in read for part in cell.modules()}
@@ -103,6 +105,11 @@ class FastPath:
     def accepts_channels_last(self) -> bool:
         """Return whether images are brought to channels_last, which the network as it is now is known to take."""
         return self.present != "plain" and self._code.accepts_channels_last()
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether the network has a layer that draws masks, as it was when `accepts_channels_last` looked."""
+        return self._code.draws_masks
 
     def deferring(self) -> AbstractContextManager[None]:
         """Return a context for a pass, in which layer choices may be computed together (see `deferral`).

@@ -16,7 +16,7 @@ from archgrad.fast.branches import branch_of
 from archgrad.fast.deferred import settled
 from archgrad.fast.inverted_residuals import inverted_alone
 from archgrad.fast.lowering import are_ordinary, kind_of_pass, readable
-from archgrad.fast.memory_format import as_written, is_channels_last
+from archgrad.fast.memory_layout import as_written, is_channels_last
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.unchanged import StructureCache
 

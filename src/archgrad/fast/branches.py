@@ -10,23 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from torch import nn
 
 from archgrad.added_noise import AddedNoise, noise_of
-from archgrad.exactness import (
-    as_defined,
-    computes_by,
-    is_exactly,
-    is_exactly_but_hooked,
-    kind_of,
-    names_in_place,
-)
+from archgrad.exactness import is_exactly, is_exactly_but_hooked, kind_of
+from archgrad.fast.activations import ACTIVATIONS, activation_of
 from archgrad.fast.batch_norms import uses_batch
 from archgrad.fast.biases import TwoGrids, behind, is_behind, modules_of
-from archgrad.fast.dataflow import Either, Input, Joined, Part, Relu, Relu6, Shifted, Sum, Value, read_forward
+from archgrad.fast.chains import Layer, Residual, chain_of, reduction_of
 from archgrad.fast.depthwise import Geometry
 from archgrad.fast.recognise import (
     NORMS,
@@ -43,23 +36,34 @@ from archgrad.fast.recognise import (
     pooled_size,
 )
 from archgrad.isolation import is_in_place
-from archgrad.operations import DilConv, FactorizedReduce, PoolBN, ReLUConvBN, SepConv, Zero
+from archgrad.operations import FactorizedReduce, Zero
 
-__all__ = ["Branch", "Form", "Layer", "Shape", "branch_of", "noisy_branch_of", "output_size", "part_at"]
+__all__ = ["Branch", "Form", "Shape", "Stage", "branch_of", "noisy_branch_of", "output_size"]
+
+Shape: TypeAlias = tuple[int, ...]
 
 Form = Literal[
-    "identity", "zero", "pool", "pool-norm", "reduction", "convolution", "depthwise", "separable", "stages", "inverted"
+    "identity",
+    "zero",
+    "pool",
+    "pool-norm",
+    "reduction",
+    "convolution",
+    "depthwise",
+    "separable",
+    "stages",
+    "inverted",
+    "chain",
 ]
 
 
-class Residual(NamedTuple):
-    """Layers to whose output their input is added."""
+class Stage(NamedTuple):
+    """What a program computes of an operation in one step."""
 
+    activation: nn.Module | None
+    """What its input goes through first."""
     layers: tuple[Layer, ...]
-
-
-Layer: TypeAlias = nn.Module | TwoGrids | Residual
-Shape: TypeAlias = tuple[int, ...]
+    """Nothing; a convolution; or a convolution, or a depthwise and a pointwise one, and a BatchNorm."""
 
 
 class Branch(NamedTuple):
@@ -72,7 +76,8 @@ class Branch(NamedTuple):
     BatchNorm; TwoGrids and a BatchNorm; or any convolution ("convolution"), or a depthwise and a pointwise one
     ("depthwise"), and a BatchNorm; or twice the latter with a ReLU between ("separable"), or any several of these with
     ReLUs between ("stages"); or a pointwise, a depthwise, a pointwise convolution, each with a BatchNorm behind it, and
-    between them ReLU or ReLU6 ("inverted", of which the first convolution may be missing with what follows it)."""
+    between them ReLU or ReLU6 ("inverted", of which the first convolution may be missing with what follows it); or any
+    other chain of convolutions, BatchNorms behind some of them, and activations ("chain")."""
     relu_before: bool = False
     """Whether its input goes through a ReLU first."""
     relu_behind: bool = False
@@ -81,6 +86,8 @@ class Branch(NamedTuple):
     """Whether calling it changes its input, unless that is given as a copy, as candidates' inputs are."""
     is_residual: bool = False
     """Whether its input is added to what the layers give."""
+    behind: nn.Module | None = None
+    """The activation that the sum goes through then, if any."""
     needs_even: bool = False
     """Whether it takes images of even height and width only."""
     noise: AddedNoise | None = None
@@ -96,15 +103,37 @@ class Branch(NamedTuple):
         return self.form in ("reduction", "depthwise", "separable")
 
     @property
-    def stages(self) -> list[tuple[Layer, ...]]:
-        """The layers between its ReLUs."""
-        found: list[list[Layer]] = [[]]
-        for layer in self.layers:
-            if isinstance(layer, nn.ReLU):
-                found.append([])
+    def is_for_programs(self) -> bool:
+        """Whether it is called where no program of all that is around it is computed."""
+        return self.is_residual or self.form in ("stages", "inverted", "chain")
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All that a convolution goes through, one after the other, activations before and behind it included."""
+        found: list[Stage] = []
+        activation: nn.Module | None = _RELU if self.relu_before else None
+        pending: list[Layer] = []  # convolutions behind which a BatchNorm may follow
+
+        def end(*norm: Layer) -> None:
+            nonlocal activation
+            found.append(Stage(activation, (*pending, *norm)))
+            activation = None
+            pending.clear()
+
+        for layer in (*self.layers, *([_RELU] if self.relu_behind else [])):
+            if isinstance(layer, nn.BatchNorm2d):
+                end(layer)
+            elif isinstance(layer, nn.Conv2d | TwoGrids):
+                if pending and not _belong_together(pending, layer):
+                    end()
+                pending.append(layer)
             else:
-                found[-1].append(layer)
-        return list(map(tuple, found))
+                if pending:
+                    end()
+                activation = cast(nn.Module, layer)
+        if pending or activation is not None:
+            end()
+        return found
 
     @property
     def norms(self) -> list[nn.BatchNorm2d]:
@@ -112,8 +141,9 @@ class Branch(NamedTuple):
         return [layer for layer in self.layers if isinstance(layer, nn.BatchNorm2d)]
 
     def biased(self) -> list[nn.Conv2d]:
-        """Return the convolutions that have a bias."""
-        modules = [module for layer in self.layers for module in modules_of(cast("nn.Module | TwoGrids", layer))]
+        """Return the convolutions that have a bias which the BatchNorm behind them takes out again."""
+        layers = [layer for stage in self.stages if _ends_in_norm(stage.layers) for layer in stage.layers]
+        modules = [module for layer in layers for module in modules_of(cast("nn.Module | TwoGrids", layer))]
         return [module for module in modules if isinstance(module, nn.Conv2d) and module.bias is not None]
 
     def biases_cancel(self) -> bool:
@@ -137,29 +167,28 @@ _FORMS: dict[str, Form] = {
     **{f"{before}{core}{behind}": _BETWEEN[core] for core in _BETWEEN for before in ("", "r") for behind in ("", "r")},
     **{"pnrdnrpn": "inverted", "pnsdnspn": "inverted", "dnrpn": "inverted", "dnspn": "inverted"},
 }
-_RESIDUAL: tuple[Form, ...] = ("convolution", "depthwise", "separable", "stages", "inverted")
+_RESIDUAL: tuple[Form, ...] = ("convolution", "depthwise", "separable", "stages", "inverted", "chain")
 """Forms to whose output their input may be added."""
 _STAGES = re.compile("r?(?:(?:c|d|p|dp)nr)+(?:c|d|p|dp)nr?")
 """Of the form "stages", if it is no other."""
+_CHAIN = re.compile("[ras]?(?:[cdp]n?[ras]?)+")
+"""Of the form "chain", if it is no other."""
 _LETTERS: dict[type[nn.Module], str] = {
+    **dict.fromkeys(ACTIVATIONS, "a"),
     **{nn.Identity: "?", nn.ReLU: "r", nn.ReLU6: "s", nn.Conv2d: "c", Zero: "z"},
     **dict.fromkeys(POOLS, "m"),
     **dict.fromkeys(NORMS, "n"),
 }
-"""The layers that a chain is made of; an Identity among them stands for a shift."""
-_RELU, _RELU6, _SHIFT = nn.ReLU(), nn.ReLU6(), nn.Identity()
-"""What stands in a chain for a ReLU or ReLU6 by a function, and for the pixels after the first row and column."""
-
-as_defined(nn.Identity, nn.ReLU, nn.ReLU6, nn.Conv2d, nn.Sequential)
-as_defined(Zero, PoolBN, ReLUConvBN, DilConv, SepConv, FactorizedReduce)
+"""What the layers of a chain are in letters."""
+_RELU = nn.ReLU()
 
 
 def branch_of(operation: nn.Module) -> Branch | None:
     """Return what an operation consists of; None if it is not known, and must be called."""
     if is_exactly(operation, FactorizedReduce):
-        chain, needs_even = _reduction(operation), False  # it pads odd images
+        chain, needs_even = reduction_of(operation), False  # it pads odd images
     else:
-        chain, needs_even = _chain_of(operation), True
+        chain, needs_even = chain_of(operation), True
     return None if chain is None else _as_branch(operation, chain, needs_even=needs_even)
 
 
@@ -168,22 +197,26 @@ def noisy_branch_of(operation: nn.Module) -> Branch | None:
     kind, noise = kind_of(operation), noise_of(operation)
     if noise is None or kind not in (nn.Identity, FactorizedReduce) or not is_exactly_but_hooked(operation, kind):
         return None
-    chain = [] if kind is nn.Identity else _reduction(operation)
+    chain = [] if kind is nn.Identity else reduction_of(operation)
     branch = None if chain is None else _as_branch(operation, chain, needs_even=False)
     return None if branch is None else branch._replace(noise=noise)
 
 
 def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool) -> Branch | None:
-    layers, is_residual = tuple(chain), False
-    if len(layers) == 1 and isinstance(layers[0], Residual):
-        layers, is_residual = layers[0].layers, True
+    layers, is_residual, behind = tuple(chain), False, None
+    if layers and isinstance(layers[0], Residual):
+        if "".join(map(_letter, layers[1:])) not in ("", "r", "s", "a"):
+            return None
+        layers, is_residual, behind = layers[0].layers, True, cast("nn.Module | None", next(iter(layers[1:]), None))
     letters = "".join(map(_letter, layers))
-    form = _FORMS.get(letters, "stages" if _STAGES.fullmatch(letters) else None)
+    form = _form_of(letters)
     if form is None or not _fits_together(layers):
         return None
     relu_before, relu_behind = letters.startswith("r"), letters.endswith("r")
-    writes_to_input = relu_before and is_in_place(cast(nn.Module, layers[0]))
+    writes_to_input = letters[:1] in ("r", "a", "s") and is_in_place(cast(nn.Module, layers[0]))
     if is_residual and (writes_to_input or form not in _RESIDUAL):  # to what is added then
+        return None
+    if behind is not None and form == "inverted":
         return None
     return Branch(
         operation,
@@ -193,110 +226,43 @@ def _as_branch(operation: nn.Module, chain: Sequence[Layer], *, needs_even: bool
         relu_behind=relu_behind,
         writes_to_input=writes_to_input,
         is_residual=is_residual,
+        behind=behind,
         needs_even=needs_even and form == "reduction",
     )
 
 
+def _form_of(letters: str) -> Form | None:
+    if _STAGES.fullmatch(letters):
+        return _FORMS.get(letters, "stages")
+    return _FORMS.get(letters, "chain" if _CHAIN.fullmatch(letters) else None)
+
+
+def _belong_together(before: Sequence[Layer], layer: Layer) -> bool:
+    """Whether the biases of both convolutions move the channels behind them by a number each: whatever padding adds,
+    it adds before them."""
+    first = before[-1]
+    if len(before) > 1 or not isinstance(first, nn.Conv2d) or not isinstance(layer, nn.Conv2d):
+        return False
+    return is_pointwise(layer) and Geometry.of(first) is not None
+
+
+def _ends_in_norm(layers: Sequence[Layer]) -> bool:
+    return bool(layers) and isinstance(layers[-1], nn.BatchNorm2d)
+
+
 def _knowing_biases(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The same with BatchNorms that know the biases of the convolutions before them."""
+    """The same with BatchNorms that know the biases of the convolutions directly before them."""
     found: list[Layer] = []
     before: list[nn.Conv2d | TwoGrids] = []
     for layer in layers:
         if isinstance(layer, nn.Conv2d | TwoGrids):
-            before.append(layer)
+            before = [*before, layer] if before and _belong_together(before, layer) else [layer]
         elif isinstance(layer, nn.BatchNorm2d):
             layer, before = behind(layer, before), []
+        else:
+            before = []
         found.append(layer)
     return tuple(found)
-
-
-def _chain_of(module: nn.Module | None) -> list[Layer] | None:
-    if module is None:
-        return None
-    kind = kind_of(module)
-    if kind in _LETTERS:
-        known = is_exactly(module, kind)
-        return None if not known else [] if kind is nn.Identity else [module]
-    if kind.__module__.startswith("torch.") and kind is not nn.Sequential:
-        return None
-    in_order = computes_by(kind, nn.Sequential)
-    value = read_forward(kind.forward) if not in_order and computes_by(kind, nn.Module) else None
-    if (not in_order and value is None) or not is_exactly(module, *as_defined(kind)) or not names_in_place():
-        return None
-    return _joined_end_to_end(list(module._modules.values())) if value is None else _follow(module, value)
-
-
-def _joined_end_to_end(parts: Sequence[nn.Module | None]) -> list[Layer] | None:
-    chain: list[Layer] = []
-    for part in parts:
-        layers = _chain_of(part)
-        if layers is None:
-            return None
-        chain += layers
-    return chain
-
-
-def _follow(module: nn.Module, value: Value) -> list[Layer] | None:
-    """What the input has gone through at a value of the module's forward."""
-    match value:
-        case Input():
-            return []
-        case Relu(x):
-            before, layers = _follow(module, x), cast("list[Layer] | None", [_RELU])
-        case Relu6(x):
-            before, layers = _follow(module, x), [_RELU6]
-        case Shifted(x):
-            before, layers = _follow(module, x), [_SHIFT]
-        case Part(path, x):
-            before, layers = _follow(module, x), _chain_of(part_at(module, path))
-        case Either(flag, yes, no):
-            decided = None if hasattr(type(module), flag) else module.__dict__.get(flag)
-            return _follow(module, yes if decided else no) if isinstance(decided, bool) else None
-        case Sum(first, second):
-            one, two = _follow(module, first), _follow(module, second)
-            if one is None or two is None or bool(one) == bool(two):
-                return None
-            return [Residual(tuple(one or two))]
-        case Joined(first, second):
-            one, two = _follow(module, first), _follow(module, second)
-            if not one or not two or one[:-1] != two[:-2] or two[-2:-1] != [_SHIFT]:
-                return None
-            if not all(is_exactly(half, nn.Conv2d) for half in (one[-1], two[-1])):
-                return None
-            return [*one[:-1], TwoGrids(*cast("list[nn.Conv2d]", [one[-1], two[-1]]))]
-    return None if before is None or layers is None else before + layers
-
-
-def part_at(module: nn.Module, path: Sequence[str | int]) -> nn.Module | None:
-    """Return the part that code finds by these names, and these numbers of parts of lists and sequences."""
-    found: nn.Module | None = module
-    for key in path:
-        if found is None or not computes_by(type(found), nn.Module):
-            return None
-        found = _part_number(found, key) if isinstance(key, int) else _part_named(found, key)
-    return found
-
-
-def _part_named(module: nn.Module, name: str) -> nn.Module | None:
-    return None if name in module.__dict__ or hasattr(type(module), name) else module._modules.get(name)
-
-
-def _part_number(module: nn.Module, number: int) -> nn.Module | None:
-    """The part that a list or sequence has at a number; a list finds it by its name, a sequence by its place."""
-    finds = getattr(type(module), "__getitem__", None)
-    if finds is nn.ModuleList.__getitem__:
-        return module._modules.get(str(number))
-    if finds is nn.Sequential.__getitem__:
-        return next(islice(module._modules.values(), number, None), None)
-    return None
-
-
-def _reduction(operation: nn.Module) -> list[Layer] | None:
-    parts = operation._modules
-    first, second, norm = (parts.get(name) for name in ("conv_1", "conv_2", "bn"))
-    if not is_exactly(first, nn.Conv2d) or not is_exactly(second, nn.Conv2d) or not is_exactly(norm, *NORMS):
-        return None
-    return [_RELU, TwoGrids(cast(nn.Conv2d, first), cast(nn.Conv2d, second)), cast(nn.Module, norm)]
 
 
 def _letter(layer: Layer) -> str:
@@ -306,8 +272,10 @@ def _letter(layer: Layer) -> str:
     if isinstance(layer, Residual):
         return "?"
     letter = _LETTERS[kind_of(layer)]
-    if letter in ("r", "s"):
-        return letter if is_clamped_as_defined(layer) else "?"  # in place or not: nothing else reads what is between
+    if letter in ("r", "s", "a"):  # in place or not: nothing else reads what is between
+        if letter == "s" and not is_clamped_as_defined(layer):
+            letter = "a"
+        return letter if activation_of(layer) is not None else "?"
     if letter == "z":
         return "z" if is_zero(layer) else "?"
     if letter == "m":
@@ -327,7 +295,7 @@ def _fits_together(chain: Sequence[Layer]) -> bool:
     for layer in chain:
         assert not isinstance(layer, Residual)
         own = modules_of(layer)
-        if not isinstance(layer, nn.ReLU | nn.ReLU6) and not seen.isdisjoint(map(id, own)):
+        if kind_of(own[0]) not in ACTIVATIONS and not seen.isdisjoint(map(id, own)):
             return False
         seen.update(map(id, own))
         if isinstance(layer, TwoGrids):

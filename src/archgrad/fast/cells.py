@@ -47,7 +47,7 @@ from archgrad.fast.lowering import (
     lay_out,
     offset_of,
 )
-from archgrad.fast.memory_format import as_written, is_channels_last
+from archgrad.fast.memory_layout import as_written, is_channels_last, with_gradient_as_written
 from archgrad.fast.normalised import Projected, normalised, normalised_sum, settings
 from archgrad.fast.path_names import Path
 from archgrad.fast.states import SharedFeatures
@@ -126,7 +126,7 @@ class ChoiceEvaluator:
         self._kept.look(choice)
         alone = OneEdge(choice)
         known = _known(alone, self._kept) or {}
-        plain = ("identity", "zero", "pool", *(() if self._path == "native" else ("inverted", "stages")))
+        plain = ("identity", "zero", "pool", *(() if self._path == "native" else ("inverted", "stages", "chain")))
         gains = any(branch.form not in plain for branch in known.values())
         output = _evaluate(alone, [x], self._kept, self._path) if gains else None
         return choice.one_by_one(x) if output is None else output
@@ -147,6 +147,7 @@ def _evaluate(
     x = states[0]
     if not all(_mixes(mixture, x) for mixture in mixtures):
         return None
+    states = [with_gradient_as_written(state, channels_last=is_channels_last(x)) for state in states]
     if guarded:
         states = [state.clone() for state in states]
     split = FastSplit(states, cell.partial_channels, cell.where)
@@ -234,7 +235,8 @@ class _Node:
         for edge in self._edges:
             state = self._states[edge.source]
             if edge.shape is None or not all(state.branch_of(c.operation) for c in edge.candidates if c.branch):
-                written.append(self._cell.edges[edge.number](state.given))
+                y = self._cell.edges[edge.number](state.given)
+                written.append(with_gradient_as_written(y, channels_last=is_channels_last(state.given)))
                 continue
             for c in edge.candidates:
                 if not (c.branch and c.branch.form == "zero"):
@@ -271,7 +273,7 @@ class _Node:
 
     def _add(self, state: SharedFeatures, edge: Edge, candidate: Candidate) -> None:
         branch, weight = candidate.branch, self._weights[candidate.edge][candidate.place]
-        if branch is None or branch.form in ("inverted", "stages") or branch.is_residual:  # left to whole programs
+        if branch is None or branch.is_for_programs:
             self._weighted.append((beside(self._cell, edge, candidate, state.given), weight))
         elif branch.form == "identity":
             self._weighted.append((state.x, weight))

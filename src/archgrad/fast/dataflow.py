@@ -25,15 +25,15 @@ import torch
 import torch.nn.functional as F
 
 from archgrad.exactness import as_named
+from archgrad.fast.activations import FUNCTIONS, METHODS
 
 __all__ = [
     "INPUT",
+    "Activated",
     "Either",
     "Input",
     "Joined",
     "Part",
-    "Relu",
-    "Relu6",
     "Shifted",
     "Sum",
     "Value",
@@ -54,15 +54,10 @@ class Part(NamedTuple):
     x: Value
 
 
-class Relu(NamedTuple):
-    """ReLU by a function or method."""
+class Activated(NamedTuple):
+    """A known activation by a function or method."""
 
-    x: Value
-
-
-class Relu6(NamedTuple):
-    """ReLU6 by a function."""
-
+    name: str
     x: Value
 
 
@@ -94,7 +89,7 @@ class Either(NamedTuple):
     no: Value
 
 
-Value: TypeAlias = Input | Part | Relu | Relu6 | Shifted | Joined | Sum | Either
+Value: TypeAlias = Input | Part | Activated | Shifted | Joined | Sum | Either
 INPUT = Input()
 
 
@@ -208,12 +203,12 @@ class _Reader:
                 whole = all(map(_is_whole, (all_, all_too)))
                 if whole and all(map(_is_from_one, (rows, columns))):
                     return Shifted(self._read(x))
-            case ast.Call(ast.Attribute(x, "relu"), [], []) if not self._is_name(x, torch, F):
-                return Relu(self._read(x))
-            case ast.Call(ast.Attribute(module, "relu"), [x], []) if self._is_name(module, torch, F):
-                return Relu(self._read(x))
-            case ast.Call(ast.Attribute(module, "relu6"), [x], []) if self._is_name(module, F):
-                return Relu6(self._read(x))
+            case ast.Call(ast.Attribute(x, name), [], []) if name in METHODS and not self._is_name(x, torch, F):
+                return Activated(name, self._read(x))
+            case ast.Call(ast.Attribute(module, name), [x], []) if name in FUNCTIONS and self._is_name(
+                module, torch, F
+            ):
+                return Activated(name, self._read(x))
             case ast.BinOp(first, ast.Add(), second):
                 return Sum(self._read(first), self._read(second))
             case ast.IfExp(test, yes, no):
@@ -270,7 +265,7 @@ def _all_in(value: Value | None) -> Iterator[Value]:
     if value is not None:
         yield value
         for before in value:
-            if isinstance(before, Input | Part | Relu | Relu6 | Shifted | Joined | Sum | Either):
+            if isinstance(before, Value):
                 yield from _all_in(before)
 
 

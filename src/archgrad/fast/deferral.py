@@ -34,7 +34,7 @@ from archgrad.fast.lowering import (
     lay_out,
     states_of,
 )
-from archgrad.fast.memory_format import as_written, is_channels_last
+from archgrad.fast.memory_layout import as_written, is_channels_last
 from archgrad.fast.unchanged import StructureCache
 
 __all__ = ["Deferral", "Groups", "deferral", "deferring"]

@@ -12,7 +12,7 @@ from archgrad.exactness import calls_are_watched
 from archgrad.fast import derived_program, native
 from archgrad.fast.branches import Branch
 from archgrad.fast.lowering import are_ordinary, is_as_defined, kind_of_pass, readable, sharing_nothing
-from archgrad.fast.memory_format import as_written, is_channels_last
+from archgrad.fast.memory_layout import as_written, is_channels_last, with_gradient_as_written
 from archgrad.fast.states import SharedFeatures
 from archgrad.fast.sums import joined
 from archgrad.fast.unchanged import StructureCache
@@ -89,8 +89,11 @@ class DerivedEvaluator:
 def _output(operation: nn.Module, state: SharedFeatures) -> Tensor:
     branch = state.branch_of(operation)
     if branch is None:
-        return run_isolated(operation, state.given)
+        y = run_isolated(operation, state.given)
+        return with_gradient_as_written(y, channels_last=is_channels_last(state.given))
     if branch.form == "pool":
         return state.pooled(cast(nn.Module, branch.layers[0]))
     output = state.output(branch)
-    return operation(state.x) if output is None else output
+    if output is not None:
+        return output
+    return operation(state.given if branch.form == "chain" else state.x)

@@ -16,7 +16,8 @@ from archgrad.fast.affine_parts import affine_parts
 from archgrad.fast.branches import branch_of, output_size
 from archgrad.fast.lowering import Candidate, DerivedWiring, Edge, Layout, Shape, as_known, kind_of_pass
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recorded import Recorded, record
+from archgrad.fast.recorded import Recorded
+from archgrad.fast.recorder import record
 from archgrad.fast.unchanged import StructureCache
 from archgrad.operations import DropPath
 

@@ -19,7 +19,7 @@ __all__ = ["is_shared", "settings_of", "weights_of"]
 
 def settings_of(branch: Branch) -> tuple[Any, ...] | None:
     """What known operations must have in common to be computed together; None if this one must run as it is."""
-    if branch.form in ("zero", "inverted") or branch.is_residual:
+    if branch.form in ("zero", "inverted", "chain") or branch.is_residual:
         return None
     if branch.form == "identity":
         return (branch.form,)

@@ -152,7 +152,7 @@ class _Node:
                 zeros.append(edge)
                 continue
             for c in edge.candidates:
-                y = c.operation(every[c.source]) if c.branch else beside(self._cell, edge, c, every[c.source])
+                y = beside(self._cell, edge, c, every[c.source])
                 self.weighted.append((y, self._weights[c.edge][c.place]))
         parts = list(self.summands)
         if self.weighted:

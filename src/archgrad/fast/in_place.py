@@ -13,8 +13,8 @@ from torch import nn
 
 from archgrad.choices import LayerChoice
 from archgrad.exactness import as_defined, computes_by, is_exactly, kind_of
-from archgrad.fast.branches import part_at
-from archgrad.fast.dataflow import Either, Input, Joined, Part, Relu, Relu6, Shifted, Sum, Value, read_forward
+from archgrad.fast.chains import part_at
+from archgrad.fast.dataflow import Activated, Either, Input, Joined, Part, Shifted, Sum, Value, read_forward
 from archgrad.isolation import NEW, has_in_place, is_in_place
 
 __all__ = ["writes_beyond"]
@@ -71,7 +71,7 @@ def _up_to(module: nn.Module, value: Value, *, own: bool) -> _Found:
         case Part(path, x):
             before = _up_to(module, x, own=own)
             return _then(before, _follow(part_at(module, path), own=before.gives_own))
-        case Relu(x) | Relu6(x) | Shifted(x):
+        case Activated(_, x) | Shifted(x):
             return _then(_up_to(module, x, own=own), _Found(writes=False, gives_own=False))
         case Joined(one, other) | Sum(one, other) | Either(_, one, other):
             pair = [_up_to(module, x, own=own) for x in (one, other)]

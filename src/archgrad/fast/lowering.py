@@ -22,6 +22,7 @@ from archgrad.choices import LayerChoice, Mixture
 from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import as_defined, is_exactly
 from archgrad.fast.branches import Branch, branch_of, noisy_branch_of, output_size
+from archgrad.fast.memory_layout import is_channels_last, with_gradient_as_written
 from archgrad.fast.recognise import fits
 
 __all__ = [
@@ -371,7 +372,7 @@ def beside(cell: Wiring, edge: Edge, candidate: Candidate, x: Tensor) -> Tensor:
     choice = cast(LayerChoice, cell.edges[edge.number])
     output = choice.run(candidate.place, x)
     if isinstance(output, Tensor) and output.shape == edge.shape:
-        return output
+        return with_gradient_as_written(output, channels_last=is_channels_last(x))
     outputs = {cast(int, edge.known_by): torch.empty(cast(Shape, edge.shape), device="meta"), candidate.place: output}
     places = sorted(outputs)
     choice.check_outputs([outputs[k] for k in places], places)

@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import is_
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from archgrad.cell import Cell
 from archgrad.choices import Choice, InputChoice, LayerChoice
 from archgrad.derived_cell import DerivedCell
 from archgrad.exactness import is_exactly, is_hooked, kind_of
+from archgrad.fast.harmless_calls import is_adaptive_pool
 from archgrad.fast.in_place import writes_beyond
+from archgrad.fast.recognise import overruns
 from archgrad.fast.source import Reading, methods_of, read_module
+from archgrad.fast.turned_layers import TURNED
 from archgrad.fast.unchanged import Parts
 from archgrad.operations import FactorizedReduce
 from archgrad.values import ValueChoice
@@ -27,21 +29,9 @@ from archgrad.values import ValueChoice
 __all__ = [
     "Code",
     "accepts_channels_last",
-    "as_written",
-    "is_channels_last",
     "keeps_to_itself",
     "works_in_place",
 ]
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Return whether an image is in channels_last and not contiguous; of one that is both, False."""
-    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def as_written(x: Tensor, *, channels_last: bool) -> Tensor:
-    """Return an image in the memory format in which the plain path has it."""
-    return x if channels_last or x.dim() != 4 else x.contiguous()
 
 
 class Code:
@@ -57,9 +47,12 @@ class Code:
         """What was there when the code was read last."""
         self._methods: list[tuple[type, list[object]]] = []
         self._names: list[int] = []
+        self._pools: list[tuple[nn.Module, object]] = []  # with their settings
         self._accepts = False
         self.keeps_to_itself = False
         """`keeps_to_itself` of the network as it was then, if it accepts channels_last."""
+        self.draws_masks = False
+        """Whether it has a layer that draws as many random numbers as an image has."""
 
     def __deepcopy__(self, memo: dict[int, object]) -> Code:
         copied = memo.get(id(self._network))
@@ -70,12 +63,15 @@ class Code:
 
     def accepts_channels_last(self) -> bool:
         """Return `accepts_channels_last` of the network as it is now."""
-        if self.seen is None or not self.seen.hold() or not self._are_in_place():
+        pools_hold = all(pool.output_size == size for pool, size in self._pools)
+        if self.seen is None or not self.seen.hold() or not pools_hold or not self._are_in_place():
             kinds = {base for module in self._network.modules() for base in type(module).__mro__ if _is_own(base)}
             self._methods = [(kind, methods_of(kind)) for kind in kinds]
             self.seen, self._accepts = Parts(self._network), accepts_channels_last(self._network)
             self._names = list(map(len, self.seen.own))
+            self._pools = [(m, m.output_size) for m in self.seen.modules if is_adaptive_pool(m)]
             self.keeps_to_itself = self._accepts and keeps_to_itself(self._network)
+            self.draws_masks = any(isinstance(module, nn.Dropout) for module in self._network.modules())
         return self._accepts
 
     def _are_in_place(self) -> bool:
@@ -100,7 +96,7 @@ def accepts_channels_last(network: nn.Module) -> bool:
     modules = list(network.modules())
     if not any(isinstance(module, nn.Conv2d) for module in modules):  # nothing to gain
         return False
-    if any(map(_breaks, _strided(modules))) or any(is_hooked(m) or "forward" in vars(m) for m in modules):
+    if any(map(overruns, _strided(modules))) or any(is_hooked(m) or "forward" in vars(m) for m in modules):
         return False
     readings = _readings(network)
     in_place = works_in_place(network)
@@ -138,7 +134,7 @@ def _readings(network: nn.Module) -> Iterator[Reading | None]:
             if kind not in (Cell, DerivedCell, LayerChoice, InputChoice, ValueChoice):
                 yield None
         elif kind.__module__.startswith("torch.nn."):
-            if kind not in _LAYERS:
+            if kind not in _LAYERS and type(module) is not TURNED.get(kind):
                 yield None
         elif not kind.__module__.startswith("archgrad."):
             yield read_module(module, kind)
@@ -158,17 +154,8 @@ def _strided(modules: list[nn.Module]) -> Iterator[nn.Conv2d]:
             yield module
 
 
-def _breaks(convolution: nn.Conv2d) -> bool:
-    """Whether oneDNN (torch 2.14, CPU) may write past its buffer in the weight's gradient in channels_last."""
-    return (
-        tuple(convolution.kernel_size) == (1, 1)
-        and tuple(convolution.stride) != (1, 1)
-        and convolution.in_channels < 8 * convolution.groups
-    )
-
-
 _LAYERS = {
-    *(nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.LocalResponseNorm),
+    *(nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.LocalResponseNorm),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d, nn.Upsample),
     *(nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d, nn.PixelShuffle, nn.ChannelShuffle),
     *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -176,4 +163,4 @@ _LAYERS = {
     *(nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.Flatten, nn.Dropout2d),
     *(nn.Sequential, nn.ModuleList, nn.ModuleDict),
 }
-"""Layers of PyTorch that compute the same in both formats. `nn.Dropout` draws its mask in the order of memory."""
+"""Layers of PyTorch that compute the same in both formats; others do so when they are turned (`turned_layers`)."""

@@ -13,7 +13,7 @@ from archgrad.fast import native
 from archgrad.fast.affine_parts import affine_parts
 from archgrad.fast.lowering import Layout, Wiring
 from archgrad.fast.pointwise import NATIVE_UP_TO
-from archgrad.fast.recorded import record
+from archgrad.fast.recorder import record
 from archgrad.fast.unchanged import StructureCache
 
 __all__ = ["evaluate"]

@@ -29,6 +29,7 @@ __all__ = [
     "is_zero",
     "kind_of",
     "matrix",
+    "overruns",
     "pool_settings",
     "pooled_size",
 ]
@@ -157,6 +158,15 @@ def is_pointwise(convolution: nn.Conv2d) -> bool:
     """Return whether it sees one pixel at a time, and all of them."""
     ones = convolution.weight.shape[2:] == (1, 1) and convolution.groups == 1
     return ones and convolution.stride == (1, 1) and convolution.padding == (0, 0)
+
+
+def overruns(convolution: nn.Conv2d) -> bool:
+    """Return whether oneDNN (torch 2.14, CPU) may write past its buffer in the weight's gradient in channels_last."""
+    return (
+        tuple(convolution.kernel_size) == (1, 1)
+        and tuple(convolution.stride) != (1, 1)
+        and convolution.in_channels < 8 * convolution.groups
+    )
 
 
 def pool_settings(pool: nn.Module) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from archgrad.exactness import computes_by
+from archgrad.fast.harmless_calls import HarmlessCalls, gives_one_pixel, path_of, takes_vectors
 
 __all__ = ["Reading", "methods_of", "read_module"]
 
@@ -42,6 +43,9 @@ class Reading(NamedTuple):
     """What is called of the module itself, as paths: "conv", "blocks.0"."""
     containers: frozenset[str] = frozenset()
     """What of the module itself is gone through, each entry being called; "nodes.*" is each entry of "nodes"."""
+    pools: frozenset[str] = frozenset()
+    """Parts that must give one pixel, and those that must take vectors (see `harmless_calls`)."""
+    layers: frozenset[str] = frozenset()
 
     def merged(self, other: Reading) -> Reading:
         """Return what both say together."""
@@ -52,6 +56,8 @@ class Reading(NamedTuple):
             self.reaches_beyond or other.reaches_beyond,
             self.parts | other.parts,
             self.containers | other.containers,
+            self.pools | other.pools,
+            self.layers | other.layers,
         )
 
 
@@ -59,12 +65,14 @@ _COPY_OR_VIEW = {"flatten", "reshape", "contiguous"}
 _METHODS = {
     *("add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "mean", "sum", "amax", "chunk", "split", "softmax"),
     *("size", "dim", "squeeze", "unsqueeze", "detach", "clone", "float", "clamp", "exp", "sqrt", "square", "abs"),
+    *("permute", "transpose", "expand", "expand_as", "repeat", "unbind", "pow", "matmul", "var", "std", "prod"),
     *("items", "values", "keys", "append"),
     *_COPY_OR_VIEW,
 }
 _FUNCTIONS = {
     *("add", "sub", "mul", "cat", "stack", "mean", "sum", "relu", "sigmoid", "tanh", "maximum", "minimum", "amax"),
     *("chunk", "split", "relu6", "leaky_relu", "gelu", "silu", "hardswish", "hardsigmoid", "softmax", "log_softmax"),
+    *("elu", "celu", "selu", "mish", "hardtanh", "softplus", "permute", "matmul", "bmm", "einsum", "where", "pow"),
     *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "pad", "interpolate", "conv2d"),
     *("linear", "dropout2d", "normalize", "exp", "sqrt", "square", "abs", "clamp"),
     *_COPY_OR_VIEW,
@@ -78,7 +86,8 @@ _TRACKED = {"running_mean", "running_var", "num_batches_tracked", "_buffers"}
 _MODULES = (torch, F, math)
 _IN_PLACE_AT = {
     **{"relu": 1, "relu6": 1, "silu": 1, "hardswish": 1, "hardsigmoid": 1},
-    **{"leaky_relu": 2, "dropout2d": 3, "normalize": 4},
+    **{"leaky_relu": 2, "elu": 2, "celu": 2, "selu": 1, "mish": 1, "hardtanh": 3, "normalize": 4},
+    **{"dropout": 3, "dropout2d": 3},
 }
 """The position of an argument of a function that lets it write in place, or says what it writes to."""
 _GOING_THROUGH = {"zip", "reversed", "enumerate", "values", "items", "keys"}
@@ -100,6 +109,9 @@ def read_module(module: nn.Module, kind: type[nn.Module]) -> Reading | None:
     found = _read_class(kind)
     if found is None:
         return None
+    are_pools = all(gives_one_pixel(_at(module, path)) for path in found.pools)
+    if not are_pools or not all(takes_vectors(_at(module, path)) for path in found.layers):
+        found = found._replace(tells_formats_apart=True)
     for path in found.containers:
         if not _holds_modules(module, path):
             return None
@@ -211,7 +223,8 @@ class _Reader:
                 self._loop(node.target, node.iter)
         self._own |= {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)} - {"self"}
         self._own |= {node.id for node in nodes if _is_given(node) and id(node) not in self._targets}
-        names = [self._called(call.func) for call in calls]
+        harmless = HarmlessCalls(function, lambda module: self._module(_root(module)) is not None)
+        names = [harmless.calls.get(id(call)) or self._called(call.func) for call in calls]
         strange = (
             *(ast.Lambda, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Await),
             *(ast.Global, ast.Nonlocal, ast.Match),
@@ -230,11 +243,12 @@ class _Reader:
         in_place |= any(word.arg in ("inplace", "out", None) for call in calls for word in call.keywords)
         copies = any(name in _COPY_OR_VIEW for name in names)
         beyond = _reaches_beyond(function, nodes) or _gives_out_unseen(nodes)
-        return Reading(unknown, in_place, copies, beyond, frozenset(self._parts), frozenset(self._containers))
+        every = (self._parts, self._containers, harmless.pools, harmless.layers)
+        return Reading(unknown, in_place, copies, beyond, *map(frozenset, every))
 
     def _loop(self, target: ast.expr, through: ast.expr) -> None:
         """Remember for each name of a loop which parts of the module it goes through."""
-        parts = {path for node in ast.walk(through) if (path := _path(node)) is not None}
+        parts = {path for node in ast.walk(through) if (path := path_of(node)) is not None}
         for node in ast.walk(through):
             if isinstance(node, ast.Name):  # entries of what an outer loop goes through
                 parts |= {f"{path}.*" for path in self._loops.get(node.id, ())}
@@ -263,12 +277,12 @@ class _Reader:
         """The name of what is called; None if it is in no list."""
         if _root(function) == "self" and "self" in self._own:
             return None
-        path = _path(function)
+        path = path_of(function)
         if path is not None:
             self._parts.add(path)
             return path
         if isinstance(function, ast.Subscript):
-            within = _path(function.value)
+            within = path_of(function.value)
             entries = {within} if within is not None else self._entries_of(function.value)
             self._containers |= entries
             return "[]" if entries else None
@@ -295,7 +309,7 @@ class _Reader:
 
 def _may_write(call: ast.Call) -> bool:
     """Whether a function has an argument, by its position, that lets it write in place."""
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _IN_PLACE_AT or _path(call.func) is not None:
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _IN_PLACE_AT or path_of(call.func) is not None:
         return False
     rest = call.args[_IN_PLACE_AT[call.func.attr] :]
     off = all(isinstance(given, ast.Constant) and not given.value for given in rest)
@@ -357,21 +371,6 @@ def _is_given(node: ast.AST) -> TypeGuard[ast.Name]:
 def _is_new_list(value: ast.expr) -> bool:
     called = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "list"
     return called or isinstance(value, ast.List | ast.ListComp)
-
-
-def _path(node: ast.AST) -> str | None:
-    """ "a.0.b" of self.a[0].b; None of anything else."""
-    parts: list[str] = []
-    while not isinstance(node, ast.Name):
-        if isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            parts.append(str(node.slice.value))
-            node = node.value
-        else:
-            return None
-    return ".".join(reversed(parts)) if node.id == "self" and parts else None
 
 
 def _is_public(module: ast.expr) -> bool:

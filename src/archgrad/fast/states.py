@@ -17,7 +17,7 @@ from archgrad.fast.biases import kernel_of
 from archgrad.fast.branches import Branch, Form
 from archgrad.fast.depthwise import Geometry, fan_out
 from archgrad.fast.grids import both_grids, for_both_grids
-from archgrad.fast.memory_format import as_written
+from archgrad.fast.memory_layout import as_written
 from archgrad.fast.normalised import Projected, normalised, settings
 from archgrad.fast.pointwise import Convolution, Term, suits_kernels
 from archgrad.fast.recognise import as_native_pool, matrix, pool_settings

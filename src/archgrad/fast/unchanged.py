@@ -11,6 +11,7 @@ from torch import nn
 
 from archgrad.cell import Cell
 from archgrad.exactness import HOOKS, kind_of, methods_in_place
+from archgrad.fast.activations import ACTIVATIONS
 from archgrad.fast.dataflow import flags_of
 from archgrad.operations import Zero
 
@@ -24,8 +25,6 @@ _TENSOR = attrgetter("shape", "dtype", "device")
 _SETTINGS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     nn.Conv2d: itemgetter("stride", "padding", "dilation", "groups", "padding_mode"),
     nn.BatchNorm2d: itemgetter("training", "eps", "momentum", "affine", "num_features"),
-    nn.ReLU: itemgetter("inplace"),
-    nn.ReLU6: itemgetter("min_val", "max_val", "inplace"),
     Zero: itemgetter("stride"),
     Cell: itemgetter("output", "n_nodes", "n_inputs", "pairs", "partial_channels"),
 }
@@ -35,6 +34,13 @@ _POOLS: dict[type[nn.Module], Callable[[dict[str, Any]], Any]] = {
     nn.AvgPool2d: itemgetter("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
 }
 """The same of layers that are known only if they are of these classes themselves."""
+
+
+def _of_activation(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
+    return lambda own: tuple(map(own.get, names))
+
+
+_SETTINGS |= {kind: _of_activation((*names, "inplace")) for kind, (_, names) in ACTIVATIONS.items()}
 
 
 class StructureCache:

@@ -19,7 +19,7 @@ from archgrad.engine.path_choice import Results, Trial
 from archgrad.engine.precision import autocast, check_device
 from archgrad.engine.training_options import Precision
 from archgrad.errors import ArchgradError, OptionError, RunError
-from archgrad.fast import FastPath
+from archgrad.fast import FastPath, in_order_of_contiguous
 from archgrad.input_checks import refusals_explained
 from archgrad.loss_checks import check_targets
 from archgrad.loss_scale import LossScale
@@ -224,11 +224,16 @@ class Learner:
             )
 
     def _forward(self, inputs: Any) -> Any:
-        with autocast(self.device, self._precision):
+        in_order = in_order_of_contiguous(self._channels_last and not self._is_plain)
+        with autocast(self.device, self._precision), in_order:
             return run_on(self.network, self._prepared(inputs))
 
+    @property
+    def _is_plain(self) -> bool:
+        return self.path is not None and self.path.present == "plain"
+
     def _prepared(self, inputs: Any) -> Any:
-        if self._channels_last and self.path is not None and self.path.present == "plain":
+        if self._channels_last and self._is_plain:
             return map_tensors(prepare(inputs, dtype=self.dtype, channels_last=False), Tensor.contiguous)
         return prepare(inputs, dtype=self.dtype, channels_last=self._channels_last)
 

@@ -47,7 +47,8 @@ def open_streams(
 
     Args:
         data: Its training samples are split.
-        supernet: Looked at for BatchNorm, which cannot train on one sample, and for the images' memory format.
+        supernet: Looked at for BatchNorm, which cannot train on one sample, and for the images' memory format; it is
+            told of that.
         options: Batch size, fraction, cutout, precision and workers count.
         seed: Of the split, the order and augmentation.
         device: Where the batches are used.
@@ -57,8 +58,9 @@ def open_streams(
         OptionError: A fraction is given of data with validation samples of its own.
     """
     dtype = torch.float64 if options.precision == "64" else torch.float32
+    supernet.fed_channels_last = supernet.channels_last and data.channels > 0
     transform = data.training_transform(
-        cutout=options.cutout or None, dtype=dtype, channels_last=supernet.channels_last and data.channels > 0
+        cutout=options.cutout or None, dtype=dtype, channels_last=supernet.fed_channels_last
     )
     if data.valid is not None and options.weights_fraction != SearchRecipe.weights_fraction:
         raise OptionError(

@@ -13,6 +13,7 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `library`: how they are found and called.
 - `plan`, `stage`: several depthwise convolutions and projections as one function of PyTorch's; `passes` is what it does
   forward and backward; `weaving`: what passes by; `noisy`: noise; `pooled`: pools alone;
+  `activated`, `added`, `convolved`: what PyTorch computes between stages;
   `program`: stages one after the other, `program_function` as one function, of `program_gradients`.
 - `second_backward`: these gradients, differentiated once more by the same kernels, as `tangents` says; `pushed` goes
   through a stage forward, and `pulled` backward.
@@ -20,6 +21,9 @@ pass through main memory dozens of times. Nothing is computed here that the rest
 - `composed`, `composed_program`: the same written with PyTorch's operations.
 """
 
+from archgrad.fast.native.activated import Activated, Activation
+from archgrad.fast.native.added import Added
+from archgrad.fast.native.convolved import Convolved
 from archgrad.fast.native.inverted import Blend, Statistics, blend_inverted
 from archgrad.fast.native.inverted_passes import Inverted, InvertedOperands
 from archgrad.fast.native.library import allowed, instruction_set, is_built, takes, why_missing
@@ -33,8 +37,12 @@ from archgrad.fast.native.program_function import run_program
 from archgrad.fast.native.weaving import Weave
 
 __all__ = [
+    "Activated",
+    "Activation",
+    "Added",
     "Affine",
     "Blend",
+    "Convolved",
     "Inverted",
     "InvertedOperands",
     "Noisy",

@@ -28,7 +28,8 @@ def composed_gradients(ran: Ran, by_outputs: Rows, needed: Sequence[bool]) -> li
     for step, share in zip(program.steps, program.shares, strict=True):
         read = [images[i] for i in step.reads]
         if not isinstance(step, Step):
-            images.extend(step.composed(read, ran.images[share.images], mixing[share.values]))
+            kernels = ran.projections[share.projections]
+            images.extend(step.composed(read, ran.images[share.images], mixing[share.values], kernels))
             continue
         plan = step.plan
         projected = [unit for unit in plan.units if unit.projected]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archgrad.fast.native.library import Job, call, image_like
 from archgrad.fast.native.native_passes import POOLS
-from archgrad.fast.native.other_step import Asked, OtherStep, Run
+from archgrad.fast.native.other_step import Asked, Found, OtherStep, Run
 from archgrad.fast.native.plan import Pool
 
 __all__ = ["Pooled", "pool_along"]
@@ -26,28 +26,31 @@ class Pooled(OtherStep):
     pool: Pool
     """Which pool."""
 
-    def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+    def forward(self, images: Sequence[Tensor], weights: Tensor, kernels: Sequence[Tensor]) -> list[Tensor]:
         """Return the pool."""
         (x,) = images
         return [_pooled(self.pool, x)]
 
-    def backward(self, asked: Asked) -> None:
+    def backward(self, asked: Asked) -> Found:
         """As `OtherStep.backward`."""
-        (x,), (pooled,), _, (g,), (target,), _ = asked
+        (x,), (pooled,), (g,), (target,) = asked.images, asked.made, asked.gs, asked.targets
         if g is None or target is None:
-            return
+            return Found()
         ones = x.new_ones(x.shape[1])
         job = _job(self.pool, x, pooled)
         job.grad, job.by_grad = g.data_ptr(), ones.data_ptr()
         job.d_input, job.adds = target.image.data_ptr(), target.adds
         call("backpropagate", [job], x.dtype)
+        return Found()
 
     def push(self, run: Run) -> list[Tensor | None]:
         """As `OtherStep.push`."""
-        (x,), (pooled,), _, (along,), _ = run
+        (x,), (pooled,), (along,) = run.images, run.made, run.d_images
         return [None if along is None else pool_along(self.pool, x, along, pooled)]
 
-    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+    def composed(
+        self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor, kernels: Sequence[Tensor]
+    ) -> list[Tensor]:
         """As `OtherStep.composed`."""
         return [self.pool(images[0])]
 

@@ -134,6 +134,7 @@ class Program:
             made = [image in images for image in range(share.images.start, share.images.stop)]
             if not isinstance(step, Step):
                 images.update(step.reads if any(made) else ())
+                projections += [any(made)] * (share.projections.stop - share.projections.start)
                 continue
             plan = step.plan
             units = list(zip(plan.units, made * len(plan.units) if plan.summed else made, strict=True))

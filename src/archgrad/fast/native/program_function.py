@@ -70,7 +70,8 @@ class _Program(torch.autograd.Function):
         results: list[Tensor] = []
         for step, share in zip(program.steps, program.shares, strict=True):
             if not isinstance(step, Step):
-                images.extend(step.forward([images[i] for i in step.reads], mixing[share.values]))
+                read = [images[i] for i in step.reads]
+                images.extend(step.forward(read, mixing[share.values], projections[share.projections]))
                 continue
             plan, reads = step
             operands = Operands(

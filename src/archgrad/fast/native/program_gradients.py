@@ -146,18 +146,21 @@ def gradients(ran: Ran, by_outputs: Sequence[Tensor | None], needed: Sequence[bo
             continue
         targets = [room_for(images, i, of_image) if wanted[i] else None for i in step.reads]
         if not isinstance(step, Step):
-            own_mixing = step.backward(
+            of_step = step.backward(
                 Asked(
                     [images[i] for i in step.reads],
                     images[share.images],
                     mixing[share.values],
+                    ran.projections[share.projections],
                     gs,
                     targets,
                     by_mixing is not None,
+                    need_projections[share.projections],
                 )
             )
-            if own_mixing is not None and by_mixing is not None:
-                by_mixing[share.values] = own_mixing
+            by_projections[share.projections] = of_step.kernels
+            if of_step.weights is not None and by_mixing is not None:
+                by_mixing[share.values] = of_step.weights
             continue
         plan = step.plan
         found = backward(

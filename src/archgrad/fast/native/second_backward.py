@@ -142,7 +142,8 @@ class _Direction:
                 self.images += stage.pushed.outputs
             else:
                 images = [ran.images[i] for i in step.reads]
-                run = Run(images, ran.images[share.images], ran.mixing[share.values], read, values)
+                given = images, ran.images[share.images], ran.mixing[share.values], ran.projections[share.projections]
+                run = Run(*given, read, values, self.projections[share.projections])
                 passed.append(run)
                 self.images += step.push(run)
         return passed
@@ -195,10 +196,15 @@ def _pulled(ran: Ran, by_outputs: Rows, passed: Sequence[_Passed | Run], wanted:
         if not isinstance(step, Step):
             assert isinstance(before, Run)
             targets = targets_at(to_inputs)
-            step.backward(Asked(before.images, before.made, before.weights, gs, targets, to_weights=False))
-            own = step.pull(before, gs, d_gs, to_directions)
-            if own is not None:
-                by_mixing[share.values] = own
+            to_kernels = need_projections[share.projections]
+            nothing = [False] * len(to_kernels)
+            step.backward(
+                Asked(before.images, before.made, before.weights, before.kernels, gs, targets, to_kernels=nothing)
+            )
+            own = step.pull(before, gs, d_gs, to_directions, to_kernels)
+            by_projections[share.projections] = own.kernels
+            if own.weights is not None:
+                by_mixing[share.values] = own.weights
             continue
         assert isinstance(before, _Passed)
         needs = Wanted(any(wanted[:n_small]), need_weights[share.weights], need_projections[share.projections])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.fast.native.library import Job, call, image_like
-from archgrad.fast.native.other_step import Asked, OtherStep, Place, Rows, Run, or_zeros, targets_at
+from archgrad.fast.native.other_step import Asked, Found, OtherStep, Place, Rows, Run, or_zeros, targets_at
 from archgrad.partial_channels import interleaved
 
 __all__ = ["Weave"]
@@ -37,7 +37,7 @@ class Weave(OtherStep):
         """How many images, weights, projections, terms and values a program has of it."""
         return 1 + self.mixes, 0, 0, 0, len(self.reads) - self.mixes if self.weighted else 0
 
-    def forward(self, images: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+    def forward(self, images: Sequence[Tensor], weights: Tensor, kernels: Sequence[Tensor]) -> list[Tensor]:
         """As `OtherStep.forward`; the weights are those of what passes by."""
         jobs = self._jobs(images, weights)
         x = images[-1]
@@ -51,9 +51,9 @@ class Weave(OtherStep):
         call("weave", jobs, x.dtype)
         return [whole, part]
 
-    def backward(self, asked: Asked) -> Tensor | None:
+    def backward(self, asked: Asked) -> Found:
         """As `OtherStep.backward`."""
-        images, _, weights, gs, targets, to_weights = asked
+        images, _, weights, _, gs, targets, to_weights, _ = asked
         jobs = self._jobs(images, weights)
         by_whole, by_part = (None, *gs)[-2:]
         jobs[0].grad = None if by_whole is None else by_whole.data_ptr()
@@ -68,40 +68,44 @@ class Weave(OtherStep):
             if by_weights is not None:
                 job.products = by_weights.data_ptr() + k * by_weights.element_size()
         call("unweave", jobs, images[0].dtype)
-        return by_weights
+        return Found(by_weights)
 
     def push(self, run: Run) -> list[Tensor | None]:
         """As `OtherStep.push`: it is linear in its images, and in its weights."""
-        images, made, weights, d_images, d_weights = run
+        images, made, weights, kernels, d_images, d_weights, _ = run
         found: list[Tensor | None] = [None] * len(made)
         if any(d is not None for d in d_images):
-            found = [*self.forward(or_zeros(d_images, images), weights)]
+            found = [*self.forward(or_zeros(d_images, images), weights, kernels)]
         if self.weighted and d_weights is not None:
             passing = [torch.zeros_like(x) if k < self.mixes else x for k, x in enumerate(images)]
-            more = self.forward(passing, d_weights)
+            more = self.forward(passing, d_weights, kernels)
             found = [y if x is None else x.add_(y) for x, y in zip(found, more, strict=True)]
         return found
 
-    def pull(self, run: Run, gs: Rows, d_gs: Rows, places: Sequence[Place]) -> Tensor | None:
+    def pull(self, run: Run, gs: Rows, d_gs: Rows, places: Sequence[Place], to_kernels: Sequence[bool]) -> Found:
         """As `OtherStep.pull`."""
-        images, made, weights, d_images, d_weights = run
+        images, made, weights, kernels, d_images, d_weights, _ = run
         nowhere = [None] * len(images)
         by_weights = torch.zeros_like(weights) if self.weighted else None
         parts: list[Tensor | None] = []
         if any(g is not None for g in d_gs):
-            parts.append(self.backward(Asked(images, made, weights, d_gs, targets_at(places), to_weights=True)))
+            asked = Asked(images, made, weights, kernels, d_gs, targets_at(places), to_weights=True)
+            parts.append(self.backward(asked).weights)
         if self.weighted and d_weights is not None:
             passing = [None] * self.mixes + targets_at(places[self.mixes :])
-            self.backward(Asked(images, made, d_weights, gs, passing, to_weights=False))
+            self.backward(Asked(images, made, d_weights, kernels, gs, passing))
         if self.weighted and any(d is not None for d in d_images):
             along = or_zeros(d_images, images)
-            parts.append(self.backward(Asked(along, made, weights, gs, nowhere, to_weights=True)))
+            asked = Asked(along, made, weights, kernels, gs, nowhere, to_weights=True)
+            parts.append(self.backward(asked).weights)
         for part in parts:
             if by_weights is not None and part is not None:
                 by_weights += part
-        return by_weights
+        return Found(by_weights)
 
-    def composed(self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+    def composed(
+        self, images: Sequence[Tensor], made: Sequence[Tensor], weights: Tensor, kernels: Sequence[Tensor]
+    ) -> list[Tensor]:
         """As `OtherStep.composed`."""
         passing = list(images[self.mixes :])
         if self.weighted:
