@@ -100,6 +100,26 @@ class Block(Shortcut):
         return self.activation(x + self.layers(x))
 
 
+def drawn_chain() -> nn.Module:
+    """Convolutions of any kernel and groups, BatchNorms behind some of them, activations anywhere; maybe a shortcut."""
+    kinds = [nn.ReLU, nn.SiLU, nn.Tanh, nn.GELU, nn.Hardswish, lambda: nn.ELU(0.5), lambda: nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = []
+    for _ in range(random.randint(1, 4)):
+        if random.random() < 0.6:
+            layers.append(random.choice(kinds)())
+        kernel = random.choice([(1, 1), (1, 1), (3, 3), (3, 3), (5, 5), (1, 3), (3, 1)])
+        padding, groups = tuple(k // 2 for k in kernel), random.choice([1, 1, 2, CHANNELS, CHANNELS])
+        layers.append(nn.Conv2d(CHANNELS, CHANNELS, kernel, padding=padding, groups=groups, bias=random.random() < 0.4))
+        if random.random() < 0.6:
+            layers.append(nn.BatchNorm2d(CHANNELS, affine=random.random() < 0.5))
+    if random.random() < 0.4:
+        layers.append(random.choice(kinds)())
+    shortcut = random.random()
+    if shortcut < 0.2 and not getattr(layers[0], "inplace", False):
+        return Shortcut(*layers)
+    return Block(nn.ReLU(), *layers) if shortcut < 0.3 else nn.Sequential(*layers)
+
+
 def builders() -> dict[str, Callable[[int, int], nn.Module]]:
     """Candidates to choose from; stride is always 1."""
     affine = random.random() < 0.5
@@ -117,6 +137,8 @@ def builders() -> dict[str, Callable[[int, int], nn.Module]]:
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
             nn.BatchNorm2d(CHANNELS, affine=affine),
         ),
+        "drawn": lambda source, node: drawn_chain(),
+        "drawn too": lambda source, node: drawn_chain(),
         "residual": lambda source, node: Block(
             nn.LeakyReLU() if affine else nn.ReLU(),
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=affine),

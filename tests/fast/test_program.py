@@ -408,6 +408,7 @@ OTHERS: dict[str, Callable[[], list[nn.Module]]] = {
     "an activation between": lambda: [across((3, 3), bias=True), nn.Tanh(), *convolved(1, relu=False)],
     "a ReLU between": lambda: [across((3, 3), bias=True), nn.ReLU(), *convolved(1, relu=False)],
     "no norm": lambda: [nn.ReLU(), across((3, 3), bias=True)],
+    "no norm, separable": lambda: [across((3, 3), groups=4, bias=True), across((1, 1), bias=True), nn.ReLU()],
     "no norm, a ReLU behind": lambda: [across((3, 3)), nn.ReLU()],
     "groups": lambda: [*convolved(3, groups=2), *convolved(3, relu=False, groups=2)],
     "two norms": lambda: [*convolved(3, relu=False, groups=4), *convolved(1, relu=False)],

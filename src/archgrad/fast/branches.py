@@ -116,7 +116,8 @@ class Branch(NamedTuple):
 
         def end(*norm: Layer) -> None:
             nonlocal activation
-            found.append(Stage(activation, (*pending, *norm)))
+            first, *rest = [(*pending, *norm)] if norm or not pending else [(one,) for one in pending]
+            found.extend([Stage(activation, first), *(Stage(None, layers) for layers in rest)])
             activation = None
             pending.clear()
 
