@@ -31,7 +31,7 @@ class OwnConv(nn.Module):
         b, c, h, w = x.shape
         flatten = Tensor.view if x.is_contiguous() else Tensor.reshape
         shuffled = flatten(x, b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
-        scale = flatten(x, b, -1).mean(1).view(b, 1, 1, 1)
+        scale = 1 + flatten(x, b, -1).mean(1).view(b, 1, 1, 1)  # the mean may be rounding alone
         return self.drop(torch.tanh(self.conv(shuffled))) * scale
 
 
