@@ -274,6 +274,8 @@ class Supernet(nn.Module):
         in_format = self.channels_last and not (self._draws_otherwise(args) or self._draws_otherwise(kwargs))
         if in_format:
             args, kwargs = map_tensors((args, kwargs), to_channels_last)
+        elif self.fed_channels_last and self.path.draws_masks:
+            args, kwargs = map_tensors((args, kwargs), Tensor.contiguous)
         self._table.current = mixtures
         try:
             with self._deferring(in_format), in_order_of_contiguous(in_format):

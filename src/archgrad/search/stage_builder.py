@@ -265,6 +265,7 @@ class StageBuilder(ExitStack):
         if stage.widen:
             widen(before, after, seed=self.seed(number, member), rules=self._method.weights_rules)
         after.supernet.kept = supernet.kept
+        after.supernet.fed_channels_last = supernet.fed_channels_last
         sizes = ", ".join(f"{name}={shown(value)}" for name, value in stage.space.items())
         how = "goes on" if stage.widen else "begins anew"
         say(f"Stage {number + 1} of {len(self._method.stages)} {how} with {sizes}.")
