@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archgrad.exactness import as_defined, kind_of
 from archgrad.fast.native import Activation
 
-__all__ = ["ACTIVATIONS", "FUNCTIONS", "METHODS", "activation_of", "settings_of"]
+__all__ = ["ACTIVATIONS", "FUNCTIONS", "METHODS", "activation_of"]
 
 ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     nn.ReLU: (torch.relu, ()),
@@ -43,16 +43,9 @@ METHODS = frozenset({"relu", "sigmoid", "tanh"})
 """Those that are methods of tensors, too."""
 
 
-def settings_of(activation: nn.Module) -> tuple[object, ...]:
-    """Return all of a known activation's settings."""
-    _, names = ACTIVATIONS[kind_of(activation)]
-    return tuple(getattr(activation, name, None) for name in names)
-
-
 def activation_of(module: nn.Module) -> Activation | None:
     """Return what an activation computes, which is exactly of one of these classes; None if its settings are odd."""
     function, names = ACTIVATIONS[kind_of(module)]
-    settings = settings_of(module)
-    if any(type(value) not in (int, float, str) for value in settings):
-        return None
-    return Activation(function, tuple(zip(names, settings, strict=True)))
+    settings = tuple((name, getattr(module, name, None)) for name in names)
+    known = all(type(value) in (int, float, str) for _, value in settings)
+    return Activation(function, settings) if known else None

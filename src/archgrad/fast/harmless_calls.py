@@ -66,7 +66,7 @@ class HarmlessCalls:
     def _run(self, body: list[ast.stmt], names: Names) -> None:
         """Go through statements, with what names stand for."""
         for statement in body:
-            blocks = [block for name in ("body", "orelse", "finalbody") for block in [getattr(statement, name, [])]]
+            blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
             blocks += [handler.body for handler in getattr(statement, "handlers", [])]
             match statement:
                 case ast.Assign([ast.Name(target)], value):
@@ -76,9 +76,8 @@ class HarmlessCalls:
                     names = _without(names, _given_in([value]))
                     continue
             names = _without(names, _given_in([statement]))
-            if any(blocks):
-                for block in blocks:
-                    self._run(block, names)
+            for block in blocks:
+                self._run(block, names)
             for expression in ast.iter_child_nodes(statement):
                 if isinstance(expression, ast.expr):
                     self._look_through(expression, names)
